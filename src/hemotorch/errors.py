@@ -1,0 +1,41 @@
+"""One small family of errors. Each says what is wrong, where, and what to do about it, in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class HemotorchError(Exception):
+    """Anything hemotorch can explain; the command line prints it in one line and exits with status 1.
+
+    what: what is wrong; where: the file, scan, key or option it is about; todo: what the user can do.
+    """
+
+    def __init__(self, what: str, where: str | Path | None = None, todo: str | None = None):
+        self.what, self.where, self.todo = what, str(where) if where is not None else None, todo
+        super().__init__(what, where, todo)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}; {self.todo}" if self.todo else text
+
+
+class InputError(HemotorchError):
+    """A file or dataset that cannot be used as it is."""
+
+
+class OptionError(HemotorchError):
+    """A recipe key, a network option or a command-line option that does not exist or does not fit."""
+
+
+class RunError(HemotorchError):
+    """A training, a checkpoint or a disk that failed while working."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The advice for a misspelt name: the nearest known one, or the list of all."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(known)}"

@@ -1,0 +1,131 @@
+"""Files written whole or not at all, and folders that are not overwritten by accident."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hemotorch.errors import HemotorchError, InputError, RunError
+
+_DISK = {
+    errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
+    errno.EROFS: ("the disk is read-only", "choose an output folder that can be written"),
+    errno.EACCES: ("no permission to write", "choose an output folder that can be written"),
+    errno.EPERM: ("no permission to write", "choose an output folder that can be written"),
+    errno.ENOTDIR: ("a part of this path is a file, not a folder", "choose another output folder"),
+}
+
+
+def disk_error(error: BaseException, where: Path | str) -> HemotorchError | None:
+    """The explained form of a failed write (the error itself or its cause), or None if it is something else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            what, todo = _DISK[cause.errno]
+            return RunError(what, where, todo)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+@contextmanager
+def explained(where: Path | str) -> Iterator[None]:
+    """Turns a full, read-only or forbidden disk inside the block into a RunError that names `where`."""
+    try:
+        yield
+    except HemotorchError:
+        raise
+    except Exception as error:
+        known = disk_error(error, where)
+        if known is None:
+            raise
+        raise known from error
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; when the block ends well it is synced and moved onto `path`.
+
+    At a crash or a full disk the old file stays whole. The temporary name keeps the suffixes, which some writers read.
+    Raises RunError where the disk is full, read-only or forbidden.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")
+    with explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Writes JSON atomically; NaN becomes null, since NaN is not JSON."""
+    write_text(path, json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n")
+
+
+def jsonable(value: Any) -> Any:
+    """The same value in JSON's own types: arrays become lists, paths strings, NaN and infinities null."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value
+
+
+def read_json(path: Path | str) -> Any:
+    """Reads a JSON file. Raises InputError where it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("no such file", path) from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"cannot be read as JSON ({error})", path) from error
+
+
+def output_folder(path: Path | str, *, may_exist: bool = False) -> Path:
+    """Makes an output folder. Raises InputError where it holds files already, unless that is expected."""
+    path = Path(path)
+    with explained(path):
+        if path.exists() and not path.is_dir():
+            raise InputError("is a file, not a folder", path, "choose another output folder")
+        if path.is_dir() and not may_exist and any(path.iterdir()):
+            raise InputError("this output folder exists already and is not empty", path, "choose another or remove it")
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def free_bytes(path: Path | str) -> int:
+    """Bytes free on the disk that holds `path`, or its nearest existing parent."""
+    path = Path(path).absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
