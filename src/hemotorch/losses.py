@@ -1,0 +1,107 @@
+"""Losses on logits (N, 1, rows, columns) and targets of the same shape, 0 or 1, of any type. Each gives a scalar.
+
+All are computed in float32 (float64 stays), autocast or not, and are finite with finite gradients for logits of +-1e4.
+Sums come first and the division last, so that the sums of several processes can be added before dividing.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hemotorch.errors import OptionError, nearest
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+EPS = 1e-4  #: MedicalTorch's, added to both sides of the fraction
+
+
+def negative_dice(logits: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
+    """-Dice over the whole batch as one set of pixels: -(2 sum(p t) + eps) / (sum(p) + sum(t) + eps).
+
+    MedicalTorch's `dice_loss` on p = sigmoid(logits). On a batch without any bleeding it is -eps / (sum(p) + eps):
+    finite, never above 0, and -1 once nothing is found. Its gradient still points down but is all but gone while sum(p)
+    is large (eps / sum(p)**2), so a net trained with it alone learns nothing from such batches: add cross-entropy.
+    """
+    return -dice_ratio(*dice_sums(logits, target), eps)
+
+
+def cross_entropy(logits: Tensor, target: Tensor, positive_weight: float = 1.0) -> Tensor:
+    """Binary cross-entropy, the mean over pixels; a bleeding pixel's term counts `positive_weight` times."""
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target = wide(logits, target)
+        weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
+        return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+
+
+def dice_cross_entropy(
+    logits: Tensor, target: Tensor, dice_weight: float = 1.0, positive_weight: float = 1.0, eps: float = EPS
+) -> Tensor:
+    """dice_weight * negative_dice + cross_entropy."""
+    return dice_weight * negative_dice(logits, target, eps) + cross_entropy(logits, target, positive_weight)
+
+
+def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = -1.0) -> Tensor:
+    """Focal loss, the mean of (1 - p_true)**gamma * cross-entropy (Lin et al. 2017, arXiv:1708.02002, eq. 4 and 5).
+
+    alpha: weight of bleeding pixels, 1 - alpha that of the others; below 0 there are no weights.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target = wide(logits, target)
+        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        # log(1 - p_true); its exponential has a finite gradient where the power of a vanished p has none
+        log_wrong = F.logsigmoid(logits * (1 - 2 * target))
+        loss = loss * (gamma * log_wrong).exp()
+        if alpha >= 0:
+            loss = loss * (alpha * target + (1 - alpha) * (1 - target))
+        return loss.mean()
+
+
+def dice_sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """sum(p t) and sum(p) + sum(t) with p = sigmoid(logits), two scalars: what batch Dice divides."""
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target = wide(logits, target)
+        probability = logits.sigmoid()
+        return (probability * target).sum(), probability.sum() + target.sum()
+
+
+def dice_ratio(intersection: Tensor, total: Tensor, eps: float = EPS) -> Tensor:
+    """(2 intersection + eps) / (total + eps)."""
+    return (2 * intersection + eps) / (total + eps)
+
+
+def wide(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float32, or float64 when the logits are. Raises ValueError when they would broadcast in silence."""
+    if logits.shape != target.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} differ in shape")
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits, target.to(logits.dtype)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "negative-dice": negative_dice,
+    "cross-entropy": cross_entropy,
+    "dice-cross-entropy": dice_cross_entropy,
+    "focal": focal,
+}
+
+
+def build(name: str, **options: float) -> Loss:
+    """The named loss. Raises OptionError for an unknown name or option, naming the nearest, and for no number."""
+    if name not in LOSSES:
+        raise OptionError(f"unknown loss '{name}'", todo=nearest(name, LOSSES))
+    known = list(inspect.signature(LOSSES[name]).parameters)[2:]
+    for key, value in options.items():
+        if key not in known:
+            todo = nearest(key, known)
+            raise OptionError(f"loss '{name}' has no option '{key}'", todo=todo)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise OptionError(f"must be a number, not {value!r}", f"{name}.{key}")
+    kept: dict[str, Any] = {key: float(value) for key, value in options.items()}
+    return functools.partial(LOSSES[name], **kept)

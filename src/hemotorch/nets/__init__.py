@@ -1,0 +1,144 @@
+"""The networks by name. Each takes HU and gives logits; its first layer is its window."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hemotorch.errors import OptionError, nearest
+from hemotorch.nets.compact import CompactUnet
+from hemotorch.nets.medicaltorch import MedicalTorchUnet
+from hemotorch.nets.mlp import PixelMlp
+from hemotorch.nets.net import Net, WindowChoice, WindowLayer
+from hemotorch.nets.unet import Unet
+
+__all__ = ["NETS", "Net", "WindowLayer", "build", "flops", "options_of"]
+
+Windows = Sequence[WindowChoice]
+
+
+def unet_medicaltorch(
+    slices: int = 1,
+    windows: Windows = ("brain",),
+    channels: int = 64,
+    drop_rate: float = 0.4,
+    bn_momentum: float = 0.1,
+    align_corners: bool = False,
+) -> nn.Module:
+    """MedicalTorch v0.2's modified U-Net, the paper's network."""
+    return MedicalTorchUnet(slices * len(windows), channels, drop_rate, bn_momentum, align_corners)
+
+
+def unet(
+    slices: int = 1,
+    windows: Windows = ("brain",),
+    channels: int = 64,
+    levels: int = 5,
+    padding: str = "same",
+    batch_norm: bool = False,
+    dropout: float = 0.5,
+) -> nn.Module:
+    """Ronneberger's U-Net; padding "same", or "valid" with mirrored margins."""
+    at_least("levels", levels, 2)
+    if padding not in ("same", "valid"):
+        raise OptionError(f"'{padding}' is neither 'same' nor 'valid'", "padding")
+    return Unet(slices * len(windows), channels, levels, padding == "valid", batch_norm, dropout)
+
+
+def compact(
+    slices: int = 3,
+    windows: Windows = ("brain", "subdural", "bone"),
+    channels: Sequence[int] = (16, 32, 64, 128, 128),
+    bias: float = -3.0,
+) -> nn.Module:
+    """The small U-Net of the `fast` recipe, working at half resolution inside."""
+    at_least("channels", len(channels), 2)
+    return CompactUnet(slices * len(windows), channels, bias)
+
+
+def mlp(slices: int = 1, windows: Windows = ("brain",), patch: int = 15, hidden: Sequence[int] = (64, 32)) -> nn.Module:
+    """The paper's multilayer perceptron on the window of patch x patch pixels around a pixel."""
+    odd("patch", patch)
+    return PixelMlp(slices * len(windows), patch, hidden)
+
+
+NETS: dict[str, Callable[..., nn.Module]] = {
+    "compact": compact,
+    "unet-medicaltorch": unet_medicaltorch,
+    "unet": unet,
+    "mlp": mlp,
+}
+
+
+def build(name: str, **options: Any) -> Net:
+    """The named network with PyTorch's current random state as its start; the same seed gives the same weights.
+
+    options: of the network's builder in this file; `slices` (odd) and `windows` (names or [level, width] pairs) among
+    them. Raises OptionError for an unknown name or option, naming the nearest, and for a value that does not fit.
+    """
+    complete = options_of(name) | {key: plain(value) for key, value in options.items()}
+    defaults = options_of(name)
+    for key, value in complete.items():
+        if key not in defaults:
+            raise OptionError(f"network '{name}' has no option '{key}'", todo=nearest(key, defaults))
+        complete[key] = checked(f"{name}.{key}", value, defaults[key])
+    odd("slices", complete["slices"])
+    window = WindowLayer(complete["windows"])
+    body = NETS[name](**complete)
+    return Net(name, complete, window, body, int(body.multiple))  # type: ignore[arg-type]
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """A network's options with their defaults, as plain lists and numbers. Raises OptionError for an unknown name."""
+    if name not in NETS:
+        raise OptionError(f"unknown network '{name}'", todo=nearest(name, NETS))
+    return {key: plain(p.default) for key, p in inspect.signature(NETS[name]).parameters.items()}
+
+
+def flops(net: Net, size: int) -> float:
+    """GFLOP of one forward pass for one slice of size x size, a multiply-add counted as two; convolutions only.
+
+    Counted on shapes alone, nothing is computed.
+    """
+    channels = net.slices * len(net.options["windows"])
+    body = copy.deepcopy(net.body).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        body(torch.empty(1, channels, size, size, device="meta"))
+    return counter.get_total_flops() / 1e9
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, all the way down, as they come back from JSON or TOML."""
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def checked(where: str, value: Any, default: Any) -> Any:
+    """The value if it is of the default's kind and, where a number counts something, above zero. Else OptionError."""
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise OptionError(f"must be like {default!r}, not {value!r}", where)
+    if isinstance(value, int) and not isinstance(value, bool):
+        at_least(where, value, 1)
+    if isinstance(value, list) and isinstance(default[0], int):
+        for item in value:
+            if type(item) is not int:
+                raise OptionError(f"must be whole numbers, not {item!r}", where)
+            at_least(where, item, 1)
+    return value
+
+
+def at_least(where: str, value: int, least: int) -> None:
+    if value < least:
+        raise OptionError(f"must be at least {least}, not {value}", where)
+
+
+def odd(where: str, value: int) -> None:
+    if value % 2 == 0:
+        raise OptionError(f"must be odd, not {value}", where)

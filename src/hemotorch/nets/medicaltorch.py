@@ -1,0 +1,79 @@
+"""The modified U-Net of MedicalTorch v0.2, which the 2021 paper trained, with MedicalTorch's names for its weights.
+
+Against Ronneberger's: three poolings, same-padded convolutions, batch norm after the ReLU, 2-D dropout after that,
+bilinear upsampling without a transposed convolution, 256 channels at the bottom, a 3x3 convolution as its last.
+MedicalTorch ends in a sigmoid; here logits leave. Modules are made in its order, so that one seed starts both alike.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class DoubleConv(nn.Module):
+    """Twice: 3x3 convolution, ReLU, batch norm, 2-D dropout."""
+
+    def __init__(self, inputs: int, outputs: int, drop_rate: float, bn_momentum: float):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv1_bn = nn.BatchNorm2d(outputs, momentum=bn_momentum)
+        self.conv1_drop = nn.Dropout2d(drop_rate)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv2_bn = nn.BatchNorm2d(outputs, momentum=bn_momentum)
+        self.conv2_drop = nn.Dropout2d(drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1_drop(self.conv1_bn(F.relu(self.conv1(x))))
+        return self.conv2_drop(self.conv2_bn(F.relu(self.conv2(x))))
+
+
+class Up(nn.Module):
+    """Bilinear upsampling by two, the skipped features behind it, and a double convolution."""
+
+    def __init__(self, inputs: int, outputs: int, drop_rate: float, bn_momentum: float, align_corners: bool):
+        super().__init__()
+        self.align_corners = align_corners
+        self.downconv = DoubleConv(inputs, outputs, drop_rate, bn_momentum)
+
+    def forward(self, x: Tensor, skipped: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=self.align_corners)
+        return self.downconv(torch.cat([x, skipped], dim=1))
+
+
+class MedicalTorchUnet(nn.Module):
+    """(N, in_channels, rows, columns) to logits (N, 1, rows, columns); rows and columns multiples of 8.
+
+    channels: features of the first level, 64 in MedicalTorch. align_corners: False is what release 0.2 does, True what
+    the repository's last commit does. Source of the architecture: medicaltorch 0.2, `medicaltorch.models.Unet`.
+    """
+
+    multiple = 8
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        channels: int = 64,
+        drop_rate: float = 0.4,
+        bn_momentum: float = 0.1,
+        align_corners: bool = False,
+    ):
+        super().__init__()
+        c, rates = channels, (drop_rate, bn_momentum)
+        self.conv1 = DoubleConv(in_channels, c, *rates)
+        self.conv2 = DoubleConv(c, 2 * c, *rates)
+        self.conv3 = DoubleConv(2 * c, 4 * c, *rates)
+        self.conv4 = DoubleConv(4 * c, 4 * c, *rates)
+        self.up1 = Up(8 * c, 4 * c, *rates, align_corners)
+        self.up2 = Up(6 * c, 2 * c, *rates, align_corners)
+        self.up3 = Up(3 * c, c, *rates, align_corners)
+        self.conv9 = nn.Conv2d(c, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        level1 = self.conv1(x)
+        level2 = self.conv2(F.max_pool2d(level1, 2))
+        level3 = self.conv3(F.max_pool2d(level2, 2))
+        x = self.conv4(F.max_pool2d(level3, 2))
+        x = self.up3(self.up2(self.up1(x, level3), level2), level1)
+        return self.conv9(x)

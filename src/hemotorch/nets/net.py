@@ -1,0 +1,86 @@
+"""The window layer, and the whole network: HU in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hemotorch.errors import InputError, OptionError
+from hemotorch.hu import window, window_bounds
+
+WindowChoice = str | Sequence[float]  # a name from hu.WINDOWS, or [level, width] in HU
+
+
+class WindowLayer(nn.Module):
+    """HU (N, slices, rows, columns) of any type to [0, 1] (N, slices * windows, rows, columns) in float32.
+
+    The channels are slice by slice: slice 0 in every window, slice 1 in every window, and so on. float64 stays float64.
+    Bounds are kept as whole thousandths of a HU: `.half()`, `.bfloat16()` and a moving average of weights leave integer
+    buffers alone, and bfloat16 would round a level of 700 HU by up to 2 HU. Autocast does not reach inside.
+    Raises OptionError for no window, an unknown name, or a width that is not above zero.
+    """
+
+    low_mhu: Tensor
+    width_mhu: Tensor
+
+    def __init__(self, windows: Sequence[WindowChoice]):
+        super().__init__()
+        pairs = [level_width(choice) for choice in windows]
+        if not pairs:
+            raise OptionError("a network needs at least one window", "windows", "name one, such as 'brain'")
+        low = [round(1000 * window_bounds(*pair)[0]) for pair in pairs]
+        width = [round(1000 * pair[1]) for pair in pairs]
+        self.register_buffer("low_mhu", torch.tensor(low, dtype=torch.int32))
+        self.register_buffer("width_mhu", torch.tensor(width, dtype=torch.int32))
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Lowest HU and width in HU of each window, two float32 tensors (windows,)."""
+        return self.low_mhu.float() / 1000, self.width_mhu.float() / 1000
+
+    def forward(self, hu: Tensor) -> Tensor:
+        with torch.autocast(hu.device.type, enabled=False):
+            low, width = self.bounds
+            values = hu if hu.dtype == torch.float64 else hu.float()
+            spread = (values.unsqueeze(2) - low.view(-1, 1, 1)) / width.view(-1, 1, 1)
+            return spread.clamp(0.0, 1.0).flatten(1, 2)
+
+
+def level_width(choice: WindowChoice) -> tuple[float, float]:
+    """Level and width in HU of a named window or a [level, width] pair. Raises OptionError for anything else."""
+    if isinstance(choice, str):
+        named = window(choice)
+        return named.level, named.width
+    if len(choice) != 2 or not all(isinstance(x, (int, float)) and abs(x) < 1e6 for x in choice):
+        raise OptionError(f"{list(choice)} is not a window", "windows", "give a name or [level, width] in HU")
+    window_bounds(*choice)
+    if choice[1] < 1e-3:
+        raise OptionError(f"a window's width must be at least 0.001 HU, not {choice[1]}", "windows")
+    return float(choice[0]), float(choice[1])
+
+
+class Net(nn.Module):
+    """A network with its window layer: HU (N, slices, rows, columns) to logits (N, 1, rows, columns).
+
+    name, options: what `nets.build` was given, defaults filled in, ready for JSON or TOML; `build(name, **options)`
+    makes the same network again. slices: the neighbouring slices it looks at, odd, the middle one is outlined.
+    multiple: rows and columns must be multiples of it (`grid.py` pads). `window` always computes in float32; `body` in
+    the type of its weights, or in autocast's.
+    """
+
+    def __init__(self, name: str, options: dict[str, Any], window: WindowLayer, body: nn.Module, multiple: int):
+        super().__init__()
+        self.name, self.options = name, options
+        self.slices: int = options["slices"]
+        self.multiple = multiple
+        self.window, self.body = window, body
+
+    def forward(self, hu: Tensor) -> Tensor:
+        """Raises InputError for a shape the network does not take."""
+        if hu.ndim != 4 or hu.shape[1] != self.slices or hu.shape[2] % self.multiple or hu.shape[3] % self.multiple:
+            wanted = f"(N, {self.slices}, rows, columns) with rows and columns multiples of {self.multiple}"
+            raise InputError(f"network '{self.name}' takes HU {wanted}, not {tuple(hu.shape)}")
+        return self.body(self.window(hu).to(next(self.body.parameters()).dtype))
