@@ -1,0 +1,42 @@
+"""95 % intervals by resampling patients, since slices and scans of one patient are not independent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+RESAMPLES = 2000  #: with 12 patients the ends of a Dice's interval then differ by 0.002 (one sd) between seeds
+
+
+def ratio_interval(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    patients: Sequence[Hashable],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> list[float]:
+    """The 95 % percentile bootstrap interval [low, high] of sum(numerators) / sum(denominators).
+
+    The three have an entry a scan (or slice); whole patients are drawn with replacement, and a patient drawn twice
+    counts twice with all its entries. NaN with fewer than two patients, where there is nothing to resample.
+    Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+    """
+    names = {name: place for place, name in enumerate(dict.fromkeys(patients))}
+    if len(names) < 2:
+        return [math.nan, math.nan]
+    place = np.array([names[name] for name in patients])
+    upper = np.bincount(place, np.asarray(numerators, float), len(names))
+    lower = np.bincount(place, np.asarray(denominators, float), len(names))
+    drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
+    below = lower[drawn].sum(axis=1)
+    values = upper[drawn].sum(axis=1)[below > 0] / below[below > 0]
+    return [float(end) for end in np.percentile(values, [2.5, 97.5])] if len(values) else [math.nan, math.nan]
+
+
+def mean_interval(values: Sequence[float], patients: Sequence[Hashable], *, seed: int = 0) -> list[float]:
+    """The 95 % interval [low, high] of the mean of the defined values; see `ratio_interval`."""
+    known = [(value, name) for value, name in zip(values, patients, strict=True) if not math.isnan(value)]
+    return ratio_interval([value for value, _ in known], [1.0] * len(known), [name for _, name in known], seed=seed)
