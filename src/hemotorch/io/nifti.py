@@ -1,0 +1,279 @@
+"""NIfTI to Scan and masks back to NIfTI: by exact flips and transposes, never by resampling."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from hemotorch.errors import InputError
+from hemotorch.files import atomic
+from hemotorch.hu import AIR_HU
+from hemotorch.scan import Scan
+
+SUFFIXES = (".nii", ".nii.gz")
+SAME_PLACE = 0.1  #: grids whose corners lie closer than this share of a voxel are the same
+
+_SCAN_AXES = axcodes2ornt(("S", "P", "L"))  # Scan's order: slices to the head, rows to the back, columns to the left
+_UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, nib.spatialimages.HeaderDataError)
+_TO_HU = "convert it to HU (stored value x rescale slope + rescale intercept) and try again"
+_AIR = (-1300, -600)  # HU between which air lies, noise and resampling included
+
+
+def is_nifti(path: Path | str) -> bool:
+    """Whether the name ends as a NIfTI file's does."""
+    return str(path).lower().endswith(SUFFIXES)
+
+
+def stem(path: Path | str) -> str:
+    """The file's name without .nii or .nii.gz."""
+    name = Path(path).name
+    suffix = next((s for s in reversed(SUFFIXES) if name.lower().endswith(s)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def read_scan(path: Path | str) -> Scan:
+    """Reads a NIfTI volume of HU, in any orientation, into Scan's order.
+
+    Scaled and floating-point values are rounded to int16; NaN and infinities become air; what lies below -1024 HU is
+    padding and becomes -1024. Slice numbers count from 1 in the file's own order. A trailing axis of length 1 is fine.
+    Raises InputError for a file that is missing, cut, no NIfTI, more than one volume, has no usable affine, or whose
+    values are not HU.
+    """
+    image = _open(path)
+    raw, warnings = _finite(_voxels(image, path), path)
+    warnings += _check_hu(raw, path)
+    affine, affine_warnings = _affine(image, path)
+    transform = ornt_transform(io_orientation(affine), _SCAN_AXES)
+    hu = np.ascontiguousarray(apply_orientation(_to_int16(raw), transform))
+    to_ras = affine @ inv_ornt_aff(transform, raw.shape)
+    if len(hu) == 1:
+        affine_warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
+    return Scan(
+        hu,
+        slice_origins_mm=to_ras[:3, 3] + np.outer(np.arange(len(hu)), to_ras[:3, 0]),
+        row_step_mm=to_ras[:3, 1],
+        column_step_mm=to_ras[:3, 2],
+        name=stem(path),
+        slice_numbers=_slice_numbers(transform, raw.shape),
+        paths=(Path(path),),
+        warnings=tuple(warnings + affine_warnings),
+    )
+
+
+def read_mask(path: Path | str, scan: Scan | None = None) -> np.ndarray:
+    """Reads a mask into Scan's order: (slices, rows, columns) uint8, the file's own values.
+
+    scan: the scan it was drawn on. Raises InputError as `read_scan` does, for values that are not whole numbers from 0
+    to 255, and where the mask has another shape or affine than the scan.
+    """
+    image = _open(path)
+    raw = _voxels(image, path)
+    low, high = raw.min(), raw.max()
+    if not (low >= 0 and high <= 255) or (raw.dtype.kind == "f" and (raw != np.rint(raw)).any()):
+        raise InputError(f"a mask holds whole numbers from 0 to 255, not values like these: {_odd(raw)}", path)
+    affine, _ = _affine(image, path)
+    transform = ornt_transform(io_orientation(affine), _SCAN_AXES)
+    mask = np.ascontiguousarray(apply_orientation(raw.astype(np.uint8), transform))
+    if scan is not None:
+        _check_same_grid(mask.shape, affine @ inv_ornt_aff(transform, raw.shape), scan, path)
+    return mask
+
+
+def slice_numbers(path: Path | str) -> tuple[int, ...]:
+    """The file's own number of each slice, foot to head, from its header alone. Raises InputError as `read_scan`."""
+    image = _open(path)
+    affine, _ = _affine(image, path)
+    return _slice_numbers(ornt_transform(io_orientation(affine), _SCAN_AXES), _shape(image, path))
+
+
+def write_scan(scan: Scan, path: Path | str) -> None:
+    """Writes a scan as int16 NIfTI, voxels stored to the left, to the front and to the head, atomically.
+
+    Raises InputError where the slices are uneven, RunError where the disk is full or read-only.
+    """
+    _write_upright(scan, scan.hu, path)
+
+
+def write_mask(scan: Scan, mask: np.ndarray, path: Path | str) -> None:
+    """Writes a mask, (slices, rows, columns) of 0 to 255 in the scan's order, as uint8 NIfTI, atomically.
+
+    Into the exact grid of the scan's source where that is NIfTI: same shape, affine, codes and axis order. A scan from
+    elsewhere gives its own affine. Raises InputError where the mask's shape is another than the scan's.
+    """
+    if mask.shape != scan.shape:
+        raise InputError(f"a mask of shape {mask.shape} does not fit a scan of shape {scan.shape}", path)
+    mask = mask.astype(np.uint8, copy=False)
+    if not scan.paths or not is_nifti(scan.paths[0]):
+        return _write_upright(scan, mask, path)
+    source = _open(scan.paths[0])
+    affine, _ = _affine(source, scan.paths[0])
+    stored = apply_orientation(mask, ornt_transform(_SCAN_AXES, io_orientation(affine)))
+    if stored.shape != _shape(source, scan.paths[0]):
+        raise InputError(f"changed since it was read; its shape is now {source.shape}", scan.paths[0])
+    header = source.header.copy()
+    header.set_data_dtype(np.uint8)
+    header["scl_slope"], header["scl_inter"], header["cal_min"], header["cal_max"] = 1, 0, 0, 0
+    header["descrip"] = b""
+    header.extensions.clear()  # extensions may hold the source's DICOM header, with the patient in it
+    _save(type(source)(stored.reshape(source.shape), source.affine, header), path)
+
+
+def _write_upright(scan: Scan, values: np.ndarray, path: Path | str) -> None:
+    slices_rows_columns = scan.affine
+    affine = slices_rows_columns[:, [2, 1, 0, 3]].copy()
+    affine[:3, 1] *= -1
+    affine[:3, 3] += (values.shape[1] - 1) * scan.row_step_mm
+    image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)[:, ::-1].T).T, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code="scanner")
+    steps = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if np.allclose(steps.T @ steps, np.eye(3), atol=1e-5):  # a qform cannot hold shear
+        image.set_qform(affine, code="scanner")
+    _save(image, path)
+
+
+def _save(image: Any, path: Path | str) -> None:
+    if not is_nifti(path):
+        raise InputError("the name of a NIfTI file ends in .nii or .nii.gz", path)
+    with atomic(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _open(path: Path | str) -> Any:
+    """The image with its header read, its voxels not yet."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError("no such file", path)
+    if not path.is_file():
+        raise InputError("is a folder, not a NIfTI file", path)
+    try:
+        with open(path, "rb") as file:
+            gzipped = file.read(2) == b"\x1f\x8b"
+        if gzipped != path.name.lower().endswith(".gz"):
+            told = ("is gzip-compressed", ".nii.gz") if gzipped else ("is not gzip-compressed, or not an image", ".nii")
+            raise InputError(told[0], path, f"if it is NIfTI, rename it to end in {told[1]}")
+        image = nib.load(path, mmap=False)
+    except nib.filebasedimages.ImageFileError as error:
+        raise InputError("is not a NIfTI image", path) from error
+    except _UNREADABLE as error:
+        raise InputError(f"cannot be read: cut short or damaged ({_one_line(error)})", path) from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise InputError(f"is {type(image).__name__}, not NIfTI", path)
+    if image.get_data_dtype().kind not in "iuf":
+        raise InputError(f"holds {image.get_data_dtype()} values (colour or complex), not one number a voxel", path)
+    _shape(image, path)
+    return image
+
+
+def _shape(image: Any, path: Path | str) -> tuple[int, int, int]:
+    """The three lengths of the volume, trailing axes of length 1 left out."""
+    shape = tuple(int(n) for n in image.shape)
+    if len(shape) < 2 or 0 in shape:
+        raise InputError(f"its shape {shape} holds no volume", path)
+    if any(n != 1 for n in shape[3:]):
+        raise InputError(f"is {len(shape)}-D, with more than one volume: shape {shape}", path, "give one 3-D volume")
+    first, second, third = (*shape, 1)[:3]
+    return first, second, third
+
+
+def _voxels(image: Any, path: Path | str) -> np.ndarray:
+    """The volume in the file's axis order: its own integers where it has no scaling, else floating point."""
+    try:
+        scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
+        values = np.asarray(image.dataobj, dtype=np.float32) if scaled else image.dataobj.get_unscaled()
+    except _UNREADABLE as error:
+        raise InputError(f"cannot be read: cut short or damaged ({_one_line(error)})", path) from error
+    return np.asarray(values).reshape(_shape(image, path))
+
+
+def _affine(image: Any, path: Path | str) -> tuple[np.ndarray, list[str]]:
+    """(4, 4) from the file's voxels to RAS mm, and warnings. Raises InputError where it is of no use."""
+    affine, header = np.asarray(image.affine, dtype=float), image.header
+    unit = header.get_xyzt_units()[0]
+    if unit not in ("mm", "unknown"):
+        raise InputError(f"its header gives lengths in {unit}, not in mm", path, "correct the header")
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not (steps > 0).all():
+        raise InputError("its affine has a step of zero or not a number", path, "correct the header")
+    if abs(np.linalg.det(affine[:3, :3] / steps)) < 1e-3:
+        raise InputError("its affine is singular: two axes point the same way", path, "correct the header")
+    if not header["sform_code"] and not header["qform_code"]:
+        return affine, ["the header gives no orientation: axes are taken as left, front, head, and may be swapped"]
+    return affine, []
+
+
+def _slice_numbers(transform: np.ndarray, shape: tuple[int, ...]) -> tuple[int, ...]:
+    axis = int(np.flatnonzero(transform[:, 0] == 0)[0])  # the file's axis that runs from foot to head
+    numbers = range(1, shape[axis] + 1)
+    return tuple(numbers if transform[axis, 1] > 0 else reversed(numbers))
+
+
+def _check_same_grid(shape: tuple[int, ...], affine: np.ndarray, scan: Scan, path: Path | str) -> None:
+    of = scan.paths[0] if scan.paths else scan.name
+    if shape != scan.shape:
+        raise InputError(f"this mask's shape {shape} is not that of its scan, {scan.shape}: {of}", path)
+    origins, steps = scan.slice_origins_mm, np.stack([scan.row_step_mm, scan.column_step_mm], axis=1)
+    far = np.array([[0, 0], [shape[1] - 1, 0], [0, shape[2] - 1]])
+    for number in (0, shape[0] - 1):
+        mine = np.array([affine @ [number, row, column, 1] for row, column in far])[:, :3]
+        shift = np.linalg.norm(mine - (origins[number] + far @ steps.T), axis=1).max()
+        if shift > SAME_PLACE * min(scan.pixel_mm):
+            raise InputError(f"this mask's affine puts it {shift:.1f} mm away from its scan, {of}", path)
+
+
+def _finite(values: np.ndarray, path: Path | str) -> tuple[np.ndarray, list[str]]:
+    """The values with NaN and infinities replaced by air, and a warning that counts them."""
+    if values.dtype.kind != "f":
+        return values, []
+    bad = ~np.isfinite(values)
+    count = int(np.count_nonzero(bad))
+    if count == values.size:
+        raise InputError("holds no finite value", path)
+    if not count:
+        return values, []
+    return np.where(bad, AIR_HU, values), [f"{count} voxels are NaN or infinite, taken as air ({AIR_HU} HU)"]
+
+
+def _check_hu(values: np.ndarray, path: Path | str) -> list[str]:
+    """Raises InputError where the values cannot be HU; warns where that is doubtful.
+
+    HU have air at -1000, or, where only the brain is left, fluid and noise below 0 and a background of 0. Cormack
+    units, values whose intercept of -1024 was lost, 8-bit greys, MRI and probabilities never fall below zero.
+    """
+    low, high = float(values.min()), float(values.max())
+    told = f"values from {low:.6g} to {high:.6g} are not Hounsfield units"
+    if low >= 0:
+        guess = "8-bit greys or labels" if high <= 255 else "perhaps Cormack units, or the intercept of -1024 was lost"
+        raise InputError(
+            f"{told} ({guess if high > 1.5 else 'a probability or a label'}: none is below zero)", path, _TO_HU
+        )
+    if low > -200 and high - low < 50:
+        raise InputError(f"{told} (the range is too small)", path, _TO_HU)
+    sample = values.ravel(order="K")[:: max(1, values.size // 500_000)]
+    if np.mean((sample > _AIR[0]) & (sample < _AIR[1])) > 5e-4:
+        return []
+    positive = sample[sample > 0]
+    if positive.size and np.median(positive) > 500:
+        raise InputError(f"{told} (no air at -1000, and most of the rest above 500)", path, _TO_HU)
+    return ["no air near -1000 HU in this volume: cut out of its surroundings, or not HU"]
+
+
+def _to_int16(values: np.ndarray) -> np.ndarray:
+    """Rounded and clipped to what int16 HU can be: -1024 (air, padding) to 32767."""
+    rounded = np.rint(values) if values.dtype.kind == "f" else values
+    return np.clip(rounded, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+
+
+def _odd(values: np.ndarray) -> str:
+    """Some of the values that no mask may hold."""
+    odd = values[~((values >= 0) & (values <= 255) & (values == np.rint(values)))]
+    return ", ".join(f"{value:.6g}" for value in np.unique(odd)[:5])
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,171 @@
+"""8-bit PNG slices to Scan and back: a grey value goes back to HU through the window it was made with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from hemotorch.errors import InputError
+from hemotorch.files import atomic, read_json, write_json
+from hemotorch.hu import WINDOWS, from_grey, to_grey
+from hemotorch.scan import Scan
+
+WINDOW_FILE = "window.json"
+_SLICE_NAME = re.compile(r"(.+)_(\d{3,})")  # 049_012.png: case and slice number
+
+
+@dataclass(frozen=True)
+class PngWindow:
+    """What `window.json` beside PNG folders holds: the window the greys were made with, and the spacing if known.
+
+    level, width: HU. pixel_mm: one pixel's edge; slice_mm: distance between neighbouring slice numbers; or None.
+    """
+
+    level: float = WINDOWS["brain"].level
+    width: float = WINDOWS["brain"].width
+    pixel_mm: float | None = None
+    slice_mm: float | None = None
+
+
+def is_png(path: Path | str) -> bool:
+    """Whether the name ends in .png."""
+    return str(path).lower().endswith(".png")
+
+
+def case_and_number(path: Path | str) -> tuple[str, int] | None:
+    """("049", 12) for 049_012.png; None for a name of another kind."""
+    match = _SLICE_NAME.fullmatch(Path(path).stem)
+    return (match[1], int(match[2])) if match else None
+
+
+def slice_file(case: str, number: int) -> str:
+    """049_012.png, for case 049 and its slice 12."""
+    return f"{case}_{number:03d}.png"
+
+
+def read_window(folder: Path | str) -> PngWindow | None:
+    """The `window.json` of a folder of PNGs, or of the folder above it; None where there is none.
+
+    Raises InputError where it holds anything but numbers above zero (the level may be any number).
+    """
+    folder = Path(folder)
+    path = next((f / WINDOW_FILE for f in (folder, folder.parent) if (f / WINDOW_FILE).is_file()), None)
+    if path is None:
+        return None
+    entries = read_json(path)
+    known = set(PngWindow.__dataclass_fields__)
+    if not isinstance(entries, dict) or not set(entries) <= known:
+        raise InputError(f"holds keys other than {', '.join(sorted(known))}", path)
+    for key, value in entries.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and (key == "level" or value > 0) or value is None and key.endswith("_mm")):
+            raise InputError(f"'{key}' cannot be {value!r}", path)
+    return PngWindow(**entries)
+
+
+def write_window(folder: Path | str, window: PngWindow) -> None:
+    """Writes `window.json`, so that the greys beside it can be turned back into HU."""
+    write_json(Path(folder) / WINDOW_FILE, vars(window))
+
+
+def read_scan(paths: Sequence[Path], name: str | None = None) -> Scan:
+    """Reads 8-bit grey PNG slices of one size into a Scan, foot to head in the order of their slice numbers.
+
+    paths: one file a slice. Names like CASE_SSS.png give slice numbers, which also are the positions; others count
+    from 1. The window comes from `window.json`, else level 40, width 120 is assumed, with a warning. Without known
+    spacing, pixels count as 1 mm and `spacing_known` is False. Raises InputError for 16-bit, coloured or cut files, and
+    for slices of different sizes.
+    """
+    numbered = [(case_and_number(path) or ("", index))[1] for index, path in enumerate(paths, start=1)]
+    order = sorted(range(len(paths)), key=numbered.__getitem__)
+    paths, numbers = tuple(Path(paths[i]) for i in order), tuple(numbered[i] for i in order)
+    if len(set(numbers)) < len(numbers):
+        raise InputError("two slices of one case have the same number", paths[0].parent)
+    window, warnings = read_window(paths[0].parent), []
+    if window is None:
+        window = PngWindow()
+        warnings.append(f"no {WINDOW_FILE}: greys are taken as level {window.level:g}, width {window.width:g} HU")
+    known = window.pixel_mm is not None and (window.slice_mm is not None or len(paths) == 1)
+    if not known:
+        warnings.append("spacing is not known: no millimetres and no volume in mL")
+    if len(paths) == 1 and known:
+        warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
+    pixel, apart = window.pixel_mm or 1.0, window.slice_mm or 1.0
+    hu = from_grey(_stack(paths), window.level, window.width)
+    corner = np.array([(hu.shape[2] - 1) / 2 * pixel, (hu.shape[1] - 1) / 2 * pixel, 0.0])
+    return Scan(
+        hu,
+        slice_origins_mm=corner + np.outer(np.asarray(numbers) * apart, [0.0, 0.0, 1.0]),
+        row_step_mm=np.array([0.0, -pixel, 0.0]),
+        column_step_mm=np.array([-pixel, 0.0, 0.0]),
+        name=name or paths[0].stem,
+        slice_numbers=numbers,
+        paths=paths,
+        warnings=tuple(warnings),
+        spacing_known=known,
+    )
+
+
+def read_mask(paths: Sequence[Path], scan: Scan | None = None) -> np.ndarray:
+    """Reads PNG labels, one a slice: (slices, rows, columns) uint8, the files' own values, in the order given.
+
+    Raises InputError as `read_scan`, and where their size is not that of the scan.
+    """
+    mask = _stack([Path(path) for path in paths])
+    if scan is not None and mask.shape != scan.shape:
+        of = scan.paths[0] if scan.paths else scan.name
+        raise InputError(
+            f"this label's size {mask.shape[1:]} is not that of its image, {scan.shape[1:]}: {of}", paths[0]
+        )
+    return mask
+
+
+def write_slice(path: Path | str, hu: np.ndarray, window: PngWindow) -> None:
+    """Writes one slice, (rows, columns) HU, as 8-bit grey `round(255 * windowed)`, atomically."""
+    _save(to_grey(hu, window.level, window.width), path)
+
+
+def write_label(path: Path | str, mask: np.ndarray) -> None:
+    """Writes one slice of a mask, (rows, columns), as 8-bit 0/255, atomically."""
+    _save(np.where(mask != 0, 255, 0).astype(np.uint8), path)
+
+
+def _save(grey: np.ndarray, path: Path | str) -> None:
+    with atomic(path) as temporary:
+        Image.fromarray(grey).save(temporary, compress_level=1)
+
+
+def _stack(paths: Sequence[Path]) -> np.ndarray:
+    slices = [_grey(path) for path in paths]
+    for path, one in zip(paths, slices, strict=True):
+        if one.shape != slices[0].shape:
+            raise InputError(
+                f"size {one.shape} differs from {slices[0].shape} of {paths[0].name} in the same case", path
+            )
+    return np.stack(slices)
+
+
+def _grey(path: Path) -> np.ndarray:
+    """(rows, columns) uint8. Colour images pass where red, green and blue are the same."""
+    if not path.is_file():
+        raise InputError("no such file", path)
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise InputError(f"is not 8-bit (mode {image.mode})", path, "give 8-bit grey PNG, or NIfTI with HU")
+            values: Any = np.asarray(image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise InputError(
+            f"cannot be read as PNG: not an image, cut or damaged ({type(error).__name__})", path
+        ) from error
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise InputError("is a colour image, not grey", path, "give 8-bit grey PNG")
+        values = values[..., 0]
+    return values
