@@ -1,0 +1,98 @@
+"""Augmentation of whole batches on their own device.
+
+What happens to a sample is a function of its key alone, (seed, epoch, step, place in the global batch): neither a
+worker, nor a resume, nor the number of processes changes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hemotorch.hu import AIR_HU
+from hemotorch.recipe import Augment
+
+GAIN_CENTRE_HU = 40.0  #: brightness changes turn around the brain's own level, so that air and bone hardly matter
+Key = tuple[int, ...]
+
+
+def rng(*key: int) -> np.random.Generator:
+    """A generator that is a function of its key."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def torch_seed(*key: int) -> int:
+    """A 63-bit seed for torch that is a function of its key."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def augment(hu: Tensor, mask: Tensor, options: Augment, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+    """Moves, brightens, roughens and blurs each sample.
+
+    hu: (N, slices, H, W) HU; mask: (N, 1, H, W) of 0 and 1; keys: one a sample. Returns float32 tensors of the same
+    shapes; the mask stays 0 and 1.
+    """
+    hu, target = hu.float(), mask.float()
+    aspect = hu.shape[2] / hu.shape[3]
+    draws = [_draw(options, rng(*key), aspect) for key in keys]
+    if any(not np.array_equal(d["matrix"], _STILL) for d in draws):
+        theta = torch.tensor(np.stack([d["matrix"] for d in draws]), dtype=torch.float32, device=hu.device)
+        both = torch.cat([hu - AIR_HU, target], dim=1)
+        moved = F.grid_sample(both, F.affine_grid(theta, list(both.shape), align_corners=False), align_corners=False)
+        hu, target = moved[:, :-1] + AIR_HU, (moved[:, -1:] >= 0.5).float()
+    if options.gain or options.offset_hu:
+        gain, offset = (_column(draws, name, hu) for name in ("gain", "offset"))
+        hu = GAIN_CENTRE_HU + (hu - GAIN_CENTRE_HU) * gain + offset
+    if options.noise_hu:
+        hu = hu + _noise(hu, draws)
+    if options.blur:
+        smooth = F.avg_pool2d(F.pad(hu, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        hu = hu + _column(draws, "blur", hu) * (smooth - hu)
+    return hu, target
+
+
+_STILL = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+def _draw(options: Augment, random: np.random.Generator, aspect: float) -> dict[str, np.ndarray | float]:
+    """All of a sample's numbers, always drawn in the same order. aspect: rows by columns."""
+    turn, shift_x, shift_y, shear, zoom_x, zoom_y, gain, offset, noise = random.uniform(-1, 1, 9)
+    flip, blurred, amount = random.uniform(0, 1, 3)
+    angle = math.radians(options.rotate_deg) * turn
+    cos, sin = math.cos(angle), math.sin(angle)
+    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, options.shear * shear], [0.0, 1.0]])
+    # One zoom for both axes, with a little of the second draw so that heads also become longer or rounder.
+    zoom = 1 + options.zoom * zoom_x
+    matrix = matrix @ np.diag([zoom, zoom * (1 + 0.3 * options.zoom * zoom_y)])
+    if options.flip and flip < 0.5:
+        matrix = matrix @ np.diag([-1.0, 1.0])
+    # affine_grid counts in half images, not pixels: without this a rotation would shear an oblong image.
+    matrix = matrix * np.array([[1.0, aspect], [1.0 / aspect, 1.0]])
+    shift = 2 * options.shift * np.array([[shift_x], [shift_y]])
+    return {
+        "matrix": np.concatenate([matrix, shift], axis=1),
+        "gain": 1 + options.gain * gain,
+        "offset": options.offset_hu * offset,
+        "noise": options.noise_hu * abs(noise),
+        # Above 0 is blurred, below 0 sharpened.
+        "blur": (amount * 1.5 - 0.5) if blurred < options.blur else 0.0,
+        "seed": float(random.integers(2**52)),
+    }
+
+
+def _column(draws: list[dict[str, np.ndarray | float]], name: str, like: Tensor) -> Tensor:
+    return torch.tensor([float(d[name]) for d in draws], dtype=torch.float32, device=like.device)[:, None, None, None]
+
+
+def _noise(hu: Tensor, draws: list[dict[str, np.ndarray | float]]) -> Tensor:
+    generator = torch.Generator(device=hu.device)
+    noise = torch.empty_like(hu, memory_format=torch.contiguous_format)
+    for sample, draw in zip(noise, draws, strict=True):
+        generator.manual_seed(int(draw["seed"]))
+        sample.normal_(generator=generator)
+    return noise * _column(draws, "noise", hu)

@@ -1,0 +1,267 @@
+"""Recipe: everything a training depends on. Nested frozen dataclasses, read from and written to TOML.
+
+A recipe is named (`fast`, `paper`, ... in `hemotorch/recipes`) or a file. Single values are changed with
+`--set section.key=value`. Unknown keys and wrong types are errors that name the nearest key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from hemotorch.errors import InputError, OptionError, nearest
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which slices are trained on."""
+
+    split: str = "patient"  # a named split of the dataset
+    validation: bool = True  # False: validation patients are trained on too, and the last epoch is what is scored
+    slices: Literal["all", "positive", "positive-and-one-normal"] = "all"
+    positive_share: float = 0.0  # share of each batch drawn from slices with bleeding; 0: each item once an epoch
+    memory: Literal["auto", "resident", "stream"] = "auto"  # where slices live during training
+
+
+@dataclass(frozen=True)
+class GridSection:
+    """The pixels the network works on; see `hemotorch.grid`."""
+
+    pixel_mm: float = 0.0  # 0: the scan's own
+    size_px: int = 0  # 0: the whole slice
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Square blocks for training and prediction, the last one flush to the edge; stitched by the mean."""
+
+    size_px: int = 0  # 0: whole slices
+    stride_px: int = 0
+
+    def corners(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Top-left corners (row, column) of the blocks over an image of that many pixels."""
+
+        def starts(length: int) -> list[int]:
+            if length <= self.size_px:
+                return [0]
+            return [*range(0, length - self.size_px, self.stride_px), length - self.size_px]
+
+        return [(top, left) for top in starts(height) for left in starts(width)]
+
+
+@dataclass(frozen=True)
+class Net:
+    """The network, by its name in `hemotorch.nets`, and its builder's own options."""
+
+    name: str = "compact"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of a batch; each value is the largest change, drawn evenly on both sides."""
+
+    flip: bool = False  # left and right
+    rotate_deg: float = 0.0
+    shift: float = 0.0  # share of the image
+    shear: float = 0.0  # tangent of the angle
+    zoom: float = 0.0  # 0.2: 0.8 to 1.2 times
+    offset_hu: float = 0.0  # of the whole slice
+    gain: float = 0.0  # of HU around 40; 0.1: 0.9 to 1.1 times
+    noise_hu: float = 0.0  # largest standard deviation of added noise
+    blur: float = 0.0  # share of slices that are blurred or sharpened
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss, by its name in `hemotorch.losses`, and its own options."""
+
+    name: str = "dice-cross-entropy"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The optimiser and its learning rate over the training."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9  # sgd only
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    warmup: float = 0.0  # share of all steps
+    clip_norm: float = 0.0  # 0: gradients are not clipped
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long and with what batches."""
+
+    epochs: int = 30
+    steps_per_epoch: int = 0  # 0: as many as show each item once
+    batch: int = 8
+    accumulate: int = 1  # batches a step
+    ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0: the weights themselves
+    seed: int = 0
+    validate_every: int = 1  # epochs
+    best_by: Literal["dice", "jaccard"] = "dice"
+    checkpoint_s: float = 120.0  # seconds between checkpoints inside an epoch; results do not depend on it
+
+
+@dataclass(frozen=True)
+class Predict:
+    """From probabilities to the mask."""
+
+    threshold: float = 0.5
+    closing_px: int = 0  # side of the square, at the scan's own pixels; 0: none
+    opening_px: int = 0
+    min_ml: float = 0.0  # smaller connected pieces are dropped
+    mirror: bool = False  # also predict the mirrored slice, and average
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a training depends on."""
+
+    name: str = "unnamed"
+    description: str = ""
+    data: Data = field(default_factory=Data)
+    grid: GridSection = field(default_factory=GridSection)
+    tiles: Tiles = field(default_factory=Tiles)
+    net: Net = field(default_factory=Net)
+    augment: Augment = field(default_factory=Augment)
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    train: Train = field(default_factory=Train)
+    predict: Predict = field(default_factory=Predict)
+
+    def __post_init__(self) -> None:
+        _check_values(self)
+
+    def to_toml(self) -> str:
+        """The whole recipe as TOML text."""
+        return tomli_w.dumps(dataclasses.asdict(self))
+
+    def changed(self, settings: Iterable[str]) -> Recipe:
+        """The recipe with `section.key=value` settings applied; values are TOML, bare words are strings."""
+        values = dataclasses.asdict(self)
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            path = key.strip().split(".")
+            if not equals or len(path) < 2:
+                raise OptionError(f"'{setting}' is not section.key=value", "--set", "for example --set train.epochs=10")
+            table: Any = values
+            for part in path[:-1]:
+                if not isinstance(table, dict) or part not in table:
+                    raise OptionError(f"unknown recipe key '{key}'", "--set", nearest(part, table))
+                table = table[part]
+            if not isinstance(table, dict):
+                raise OptionError(f"'{key}' is not a table's key", "--set")
+            table[path[-1]] = _toml_value(text.strip())
+        return from_dict(values, "--set")
+
+
+def load(name_or_path: str | Path) -> Recipe:
+    """A recipe by its name (`fast`) or from a TOML file. Raises OptionError, InputError."""
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError("the recipe file cannot be read", path) from error
+        return from_toml(text, str(path))
+    names = known_recipes()
+    if str(name_or_path) not in names:
+        raise OptionError(f"unknown recipe '{name_or_path}'", todo=f"{nearest(str(name_or_path), names)} or a .toml file")
+    text = resources.files("hemotorch").joinpath("recipes", f"{name_or_path}.toml").read_text(encoding="utf-8")
+    return from_toml(text, f"recipe {name_or_path}")
+
+
+def known_recipes() -> list[str]:
+    """Names of the recipes that come with hemotorch."""
+    folder = resources.files("hemotorch").joinpath("recipes")
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def from_toml(text: str, where: str) -> Recipe:
+    """A recipe from TOML text; `where` names it in errors."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"is not valid TOML ({error})", where) from error
+    return from_dict(values, where)
+
+
+def from_dict(values: dict[str, Any], where: str) -> Recipe:
+    """A recipe from nested dictionaries. Raises OptionError for unknown keys and wrong types."""
+    return _build(Recipe, values, where, "")
+
+
+def _build(cls: Any, values: dict[str, Any], where: str, prefix: str) -> Any:
+    hints = get_type_hints(cls)
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise OptionError(f"unknown recipe key '{prefix}{key}'", where, nearest(key, hints))
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise OptionError(f"'{prefix}{key}' is a table, not {value!r}", where)
+            arguments[key] = _build(hint, value, where, f"{prefix}{key}.")
+        else:
+            arguments[key] = _typed(value, hint, f"{prefix}{key}", where)
+    return cls(**arguments)
+
+
+def _typed(value: Any, hint: Any, key: str, where: str) -> Any:
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        if value not in choices:
+            raise OptionError(f"'{key}' is one of {', '.join(map(str, choices))}, not {value!r}", where)
+        return value
+    kind = get_origin(hint) or hint
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise OptionError(f"'{key}' is a {kind.__name__}, not {value!r}", where)
+    return value
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+_AT_LEAST_ONE = ("train.epochs", "train.batch", "train.accumulate", "train.validate_every")
+_SHARES = ("data.positive_share", "train.ema", "optimizer.warmup", "predict.threshold", "augment.blur", "augment.zoom")
+
+
+def _check_values(recipe: Recipe) -> None:
+    def value(key: str) -> Any:
+        section, name = key.split(".")
+        return getattr(getattr(recipe, section), name)
+
+    for key in _AT_LEAST_ONE:
+        if value(key) < 1:
+            raise OptionError(f"must be at least 1, not {value(key)}", key)
+    for key in _SHARES:
+        if not 0 <= value(key) <= 1:
+            raise OptionError(f"must be from 0 to 1, not {value(key)}", key)
+    if recipe.optimizer.lr <= 0:
+        raise OptionError(f"must be above 0, not {recipe.optimizer.lr}", "optimizer.lr")
+    for section in ("augment", "grid", "tiles", "predict"):
+        for name, number in dataclasses.asdict(getattr(recipe, section)).items():
+            if not isinstance(number, bool) and number < 0:
+                raise OptionError(f"must not be negative, not {number}", f"{section}.{name}")
+    tiles = recipe.tiles
+    if tiles.size_px and not 0 < tiles.stride_px <= tiles.size_px:
+        raise OptionError(f"must be from 1 to tiles.size_px ({tiles.size_px})", "tiles.stride_px")

@@ -1,0 +1,175 @@
+"""Run: the folder of one training. Recipe, split, environment, choices, metrics and checkpoints.
+
+Moved to another machine it can still be evaluated, resumed and served: a checkpoint holds all that prediction needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hemotorch import __version__, recipe
+from hemotorch.errors import InputError, RunError
+from hemotorch.files import atomic, explained, read_json, write_json, write_text
+from hemotorch.recipe import Recipe
+
+FORMAT = 1  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
+BEST, LAST = "best.pt", "last.pt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    recipe.toml: the whole recipe; run.json: dataset, split, device decisions, environment; metrics.jsonl: a row an
+    epoch; best.pt: the deployed weights; last.pt: all that resuming needs.
+    """
+
+    root: Path
+
+    @staticmethod
+    def create(root: Path | str, used: Recipe, record: dict[str, Any]) -> Run:
+        """Starts a run folder. Raises InputError where a run is there already."""
+        run = Run(Path(root))
+        if (run.root / "run.json").exists():
+            todo = "add --resume to go on with it, or choose another folder"
+            raise InputError("holds a training run already", run.root, todo)
+        if run.root.exists() and (not run.root.is_dir() or any(p.name != "lock" for p in run.root.iterdir())):
+            raise InputError("exists already and is not a run folder", run.root, "choose another folder")
+        write_text(run.root / "recipe.toml", used.to_toml())
+        write_json(run.root / "run.json", {"format": FORMAT, "hemotorch": __version__, **record})
+        return run
+
+    @staticmethod
+    def open(root: Path | str) -> Run:
+        """Opens a run folder. Raises InputError where it is none, or of a later format."""
+        run = Run(Path(root))
+        if not run.root.is_dir():
+            raise InputError("no such run folder", run.root, "train one with `hemotorch train DATA RUN`")
+        if not (run.root / "run.json").is_file():
+            raise InputError("is not a run folder (no run.json)", run.root, "name the RUN folder of `hemotorch train`")
+        _check_format(run.record.get("format"), run.root)
+        return run
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return dict(read_json(self.root / "run.json"))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that was trained."""
+        return recipe.load(self.root / "recipe.toml")
+
+    def note(self, **entries: Any) -> None:
+        """Adds entries to run.json."""
+        write_json(self.root / "run.json", {**self.record, **entries})
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; an unfinished last line is left out."""
+        path = self.root / "metrics.jsonl"
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def keep_metrics(self, up_to_epoch: int) -> None:
+        """Drops the rows of epochs after `up_to_epoch`, which a resumed run will write again."""
+        rows = [row for row in self.metrics if row["epoch"] <= up_to_epoch]
+        write_text(self.root / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def add_metrics(self, row: dict[str, Any]) -> None:
+        """Appends one row."""
+        path = self.root / "metrics.jsonl"
+        with explained(path), open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run for one training process. Raises RunError where another one has it."""
+        with explained(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = open(self.root / "lock", "w")  # noqa: SIM115  held open for as long as the lock is
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise RunError("another training is using this run folder", self.root, "wait, or choose another") from error
+        try:
+            yield
+        finally:
+            file.close()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What best.pt holds, and last.pt besides `trainer`.
+
+    net, options: what `hemotorch.nets.build` makes the network from; weights: its state dict; recipe: the whole
+    recipe as a dictionary, whose grid, tiles and predict sections prediction uses; trainer: the loop's state, in
+    last.pt only; score: the validation value it was kept for.
+    """
+
+    net: str
+    options: dict[str, Any]
+    weights: dict[str, Any]
+    recipe: dict[str, Any]
+    epoch: int
+    step: int
+    score: float | None = None
+    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    format: int = FORMAT
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Writes a checkpoint whole or not at all. Raises RunError where the disk is full."""
+    buffer = io.BytesIO()
+    torch.save({f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}, buffer)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Reads a checkpoint, its checksums verified and no code in it run. Raises InputError."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such checkpoint", path, "has this training finished its first epoch?")
+    todo = "use another checkpoint or train again"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise InputError("is cut or is not a checkpoint", path, todo) from error
+    if damaged:
+        raise InputError(f"is damaged (the checksum of {damaged} is wrong)", path, todo)
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError("holds something else than weights, which is not loaded as it could run code", path) from error
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise InputError(f"cannot be read ({str(error).splitlines()[0]})", path, todo) from error
+    names = {f.name for f in dataclasses.fields(Checkpoint)}
+    if not isinstance(values, dict) or not {"net", "weights", "recipe"} <= values.keys():
+        raise InputError("is not a hemotorch checkpoint", path, todo)
+    _check_format(values.get("format"), path)
+    return Checkpoint(**{key: value for key, value in values.items() if key in names})
+
+
+def _check_format(found: Any, where: Path) -> None:
+    if not isinstance(found, int) or found > FORMAT:
+        raise InputError(f"was written in format {found}; this hemotorch reads up to {FORMAT}", where, "update hemotorch")
