@@ -32,6 +32,7 @@ def unet_medicaltorch(
     align_corners: bool = False,
 ) -> nn.Module:
     """MedicalTorch v0.2's modified U-Net, the paper's network."""
+    below_one("drop_rate", drop_rate)
     return MedicalTorchUnet(slices * len(windows), channels, drop_rate, bn_momentum, align_corners)
 
 
@@ -48,6 +49,7 @@ def unet(
     at_least("levels", levels, 2)
     if padding not in ("same", "valid"):
         raise OptionError(f"'{padding}' is neither 'same' nor 'valid'", "padding")
+    below_one("dropout", dropout)
     return Unet(slices * len(windows), channels, levels, padding == "valid", batch_norm, dropout)
 
 
@@ -137,6 +139,11 @@ def checked(where: str, value: Any, default: Any) -> Any:
 def at_least(where: str, value: int, least: int) -> None:
     if value < least:
         raise OptionError(f"must be at least {least}, not {value}", where)
+
+
+def below_one(where: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise OptionError(f"must be from 0 to below 1, not {value}", where)
 
 
 def odd(where: str, value: int) -> None:

@@ -54,8 +54,9 @@ def level_width(choice: WindowChoice) -> tuple[float, float]:
     if isinstance(choice, str):
         named = window(choice)
         return named.level, named.width
-    if len(choice) != 2 or not all(isinstance(x, (int, float)) and abs(x) < 1e6 for x in choice):
-        raise OptionError(f"{list(choice)} is not a window", "windows", "give a name or [level, width] in HU")
+    numbers = isinstance(choice, Sequence) and all(isinstance(x, (int, float)) and abs(x) < 1e6 for x in choice)
+    if not numbers or len(choice) != 2:
+        raise OptionError(f"{choice} is not a window", "windows", "give a name or [level, width] in HU")
     window_bounds(*choice)
     if choice[1] < 1e-3:
         raise OptionError(f"a window's width must be at least 0.001 HU, not {choice[1]}", "windows")

@@ -16,7 +16,8 @@ class Unet(nn.Module):
     valid: the article's unpadded convolutions. The image is then mirrored outwards by the margin that they eat, its
     "overlap-tile strategy" with the image as one tile, so that the output has the input's size. batch_norm: between
     convolution and ReLU, which the article does not have. dropout: at the end of the contracting path, on its two
-    deepest levels and before the skip; the article gives no rate, its released network has 0.5. Weights start as in the article, Gaussian with standard deviation sqrt(2 / inputs).
+    deepest levels and before the skip; the article gives no rate, its released network has 0.5. Weights start as in the
+    article, Gaussian with standard deviation sqrt(2 / inputs).
     """
 
     def __init__(
