@@ -60,8 +60,8 @@ class RuleBaseline:
     def description(self) -> str:
         """What it is, in words, for the records."""
         return (
-            f"rule-based baseline: {self.low_hu:g} to {self.high_hu:g} HU inside the skull, smoothed {self.smooth_mm:g} "
-            f"mm, {self.margin_mm:g} mm off bone, opened {self.open_mm:g} mm, pieces under {self.min_ml:g} mL dropped"
+            f"rule-based baseline ({self.low_hu:g} to {self.high_hu:g} HU inside the skull, {self.margin_mm:g} mm off "
+            f"bone; smoothed {self.smooth_mm:g} mm, opened {self.open_mm:g} mm, pieces from {self.min_ml:g} mL)"
         )
 
     def _outline(self, hu: np.ndarray, inside: np.ndarray, pixels: np.ndarray) -> np.ndarray:
