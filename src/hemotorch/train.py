@@ -182,7 +182,10 @@ def _average(averaged: Net, net: Net, decay: float) -> None:
 
 
 def _finite(loss: Tensor, state: State, run: Run) -> float:
+    """The sum of losses since the last look. Raises RunError where it, or a weight after the last step, is not finite."""
     value = float(loss)
+    if math.isfinite(value) and not all(bool(p.isfinite().all()) for p in state.net.parameters()):
+        value = math.nan
     if not math.isfinite(value):
         where = f"epoch {state.epoch + 1}, step {state.step}"
         todo = f"train again with a lower optimizer.lr; the checkpoints in {run.root} are from before it"

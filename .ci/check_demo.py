@@ -1,0 +1,22 @@
+"""Checks what `make demo` left: the names others rely on, and that the figures are not worse than promised."""
+
+import json
+import sys
+from pathlib import Path
+
+demo = Path(sys.argv[1])
+scores = json.loads((demo / "report" / "scores.json").read_text())
+for name in ("data", "prepared", "run", "report/report.html", "predictions"):
+    assert (demo / name).exists(), f"{demo / name} is missing"
+for reading in ("pixel", "slice"):
+    for metric in ("jaccard", "dice", "sensitivity", "specificity"):
+        assert {"min", "max", "std", "mean"} <= scores["table1"][reading][metric].keys()
+for result in (demo / "predictions").glob("*.json"):
+    assert {"volume_ml", "slices_with_bleeding", "warnings", "seconds"} <= json.loads(result.read_text()).keys()
+
+dice, baseline = scores["dice"]["scan"], scores["baseline"]["dice"]["scan"]["mean"]
+print(f"demo: dice.scan {dice['mean']:.3f} {dice['ci95']} over {dice['n']} scans, rule-based baseline {baseline:.3f}")
+assert scores["split"]["by"] == "patient"
+assert dice["n"] >= 8, "fewer than 8 scans with bleeding in the test part"
+assert dice["mean"] >= 0.70, "the demo's network is worse than promised"
+assert baseline < 0.40, "the phantom is too easy"

@@ -1,0 +1,235 @@
+"""The command line: one subcommand a verb. Everything heavy is imported inside the verb that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hemotorch import __version__
+from hemotorch.errors import HemotorchError, OptionError
+
+NOTICE = "Research use only, not a medical device."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. Returns the exit status: 0 done, 1 an explained error, 2 a wrong option, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except HemotorchError as error:
+        print(f"hemotorch {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nhemotorch {arguments.command}: stopped; the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) closed; Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        from hemotorch.files import disk_error
+
+        known = disk_error(error, getattr(error, "filename", None) or "the output")
+        if known is None:
+            raise
+        print(f"hemotorch {arguments.command}: {known}", file=sys.stderr)
+        return 1
+
+
+def _phantom(a: argparse.Namespace) -> int:
+    from hemotorch.phantom import write_phantom
+
+    summary = write_phantom(
+        a.out,
+        a.preset,
+        patients=a.patients,
+        size=a.size,
+        seed=a.seed,
+        layout=a.layout,
+        projection=a.projection,
+        workers=a.workers,
+    )
+    _show(a, summary, f"{summary['cases']} scans, {summary['positive']} with bleeding, in {a.out}")
+    return 0
+
+
+def _prepare(a: argparse.Namespace) -> int:
+    from hemotorch.prepare import prepare
+
+    if (a.level is None) != (a.width is None):
+        raise OptionError("--level and --width go together")
+    window: Any = a.window if a.level is None else (a.level, a.width)
+    summary = prepare(
+        a.src,
+        a.out,
+        layout=a.layout,
+        png=a.png,
+        window=window,
+        only_positive=a.only_positive,
+        workers=a.workers,
+        seed=a.seed,
+    )
+    _show(a, summary.to_dict(), "\n".join(summary.lines()))
+    return 1 if summary.failed else 0
+
+
+def _train(a: argparse.Namespace) -> int:
+    from hemotorch import recipe
+    from hemotorch.train import train
+
+    used = recipe.load(a.recipe).changed(a.set)
+    if a.fold is not None:
+        used = used.changed([f"data.split='fold-{a.fold}'"])
+
+    def report(row: dict[str, Any]) -> None:
+        if not a.json:
+            val = row.get("val")
+            found = f"   validation Dice {_number(val['dice'])} over {val['n']} scans" if val else ""
+            print(f"epoch {row['epoch']:>3}   loss {row['loss']:.3f}{found}   {row['seconds']:.0f} s", flush=True)
+
+    run = train(a.data, a.run_folder, used, device=a.device, resume=a.resume, report=report)
+    _show(a, {"run": str(run.root), "epochs": run.metrics}, f"trained: {run.root}")
+    return 0
+
+
+def _evaluate(a: argparse.Namespace) -> int:
+    from hemotorch.report import evaluate_run
+
+    scores = evaluate_run(a.run_folder, a.out, data=a.data, part=a.split, device=a.device, overwrite=a.overwrite)
+    _show(a, scores.to_json(), "\n".join([*scores.lines(), f"report: {Path(a.out) / 'report.html'}", NOTICE]))
+    return 0
+
+
+def _predict(a: argparse.Namespace) -> int:
+    from hemotorch.outputs import predict_files
+
+    results, failed = [], 0
+    for path, result in predict_files(
+        a.run_folder, a.scan, a.out, device=a.device, any_anatomy=a.any_anatomy, overwrite=a.overwrite
+    ):
+        if isinstance(result, HemotorchError):
+            failed += 1
+            print(f"hemotorch predict: {result}", file=sys.stderr, flush=True)
+            results.append({"scan": str(path), "error": str(result)})
+            continue
+        results.append({"scan": str(path), **result})
+        if not a.json:
+            slices = len(result["slices_with_bleeding"])
+            volume = _number(result["volume_ml"]["total"], 1)
+            print(f"{path}   {volume} mL on {slices} slices   {sum(result['seconds'].values()):.1f} s", flush=True)
+            for warning in result["warnings"]:
+                print(f"    {warning}", flush=True)
+    _show(a, {"predictions": results, "notice": NOTICE}, f"masks, volumes and pictures: {a.out}\n{NOTICE}")
+    return 1 if failed else 0
+
+
+def _demo(a: argparse.Namespace) -> int:
+    from hemotorch.demo import demo
+
+    result = demo(a.out, say=(lambda text: None) if a.json else (lambda text: print(text, flush=True)))
+    _show(a, result, "\n".join([*result["lines"], f"Open {result['report']}", NOTICE]))
+    return 0
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "unknown" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _show(a: argparse.Namespace, values: Any, text: str) -> None:
+    from hemotorch.files import jsonable
+
+    print(json.dumps(jsonable(values), indent=2) if a.json else text, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hemotorch",
+        description="Networks that outline bleeding inside the skull on head CT. " + NOTICE,
+        epilog="example: hemotorch demo --out demo     (`hemotorch COMMAND --help` has one for each command)",
+    )
+    parser.add_argument("--version", action="version", version=f"hemotorch {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, epilog=f"example: hemotorch {example}")
+        made.set_defaults(run=run)
+        made.add_argument("--json", action="store_true", help="print the result as JSON")
+        return made
+
+    p = command("phantom", _phantom, "Make a synthetic dataset of head CTs.", "phantom ct --preset small")
+    p.add_argument("out", metavar="OUT", help="new folder")
+    p.add_argument("--preset", default="small", metavar="NAME", help="ct-ich, small or demo (default: small)")
+    p.add_argument("--patients", type=_at_least_one, metavar="N", help="how many (default: the preset's)")
+    p.add_argument("--size", type=_at_least_one, metavar="N", help="rows and columns of a slice")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other patients (default: 0)")
+    p.add_argument("--layout", default="ct-ich", metavar="NAME", help="ct-ich, folder or png (default: ct-ich)")
+    p.add_argument("--projection", action="store_true", help="simulate the scanner in full: slower")
+    _workers(p)
+
+    p = command("prepare", _prepare, "Turn a folder of head CTs into a dataset to train on.", "prepare ct prepared")
+    p.add_argument("src", metavar="SRC", help="folder with scans and masks")
+    p.add_argument("out", metavar="OUT", help="prepared dataset; the same command again does only what changed")
+    p.add_argument("--layout", default="auto", metavar="NAME", help="auto, ct-ich, folder or png (default: auto)")
+    p.add_argument("--png", action="store_true", help="also write 8-bit PNG slices to OUT/png")
+    p.add_argument("--window", default="brain", metavar="NAME", help="of the PNGs (default: brain, 40/120)")
+    p.add_argument("--level", type=float, metavar="HU", help="of the PNGs, with --width, instead of --window")
+    p.add_argument("--width", type=float, metavar="HU", help="of the PNGs")
+    p.add_argument("--only-positive", action="store_true", help="PNGs of slices with bleeding only")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits (default: 0)")
+    _workers(p)
+
+    p = command("train", _train, "Train a network.", "train prepared run --recipe fast --set train.epochs=20")
+    p.add_argument("data", metavar="DATA", help="prepared dataset")
+    p.add_argument("run_folder", metavar="RUN", help="new folder for the run")
+    p.add_argument("--recipe", default="fast", metavar="NAME|FILE", help="a recipe's name or TOML file (default: fast)")
+    p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value; may be repeated")
+    p.add_argument("--fold", type=int, metavar="K", help="cross-validation: fold K is test, K+1 validation")
+    p.add_argument("--resume", action="store_true", help="go on with RUN if it was started, with its own recipe")
+    _device(p)
+
+    p = command("evaluate", _evaluate, "Measure a trained network on scans it has not seen.", "evaluate run --out report")
+    p.add_argument("run_folder", metavar="RUN", help="run folder of `hemotorch train`")
+    p.add_argument("--data", metavar="DATA", help="prepared dataset (default: the one it was trained on)")
+    p.add_argument("--split", default="test", choices=("train", "val", "test", "all"), help="part (default: test)")
+    p.add_argument("--out", required=True, metavar="DIR", help="folder for scores.json, tables and report.html")
+    _overwrite(p)
+    _device(p)
+
+    p = command("predict", _predict, "Outline bleeding in scans.", "predict run scan.nii.gz --out predictions")
+    p.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint file")
+    p.add_argument("scan", nargs="+", metavar="SCAN", help="NIfTI files, or folders of them")
+    p.add_argument("--out", required=True, metavar="DIR", help="folder for masks, JSON and pictures")
+    p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
+    _overwrite(p)
+    _device(p)
+
+    p = command("demo", _demo, "Phantom, prepare, train, evaluate and predict, small, in minutes.", "demo --out demo")
+    p.add_argument("--out", default="demo", metavar="DIR", help="folder for all of it (default: demo)")
+    return parser
+
+
+def _workers(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--workers", type=_at_least_one, metavar="N", help="parallel workers (default: all cores)")
+
+
+def _overwrite(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+
+
+def _device(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

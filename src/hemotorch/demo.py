@@ -1,0 +1,77 @@
+"""The main job on a small phantom, from nothing to a report: what `make demo` runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hemotorch import recipe
+from hemotorch.dataset import Dataset
+from hemotorch.errors import HemotorchError, InputError
+from hemotorch.report import evaluate_run
+from hemotorch.files import output_folder, read_json, write_json
+from hemotorch.phantom import VERSION, write_phantom
+from hemotorch.outputs import predict_files
+from hemotorch.prepare import prepare
+from hemotorch.train import train
+
+PREDICTED = 3  #: test scans that are also predicted from their files, as a user would
+
+
+def demo(out: Path | str, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Leaves OUT/data, prepared, run, report and predictions. Started again it goes on where it stopped.
+
+    say: called with a line before each stage. Returns the headline, in words and as `dice`, `seconds` and paths.
+    """
+    out = Path(out)
+    wanted = {"phantom": VERSION, "recipe": recipe.load("fast").to_toml()}
+    if (out / "demo.json").is_file():
+        if read_json(out / "demo.json") != wanted:
+            raise InputError("holds a demo of another version", out, "remove it, or choose another --out")
+    else:
+        output_folder(out)
+        write_json(out / "demo.json", wanted)
+    began = time.perf_counter()
+    seconds: dict[str, float] = {}
+
+    def stage(name: str, text: str) -> None:
+        say(f"{text} ...")
+        seconds[name] = time.perf_counter()
+
+    def done(name: str) -> None:
+        seconds[name] = round(time.perf_counter() - seconds[name], 1)
+
+    stage("phantom", "1/5  making a synthetic dataset of head CTs in the layout of CT-ICH")
+    if not (out / "data" / "phantom.json").is_file():
+        write_phantom(out / "data", "demo")
+    done("phantom")
+    stage("prepare", "2/5  preparing it")
+    summary = prepare(out / "data", out / "prepared")
+    for line in summary.lines():
+        say(f"     {line}")
+    done("prepare")
+    stage("train", "3/5  training recipe `fast`")
+    run = train(out / "prepared", out / "run", recipe.load("fast"), resume=True, report=lambda row: say(_epoch(row)))
+    done("train")
+    stage("evaluate", "4/5  measuring it on patients it has not seen")
+    scores = evaluate_run(out / "run", out / "report", overwrite=True)
+    done("evaluate")
+    stage("predict", "5/5  predicting scans from their files")
+    split = Dataset(out / "prepared").splits[run.recipe.data.split]
+    files = [out / "data" / "ct_scans" / f"{case}.nii" for case in sorted(split.test)[:PREDICTED]]
+    for _, result in predict_files(out / "run", files, out / "predictions", overwrite=True):
+        if isinstance(result, HemotorchError):
+            raise result
+    done("predict")
+    report = out / "report" / "report.html"
+    total = time.perf_counter() - began
+    lines = [*scores.lines(), f"done in {total:.0f} s, {seconds['train']:.0f} s of it training"]
+    return {"lines": lines, "report": str(report), "seconds": seconds, "scores": scores.to_json()}
+
+
+def _epoch(row: dict[str, Any]) -> str:
+    val = row.get("val")
+    found = f"   validation Dice {val['dice']:.3f}" if val and val["n"] else ""
+    return f"     epoch {row['epoch']:>2}   loss {row['loss']:.3f}{found}   {row['seconds']:.0f} s"
