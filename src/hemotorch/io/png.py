@@ -64,7 +64,7 @@ def read_window(folder: Path | str) -> PngWindow | None:
         raise InputError(f"holds keys other than {', '.join(sorted(known))}", path)
     for key, value in entries.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (number and (key == "level" or value > 0) or value is None and key.endswith("_mm")):
+        if not ((number and (key == "level" or value > 0)) or (value is None and key.endswith("_mm"))):
             raise InputError(f"'{key}' cannot be {value!r}", path)
     return PngWindow(**entries)
 
