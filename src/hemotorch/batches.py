@@ -152,7 +152,9 @@ def open_slices(dataset: Dataset, part: Part, slices: int, grid: Grid, memory: s
     unlabelled = [case for case, indices in part.items() if indices and not dataset.has_mask(case)]
     if unlabelled:
         names = ", ".join(unlabelled[:5]) + (" ..." if len(unlabelled) > 5 else "")
-        raise InputError(f"{len(unlabelled)} training scans have no mask ({names})", dataset.root, "train on labelled ones")
+        raise InputError(
+            f"{len(unlabelled)} training scans have no mask ({names})", dataset.root, "train on labelled ones"
+        )
     if not any(part.values()):
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
     index = _Index.of(dataset, part, slices)
@@ -187,7 +189,7 @@ class Plan:
         self.steps = steps or -(-len(self.items) // batch)
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """(batch,) item numbers of each step. Without steps_per_epoch, every item once; the last batch may be smaller."""
+        """(batch,) item numbers of each step; the last batch may be smaller where each item is shown once."""
         random = rng(self.seed, epoch, 1)
         if not self.positives:
             order = _repeat(np.arange(len(self.items)), min(self.steps * self.batch, _whole(self)), random)

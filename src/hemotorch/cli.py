@@ -191,7 +191,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--resume", action="store_true", help="go on with RUN if it was started, with its own recipe")
     _device(p)
 
-    p = command("evaluate", _evaluate, "Measure a trained network on scans it has not seen.", "evaluate run --out report")
+    p = command(
+        "evaluate", _evaluate, "Measure a trained network on scans it has not seen.", "evaluate run --out report"
+    )
     p.add_argument("run_folder", metavar="RUN", help="run folder of `hemotorch train`")
     p.add_argument("--data", metavar="DATA", help="prepared dataset (default: the one it was trained on)")
     p.add_argument("--split", default="test", choices=("train", "val", "test", "all"), help="part (default: test)")

@@ -10,11 +10,11 @@ from typing import Any
 from hemotorch import recipe
 from hemotorch.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError
-from hemotorch.report import evaluate_run
 from hemotorch.files import output_folder, read_json, write_json
-from hemotorch.phantom import VERSION, write_phantom
 from hemotorch.outputs import predict_files
+from hemotorch.phantom import VERSION, write_phantom
 from hemotorch.prepare import prepare
+from hemotorch.report import evaluate_run
 from hemotorch.train import train
 
 PREDICTED = 3  #: test scans that are also predicted from their files, as a user would

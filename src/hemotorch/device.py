@@ -7,11 +7,13 @@ import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from hemotorch.errors import OptionError
+
+N = TypeVar("N", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Device:
     reasons: tuple[str, ...]
 
     @property
-    def torch(self) -> torch.device:
+    def place(self) -> torch.device:
         """The torch device."""
         return torch.device(self.name)
 
@@ -38,7 +40,11 @@ class Device:
         """The context that forward passes run in."""
         if not self.autocast:
             return nullcontext()
-        return torch.autocast(self.torch.type, dtype=getattr(torch, self.autocast))
+        return torch.autocast(self.place.type, dtype=getattr(torch, self.autocast))
+
+    def put(self, net: N) -> N:
+        """The network on the device, its weights laid out for it."""
+        return net.to(self.place, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def use(self) -> None:
         """Sets the process's thread count; bit-for-bit repeats need the same one."""
@@ -65,7 +71,7 @@ def choose(wanted: str = "auto", threads: int | None = None) -> Device:
         raise OptionError(f"there is no '{wanted}'; this machine has {torch.cuda.device_count()} GPU(s)", "--device")
     if kind == "cpu" or not cuda:
         why = "asked for" if kind == "cpu" else _why_no_cuda()
-        reasons = (
+        reasons: tuple[str, ...] = (
             f"cpu: {why}",
             "fp32: the exact and, without native bf16 units, also the fastest arithmetic of a CPU",
             "channels-last: measured faster for the compact network, equal for the U-Nets (docs/log.md)",

@@ -57,7 +57,7 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
     """Writes NAME_mask.nii.gz, NAME.png and, last, NAME.json, whose content is returned."""
     began = time.perf_counter()
     write_mask(prediction.scan, prediction.mask, folder / f"{name}_mask.nii.gz")
-    sheet = contact_sheet(prediction.scan, mask=prediction.mask)
+    sheet = contact_sheet(prediction.scan, found=prediction.mask)
     with atomic(folder / f"{name}.png") as temporary:
         sheet.save(temporary, compress_level=1)
     result = {
@@ -95,5 +95,7 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     taken = Counter(names.values())
     for name, count in taken.items():
         if count > 1:
-            raise InputError(f"{count} scans would all be written as '{name}'", todo="predict them into separate folders")
+            raise InputError(
+                f"{count} scans would all be written as '{name}'", todo="predict them into separate folders"
+            )
     return names

@@ -51,7 +51,7 @@ class Predictor:
         except RuntimeError as error:
             raise InputError("its weights do not fit its network", file, "was it altered? train again") from error
         used = recipe.from_dict(checkpoint.recipe, str(file))
-        net = net.to(decided.torch, memory_format=decided.memory_format).eval()
+        net = decided.put(net).eval()
         return Predictor(net, used, decided, f"{used.name} ({checkpoint.net}), epoch {checkpoint.epoch}")
 
     @property
@@ -69,7 +69,9 @@ class Predictor:
         warnings = scan.warnings
         if doubt is not None:
             if not (any_anatomy or doubt.may_be_head):
-                raise InputError(f"does not look like a head CT: {doubt.text}", scan.name, "if it is, add --any-anatomy")
+                raise InputError(
+                    f"does not look like a head CT: {doubt.text}", scan.name, "if it is, add --any-anatomy"
+                )
             warnings = (*warnings, doubt.text)
         if not scan.spacing_known:
             warnings = (*warnings, "pixel size unknown: no volume in mL")
@@ -103,7 +105,7 @@ class Predictor:
         return out
 
     def _forward(self, hu: Tensor) -> Tensor:
-        hu = hu.to(self.device.torch).float().contiguous(memory_format=self.device.memory_format)
+        hu = hu.to(self.device.place).float().contiguous(memory_format=self.device.memory_format)
         with self.device.precision():
             logits = self.net(hu)
             if self.used.predict.mirror:

@@ -179,7 +179,9 @@ def load(name_or_path: str | Path) -> Recipe:
         return from_toml(text, str(path))
     names = known_recipes()
     if str(name_or_path) not in names:
-        raise OptionError(f"unknown recipe '{name_or_path}'", todo=f"{nearest(str(name_or_path), names)} or a .toml file")
+        raise OptionError(
+            f"unknown recipe '{name_or_path}'", todo=f"{nearest(str(name_or_path), names)} or a .toml file"
+        )
     text = resources.files("hemotorch").joinpath("recipes", f"{name_or_path}.toml").read_text(encoding="utf-8")
     return from_toml(text, f"recipe {name_or_path}")
 

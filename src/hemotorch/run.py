@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from hemotorch import __version__, recipe
+from hemotorch.dataset import Split
 from hemotorch.errors import InputError, RunError
 from hemotorch.files import atomic, explained, read_json, write_json, write_text
 from hemotorch.recipe import Recipe
@@ -66,6 +67,13 @@ class Run:
     def record(self) -> dict[str, Any]:
         """The content of run.json."""
         return dict(read_json(self.root / "run.json"))
+
+    @property
+    def split(self) -> Split:
+        """The run's own copy of the split it was trained on."""
+        stored = self.record["split"]
+        sides = {side: {case: tuple(ids) for case, ids in stored[side].items()} for side in ("train", "val", "test")}
+        return Split(stored["name"], stored["by"], **sides, warnings=tuple(stored["warnings"]))
 
     @property
     def recipe(self) -> Recipe:
@@ -172,4 +180,6 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 def _check_format(found: Any, where: Path) -> None:
     if not isinstance(found, int) or found > FORMAT:
-        raise InputError(f"was written in format {found}; this hemotorch reads up to {FORMAT}", where, "update hemotorch")
+        raise InputError(
+            f"was written in format {found}; this hemotorch reads up to {FORMAT}", where, "update hemotorch"
+        )

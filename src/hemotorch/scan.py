@@ -50,7 +50,7 @@ class Scan:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows, columns."""
-        return self.hu.shape  # type: ignore[return-value]
+        return self.hu.shape
 
     @property
     def pixel_mm(self) -> tuple[float, float]:
@@ -149,5 +149,5 @@ class Prediction:
     @property
     def slices_with_bleeding(self) -> list[int]:
         """The source's own numbers of the slices that hold bleeding."""
-        found = self.mask.reshape(len(self.mask), -1).any(axis=1)
-        return [number for number, any_ in zip(self.scan.slice_numbers, found, strict=True) if any_]
+        found = np.count_nonzero(self.mask.reshape(len(self.mask), -1), axis=1)
+        return [number for number, pixels in zip(self.scan.slice_numbers, found, strict=True) if pixels]

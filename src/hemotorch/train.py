@@ -23,7 +23,7 @@ from hemotorch.augment import augment, torch_seed
 from hemotorch.batches import Batch, Part, Plan, Slices, batches, open_slices
 from hemotorch.dataset import Dataset, Split
 from hemotorch.device import Device, choose, environment
-from hemotorch.errors import InputError, OptionError, RunError, nearest
+from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.evaluate import summarise
 from hemotorch.nets import Net
 from hemotorch.predict import Predictor, grid_of
@@ -81,10 +81,10 @@ def train(
         else:
             decided, record = choose(device), None
         decided.use()
-        split = _split(dataset, used, record)
+        split = _split(run, dataset, used, record)
         training, validation = parts(split, used)
         net = _build(used)
-        slices = open_slices(dataset, training, net.slices, grid_of(used, net), used.data.memory, decided.torch)
+        slices = open_slices(dataset, training, net.slices, grid_of(used, net), used.data.memory, decided.place)
         if record is None:
             run = Run.create(run.root, used, _record(dataset, split, decided, slices))
         _loop(run, used, dataset, slices, sorted(validation), net, decided, report or (lambda row: None))
@@ -111,7 +111,7 @@ def _loop(
     with bar(total, "training", "step", state.epoch * steps + state.step) as shown:
         while state.epoch < options.epochs:
             source = batches(slices, plan, used.tiles, state.epoch, state.step * options.accumulate)
-            loss, since = torch.zeros((), device=device.torch), 0
+            loss, since = torch.zeros((), device=device.place), 0
             while state.step < steps:
                 rate = learning_rate(used.optimizer, state.epoch * steps + state.step, total)
                 size = min(options.accumulate, plan.steps - state.step * options.accumulate)
@@ -124,7 +124,7 @@ def _loop(
                 shown.update()
                 if since == LOSS_EVERY or state.step == steps:
                     state.loss_sum += _finite(loss, state, run)
-                    loss, since = torch.zeros((), device=device.torch), 0
+                    loss, since = torch.zeros((), device=device.place), 0
                     shown.set_postfix(loss=f"{state.loss_sum / state.step:.3f}", refresh=False)
                     if time.perf_counter() - saved > options.checkpoint_s and state.step < steps:
                         state.seconds, saved = time.perf_counter() - began, time.perf_counter()
@@ -182,7 +182,7 @@ def _average(averaged: Net, net: Net, decay: float) -> None:
 
 
 def _finite(loss: Tensor, state: State, run: Run) -> float:
-    """The sum of losses since the last look. Raises RunError where it, or a weight after the last step, is not finite."""
+    """The sum of losses since the last look. Raises RunError where it, or a weight after it, is not finite."""
     value = float(loss)
     if math.isfinite(value) and not all(bool(p.isfinite().all()) for p in state.net.parameters()):
         value = math.nan
@@ -246,14 +246,12 @@ def _checkpoint(state: State, used: Recipe, score: float | None, deployed_only: 
         numbers = {n: getattr(state, n) for n in ("epoch", "step", "best", "loss_sum", "seconds")}
         trainer = {"net": state.net.state_dict(), "optimizer": state.optimizer.state_dict(), **numbers}
     net = state.deployed
-    return Checkpoint(
-        net.name, net.options, net.state_dict(), asdict(used), state.epoch, state.step, score, trainer
-    )
+    return Checkpoint(net.name, net.options, net.state_dict(), asdict(used), state.epoch, state.step, score, trainer)
 
 
 def _start(run: Run, used: Recipe, net: Net, device: Device) -> State:
     """The state to begin with: fresh, or as last.pt has it."""
-    net = net.to(device.torch, memory_format=device.memory_format)  # type: ignore[call-overload]
+    net = device.put(net)
     averaged = copy.deepcopy(net) if used.train.ema else None
     state = State(net.train(), averaged, _optimizer(used.optimizer, net))
     if not (run.root / LAST).exists():
@@ -301,20 +299,17 @@ def parts(split: Split, used: Recipe) -> tuple[Part, Part]:
     return merged, {}
 
 
-def _split(dataset: Dataset, used: Recipe, record: dict[str, Any] | None) -> Split:
+def _split(run: Run, dataset: Dataset, used: Recipe, record: dict[str, Any] | None) -> Split:
     """The recipe's split, or on resuming the run's own copy of it."""
     if record:
-        return Split.from_dict(record["split"])
-    name = used.data.split
-    if name not in dataset.splits:
-        raise OptionError(f"this dataset has no split '{name}'", dataset.root, nearest(name, dataset.splits))
-    return dataset.splits[name]
+        return run.split
+    return dataset.split(used.data.split)
 
 
 def _record(dataset: Dataset, split: Split, device: Device, slices: Slices) -> dict[str, Any]:
     return {
         "data": str(dataset.root.resolve()),
-        "split": split.to_dict(),
+        "split": asdict(split),
         "device": device.to_dict(),
         "memory": type(slices).__name__.lower(),
         "environment": environment(),

@@ -1,0 +1,83 @@
+"""Augmentation: keyed by sample, geometry the same for image and mask, and nothing where nothing is asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from hemotorch.augment import augment, rng, torch_seed
+from hemotorch.hu import AIR_HU
+from hemotorch.recipe import Augment
+
+ALL = Augment(True, 15.0, 0.05, 0.1, 0.15, 5.0, 0.1, 6.0, 0.5)
+
+
+def _batch(count: int = 4, height: int = 48, width: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, columns = np.mgrid[:height, :width]
+    blob = np.hypot(rows - 18, columns - 40) < 7
+    hu = np.where(blob, 70, 30).astype(np.int16)
+    mask = torch.from_numpy(blob.astype(np.uint8)).expand(count, 1, -1, -1)
+    return torch.from_numpy(hu).expand(count, 3, -1, -1).contiguous(), mask.contiguous()
+
+
+def _keys(count: int, first: int = 0) -> list[tuple[int, ...]]:
+    return [(0, 1, 2, sample) for sample in range(first, first + count)]
+
+
+def test_no_options_change_nothing():
+    hu, mask = _batch()
+    out, target = augment(hu, mask, Augment(), _keys(4))
+    assert torch.equal(out, hu.float()) and torch.equal(target, mask.float())
+
+
+def test_a_sample_depends_on_its_key_alone():
+    hu, mask = _batch(6)
+    whole, _ = augment(hu, mask, ALL, _keys(6))
+    half, _ = augment(hu[3:], mask[3:], ALL, _keys(3, first=3))
+    torch.testing.assert_close(whole[3:], half, rtol=0, atol=1e-3)
+    other, _ = augment(hu, mask, ALL, [(0, 1, 3, s) for s in range(6)])
+    assert not torch.allclose(whole, other, atol=1)
+
+
+def test_image_and_mask_move_together():
+    hu, mask = _batch(16)
+    geometry = Augment(flip=True, rotate_deg=20, shift=0.05, shear=0.1, zoom=0.2)
+    out, target = augment(hu, mask, geometry, _keys(16))
+    assert set(target.unique().tolist()) == {0.0, 1.0}
+    for image, moved in zip(out[:, 1].numpy(), target[:, 0].numpy(), strict=True):
+        bright = image > 50
+        assert ndimage.center_of_mass(bright) == pytest.approx(ndimage.center_of_mass(moved), abs=0.5)
+    places = {tuple(np.round(ndimage.center_of_mass(t[0].numpy()))) for t in target}
+    assert len(places) > 8
+
+
+def test_rotation_keeps_shapes_round_on_oblong_images():
+    hu, mask = _batch(8)
+    _, target = augment(hu, mask, Augment(rotate_deg=45), _keys(8))
+    for moved in target[:, 0].numpy():
+        if 0 in np.nonzero(moved)[0] or moved.sum() < 100:
+            continue
+        rows, columns = np.nonzero(moved)
+        assert rows.std() == pytest.approx(columns.std(), rel=0.08)
+
+
+def test_what_comes_from_outside_is_air():
+    hu, mask = _batch(8)
+    out, _ = augment(hu, mask, Augment(shift=0.4), _keys(8))
+    assert out.min() == AIR_HU
+
+
+def test_flip_mirrors_left_and_right_only():
+    hu, mask = _batch(16)
+    out, _ = augment(hu, mask, Augment(flip=True), _keys(16))
+    same = [torch.allclose(o, h.float(), atol=1e-2) for o, h in zip(out, hu, strict=True)]
+    mirrored = [torch.allclose(o, h.float().flip(-1), atol=1e-2) for o, h in zip(out, hu, strict=True)]
+    assert all(s or m for s, m in zip(same, mirrored, strict=True)) and any(same) and any(mirrored)
+
+
+def test_keys_give_the_same_numbers_everywhere():
+    assert rng(1, 2).uniform() == rng(1, 2).uniform() != rng(2, 1).uniform()
+    assert torch_seed(0, 1) == torch_seed(0, 1) != torch_seed(1, 0)
+    assert 0 <= torch_seed(5) < 2**63

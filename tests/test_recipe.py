@@ -1,0 +1,78 @@
+"""Recipes: what comes with hemotorch loads, TOML goes round, and mistakes are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from hemotorch import losses, nets, recipe
+from hemotorch.errors import HemotorchError, OptionError
+from hemotorch.recipe import Tiles
+
+
+@pytest.mark.parametrize("name", recipe.known_recipes())
+def test_shipped_recipes_load_go_round_and_build(name):
+    used = recipe.load(name)
+    assert used.name == name and used.description
+    assert recipe.from_toml(used.to_toml(), "again") == used
+    assert used.net.options.keys() <= nets.options_of(used.net.name).keys()
+    losses.build(used.loss.name, **used.loss.options)
+
+
+def test_the_papers_numbers():
+    paper = recipe.load("paper")
+    assert (paper.net.name, paper.loss.name, paper.optimizer.name) == ("unet-medicaltorch", "negative-dice", "adam")
+    assert (paper.optimizer.lr, paper.train.batch, paper.train.epochs) == (1e-3, 4, 150)
+    assert paper.data.slices == "positive" and not paper.data.validation and paper.data.split == "slice-80-20"
+    assert paper.grid.pixel_mm == 0 and paper.grid.size_px == 0
+
+
+def test_set_changes_one_value_and_keeps_the_rest():
+    used = recipe.load("fast")
+    changed = used.changed(["train.epochs=3", "data.split=fold-1", "net.options.slices=5", "optimizer.lr=1"])
+    assert (changed.train.epochs, changed.data.split, changed.optimizer.lr) == (3, "fold-1", 1.0)
+    assert changed.net.options["slices"] == 5
+    assert changed.changed([f"train.epochs={used.train.epochs}"]).train == used.train
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("trian.epochs=3", "'train'"),
+        ("train.epoch=3", "'epochs'"),
+        ("train.epochs=many", "not 'many'"),
+        ("train.epochs=0", "at least 1"),
+        ("train.epochs", "section.key=value"),
+        ("data.slices=some", "one of all, positive"),
+        ("optimizer.lr=-1", "above 0"),
+        ("predict.threshold=2", "from 0 to 1"),
+        ("augment.flip=1", "bool"),
+        ("train.batch=true", "int"),
+        ("tiles.size_px=64", "tiles.stride_px"),
+        ("name.x=1", "name.x"),
+    ],
+)
+def test_a_wrong_setting_is_named(setting, says):
+    with pytest.raises(OptionError, match=says):
+        recipe.load("fast").changed([setting])
+
+
+def test_unknown_recipe_and_broken_files(tmp_path):
+    with pytest.raises(OptionError, match="did you mean 'fast'"):
+        recipe.load("fats")
+    with pytest.raises(HemotorchError, match="cannot be read"):
+        recipe.load(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("train = [")
+    with pytest.raises(HemotorchError, match="not valid TOML"):
+        recipe.load(tmp_path / "bad.toml")
+    (tmp_path / "table.toml").write_text("train = 3")
+    with pytest.raises(OptionError, match="'train' is a table"):
+        recipe.load(tmp_path / "table.toml")
+
+
+def test_tiles_cover_the_image_with_the_last_flush_to_the_edge():
+    tiles = Tiles(160, 80)
+    corners = tiles.corners(512, 512)
+    starts = sorted({top for top, _ in corners})
+    assert starts == [0, 80, 160, 240, 320, 352] and len(corners) == 36
+    assert Tiles(128, 64).corners(512, 512)[-1] == (384, 384)
+    assert tiles.corners(100, 300) == [(0, 0), (0, 80), (0, 140)]
