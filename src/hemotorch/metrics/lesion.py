@@ -24,7 +24,10 @@ class Lesions:
 
 def count_lesions(truth: np.ndarray, predicted: np.ndarray) -> Lesions:
     """Compares connected components (26 neighbours) of two (slices, rows, columns) masks; non-zero is bleeding."""
-    truth, predicted = truth != 0, predicted != 0
+    either = ndimage.find_objects(((truth != 0) | (predicted != 0)).astype(np.uint8))
+    if not either:
+        return Lesions(0, 0, 0)
+    truth, predicted = truth[either[0]] != 0, predicted[either[0]] != 0
     parts, lesions = ndimage.label(truth, _TOUCHING)
     sizes = np.bincount(parts.ravel(), minlength=lesions + 1)[1:]
     overlaps = np.bincount(parts[predicted], minlength=lesions + 1)[1:]
