@@ -138,9 +138,16 @@ def test_window_is_hus() -> None:
     assert seen.shape == (2, 3 * (len(names) + 1), 32, 32)
     pairs = [(hu.WINDOWS[name].level, hu.WINDOWS[name].width) for name in names] + [(40, 120.5)]
     for channel in range(seen.shape[1]):
-        piece, window = divmod(channel, len(pairs))
+        window, piece = divmod(channel, 3)
         expected = hu.apply_window(ct[:, piece].numpy(), *pairs[window])
         np.testing.assert_array_equal(seen[:, channel].numpy(), expected)
+
+
+def test_window_keeps_the_layout() -> None:
+    ct = head(3)
+    last = nets.WindowLayer(["brain", "bone"])(ct.contiguous(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last, nets.WindowLayer(["brain", "bone"])(ct), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
