@@ -1,0 +1,9 @@
+"""A synthetic head, its bleeding, and the CT that scans it."""
+
+from __future__ import annotations
+
+from hemotorch.phantom.case import PhantomCase, make_case
+from hemotorch.phantom.presets import PRESETS, VERSION, Preset
+from hemotorch.phantom.write import write_phantom
+
+__all__ = ["PRESETS", "VERSION", "PhantomCase", "Preset", "make_case", "write_phantom"]

@@ -1,0 +1,338 @@
+"""A head as continuous functions of place: who it is, the cavity of the skull, its bone, scalp, face and neck.
+
+Distances are signed millimetres in the frame of `Points` (MNI-like). Proportions were read off the average head CT of
+older adults (neurolabusc/Clinical, `scct`) and the atlas literature on MNI space; what is not said to be measured is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from hemotorch.phantom.fields import Array, Noise, Points, blend, bump, ellipsoid, mirror, near, step, tube
+
+DOME_CENTRE = (0.0, -17.0, 6.0)  #: centre of the inner table's dome, mm
+DOME_AXES = (70.5, 89.0, 74.0)  #: half-axes of the dome above its centre, mm
+DOME_DEPTH = 100.0  #: half-axis of the dome below its centre, before the skull base cuts it, mm
+DOME_POWER = 2.3  #: a little boxier than an ellipsoid
+AIR, FAT, SKIN, MUSCLE, CSF, CARTILAGE = -1000.0, -95.0, 45.0, 58.0, 8.0, 120.0  #: HU at the nominal brain level
+MAP_X, MAP_Y = np.arange(-90, 91), np.arange(-130, 111)  #: the skull base's height map: 1 mm
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What one patient is made of; lengths in mm, levels in HU."""
+
+    age: int
+    sex: str
+    size: tuple[float, float, float]  #: factors on left-right, front-back and foot-head
+    atrophy: float  #: 0 young and full, 1 very atrophic
+    white_matter_disease: float  #: 0 to 1
+    skull_mm: float
+    scalp_mm: float
+    diploe: float  #: HU
+    table: float  #: HU of compact bone
+    calcified: tuple[float, float, float, float]  #: pineal, choroid plexus, basal ganglia, falx: 0 none, 1 strong
+    sinus_air: float  #: size of the air sinuses, 1 usual
+    blood_pool: float  #: HU of vessels and dural sinuses above grey matter
+    grey_white: float  #: HU between grey and white matter
+    seed: int
+
+    @staticmethod
+    def draw(rng: np.random.Generator) -> Patient:
+        """A random patient: adults mostly, as in a trauma and stroke service (ours)."""
+        age = int(np.clip(rng.normal(58, 20), 16, 95))
+        old = np.clip((age - 35) / 55, 0, 1)
+        scale = rng.normal(1.0, 0.035)
+        size = tuple(float(np.clip(scale * rng.normal(1, 0.03), 0.88, 1.12)) for _ in range(3))
+        calcified = tuple(
+            float(rng.uniform(0.2, 1)) if rng.random() < chance else 0.0
+            for chance in (0.25 + 0.5 * old, 0.2 + 0.5 * old, 0.04 + 0.08 * old, 0.05 + 0.15 * old)
+        )
+        return Patient(
+            age=age,
+            sex="F" if rng.random() < 0.42 else "M",
+            size=size,  # type: ignore[arg-type]
+            atrophy=float(np.clip(old * 0.7 + rng.normal(0.06, 0.12), 0, 1)),
+            white_matter_disease=float(np.clip(old * rng.uniform(-0.2, 1.1), 0, 1)),
+            skull_mm=float(np.clip(rng.normal(6.3, 1.1), 4, 10)),
+            scalp_mm=float(np.clip(rng.normal(5.0, 1.5), 2.5, 10)),
+            diploe=float(rng.uniform(350, 1000)),
+            table=float(rng.uniform(1150, 1800)),
+            calcified=calcified,  # type: ignore[arg-type]
+            sinus_air=float(rng.uniform(0.55, 1.25)),
+            blood_pool=float(rng.uniform(5, 24)),
+            grey_white=float(rng.uniform(5, 10)),
+            seed=int(rng.integers(2**31)),
+        )
+
+
+class Head:
+    """The surfaces of one patient's head, from skin to inner table."""
+
+    def __init__(self, patient: Patient):
+        self.patient = patient
+        rng = np.random.Generator(np.random.Philox(patient.seed))
+        self.thickness_noise, self.rough_noise = Noise(rng, 38), Noise(rng, 7)
+        self.texture_noise, self.cell_noise, self.layer_noise = Noise(rng, 3.2), Noise(rng, 7), Noise(rng, 20)
+        self.front, self.back = rng.normal(1, 0.05, 2)
+        self.egg = rng.uniform(0.04, 0.13)
+        self.base_height, self.base_bone = _skull_base(rng)
+        gy, gx = np.gradient(self.base_height)
+        self.base_slope = np.sqrt(1 + np.minimum(gx**2 + gy**2, 16)).astype(np.float32)
+        self.ear_noise = Noise(rng, 9)
+
+    def cavity(self, p: Points) -> tuple[Array, Array]:
+        """Signed distance to the inner table (negative inside), and that to the dome alone, without the skull base."""
+        dome = self._dome(p)
+        base = np.full(len(p), -99.0, np.float32)
+        low = np.flatnonzero((p.z < 20) & (dome < 60))
+        q = p.where(low)
+        height, slope = (_look_up(m, q) for m in (self.base_height, self.base_slope))
+        base[low] = (height - q.z) / slope
+        return _smooth_max(dome, base, np.float32(3.0)), dome
+
+    def _dome(self, p: Points) -> Array:
+        """Signed distance to the dome, first order along the radius."""
+        cx, cy, cz = (np.float32(c) for c in DOME_CENTRE)
+        x, z = p.x - cx, p.z - cz
+        y = p.y - cy + np.float32(0.14) * np.maximum(z - 25, 0)
+        forward = y / np.float32(DOME_AXES[1])
+        width = np.float32(DOME_AXES[0]) * (1 - np.float32(self.egg) * forward - np.float32(0.05) * forward**2)
+        ax = np.abs(x) / np.maximum(width, 30)
+        ay = np.abs(forward) / np.where(y > 0, np.float32(self.front), np.float32(self.back))
+        az = np.abs(z) / np.where(z > 0, np.float32(DOME_AXES[2]), np.float32(DOME_DEPTH))
+        f = np.power(ax**DOME_POWER + ay**DOME_POWER + az**DOME_POWER, np.float32(1 / DOME_POWER)) + np.float32(1e-4)
+        return ((1 - 1 / f) * np.sqrt(x * x + y * y + z * z) * np.float32(0.97)).astype(np.float32)
+
+    def skull_thickness(self, p: Points) -> Array:
+        """Of the vault, mm: thick in front, behind and at the vertex, thin at the temples."""
+        temple = bump((np.abs(p.x) - 68) / 22, (p.y - 5) / 32, (p.z + 5) / 30)
+        front = bump((p.y - 72) / 16, p.x / 40, (p.z - 10) / 30) + bump((p.y + 105) / 16, p.x / 25, (p.z + 5) / 28)
+        noise = self.thickness_noise.of(p)
+        mm = self.patient.skull_mm * (1 + np.float32(0.16) * noise) - np.float32(3.2) * temple + np.float32(3.0) * front
+        return np.maximum(mm, np.float32(1.8))
+
+    def scalp_thickness(self, p: Points) -> Array:
+        """Skin, fat and muscle over the vault, mm: temporal muscle at the sides, neck muscle behind."""
+        temple = bump((np.abs(p.x) - 68) / 25, (p.y - 20) / 32, (p.z + 18) / 30)
+        neck = step(-p.z - 32, 22) * step(-p.y - 30, 30)
+        return self.patient.scalp_mm + np.float32(9) * temple + np.float32(26) * neck
+
+    def skin(self, p: Points, dome: Array) -> Array:
+        """Signed distance to the skin: the vault's cover, the face and the neck."""
+        vault = dome - self.patient.skull_mm - self.scalp_thickness(p)
+        low = np.flatnonzero(p.z < 12)
+        q = p.where(low)
+        face = ellipsoid(q, (0, 36, -62), (66, 62, 72))
+        nose = tube(q, ((0, 88, -22, 4), (0, 103, -52, 9)))
+        neck = np.sqrt((q.x / 66) ** 2 + ((q.y + 28) / 76) ** 2) * 66 - 66
+        neck = np.maximum(neck, q.z + 40)
+        side = vault.copy()
+        side[low] = _smooth_min(_smooth_min(_smooth_min(vault[low], face, 12), nose, 6), neck, 14)
+        return side
+
+
+def _smooth_min(a: Array, b: Array, k: float) -> Array:
+    h = np.clip(np.float32(0.5) + (b - a) / np.float32(2 * k), 0, 1)
+    return b + h * (a - b) - np.float32(k) * h * (1 - h)
+
+
+def _smooth_max(a: Array, b: Array, k: float) -> Array:
+    return -_smooth_min(-a, -b, k)
+
+
+def _look_up(table: Array, p: Points) -> Array:
+    """Bilinear values of a 1 mm map over (y, x) at points."""
+    where = np.stack([p.y - np.float32(MAP_Y[0]), p.x - np.float32(MAP_X[0])])
+    return ndimage.map_coordinates(table, where, order=1, mode="nearest", output=np.float32)
+
+
+def _skull_base(rng: np.random.Generator) -> tuple[Array, Array]:
+    """Height of the floor of the cavity and thickness of the bone under it, mm, over (y, x): three fossae with the
+    orbital roofs, the sphenoid and petrous ridges, the sella, the clivus and the foramen magnum."""
+    y, x = np.meshgrid(MAP_Y.astype(np.float32), MAP_X.astype(np.float32), indexing="ij")
+    ax = np.abs(x + rng.normal(0, 0.8))
+    wavy = ndimage.gaussian_filter(rng.standard_normal(x.shape).astype(np.float32), 3.2)
+    wavy = wavy / wavy.std()
+    roof, petrous, low = rng.normal(0, 2.5), rng.normal(0, 2.5), rng.normal(0, 3)
+    sphenoid_y, petrous_y = 1 + 0.48 * ax, -12 - 0.62 * ax
+    front, behind = step(y - sphenoid_y, 4), step(petrous_y - y, 4)
+    anterior = -23 + (14 + roof) * bump((ax - 31) / 16, (y - 44) / 22) + 1.6 * wavy
+    middle = -44 + 0.012 * (ax - 42) ** 2 + low + 0.8 * wavy
+    clivus = -19 - 42 * step((-y - 24), 15)
+    middle += (clivus - middle) * step(15 - ax, 3)
+    posterior = -58 + low + 0.5 * wavy + 14 * bump(ax / 5, (y + 85) / 22)
+    posterior = np.where(y > -45, np.maximum(posterior, clivus * step(14 - ax, 4) - 99 * step(ax - 14, 4)), posterior)
+    height = front * anterior + behind * posterior + (1 - front - behind) * middle
+    ridge = (
+        -19
+        + petrous
+        + 1.5 * wavy
+        - 1.15 * np.maximum(np.abs(y - petrous_y - 2) - 1.5, 0)
+        - 60 * step(15 - ax, 4)
+        - 60 * step(ax - 68, 6)
+    )
+    wing = (
+        -13
+        + roof / 2
+        + wavy
+        - 1.5 * np.maximum(np.abs(y - sphenoid_y) - 0.5, 0)
+        - 60 * step(12 - ax, 4)
+        - 40 * step(ax - 52, 6)
+    )
+    height = np.maximum(np.maximum(height, ridge), wing)
+    opening = np.sqrt((x / 15) ** 2 + ((y + 49) / 18) ** 2)
+    height = np.where(opening < 1.25, height - 160 * step(1.05 - opening, 0.16), height)
+    bone = (
+        3.2
+        + 16 * bump((y - petrous_y) / 11) * step(ax - 8, 5)
+        + 14 * bump(ax / 14) * step(-y - 5, 10) * step(y + 42, 4)
+    )
+    bone += 7 * step(ax - 45, 8) * step(20 - y, 12) - 1.2 * bump((ax - 31) / 16, (y - 44) / 24)
+    smooth = ndimage.gaussian_filter(height, 1.0)
+    return smooth.astype(np.float32), ndimage.gaussian_filter(bone, 2).astype(np.float32)
+
+
+def paint_shell(head: Head, p: Points, hu: Array, inner: Array, dome: Array, skin: Array) -> Array:
+    """Scalp, face and bone into hu (points,), for points outside the inner table. Returns the bone's share."""
+    base = step(inner - dome - 2, 3)
+    thickness = head.skull_thickness(p) * (1 - base) + _look_up(head.base_bone, p) * base
+    _soft_tissue(head, p, hu, dome, skin, thickness)
+    if (p.z < 25).any():
+        low = np.flatnonzero((p.z < 25) & (inner > -2))
+        part = hu[low]
+        _face(head, p.where(low), part)
+        hu[low] = part
+    bone = p.filled(np.maximum(-inner, inner - thickness))
+    there = np.flatnonzero(bone > 0)
+    blend(hu, there, bone[there], _bone_texture(head, p.where(there), inner[there], thickness[there]))
+    _air_in_bone(head, p, hu, inner, thickness)
+    blend(hu, slice(None), p.filled(-skin), np.float32(AIR))  # type: ignore[arg-type]
+    return bone
+
+
+def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thickness: Array) -> None:
+    """Skin, a layer of fat, muscle with fat planes where there is room for it."""
+    depth = -skin
+    noise = head.layer_noise.of(p)
+    under = dome - thickness
+    muscle = step(depth - 5.0 + 1.5 * noise, 1.2) * step(np.abs(noise) - 0.13, 0.10)
+    thin = step(11 - (depth + under), 2)
+    hu[:] = FAT + noise * 6
+    blend(hu, slice(None), muscle * (1 - thin), MUSCLE + np.float32(6) * noise)  # type: ignore[arg-type]
+    galea = p.filled(np.abs(under - 1.0) - 1.0) * (p.z > -25)
+    blend(hu, slice(None), galea, np.float32(25))  # type: ignore[arg-type]
+    blend(hu, slice(None), p.filled(depth - 1.9), np.float32(SKIN))  # type: ignore[arg-type]
+
+
+def _bone_texture(head: Head, p: Points, inner: Array, thickness: Array) -> Array:
+    """Compact inner and outer tables with diploe between, and sutures."""
+    patient = head.patient
+    texture = head.texture_noise.of(p)
+    table = np.minimum(inner, thickness - inner)
+    spongy = step(table - 1.7 - 0.2 * texture, 0.6)
+    diploe = patient.diploe + 170 * texture
+    hu = patient.table + 60 * texture + spongy * (diploe - patient.table)
+    wiggle = 2.5 * np.sin(p.z * np.float32(0.9) + 2 * texture)
+    coronal = np.abs(p.y - 8 - 0.15 * p.z + 0.5 * wiggle) + 60 * (p.z < 5)
+    lambdoid = np.abs(p.y + 78 + 0.55 * p.z - 0.35 * np.abs(p.x) + wiggle) + 60 * (p.z < -10)
+    sagittal = np.abs(p.x + wiggle) + 60 * (p.z < 30)
+    gap = np.minimum(np.minimum(coronal, lambdoid), sagittal)
+    return hu - 650 * np.clip(1.2 - gap, 0, 1)
+
+
+def _air_in_bone(head: Head, p: Points, hu: Array, inner: Array, thickness: Array) -> None:
+    """Frontal sinuses and mastoid cells, where the bone is thick enough."""
+    size = head.patient.sinus_air
+    chosen = near(p, (-50, 62, -25), (50, 100, 30))
+    q = mirror(p.where(chosen))
+    sinus = ellipsoid(q, (13, 79, 2), (15 * size, 7, 13 * size))
+    wall = np.maximum(1.2 - inner[chosen], inner[chosen] - thickness[chosen] + 1.2)
+    septum = 0.8 - np.abs(p.x[chosen] - 2)
+    blend(hu, chosen, q.filled(np.maximum(np.maximum(sinus, wall), septum)), np.float32(AIR))
+    chosen = near(p, (-85, -70, -62), (85, -5, -8))
+    q = mirror(p.where(chosen))
+    region = ellipsoid(q, (58, -40, -34), (13 * size, 18 * size, 21 * size))
+    cells = (np.abs(head.cell_noise.of(p.where(chosen))) - 0.28) / head.cell_noise.slope
+    blend(hu, chosen, q.filled(np.maximum(np.maximum(region, -cells), 2.0 - inner[chosen])), np.float32(-900))
+
+
+def _face(head: Head, p: Points, hu: Array) -> None:
+    """Orbits, nose, sinuses, jaw, throat and spine below the skull base."""
+    q, noise = mirror(p), head.cell_noise.of(p)
+    wide, size = abs(head.front - 1) * 10 + 0.6, head.patient.sinus_air
+    _bones_of_the_face(q, hu, noise)
+    _orbit(q, hu)
+    airy = np.minimum(np.abs(noise) / head.cell_noise.slope - 0.5, 9)
+    ethmoid = np.maximum(np.maximum(q.x - 12, np.abs(q.y - 36) - 25), np.abs(q.z + 30) - 13)
+    blend(hu, slice(None), q.filled(np.maximum(ethmoid, -airy)), np.float32(-920))  # type: ignore[arg-type]
+    blend(hu, slice(None), q.filled(np.maximum(ethmoid, airy)), np.float32(260))  # type: ignore[arg-type]
+    for centre, axes in (((9, 9, -31), (9 * size, 11, 9)), ((30, 42, -64), (15 * size, 20 * size, 18))):
+        sinus = ellipsoid(q, centre, axes)
+        blend(hu, slice(None), q.filled(np.abs(sinus - 0.8) - 0.8), np.float32(700))  # type: ignore[arg-type]
+        blend(hu, slice(None), q.filled(sinus + wide), np.float32(30))  # type: ignore[arg-type]
+        blend(hu, slice(None), q.filled(sinus + wide + 1.2), np.float32(AIR))  # type: ignore[arg-type]
+    nose = np.maximum(np.maximum(q.x - 13, np.abs(q.y - 50) - 36), np.abs(q.z + 62) - 20)
+    turbinate = np.maximum(nose, -(noise / head.cell_noise.slope + 1.2))
+    blend(hu, slice(None), q.filled(turbinate), np.float32(AIR))  # type: ignore[arg-type]
+    blend(hu, slice(None), q.filled(np.maximum(nose, q.x - 0.9)), np.float32(300))  # type: ignore[arg-type]
+    throat = ellipsoid(q, (0, 6, -68), (13, 8, 16))
+    blend(hu, slice(None), q.filled(throat), np.float32(AIR))  # type: ignore[arg-type]
+    canal = tube(q, ((75, -22, -43, 4.5), (50, -20, -40, 3.2)))
+    blend(hu, slice(None), q.filled(canal), np.float32(AIR))  # type: ignore[arg-type]
+
+
+def _bones_of_the_face(q: Points, hu: Array, noise: Array) -> None:
+    """Walls of the orbit, cheek bones and arches, upper jaw, mandible, mastoid, first vertebrae. q: mirrored points."""
+    parts = (
+        tube(q, ((47, 52, -8, 3.5), (51, 48, -26, 3.5), (46, 60, -44, 5), (28, 70, -46, 3.5), (12, 72, -40, 3))),
+        tube(q, ((47, 52, -8, 3.5), (30, 66, -6, 4), (12, 70, -14, 4), (6, 78, -26, 3), (5, 88, -40, 2))),
+        tube(q, ((50, 56, -46, 4.5), (62, 32, -50, 2.5), (66, 0, -48, 2.5), (62, -12, -42, 4))),
+        tube(q, ((52, -8, -50, 5.5), (53, -3, -62, 4), (52, 5, -110, 4))),
+        tube(q, ((51, 48, -26, 1.8), (42, 24, -26, 2.2), (34, 16, -20, 3.5))),
+        ellipsoid(q, (57, -40, -46), (12, 15, 25)),
+        tube(q, ((18, -36, -66, 6), (24, -46, -80, 6), (12, -68, -86, 4), (0, -72, -86, 4))),
+        tube(q, ((0, -26, -64, 4.5), (0, -27, -110, 6))),
+        tube(q, ((26, 10, -40, 2.2), (28, 10, -85, 2))),
+        ellipsoid(q, (0, 52, -92), (32, 36, 6)),
+    )
+    distance = np.minimum.reduce(parts)
+    value = np.float32(1250) - 650 * step(-distance - 1.6, 0.6) + 120 * noise
+    blend(hu, slice(None), q.filled(distance), value)  # type: ignore[arg-type]
+    cord = np.maximum(np.sqrt(q.x**2 + (q.y + 48) ** 2) - 11, q.z + 58)
+    blend(hu, slice(None), q.filled(cord), np.float32(CSF))  # type: ignore[arg-type]
+    cord = np.maximum(np.sqrt((q.x / 1.3) ** 2 + (q.y + 47) ** 2) - 5.5, q.z + 58)
+    blend(hu, slice(None), q.filled(cord), np.float32(32))  # type: ignore[arg-type]
+
+
+def _orbit(q: Points, hu: Array) -> None:
+    """Fat, eyeball with lens, optic nerve, muscles and lacrimal gland. q: mirrored points."""
+    chosen = near(q, (0, 15, -56), (62, 100, -2))
+    p = q.where(chosen)
+    cone = np.maximum(ellipsoid(p, (33, 50, -26), (19.5, 36, 17)), p.y - 82)
+    layers: list[tuple[Array, float]] = [
+        (np.maximum(np.abs(cone - 0.9) - 0.9, p.y - 62), 750),
+        (cone, FAT),
+        (tube(p, ((34, 55, -26, 2.4), (17, 22, -23, 2.2))), 32),
+        (tube(p, ((44, 62, -26, 1.6), (41, 48, -26, 2.6), (20, 22, -24, 1.5))), 55),
+        (tube(p, ((23, 62, -26, 1.6), (22, 48, -26, 2.6), (18, 22, -24, 1.5))), 55),
+        (tube(p, ((33, 62, -15, 1.6), (31, 48, -14, 2.6), (18, 22, -22, 1.5))), 55),
+        (tube(p, ((33, 62, -37, 1.6), (31, 48, -38, 2.6), (18, 22, -26, 1.5))), 55),
+        (ellipsoid(p, (46, 62, -17), (3, 8, 5)), 48),
+        (ellipsoid(p, (33, 66, -26), (12.6, 12.6, 12.6)), 55),
+        (ellipsoid(p, (33, 66, -26), (11.3, 11.3, 11.3)), 10),
+        (ellipsoid(p, (33, 75, -26), (4.6, 2.1, 4.6)), 85),
+    ]
+    for distance, value in layers:
+        blend(hu, chosen, p.filled(distance), np.float32(value))
+
+
+def ears(head: Head, p: Points, skin: Array) -> Array:
+    """Signed distance to the outer ears, for points outside the skin: folded flaps behind the ear canal."""
+    q = mirror(p)
+    flap = ellipsoid(q, (84, -28, -30), (9, 16, 30))
+    folds = np.abs(head.ear_noise.of(p)) / head.ear_noise.slope - 1.6
+    return np.maximum(flap, folds)

@@ -1,0 +1,276 @@
+"""What lies inside the skull, without bleeding: grey and white matter, fluid, ventricles, cerebellum, membranes, vessels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hemotorch.phantom.anatomy import CSF, Patient
+from hemotorch.phantom.fields import Array, Noise, Points, blend, bump, ellipsoid, mirror, near, step, tube
+
+GREY = 38.0  #: HU of grey matter at the nominal brain level (37 to 41 in textbooks)
+BONE_GAP_MM = 0.6  #: dura between inner table and fluid
+
+
+@dataclass(eq=False)
+class Brain:
+    """The inside of the skull at a list of points, as lesions find and change it.
+
+    p: points after mass effect, which anatomy follows; place: the same points where they really lie.
+    hu: values; depth: mm under the inner table; fluid: share of cerebrospinal fluid outside the ventricles;
+    ventricle: signed distance to the ventricles, mm; tent: mm above the tentorium; cortex: mm under the brain's surface.
+    """
+
+    p: Points
+    place: Points
+    depth: Array
+    hu: Array
+    fluid: Array
+    ventricle: Array
+    tent: Array
+    cortex: Array
+
+
+class Inside:
+    """The inside of one patient's skull; `render` evaluates it at points."""
+
+    def __init__(self, patient: Patient):
+        self.patient = patient
+        rng = np.random.Generator(np.random.Philox(patient.seed + 1))
+        self.fold, self.fold2 = Noise(rng, rng.uniform(11, 14)), Noise(rng, rng.uniform(7, 9))
+        self.slow, self.folia, self.wander = Noise(rng, 36), Noise(rng, 4.5), Noise(rng, 22)
+        a = patient.atrophy
+        self.gap = 0.7 + 2.2 * a * rng.uniform(0.6, 1.3)  #: fluid between cortex and dura, mm
+        self.sulcus = 0.05 + 1.15 * a * rng.uniform(0.7, 1.3)  #: half-width of a sulcus, mm
+        self.fissure = 0.3 + 1.6 * a * rng.uniform(0.5, 1.4)
+        self.wide = float(np.clip(-1.6 + 5.0 * a + rng.normal(0, 0.9), -2.2, 4.5))  #: added to ventricular radii, mm
+        self.lopsided = rng.normal(0, 0.7)  #: one lateral ventricle wider than the other, mm
+        self.cistern = 1.2 + 2.4 * a * rng.uniform(0.6, 1.2) + rng.uniform(0, 1.2)
+        self.callosum = rng.uniform(24, 30)
+        self.vessels = _vessels(rng)
+        self.white = GREY - patient.grey_white
+        self.disease = patient.white_matter_disease
+
+    def render(self, p: Points, place: Points, depth: Array, swell: Array | float = 0.0) -> Brain:
+        """Everything but lesions at points inside the inner table. depth: mm under it, before any mass effect;
+        swell: mm by which sulci and fissures are held open by blood."""
+        brain = Brain(p, place, depth, *(np.zeros(len(p), np.float32) for _ in range(5)))
+        brain.tent = self._tent(p)
+        brain.ventricle = self._ventricles(p)
+        slow, wander = self.slow.of(p), self.wander.of(p)
+        self._cortex(brain, slow, wander, swell)
+        self._deep_grey(brain, wander)
+        self._below_tentorium(brain, slow, wander)
+        self._white_matter_disease(brain, slow)
+        self._fissures(brain, wander, swell)
+        self._cisterns(brain, wander)
+        self._ventricle_fluid(brain)
+        self._membranes(brain, wander)
+        self._calcifications(brain)
+        return brain
+
+    def _tent(self, p: Points) -> Array:
+        """Height above the tentorium, mm; far above in front of it."""
+        ax = np.abs(p.x)
+        height = -16 + 24 * np.clip(1 - ax / 52, 0, 1) * step(p.y + 72, 40) - 4 * step(-p.y - 80, 25)
+        behind = p.y + 12 + 0.62 * ax + np.float32(12) * step(ax - 10, 14)
+        return np.where(behind < 0, p.z - height, np.maximum(p.z - height, 60 * step(behind, 8))).astype(np.float32)
+
+    def _cortex(self, b: Brain, slow: Array, wander: Array, swell: Array | float) -> None:
+        """White matter, the grey ribbon and the sulci that run inward from the surface."""
+        p = b.p
+        medial = np.abs(p.x) + 30 * step(self.callosum - p.z, 6) * step(45 - np.abs(p.y - 2), 8) + 0.8 * wander
+        surface = np.minimum(b.depth - self.gap * (1 + 0.5 * slow), medial - self.fissure)
+        r = np.sqrt(p.x**2 + (p.y + 17) ** 2 + (p.z - 6) ** 2) + 1
+        radial = np.float32(0.35) + np.float32(45) / r
+        q = (p.x * radial + 3 * wander, p.y * radial - 3 * slow, p.z * radial + 3 * wander)
+        main, fine = self.fold.at(*q), self.fold2.at(*q)
+        reach = 13 + 6 * slow
+        inward = step(reach - surface, 4)
+        line = np.abs(main + 0.25 * fine) / self.fold.slope
+        half = (self.sulcus * (1 + 0.7 * slow) + swell) * inward - 0.35 + 0.5 * self.sulcus * step(4 - surface, 3)
+        second = np.abs(fine) / self.fold2.slope + 0.7 * step(surface - 7, 3) + 1.5 * step(wander, 0.6)
+        sulcus = np.minimum(line - half, second - 0.55 * half)
+        outer = p.filled(surface)
+        b.fluid = np.maximum(outer, np.clip(0.5 - sulcus / np.float32(max(p.edge, 0.8)), 0, 1) * inward)
+        b.cortex = surface
+        ribbon = np.minimum(surface - 3.2, np.where(inward > 0.3, np.minimum(line - 2.8, second - 1.8), 9))
+        grey = step(-ribbon, 0.9)
+        b.hu = (self.white + (GREY - self.white) * grey + 0.8 * slow).astype(np.float32)
+        blend(b.hu, slice(None), b.fluid, np.float32(CSF))  # type: ignore[arg-type]
+
+    def _deep_grey(self, b: Brain, wander: Array) -> None:
+        """Caudate, lentiform nucleus, thalamus, claustrum with insular cortex."""
+        chosen = near(b.p, (-45, -36, -14), (45, 36, 32))
+        p, w = mirror(b.p.where(chosen)), wander[chosen]
+        thin = self.wide * 0.6
+        parts = (
+            tube(p, ((11 + thin, 24, 2, 6), (14 + thin, 12, 14, 5), (17 + thin, -4, 22, 3), (21, -22, 20, 2))),
+            np.maximum(ellipsoid(p, (24, 4, 2), (8, 19, 11)), 12 + 0.35 * np.abs(p.y - 2) - p.x),
+            ellipsoid(p, (11 + thin / 2, -18, 8), (9, 15, 9)),
+            ellipsoid(p, (37, 0, 4), (2.5, 22, 14)),
+        )
+        grey = step(-np.minimum.reduce(parts) + 0.8 * w, 1.2)
+        blend(b.hu, chosen, grey, np.float32(GREY - 1.0) + w * np.float32(0.6))
+        b.fluid[chosen] *= 1 - grey
+
+    def _below_tentorium(self, b: Brain, slow: Array, wander: Array) -> None:
+        """Cerebellum with folia and vermis, brain stem; they replace what the cortex left there."""
+        chosen = near(b.p, (-70, -115, -95), (70, 5, 16))
+        p, depth = b.p.where(chosen), b.depth[chosen]
+        q = mirror(p)
+        w, s = wander[chosen], slow[chosen]
+        under = step(-b.tent[chosen], 0.8)
+        folia = self.folia.at(p.x * 0.25, p.y * 0.5, p.z * 1.1 + 2 * w)
+        line = np.abs(folia) / self.folia.slope - 0.12 - 0.35 * self.patient.atrophy
+        surface = np.minimum(depth - 0.8 * self.gap, -b.tent[chosen] - 0.6 - 0.8 * self.patient.atrophy)
+        fluid = np.maximum(p.filled(surface), 0.75 * np.clip(0.4 - line, 0, 1) * step(9 - surface, 3))
+        core = step(ellipsoid(q, (20, -58, -36), (16, 16, 10)) * -1 + w, 2.5)
+        value = GREY - 0.4 - (0.55 * self.patient.grey_white) * core + 0.8 * s
+        blend(b.hu, chosen, under, value + fluid * (CSF - value))
+        b.fluid[chosen] = b.fluid[chosen] * (1 - under) + fluid * under
+
+    def stem(self, p: Points) -> Array:
+        """Signed distance to the brain stem, mm: midbrain with its peduncles, pons, medulla. p: mirrored points."""
+        peduncle = tube(p, ((0, -27, -6, 10), (0, -27, -15, 11)))
+        crus = tube(p, ((13, -12, -6, 5), (7, -17, -15, 6)))
+        lower = tube(p, ((0, -27, -22, 12.5), (0, -28, -33, 13), (0, -36, -46, 9), (0, -46, -70, 6)))
+        pons = ellipsoid(p, (0, -24, -30), (17, 11, 12))
+        return np.minimum(np.minimum(peduncle, crus), np.minimum(lower, pons))
+
+    def _cisterns(self, b: Brain, wander: Array) -> None:
+        """Fluid around the brain stem and above the sella, with the brain stem standing in it."""
+        chosen = near(b.p, (-42, -75, -80), (42, 26, 16))
+        p = mirror(b.p.where(chosen))
+        w, d = wander[chosen], self.stem(p)
+        wide = self.cistern * (1 + 0.35 * w)
+        shell = np.maximum(d - wide, p.z - 6)
+        shell = np.maximum(shell, np.minimum(-30 - p.y, 30) * (p.z < -20) + (p.z + 60) * -0.0)
+        star = np.minimum(ellipsoid(p, (0, 3, -15), (9 + wide, 9 + wide, 7)),
+                          tube(p, ((4, 6, -13, 1.5 + wide / 2), (26, 12, -12, 1.0 + wide / 3))))  # fmt: skip
+        front = ellipsoid(p, (0, -14, -32), (14, 3 + wide, 20))
+        behind = ellipsoid(p, (0, -44, 2), (8 + wide, 5 + wide / 2, 7))
+        magna = ellipsoid(p, (0, -72, -60), (12, 8 + 2 * wide, 9))
+        angle = ellipsoid(p, (20, -34, -36), (7 + wide, 4 + wide / 2, 7))
+        amount = p.filled(np.minimum.reduce((shell, star, front, behind, magna, angle)) + 0.5 * w)
+        blend(b.hu, chosen, amount, np.float32(CSF + 3))
+        b.fluid[chosen] = np.maximum(b.fluid[chosen], amount)
+        stem = p.filled(d) * (b.depth[chosen] > 1)
+        blend(b.hu, chosen, stem, GREY - np.float32(4.5) + w)
+        b.fluid[chosen] *= 1 - stem
+
+    def _ventricles(self, p: Points) -> Array:
+        """Signed distance to the lateral, third and fourth ventricles and the aqueduct, mm."""
+        distance = np.full(len(p), 25.0, np.float32)
+        chosen = near(p, (-48, -90, -52), (48, 46, 42))
+        real = p.where(chosen)
+        q, w = mirror(real), self.wide
+        r = np.float32(w) + np.float32(self.lopsided) * np.sign(real.x)
+        frontal = tube(q, ((10 + w, 31 + w, 0, 2.6), (7 + w, 20, 9, 4.6), (8 + w, 4, 18, 4.6), (11 + w, -16, 22, 4.8),
+                           (21 + w / 2, -40, 17, 5.5)))  # fmt: skip
+        horns = np.minimum(
+            tube(q, ((22 + w / 2, -40, 16, 5.5), (27, -58, 9, 3.6), (24, -76, 5, 1.2))),
+            tube(q, ((23 + w / 2, -40, 15, 5.0), (33, -34, 0, 2.8), (35, -20, -12, 1.7), (31, -8, -17, 1.4))) + 0.6 * r,
+        )
+        caudate = ellipsoid(q, (17 + 1.5 * w, 14, 8), (8 + w / 3, 16, 12))
+        lateral = np.maximum(np.minimum(frontal, horns) - r, -caudate)
+        lateral = np.maximum(lateral, 0.7 - q.x)
+        third = np.maximum(np.maximum(q.x - 1.6 - 0.7 * np.maximum(np.float32(w) + 1, 0), np.abs(q.y + 11) - 17),
+                           np.abs(q.z - 1) - 10)  # fmt: skip
+        low = np.minimum(tube(q, ((0, -30, 0, 0.9), (0, -38, -20, 1.1))),
+                         ellipsoid(q, (0, -42, -31), (7 + w, 5.5 + w / 2, 9)))  # fmt: skip
+        distance[chosen] = np.minimum(np.minimum(lateral, third), low)
+        return distance
+
+    def _ventricle_fluid(self, b: Brain) -> None:
+        """Fluid in the ventricles."""
+        amount = b.p.filled(b.ventricle)
+        blend(b.hu, slice(None), amount, np.float32(CSF - 1))  # type: ignore[arg-type]
+        b.fluid *= 1 - amount
+
+    def _fissures(self, b: Brain, wander: Array, swell: Array | float) -> None:
+        """Between the hemispheres, and the Sylvian fissure with its bed over the insula."""
+        p, wide = mirror(b.p), self.fissure + swell
+        between = p.x - wide * (0.7 + 0.3 * wander)
+        between = np.maximum(between, np.minimum(self.callosum - p.z, 34 - np.abs(p.y - 2)))
+        between = np.maximum(between, -b.tent)
+        insula = np.abs(p.x - 41 + 0.004 * (p.y - 2) ** 2 - 1.2 * wander) - 0.4 * wide - 0.2
+        insula = np.maximum(insula, np.abs(p.y - 2) - 21)
+        insula = np.maximum(insula, np.abs(p.z - 4) - 13)
+        lateral = np.abs(p.z - 1 + 0.32 * (p.y - 8) + 2.2 * wander) - wide * (0.9 + 0.4 * wander)
+        lateral = np.maximum(lateral, np.maximum(39 - p.x, np.abs(p.y + 4) - 30))
+        stem = np.maximum(np.abs(p.y - 17 - 0.1 * p.x + wander) - wide, np.maximum(np.abs(p.z + 11) - 7, 20 - p.x))
+        distance = np.minimum.reduce((between, insula, lateral, stem))
+        amount = p.filled(distance) * (b.tent > 0)
+        blend(b.hu, slice(None), amount, np.float32(CSF + 1))  # type: ignore[arg-type]
+        b.fluid = np.maximum(b.fluid, amount)
+
+    def _membranes(self, b: Brain, wander: Array) -> None:
+        """Falx, tentorium, venous sinuses along the skull, arteries at the base: a little denser than the brain."""
+        p, pool = b.p, np.float32(GREY + self.patient.blood_pool)
+        free = self.callosum + 12 - 0.22 * np.maximum(30 - p.y, 0) + 30 * step(p.y - 45, 12) * 0
+        falx = np.maximum(np.abs(p.x + 0.5 * wander) - 0.55, np.maximum(free - p.z, -b.tent) - 12 * (p.y > 48))
+        falx = np.maximum(falx, -(p.z + 8))
+        blend(b.hu, slice(None), 0.8 * p.filled(falx), np.float32(GREY + 15))  # type: ignore[arg-type]
+        free_edge = 9 - np.abs(p.x) - 0.5 * np.minimum(p.y + 48, 0) * 0 - 30 * (p.y < -50)
+        tent = np.maximum(np.maximum(np.abs(b.tent) - 0.6, free_edge), p.y + 12 + 0.62 * np.abs(p.x))
+        blend(b.hu, slice(None), 0.7 * p.filled(tent), np.float32(GREY + 11))  # type: ignore[arg-type]
+        top = np.maximum(np.abs(p.x) + 0.75 * b.depth - 5.0, -(p.z + 5))
+        transverse = np.maximum(np.hypot(b.depth - 1, b.tent) - 4.2, p.y + 35)
+        straight = tube(p, ((0, -42, 9, 2), (0, -62, 2, 2), (0, -95, -12, 2.2)))
+        sinus = np.minimum(np.minimum(top, transverse), straight)
+        blend(b.hu, slice(None), p.filled(sinus), pool)  # type: ignore[arg-type]
+        chosen = near(p, (-48, -45, -60), (48, 40, 14))
+        if len(chosen):
+            part = p.where(chosen)
+            distance = np.minimum.reduce([tube(part, path) for path in self.vessels])
+            blend(b.hu, chosen, part.filled(distance), pool)
+        b.fluid *= 1 - np.maximum(p.filled(sinus), p.filled(falx))
+
+    def _white_matter_disease(self, b: Brain, slow: Array) -> None:
+        """Low density around the ventricles' horns, old lacunes: common in the old, never bleeding."""
+        strength = self.disease
+        if strength < 0.05:
+            return
+        halo = step(4 + 11 * strength + 3 * slow - b.ventricle, 7) * step(b.cortex - 6, 3) * (b.tent > 3)
+        away = step(b.p.z - 8, 10) + bump((b.p.y - 30) / 14) + bump((b.p.y + 62) / 16)
+        b.hu -= np.float32(11 * strength + 2) * halo * np.clip(away, 0, 1) * (b.hu > 20)
+
+    def _calcifications(self, b: Brain) -> None:
+        """Pineal gland, choroid plexus, globus pallidus, falx."""
+        pineal, plexus, basal, falx = self.patient.calcified
+        p, folia = b.p, self.folia
+        spots: list[tuple[float, tuple[float, ...], tuple[float, ...], float]] = [
+            (pineal, (0.6, -31, 2), (2.6, 3.2, 2.8), 260),
+            (plexus, (22 + self.wide / 2, -43, 15), (3.2, 5.5, 4.5), 300),
+            (plexus, (-22 - self.wide / 2, -41, 16), (2.8, 5.0, 5), 260),
+            (basal, (18.5, -1, 0), (4.5, 7, 4), 60),
+            (basal, (-18.5, -1, 0), (4, 6.5, 4), 55),
+            (falx, (0, 52, 34), (1.4, 9, 7), 420),
+        ]
+        for strength, centre, axes, hu in spots:
+            if strength <= 0:
+                continue
+            reach = max(axes) + 5
+            chosen = near(p, tuple(c - reach for c in centre), tuple(c + reach for c in centre))  # type: ignore[arg-type]
+            part = p.where(chosen)
+            grain = folia.of(part)
+            distance = ellipsoid(part, centre, axes) - 0.9 * grain + 1.5 * (1 - strength)
+            amount = np.clip(0.4 - distance / 1.6, 0, 1) * np.clip(0.6 + 0.5 * grain, 0.1, 1)
+            blend(b.hu, chosen, amount, np.float32(GREY + hu * strength))
+
+
+def _vessels(rng: np.random.Generator) -> list[tuple[tuple[float, float, float, float], ...]]:
+    """Paths of the arteries at the base: carotids, middle and anterior cerebral, basilar."""
+    j = rng.normal(0, 1.5, 12)
+    r = float(rng.uniform(1.0, 1.7))
+    paths = [((0, -14 + j[8], -44, r + 0.3), (j[9], -11, -30, r + 0.3), (j[9], -12, -17, r + 0.2))]
+    for side, k in ((1, 0), (-1, 4)):
+        paths.append(
+            ((side * 11, 2, -18, r + 0.6), (side * 9, 4, -12, r + 0.4), (side * (20 + j[k]), 6 + j[k + 1], -12, r),
+             (side * (33 + j[k]), 8 + j[k + 2], -9, r), (side * (40 + j[k + 3]), 4, 0, r - 0.5))
+        )  # fmt: skip
+        paths.append(((side * 9, 4, -12, r), (side * 2, 12 + j[k + 1], -9, r - 0.2), (side * 1.5, 27, 2, r - 0.4)))
+        paths.append(((0, -12, -17, r), (side * 12, -18, -14, r - 0.3), (side * 20, -34, -8, r - 0.5)))
+    return paths

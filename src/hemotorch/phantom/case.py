@@ -1,0 +1,235 @@
+"""One patient of the phantom, from its number to its scan and mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from hemotorch.labels import TYPES, types_per_slice
+from hemotorch.layouts import CaseInfo
+from hemotorch.phantom import lesions as bleeding
+from hemotorch.phantom import scanner
+from hemotorch.phantom.anatomy import Head, Patient, ears, paint_shell
+from hemotorch.phantom.brain import GREY, Inside
+from hemotorch.phantom.fields import Array, Points, generator, grid_noise
+from hemotorch.phantom.lesions import Lesion
+from hemotorch.phantom.presets import PRESETS, Preset, preset
+from hemotorch.phantom.scanner import Protocol
+from hemotorch.scan import Scan, even_scan
+
+DRAWN_MM = 0.8  #: finest grid on which the head is drawn, before it is carried to smaller pixels
+LAYER_MM = 1.8  #: thickness of the layers a slice is averaged from
+HALF_MM = (112.0, 132.0)  #: half-size of the box that holds the head, left-right and front-back
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomCase:
+    """A scan, its typed mask (slices, rows, columns) uint8 with codes of `labels`, and what is known about it."""
+
+    scan: Scan
+    mask: np.ndarray
+    info: CaseInfo
+    lesions: tuple[Lesion, ...]
+    protocol: Protocol
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """The grid on which a head is drawn: `count` layers a slice, `step_mm` in plane, around the head's centre."""
+
+    slices: int
+    count: int
+    rows: int
+    columns: int
+    step_mm: float
+    layer_mm: float
+
+    @staticmethod
+    def of(protocol: Protocol) -> Layers:
+        """The grid for a protocol: no finer than DRAWN_MM, and a box around the head."""
+        fine = max(DRAWN_MM, min(protocol.pixel_mm, 1.0))
+        count = int(np.clip(round(protocol.slice_mm / LAYER_MM), 2, 4))
+        rows, columns = (int(2 * half / fine) for half in reversed(HALF_MM))
+        return Layers(protocol.slices, count, rows, columns, fine, protocol.slice_mm / count)
+
+    def averaged(self, values: Array) -> Array:
+        """Layers to slices, the mean over each slice's thickness: partial volume along z."""
+        return values.reshape(self.slices, self.count, self.rows, self.columns).mean(axis=1)
+
+
+def _points(protocol: Protocol, grid: Layers, patient: Patient, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """x, y, z in the head's frame of every voxel of the layers: turned, scaled and gently warped."""
+    shape = (grid.slices * grid.count, grid.rows, grid.columns)
+    u = (np.arange(grid.columns, dtype=np.float32) - (grid.columns - 1) / 2) * np.float32(grid.step_mm)
+    v = (np.arange(grid.rows, dtype=np.float32) - (grid.rows - 1) / 2) * np.float32(grid.step_mm)
+    w = (np.arange(shape[0], dtype=np.float32) + 0.5) * np.float32(grid.layer_mm) + np.float32(protocol.bottom_mm)
+    yaw, pitch, roll = np.radians(protocol.angles_deg)
+    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    turn = (turn @ np.array([[cr, 0, sr], [0, 1, 0], [-sr, 0, cr]])).astype(np.float32)
+    right, front, up = -u[None, None, :], -v[None, :, None], w[:, None, None]
+    if protocol.tilt_deg:
+        up = up + front * np.float32(np.tan(np.radians(protocol.tilt_deg)))
+    warp = [grid_noise(rng, shape, (grid.layer_mm, grid.step_mm, grid.step_mm), 48.0) for _ in range(3)]
+    out = []
+    for axis, centre in enumerate((0.0, -17.0, 0.0)):
+        along = turn[axis, 0] * right + turn[axis, 1] * front + turn[axis, 2] * up
+        out.append(along / np.float32(patient.size[axis]) + np.float32(centre) + np.float32(1.5) * warp[axis])
+    return out[0], out[1], out[2]
+
+
+def _draw(
+    head: Head, inside: Inside, lesions: list[Lesion], grid: Layers, xyz: tuple[Array, Array, Array], protocol: Protocol
+) -> tuple[Array, dict[int, Array]]:
+    """HU and share of blood of every slice on the layers' grid, (slices, rows, columns) float32."""
+    shape = xyz[0].shape
+    x, y, z = (a.ravel() for a in xyz)
+    hu = np.full(x.size, -1000.0, np.float32)
+    blood: dict[int, Array] = {}
+    per = shape[1] * shape[2]
+    block = per * grid.count * 3
+    for start in range(0, x.size, block):
+        part = slice(start, min(start + block, x.size))
+        p = Points(x[part], y[part], z[part], grid.step_mm * 1.05)
+        values, found = _draw_points(head, inside, lesions, p, protocol)
+        hu[part] = values
+        for code, share in found.items():
+            blood.setdefault(code, np.zeros(x.size, np.float32))[part] = share
+    return grid.averaged(hu), {code: grid.averaged(share) for code, share in blood.items()}
+
+
+def _draw_points(
+    head: Head, inside: Inside, lesions: list[Lesion], p: Points, protocol: Protocol
+) -> tuple[Array, dict[int, Array]]:
+    """HU (points,) and the share of blood of each code present."""
+    hu = np.full(len(p), -1000.0, np.float32)
+    blood: dict[int, Array] = {}
+    possible = np.flatnonzero((np.abs(p.x) < 105) & (p.y > -135) & (p.y < 122) & (p.z < 100))
+    p = p.where(possible)
+    cavity, dome = head.cavity(p)
+    rough = np.flatnonzero(np.abs(cavity) < 4)
+    cavity[rough] += np.float32(0.45) * head.rough_noise.of(p.where(rough))
+    brainy = np.flatnonzero(cavity < 1.2)
+    value = np.full(len(p), -1000.0, np.float32)
+    shell = np.flatnonzero(cavity > -1.2)
+    q = p.where(shell)
+    skin = head.skin(q, dome[shell])
+    close = skin < 2
+    outside = np.flatnonzero(~close)
+    part = np.full(len(q), -1000.0, np.float32)
+    kept = np.flatnonzero(close)
+    flesh = np.empty(len(kept), np.float32)
+    bone = paint_shell(head, q.where(kept), flesh, cavity[shell][kept], dome[shell][kept], skin[kept])
+    part[kept] = _scaled(flesh, protocol, None)
+    ear = outside[np.abs(q.x[outside]) > 70]
+    if len(ear):
+        e = q.where(ear)
+        part[ear] += e.filled(ears(head, e, skin[ear])) * (1000 + 40)
+    value[shell] = part
+    if len(brainy):
+        b = p.where(brainy)
+        depth = -cavity[brainy]
+        source, source_depth = bleeding.displaced(lesions, b, depth)
+        brain = inside.render(source, b, source_depth, bleeding.swelling(lesions, b))
+        brain.depth = depth
+        found = bleeding.apply(lesions, brain)
+        soft = _scaled(brain.hu, protocol, depth)
+        rim = b.filled(depth)
+        value[brainy] = soft * (1 - rim) + np.where(depth < 1.2, value[brainy], 0) * rim
+        for code, share in found.items():
+            blood[code] = np.zeros(len(hu), np.float32)
+            blood[code][possible[brainy]] = share * (1 - rim)
+    del bone
+    hu[possible] = value
+    return hu, blood
+
+
+def _scaled(hu: Array, protocol: Protocol, depth: Array | None) -> Array:
+    """Soft tissue at the scanner's own level and gain; brightness under the skull."""
+    soft = np.clip(1 - np.abs(hu - 30) / 200, 0, 1)
+    out = hu + soft * (protocol.level_hu + (protocol.gain - 1) * (hu - GREY))
+    return out if depth is None else out + np.float32(protocol.cupping_hu) * scanner.posterior_shade(depth)
+
+
+def _to_image(values: Array, grid: Layers, protocol: Protocol, background: float | Array) -> Array:
+    """From the layers' grid to the image's: (rows, columns) of one slice, linear, `background` outside the box."""
+    size = protocol.size_px
+    dx, dy = protocol.shift_mm
+    at = (np.arange(size) - (size - 1) / 2) * protocol.pixel_mm
+    rows = (at - dy) / grid.step_mm + (grid.rows - 1) / 2
+    columns = (at - dx) / grid.step_mm + (grid.columns - 1) / 2
+    out = _linear(_linear(values, rows, 0), columns, 1)
+    inside = ((rows >= 0) & (rows <= grid.rows - 1))[:, None] & ((columns >= 0) & (columns <= grid.columns - 1))[None]
+    return np.where(inside, out, background).astype(np.float32)
+
+
+def _linear(values: Array, where: Array, axis: int) -> Array:
+    n = values.shape[axis]
+    low = np.clip(np.floor(where).astype(int), 0, n - 2)
+    share = np.clip(where - low, 0, 1).astype(np.float32)
+    share = share[:, None] if axis == 0 else share[None]
+    return np.take(values, low, axis) * (1 - share) + np.take(values, low + 1, axis) * share
+
+
+def draw_case(chosen: Preset, index: int, seed: int) -> tuple[Patient, Protocol, list[Lesion]]:
+    """Who patient `index` is, how it is scanned and what is wrong: independent streams of (seed, index)."""
+    patient = Patient.draw(generator(seed, index, 1))
+    protocol = Protocol.draw(generator(seed, index, 2), chosen)
+    leading = chosen.leading_type(index, seed)
+    rng = generator(seed, index, 3)
+    lesions = bleeding.draw_bleeding(rng, leading) if leading else []
+    return patient, protocol, lesions + bleeding.draw_confounders(generator(seed, index, 4), patient)
+
+
+def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = False) -> PhantomCase:
+    """Patient `index` of a phantom dataset; a function of (preset, index, seed) and of nothing else.
+
+    spec: a name of PRESETS, or a Preset. projection: scan it the long way (see `projection.py`), which is slow.
+    Raises OptionError for an unknown preset.
+    """
+    chosen = preset(spec)
+    patient, protocol, lesions = draw_case(chosen, index, seed)
+    grid = Layers.of(protocol)
+    head, inside = Head(patient), Inside(patient)
+    xyz = _points(protocol, grid, patient, generator(seed, index, 5))
+    drawn, blood = _draw(head, inside, lesions, grid, xyz, protocol)
+    holder = scanner.holder_hu(protocol)
+    hu = np.stack([np.maximum(_to_image(s, grid, protocol, -1000.0), holder) for s in drawn])
+    image = scanner.finish(hu, protocol, grid.step_mm)
+    shares = {code: np.stack([_to_image(s, grid, protocol, 0.0) for s in share]) for code, share in blood.items()}
+    if protocol.tilt_deg:
+        image = scanner.mixed_slices(image, protocol)
+        shares = {code: scanner.mixed_slices(share, protocol) for code, share in shares.items()}
+    mask = _mask(shares, image.shape)
+    name = chosen.case_name(index)
+    scan = even_scan(np.rint(np.clip(image, -1024, 3071)).astype(np.int16), protocol.pixel_mm, protocol.slice_mm, name)
+    return PhantomCase(scan, mask, _facts(name, patient, scan, mask), tuple(lesions), protocol)
+
+
+def _mask(shares: dict[int, Array], shape: tuple[int, ...]) -> np.ndarray:
+    """Typed mask: where blood fills at least half of a voxel, the code of its largest part; no specks."""
+    mask = np.zeros(shape, np.uint8)
+    if not shares:
+        return mask
+    codes = np.array(sorted(shares), np.uint8)
+    stack = np.stack([shares[int(code)] for code in codes])
+    mask = np.where(stack.sum(axis=0) >= 0.5, codes[stack.argmax(axis=0)], 0).astype(np.uint8)
+    found, count = ndimage.label(mask > 0)
+    if count:
+        sizes = np.bincount(found.ravel())
+        mask[(sizes < 3)[found]] = 0
+    return mask
+
+
+def _facts(name: str, patient: Patient, scan: Scan, mask: np.ndarray) -> CaseInfo:
+    types = types_per_slice(mask)
+    per_slice = {
+        number: frozenset(t for t, there in zip(TYPES, row, strict=True) if there)
+        for number, row in zip(scan.slice_numbers, types, strict=True)
+    }
+    return CaseInfo(name, name, patient.age, patient.sex, per_slice, frozenset(), bool(types.any()), "phantom")
+
+
+__all__ = ["PRESETS", "PhantomCase", "draw_case", "make_case"]

@@ -1,0 +1,421 @@
+"""Bleeding of the five types, and what is mistaken for it: what is drawn, how it displaces the brain, how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hemotorch.labels import CODES
+from hemotorch.phantom.anatomy import CSF, DOME_CENTRE, Patient
+from hemotorch.phantom.brain import GREY, Brain
+from hemotorch.phantom.fields import Array, Noise, Points, blend, bump, ellipsoid, near, step
+
+Vector = tuple[float, float, float]
+SURFACE_MM = 80.0  #: mean radius of the inner table; turns an angle into a distance along it
+CONFOUNDERS = ("infarct", "hygroma", "tumour", "calcification", "fresh infarct")
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion in the frame of `Points`.
+
+    kind: a type of `labels.TYPES`, or one of CONFOUNDERS. centre: its middle in mm; for what lies on a surface, the
+    direction from the middle of the skull. axes: half-axes in mm; on a surface: (half-length, half-height, thickness).
+    contrast: HU above grey matter; second: HU above grey matter of its other part, `mixed` of it (0 to 1).
+    place: "vault", "falx", "tentorium" or "brain". level: share of a ventricle that is filled, from behind.
+    oedema_mm: width of the dark rim. push: displaced volume over own volume.
+    """
+
+    kind: str
+    centre: Vector
+    axes: Vector
+    contrast: float
+    second: float = 0.0
+    mixed: float = 0.0
+    place: str = "brain"
+    level: float = 1.0
+    oedema_mm: float = 0.0
+    push: float = 0.0
+    seed: int = 0
+
+    @property
+    def code(self) -> int:
+        """Its code in a typed mask, 0 for what is not bleeding."""
+        return CODES.get(self.kind, 0)
+
+    @property
+    def side(self) -> float:
+        """+1 right, -1 left."""
+        return 1.0 if self.centre[0] >= 0 else -1.0
+
+
+def _direction(p: Points) -> tuple[Array, Array, Array]:
+    """Unit vectors from the middle of the skull."""
+    x, y, z = p.x - DOME_CENTRE[0], p.y - np.float32(DOME_CENTRE[1]), p.z - np.float32(DOME_CENTRE[2])
+    r = np.sqrt(x * x + y * y + z * z) + np.float32(1)
+    return x / r, y / r, z / r
+
+
+def thickness(lesion: Lesion, p: Points, noise: Noise) -> Array:
+    """How thick a lesion on the inner table is under each point, mm (points,): a lens or a crescent."""
+    dx, dy, dz = _direction(p)
+    c = np.array(lesion.centre) / (np.linalg.norm(lesion.centre) + 1e-6)
+    across, along = np.cross(c, (0.0, 0.0, 1.0)), None
+    across = across / (np.linalg.norm(across) + 1e-6)
+    along = np.cross(across, c)
+    u = (dx * across[0] + dy * across[1] + dz * across[2]) * np.float32(SURFACE_MM / lesion.axes[0])
+    v = (dx * along[0] + dy * along[1] + dz * along[2]) * np.float32(SURFACE_MM / lesion.axes[1])
+    facing = dx * c[0] + dy * c[1] + dz * c[2]
+    w = noise.at(dx * 80, dy * 80, dz * 80)
+    e2 = u * u + v * v + 0.14 * w * np.sqrt(u * u + v * v)
+    if lesion.kind == "epidural":
+        profile = np.maximum(1 - e2, -1) * (1 + 0.10 * w)
+    else:
+        profile = np.sign(1 - e2) * np.sqrt(np.abs(1 - e2)) * (1 + 0.28 * w) - 0.06
+        if lesion.place != "crossing":
+            profile = np.minimum(profile, (p.x * np.float32(lesion.side) - 1.0) / 4)
+    return np.where(facing > -0.2, profile, -1).astype(np.float32) * np.float32(lesion.axes[2])
+
+
+def displaced(lesions: list[Lesion], p: Points, depth: Array) -> tuple[Points, Array]:
+    """Mass effect: where the brain at each point lay before the lesions came, and how deep under the inner table."""
+    x, y, z = p.x.copy(), p.y.copy(), p.z.copy()
+    source_depth = depth.copy()
+    for lesion in lesions:
+        if lesion.push <= 0:
+            continue
+        if lesion.place in ("vault", "crossing"):
+            t = np.maximum(thickness(lesion, p, _noise(lesion)), 0) * np.exp(-depth / np.float32(28))
+            dx, dy, dz = _direction(p)
+            t *= np.float32(lesion.push)
+            x, y, z = x + t * dx, y + t * dy, z + t * dz
+            source_depth -= np.maximum(thickness(lesion, p, _noise(lesion)), 0) * np.exp(-depth / np.float32(50))
+        elif lesion.place == "brain":
+            rx, ry, rz = (a - np.float32(c) for a, c in zip((p.x, p.y, p.z), lesion.centre, strict=True))
+            r = np.sqrt(rx * rx + ry * ry + rz * rz) + np.float32(0.5)
+            size = np.float32(np.prod(lesion.axes) ** (1 / 3))
+            # Fades toward the skull, which does not give way.
+            shift = np.float32(0.45 * lesion.push) * size * np.exp(-((r / (2.2 * size)) ** 2)) * step(depth - 9, 9)
+            x, y, z = x - shift * rx / r, y - shift * ry / r, z - shift * rz / r
+    return Points(x, y, z, p.edge), source_depth
+
+
+def swelling(lesions: list[Lesion], p: Points) -> Array | float:
+    """How much wider the blood keeps sulci and fissures, mm half-width."""
+    total: Array | float = 0.0
+    for lesion in lesions:
+        if lesion.kind == "subarachnoid":
+            total = total + _region(lesion, p) * np.float32(lesion.push)
+    return total
+
+
+def _noise(lesion: Lesion) -> Noise:
+    """The lesion's own noise field."""
+    size = 2.0 * min(lesion.axes[0], lesion.axes[1]) if lesion.place == "brain" else 24.0
+    return Noise(np.random.Generator(np.random.Philox(lesion.seed)), float(np.clip(size, 5, 30)))
+
+
+def _region(lesion: Lesion, p: Points) -> Array:
+    """Where in the head a lesion without a shape of its own may be, 0 to 1."""
+    a = lesion.axes
+    terms = [(v - np.float32(c)) / np.float32(s) for v, c, s in zip((p.x, p.y, p.z), lesion.centre, a, strict=True)]
+    return bump(*terms)
+
+
+def apply(lesions: list[Lesion], brain: Brain) -> dict[int, Array]:
+    """Draws the lesions into brain.hu and returns the share of blood (points,) of each code present."""
+    blood: dict[int, Array] = {}
+    for lesion in sorted(lesions, key=lambda each: each.code):
+        noise = _noise(lesion)
+        if lesion.kind in CONFOUNDERS:
+            _confound(lesion, brain, noise)
+            continue
+        chosen, amount = _amount(lesion, brain, noise)
+        part = brain.place.where(chosen)
+        if lesion.oedema_mm > 0:
+            _oedema(lesion, brain, noise)
+        blend(brain.hu, chosen, amount, _density(lesion, part, noise))
+        for other in blood.values():
+            other[chosen] *= 1 - amount
+        total = blood.setdefault(lesion.code, np.zeros(len(brain.hu), np.float32))
+        total[chosen] = total[chosen] + amount * (1 - total[chosen])
+    return blood
+
+
+def _amount(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
+    """Which points a bleeding touches, and its share of their voxels."""
+    if lesion.kind == "intraventricular":
+        chosen = np.flatnonzero(brain.ventricle < 1)
+        q = brain.place.where(chosen)
+        amount = q.filled(brain.ventricle[chosen] + 0.15)
+        return chosen, amount * _filling(lesion, brain, q, noise)
+    if lesion.kind == "subarachnoid":
+        chosen = np.flatnonzero(brain.fluid > 0.02)
+        q = brain.place.where(chosen)
+        patchy = step(_region(lesion, q) - 0.35 + 0.16 * noise.of(q), 0.12)
+        return chosen, brain.fluid[chosen] * patchy
+    if lesion.place in ("vault", "crossing"):
+        chosen = np.flatnonzero(brain.depth < lesion.axes[2] * 1.9 + 2)
+        q, depth = brain.place.where(chosen), brain.depth[chosen]
+        return chosen, q.filled(np.maximum(depth - thickness(lesion, q, noise), np.float32(0.2) - depth))
+    if lesion.place in ("falx", "tentorium"):
+        return _on_a_membrane(lesion, brain, noise)
+    return _within(lesion, brain, noise)
+
+
+def _filling(lesion: Lesion, brain: Brain, q: Points, noise: Noise) -> Array:
+    """How far a ventricle is filled: blood settles behind (the patient lies on the back) or clots in one part."""
+    if lesion.mixed > 0.5:
+        return step(_region(lesion, q) - 0.3 + 0.12 * noise.of(q), 0.08)
+    front, back = 34.0, -78.0
+    height = back + (front - back) * lesion.level
+    return step(height - q.y + 0.15 * q.z + (1.2 * noise.of(q) if lesion.mixed > 0 else 0), 1.0)
+
+
+def _on_a_membrane(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
+    """A thin subdural sheet along the falx or on the tentorium."""
+    p = brain.place
+    reach = (np.abs(p.y - lesion.centre[1]) < lesion.axes[0] + 5) & (np.abs(p.z - lesion.centre[2]) < 60)
+    chosen = np.flatnonzero(reach & (brain.depth > 0))
+    q, w = p.where(chosen), noise.at(p.x[chosen] * 0, p.y[chosen], p.z[chosen])
+    if lesion.place == "falx":
+        e2 = ((q.y - lesion.centre[1]) / lesion.axes[0]) ** 2 + ((q.z - lesion.centre[2]) / lesion.axes[1]) ** 2
+        height = brain.p.x[chosen] * lesion.side
+        limit = brain.tent[chosen] < 2
+    else:
+        e2 = ((q.y - lesion.centre[1]) / lesion.axes[0]) ** 2 + ((q.x - 32 * lesion.side) / 28) ** 2
+        height = brain.tent[chosen]
+        limit = q.y + 12 + 0.62 * np.abs(q.x) > 0
+    t = lesion.axes[2] * (np.sqrt(np.maximum(1 - e2, 0)) * (1 + 0.3 * w)) - 0.3 * (e2 > 1) - 9 * limit
+    return chosen, q.filled(np.maximum(height - t, -height + 0.3))
+
+
+def _shape(lesion: Lesion, p: Points, noise: Noise) -> Array:
+    """Signed distance to an irregular ellipsoid, mm."""
+    size = np.float32(np.prod(lesion.axes) ** (1 / 3))
+    return ellipsoid(p, lesion.centre, lesion.axes) + np.float32(0.17) * size * noise.of(p)
+
+
+def _box(lesion: Lesion, brain: Brain, margin: float) -> Array:
+    """Indices of the points around a lesion in the brain."""
+    low = tuple(c - 1.5 * a - margin for c, a in zip(lesion.centre, lesion.axes, strict=True))
+    high = tuple(c + 1.5 * a + margin for c, a in zip(lesion.centre, lesion.axes, strict=True))
+    return near(brain.place, low, high)  # type: ignore[arg-type]
+
+
+def _within(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
+    """An irregular clot in the brain."""
+    chosen = _box(lesion, brain, 2)
+    q = brain.place.where(chosen)
+    inside = np.maximum(_shape(lesion, q, noise), 1.6 - brain.depth[chosen])
+    return chosen, q.filled(inside)
+
+
+def _oedema(lesion: Lesion, brain: Brain, noise: Noise) -> None:
+    """A dark rim around a clot, broader in white matter."""
+    chosen = _box(lesion, brain, lesion.oedema_mm + 4)
+    q = brain.place.where(chosen)
+    distance = _shape(lesion, q, noise) - lesion.oedema_mm * (1 + 0.4 * noise.at(q.y, q.z, q.x))
+    rim = step(-distance, 2.0) * step(brain.hu[chosen] - 20, 5)
+    brain.hu[chosen] -= np.float32(6 + lesion.oedema_mm * 0.6) * rim
+
+
+def _density(lesion: Lesion, q: Points, noise: Noise) -> Array:
+    """HU of a bleeding at points: even or swirled, or settled into a light and a dense part."""
+    texture = noise.at(q.x * 2.1, q.y * 2.1, q.z * 2.1)
+    hu = GREY + np.float32(lesion.contrast) + np.float32(2.2) * texture
+    if lesion.mixed <= 0 or lesion.kind == "intraventricular":
+        return hu
+    other = GREY + np.float32(lesion.second) + np.float32(2) * texture
+    if lesion.kind == "subdural":
+        height = (q.y - lesion.centre[1] * SURFACE_MM) / np.float32(lesion.axes[0]) + 0.5 * noise.of(q)
+        share = step(height + 1.2 * lesion.mixed - 0.5, 0.22)
+    else:
+        share = step(noise.at(q.z * 1.3, q.x * 1.3, q.y * 1.3) + 2 * lesion.mixed - 1.3, 0.4)
+    return hu + share * (other - hu)
+
+
+def _confound(lesion: Lesion, brain: Brain, noise: Noise) -> None:
+    """What is not bleeding: old and fresh infarcts, hygromas, dense tumours, calcified spots."""
+    if lesion.kind == "hygroma":
+        chosen = np.flatnonzero(brain.depth < lesion.axes[2] * 1.9 + 2)
+        q, depth = brain.place.where(chosen), brain.depth[chosen]
+        amount = q.filled(np.maximum(depth - thickness(lesion, q, noise), 0.2 - depth))
+        blend(brain.hu, chosen, amount, np.float32(CSF + lesion.contrast))
+        return
+    chosen = _box(lesion, brain, 3)
+    q = brain.place.where(chosen)
+    shape = _shape(lesion, q, noise)
+    if lesion.kind == "infarct":
+        amount = step(-shape, 2.2) * step(brain.hu[chosen] - 12, 4) * step(brain.depth[chosen] - 1, 1)
+        blend(brain.hu, chosen, amount, np.float32(CSF + lesion.contrast))
+    elif lesion.kind == "fresh infarct":
+        brain.hu[chosen] -= np.float32(lesion.contrast) * step(-shape, 3.0) * step(brain.hu[chosen] - 20, 4)
+    else:
+        inside = np.maximum(shape, 0.5 - brain.depth[chosen])
+        blend(brain.hu, chosen, q.filled(inside), GREY + np.float32(lesion.contrast) + 2 * noise.of(q))
+
+
+# --- what is drawn -------------------------------------------------------------------------------------------------
+
+#: Centres of intraparenchymal bleeding: (share, centre, spread, smallest and largest mL); shares after the usual
+#: textbook order: basal ganglia and lobes first, cerebellum and brain stem rarer, contusions of frontal and temporal poles.
+PARENCHYMA: tuple[tuple[float, Vector, Vector, Vector], ...] = (
+    (0.22, (25, -2, 5), (4, 8, 5), (0.5, 50, 0)),
+    (0.10, (12, -18, 8), (2, 4, 3), (0.4, 15, 0)),
+    (0.13, (30, 45, 15), (10, 10, 14), (0.3, 60, 0)),
+    (0.14, (46, -35, 28), (8, 16, 16), (0.3, 60, 0)),
+    (0.11, (48, -12, -12), (6, 16, 8), (0.3, 40, 0)),
+    (0.08, (28, -78, 12), (8, 8, 12), (0.3, 40, 0)),
+    (0.08, (24, -62, -36), (8, 8, 6), (0.4, 20, 0)),
+    (0.03, (0, -26, -30), (3, 3, 4), (0.3, 5, 0)),
+    (0.11, (38, 50, -2), (12, 8, 5), (0.2, 8, 0)),
+)
+
+
+def _ml(rng: np.random.Generator, low: float, high: float) -> float:
+    """A volume between two bounds, small ones more often."""
+    return float(np.exp(np.log(low) + (np.log(high) - np.log(low)) * rng.beta(1.7, 1.35)))
+
+
+def _contrast(rng: np.random.Generator, low: float = 14, high: float = 42) -> float:
+    return float(low + (high - low) * rng.beta(1.9, 1.6))
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
+def _intraparenchymal(rng: np.random.Generator, shrink: float = 1.0) -> Lesion:
+    shares = np.array([row[0] for row in PARENCHYMA])
+    _, centre, spread, (low, high, _z) = PARENCHYMA[rng.choice(len(PARENCHYMA), p=shares / shares.sum())]
+    ml = _ml(rng, low, high * shrink)
+    shape = np.exp(rng.normal(0, 0.22, 3))
+    axes = (ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3) * shape / np.prod(shape) ** (1 / 3)
+    side = rng.choice((-1, 1))
+    place = np.array(centre) + rng.normal(0, 1, 3) * np.array(spread)
+    mixed = float(rng.uniform(0.2, 0.8)) if rng.random() < 0.35 else 0.0
+    return Lesion("intraparenchymal", (float(side * place[0]), float(place[1]), float(place[2])), tuple(map(float, axes)),
+                  _contrast(rng, 16), second=float(rng.uniform(-6, 18)), mixed=mixed, seed=_seed(rng),
+                  oedema_mm=float(rng.uniform(1, 3 + ml**0.4)) if rng.random() < 0.75 else 0.0,
+                  push=float(rng.uniform(0.2, 1.0)))  # fmt: skip
+
+
+def _towards(rng: np.random.Generator, middle: Vector, spread: Vector) -> Vector:
+    """A direction from the middle of the skull, on a random side."""
+    v = np.array(middle) + rng.normal(0, 1, 3) * np.array(spread)
+    v = v / np.linalg.norm(v)
+    return float(v[0] * rng.choice((-1, 1))), float(v[1]), float(v[2])
+
+
+def _epidural(rng: np.random.Generator) -> Lesion:
+    middle = ((0.95, 0.0, -0.05), (0.75, -0.4, 0.5), (0.55, 0.75, 0.25), (0.35, -0.9, 0.0))[
+        rng.choice(4, p=(0.45, 0.25, 0.18, 0.12))
+    ]
+    radius = float(rng.uniform(13, 42))
+    thick = float(np.clip(radius * rng.uniform(0.2, 0.55), 4, 22))
+    mixed = float(rng.uniform(0.2, 0.6)) if rng.random() < 0.4 else 0.0
+    return Lesion("epidural", _towards(rng, middle, (0.15, 0.25, 0.2)), (radius * rng.uniform(0.85, 1.3), radius, thick),
+                  _contrast(rng, 10, 40), second=float(rng.uniform(-4, 10)), mixed=mixed, place="vault",
+                  push=float(rng.uniform(0.5, 0.95)), seed=_seed(rng))  # fmt: skip
+
+
+def _subdural(rng: np.random.Generator) -> Lesion:
+    where = rng.choice(("vault", "falx", "tentorium", "crossing"), p=(0.68, 0.13, 0.09, 0.10))
+    contrast = _contrast(rng, 12, 40)
+    if where in ("falx", "tentorium"):
+        y = rng.uniform(-80, 45) if where == "falx" else rng.uniform(-75, -50)
+        centre = (float(rng.choice((-0.5, 0.5))), float(y), float(rng.uniform(35, 60) if where == "falx" else 0))
+        axes = (float(rng.uniform(18, 45)), float(rng.uniform(15, 30)), float(rng.uniform(2.2, 6)))
+        return Lesion("subdural", centre, axes, contrast, place=where, seed=_seed(rng))
+    if where == "crossing":
+        direction = _towards(rng, (0.1, 0.9, 0.35), (0.15, 0.1, 0.15))
+    else:
+        direction = _towards(rng, (0.85, 0.1, 0.3), (0.12, 0.45, 0.2))
+    kind = rng.choice(("acute", "mixed", "subacute"), p=(0.62, 0.28, 0.10))
+    thick = float(np.clip(rng.gamma(3.2, 2.0), 2.4, 18))
+    return Lesion("subdural", direction, (float(rng.uniform(38, 95)), float(rng.uniform(28, 60)), thick),
+                  contrast if kind != "subacute" else float(rng.uniform(5, 11)),
+                  second=float(rng.uniform(-16, 2)), mixed=float(rng.uniform(0.2, 0.7)) if kind == "mixed" else 0.0,
+                  place=where, push=float(rng.uniform(0.5, 0.95)), seed=_seed(rng))  # fmt: skip
+
+
+def _intraventricular(rng: np.random.Generator) -> Lesion:
+    cast = rng.random() < 0.35
+    level = float(rng.uniform(0.7, 1.05)) if cast else float(rng.uniform(0.12, 0.45))
+    clot = rng.random() < 0.3
+    centre = (float(rng.choice((-1, 1)) * 12), float(rng.uniform(-45, 20)), 14.0) if clot else (0.0, -20.0, 10.0)
+    axes = (18.0, float(rng.uniform(16, 40)), 22.0) if clot else (30.0, 50.0, 30.0)
+    return Lesion("intraventricular", centre, axes, _contrast(rng, 14, 40), level=level,
+                  mixed=1.0 if clot else float(rng.choice((0.0, 0.3))), seed=_seed(rng))  # fmt: skip
+
+
+def _subarachnoid(rng: np.random.Generator) -> Lesion:
+    if rng.random() < 0.45:  # an aneurysm's: around the base
+        centre, axes = (float(rng.normal(0, 12)), 6.0, -10.0), tuple(rng.uniform(28, 60, 3))
+    else:  # an injury's: some sulci of the convexity
+        v = np.array(_towards(rng, (0.8, 0.1, 0.5), (0.2, 0.5, 0.3))) * 62 + np.array(DOME_CENTRE)
+        centre, axes = (float(v[0]), float(v[1]), float(v[2])), tuple(rng.uniform(18, 45, 3))
+    return Lesion("subarachnoid", centre, (float(axes[0]), float(axes[1]), float(axes[2])), _contrast(rng, 10, 34),
+                  push=float(rng.uniform(0.4, 1.6)), seed=_seed(rng))  # fmt: skip
+
+
+DRAW = {
+    "intraparenchymal": _intraparenchymal,
+    "epidural": _epidural,
+    "subdural": _subdural,
+    "intraventricular": _intraventricular,
+    "subarachnoid": _subarachnoid,
+}
+
+
+def draw_bleeding(rng: np.random.Generator, leading: str) -> list[Lesion]:
+    """The bleeding of one patient: the leading type, and often others that go with it."""
+    lesions = [DRAW[leading](rng)]
+    if leading == "intraparenchymal":
+        first = lesions[0]
+        if abs(first.centre[0]) < 30 and rng.random() < 0.4:
+            lesions.append(_intraventricular(rng))
+        while rng.random() < 0.3 and len(lesions) < 4:
+            lesions.append(_intraparenchymal(rng, 0.2))
+    companion = rng.random()
+    if companion < 0.35:
+        other = str(rng.choice(("subarachnoid", "subdural", "intraparenchymal", "epidural"), p=(0.4, 0.3, 0.22, 0.08)))
+        extra = DRAW[other](rng)
+        lesions.append(extra if other != "epidural" else replace(extra, push=0.4))
+    if leading == "subarachnoid" and rng.random() < 0.35:
+        lesions.append(_intraventricular(rng))
+    return lesions
+
+
+def draw_confounders(rng: np.random.Generator, patient: Patient) -> list[Lesion]:
+    """What else is wrong with this head, bleeding or not."""
+    old = patient.age / 90
+    lesions = []
+    if rng.random() < 0.30 * old + 0.08:
+        for _ in range(int(rng.integers(1, 3))):
+            clot = _intraparenchymal(rng)
+            kind, contrast = (
+                ("infarct", rng.uniform(2, 15)) if rng.random() < 0.7 else ("fresh infarct", rng.uniform(3, 9))
+            )
+            axes = tuple(float(a * 1.25) for a in clot.axes)
+            lesions.append(replace(clot, kind=kind, contrast=float(contrast), axes=axes, push=0, oedema_mm=0))
+    if rng.random() < 0.14 * old + 0.02:
+        for _ in range(int(rng.integers(1, 3))):
+            sheet = replace(_subdural(rng), kind="hygroma", contrast=float(rng.uniform(-2, 8)), mixed=0)
+            if sheet.place in ("vault", "crossing"):
+                lesions.append(replace(sheet, axes=(sheet.axes[0], sheet.axes[1], min(sheet.axes[2], 9))))
+    if rng.random() < 0.05:
+        direction = np.array(_towards(rng, (0.6, 0.4, 0.6), (0.4, 0.5, 0.3))) * rng.uniform(58, 68) + np.array(
+            DOME_CENTRE
+        )
+        size = float(rng.uniform(7, 15))
+        lesions.append(Lesion("tumour", (float(direction[0]), float(direction[1]), float(direction[2])), (size, size, size),
+                              float(rng.uniform(3, 14)), seed=_seed(rng), push=0.6))  # fmt: skip
+    if rng.random() < 0.12:
+        for _ in range(int(rng.integers(1, 4))):
+            place = _intraparenchymal(rng)
+            axes = tuple(float(a) for a in rng.uniform(1.2, 3.2, 3))
+            lesions.append(Lesion("calcification", place.centre, axes, float(rng.uniform(60, 300)), seed=_seed(rng)))  # type: ignore[arg-type]
+    return lesions

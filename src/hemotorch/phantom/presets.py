@@ -1,0 +1,72 @@
+"""What a phantom dataset is made of: how many patients, how large their images, how many of them bleed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hemotorch.errors import OptionError, nearest
+from hemotorch.phantom.fields import generator
+
+VERSION = "1"  #: of the phantom itself: raised whenever the same seed would give other pictures
+
+#: How often each type leads in a positive scan (ours; CT-ICH's own 318 positive slices are half epidural, with
+#: subarachnoid and intraventricular rare, which would leave too few of those in a test set).
+LEADING = ("intraparenchymal", "subdural", "epidural", "subarachnoid", "intraparenchymal", "subdural",
+           "intraventricular", "epidural")  # fmt: skip
+
+CT_ICH_SUBJECTS = (*range(49, 59), *range(66, 131))  #: PhysioNet CT-ICH v1.3.1: 75 subjects
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One kind of phantom dataset. Sizes in pixels and millimetres; `vary` is the share of scans whose pixel and slice
+    sizes leave the usual range for the whole range of scanners."""
+
+    name: str
+    patients: int
+    positive: float
+    size_px: int
+    pixel_mm: float
+    pixel_spread: float
+    slice_mm: float
+    vary: float
+    coverage_mm: float = 140.0
+
+    def case_name(self, index: int) -> str:
+        """The case's file name: CT-ICH's subject numbers first, then on from 131."""
+        if self.name == "ct-ich" and index < len(CT_ICH_SUBJECTS):
+            return f"{CT_ICH_SUBJECTS[index]:03d}"
+        return f"{index + 1 if self.name != 'ct-ich' else index + 131 - len(CT_ICH_SUBJECTS):03d}"
+
+    def leading_type(self, index: int, seed: int) -> str | None:
+        """The type that leads in this case, None for one without bleeding; the share of each is kept exactly."""
+        order = generator(seed, 0x5EED).permutation(self.patients)
+        place = int((order == index).argmax()) if index < self.patients else index
+        return LEADING[place % len(LEADING)] if place < round(self.positive * self.patients) else None
+
+
+PRESETS = {
+    "ct-ich": Preset("ct-ich", 75, 36 / 75, 512, 0.45, 0.05, 5.0, 0.1),
+    "small": Preset("small", 40, 0.6, 192, 1.2, 0.06, 6.2, 0.3),
+    "demo": Preset("demo", 44, 0.68, 192, 1.2, 0.06, 6.2, 0.3),
+}
+
+
+def preset(name: str | Preset, patients: int | None = None, size: int | None = None) -> Preset:
+    """A named preset, with another number of patients or image size if given; another size keeps the field of view.
+
+    Raises OptionError for an unknown name, fewer than one patient or an image under 32 pixels.
+    """
+    if isinstance(name, Preset):
+        chosen = name
+    elif name in PRESETS:
+        chosen = PRESETS[name]
+    else:
+        raise OptionError(f"unknown phantom preset '{name}'", todo=nearest(name, PRESETS))
+    if patients is not None and patients < 1:
+        raise OptionError(f"a phantom needs at least one patient, not {patients}")
+    if size is not None and size < 32:
+        raise OptionError(f"a phantom's images need at least 32 pixels a side, not {size}")
+    if size is not None:
+        chosen = replace(chosen, size_px=size, pixel_mm=chosen.pixel_mm * chosen.size_px / size)
+    return replace(chosen, patients=patients) if patients is not None else chosen

@@ -1,0 +1,271 @@
+"""The CT that scans the phantom: protocol, kernel, blur, noise, artefacts; fast, in the image domain.
+
+`projection.py` does the same the long way round. Both share `Kernel`, so that blur and noise have one source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage, sparse
+
+from hemotorch.phantom.fields import Array, step
+from hemotorch.phantom.presets import Preset
+
+SOFT_CUTOFF, SHARP_CUTOFF = (0.36, 0.52), (0.60, 0.85)  #: line pairs per mm at which a kernel's MTF falls to 1/e
+COARSE_PX, COARSE_ANGLES = 96, 120  #: the grid on which beam hardening, streaks and the noise map are computed
+WATER_MU = 0.0195  #: 1/mm at 66 keV, about the mean energy of a 120 kV beam behind its filter (NIST)
+SLOW_MM = 20.0  #: blur that tells a slow error, which scanners correct, from bands and streaks
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A reconstruction kernel: MTF(f) = exp(-(f / cutoff)^2) (1 + boost (f / cutoff)^2) before interpolation."""
+
+    cutoff: float  #: line pairs per mm
+    boost: float
+
+    def mtf(self, f: Array, pixel_mm: float) -> Array:
+        """Transfer at f line pairs per mm, with the interpolation between detector cells as wide as a pixel."""
+        t = (f / np.float32(self.cutoff)) ** 2
+        return np.exp(-t) * (1 + np.float32(self.boost) * t) * np.sinc(f * np.float32(pixel_mm)) ** 2
+
+    def noise_amplitude(self, f: Array, pixel_mm: float) -> Array:
+        """Square root of the noise power, unscaled: the ramp filter's sqrt(f) times the MTF."""
+        return np.sqrt(f) * self.mtf(f, pixel_mm)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one scan was made. Lengths in mm, angles in degrees, levels in HU."""
+
+    size_px: int
+    pixel_mm: float
+    slices: int
+    slice_mm: float
+    bottom_mm: float  #: lowest slice, in the head's own frame
+    shift_mm: tuple[float, float]  #: head's centre off the image's centre, to its left, to its back
+    angles_deg: tuple[float, float, float]  #: yaw, pitch (chin up), roll
+    tilt_deg: float  #: gantry tilt that a correction took out by mixing slices; 0 none
+    kernel: Kernel
+    noise_hu: float  #: standard deviation in the middle of the brain
+    level_hu: float  #: added to the soft tissue
+    gain: float  #: on differences between soft tissues
+    hardening: float  #: strength of beam hardening, 1 usual
+    cupping_hu: float  #: brightness under the skull
+    motion_mm: float
+    metal: bool
+    table: float  #: height of the table behind the head, mm; head rest follows
+    holder: int  #: 0 none, 1 cup-shaped head rest, 2 flat table
+    seed: int
+
+    @staticmethod
+    def draw(rng: np.random.Generator, preset: Preset) -> Protocol:
+        """A random protocol around a preset's sizes; a share of the scans leaves them for the whole range."""
+        pixel = preset.pixel_mm * float(np.clip(rng.normal(1, preset.pixel_spread), 0.85, 1.18))
+        thick = preset.slice_mm * float(np.clip(rng.normal(1, 0.03), 0.9, 1.1))
+        if rng.random() < preset.vary:
+            field_mm = float(rng.uniform(215, 270)) if rng.random() < 0.8 else float(rng.uniform(270, 500))
+            pixel = field_mm / preset.size_px
+            thick = float(rng.uniform(2.5, 8.0))
+        bottom = float(np.clip(rng.normal(-58, 13), -95, -30))
+        slices = int(np.clip(round((preset.coverage_mm + rng.normal(6, 8) + (-45 - bottom) * 0.8) / thick), 12, 70))
+        sharp = rng.random() < 0.22
+        kernel = Kernel(float(rng.uniform(*(SHARP_CUTOFF if sharp else SOFT_CUTOFF))), float(rng.uniform(0, 1.0)))
+        # Thin slices and sharp kernels are noisier; small pixels of a soft kernel are not.
+        noise = float(np.exp(rng.normal(np.log(4.6), 0.33))) * (1.6 if sharp else 1.0) * (5 / thick) ** 0.3
+        return Protocol(
+            preset.size_px, pixel, slices, thick, bottom,
+            shift_mm=(float(rng.normal(0, 7)), float(rng.normal(4, 8))),
+            angles_deg=(float(rng.normal(0, 6)), float(rng.normal(9, 8)), float(rng.normal(0, 4))),
+            tilt_deg=float(rng.uniform(8, 24) * rng.choice((-1, 1), p=(0.2, 0.8))) if rng.random() < 0.3 else 0.0,
+            kernel=kernel, noise_hu=float(np.clip(noise, 2.4, 15)),
+            level_hu=float(np.clip(rng.normal(-2, 4.5), -12, 9)), gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
+            hardening=float(np.clip(rng.gamma(2.2, 0.45), 0.1, 3)), cupping_hu=float(np.clip(rng.normal(4, 3), -2, 12)),
+            motion_mm=float(rng.gamma(2, 1.2)) if rng.random() < 0.15 else 0.0, metal=bool(rng.random() < 0.06),
+            table=float(rng.uniform(112, 150)), holder=int(rng.choice(3, p=(0.25, 0.55, 0.2))),
+            seed=int(rng.integers(2**31)),
+        )  # fmt: skip
+
+    def slice_heights(self) -> Array:
+        """(slices,) z of each slice, mm, from the lowest."""
+        return np.arange(self.slices) * self.slice_mm
+
+
+def frequencies(size: int, pixel_mm: float) -> Array:
+    """Radial frequency of a real 2-D FFT, line pairs per mm, (size, size // 2 + 1) float32."""
+    fy, fx = np.fft.fftfreq(size, pixel_mm), np.fft.rfftfreq(size, pixel_mm)
+    return np.hypot(fy[:, None], fx[None]).astype(np.float32)
+
+
+def blurred(hu: Array, kernel: Kernel, pixel_mm: float, drawn_mm: float) -> Array:
+    """One slice seen through the kernel, the blur with which it was drawn taken off: (rows, columns) float32."""
+    f = frequencies(len(hu), pixel_mm)
+    drawn = np.sinc(f * np.float32(drawn_mm)) ** 2
+    transfer = np.minimum(kernel.mtf(f, pixel_mm) / np.maximum(drawn, 0.35), 1.6)
+    return np.fft.irfft2(np.fft.rfft2(hu) * transfer, s=hu.shape).astype(np.float32)
+
+
+def texture(rng: np.random.Generator, size: int, kernel: Kernel, pixel_mm: float) -> Array:
+    """Noise of standard deviation 1 with the spectrum of filtered back-projection, (size, size) float32."""
+    amplitude = kernel.noise_amplitude(frequencies(size, pixel_mm), pixel_mm)
+    white = rng.standard_normal((size, size), dtype=np.float32)
+    noise = np.fft.irfft2(np.fft.rfft2(white) * amplitude, s=(size, size)).astype(np.float32)
+    return noise / noise.std()
+
+
+@lru_cache(maxsize=2)
+def _projector(size: int, angles: int) -> tuple[sparse.csr_matrix, Array]:
+    """A parallel-beam projector (angles * size, size * size) for coarse images, and the ramp filter (FFT)."""
+    ys, xs = np.mgrid[:size, :size].astype(np.float32) - (size - 1) / 2
+    cells = np.arange(size * size)
+    inside = (np.hypot(ys, xs) < size / 2 - 1).ravel()
+    rows, columns, values = [], [], []
+    for k in range(angles):
+        angle = np.pi * k / angles
+        t = (xs * np.cos(angle) + ys * np.sin(angle)).ravel() + (size - 1) / 2
+        low = np.floor(t).astype(np.int64)
+        for shift, weight in ((0, 1 - (t - low)), (1, t - low)):
+            good = inside & (low + shift >= 0) & (low + shift < size)
+            rows.append(k * size + low[good] + shift)
+            columns.append(cells[good])
+            values.append(weight[good])
+    shape = (angles * size, size * size)
+    matrix = sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape)
+    return matrix.astype(np.float32), np.abs(np.fft.rfftfreq(2 * size)).astype(np.float32)
+
+
+def _filtered(sinogram: Array, size: int) -> Array:
+    """Ramp-filtered back-projection on the coarse grid. sinogram: (angles * size, slices)."""
+    matrix, ramp = _projector(size, COARSE_ANGLES)
+    views = sinogram.reshape(COARSE_ANGLES, size, -1)
+    padded = np.fft.rfft(views, 2 * size, axis=1) * (2 * ramp)[None, :, None]
+    filtered = np.fft.irfft(padded, 2 * size, axis=1)[:, :size].astype(np.float32)
+    return matrix.T @ filtered.reshape(COARSE_ANGLES * size, -1) * np.float32(np.pi / (2 * COARSE_ANGLES))
+
+
+def artefacts(hu: Array, protocol: Protocol, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Beam hardening, streaks of motion and metal, and where the noise is strong.
+
+    hu: (slices, rows, columns) float32. Returns two coarse volumes (slices, COARSE_PX, COARSE_PX): HU to add, and a
+    factor on the noise. Bone's path lengths are projected, bent as a beam bends them, and projected back.
+    """
+    size, slices = COARSE_PX, len(hu)
+    block = ndimage.zoom(hu, (1, size / hu.shape[1], size / hu.shape[2]), order=1, grid_mode=True, mode="nearest")
+    cell = protocol.pixel_mm * protocol.size_px / size
+    matrix, _ = _projector(size, COARSE_ANGLES)
+    flat = block.reshape(slices, -1).T
+    bone = np.clip(flat - 120, 0, 3000) / np.float32(1000)
+    water = np.clip(flat / 1000 + 1, 0, 3)
+    bone_path = (matrix @ bone) * np.float32(cell / 10)  # cm of extra water
+    path = (matrix @ water) * np.float32(cell * WATER_MU)
+    bent = -0.005 * protocol.hardening * bone_path**2 - 0.002 * protocol.hardening * bone_path * path
+    if protocol.motion_mm > 0:
+        jump = np.zeros((COARSE_ANGLES, 1, slices), np.float32)
+        start = int(rng.integers(COARSE_ANGLES))
+        jump[start : start + int(rng.integers(5, 30))] = rng.normal(0, protocol.motion_mm / cell, slices)
+        views = path.reshape(COARSE_ANGLES, size, slices)
+        bent = bent + (jump * np.gradient(views, axis=1)).reshape(bent.shape) * 0.5
+    if protocol.metal:
+        bent = bent + _metal(matrix, rng, slices, size)
+    starved = np.exp(np.minimum(path, 9.5) / 2)
+    grain = rng.standard_normal(path.shape, dtype=np.float32) * starved
+    grain = ndimage.gaussian_filter(grain.reshape(COARSE_ANGLES, size, slices), (0, 0.8, 0)).reshape(path.shape)
+    to_hu = np.float32(1000 / (WATER_MU * cell))
+    added = _evened(_filtered(bent.astype(np.float32), size) * to_hu, water, cell)
+    level = np.sqrt((matrix.T @ starved**2) / COARSE_ANGLES + 1)
+    middle = (
+        np.median(level[(water > 0.97) & (water < 1.1)]) if ((water > 0.97) & (water < 1.1)).any() else level.mean()
+    )
+    grains = _filtered(grain, size)
+    grains *= 0.22 * protocol.noise_hu / max(float(grains[(water > 0.9)].std()), 1e-6)
+    shape = (slices, size, size)
+    tissue = np.clip((water - 0.5) * 4, 0, 1)
+    return (
+        (np.clip(added + grains, -400, 400) * (0.25 + 0.75 * tissue)).T.reshape(shape).astype(np.float32),
+        np.clip(level / middle, 0.25, 3).T.reshape(shape).astype(np.float32),
+    )
+
+
+def _evened(added: Array, water: Array, cell: float) -> Array:
+    """Takes most of the slow part off, as a scanner's own bone correction does: bands and streaks stay."""
+    size = COARSE_PX
+    inside = ((water > 0.9) & (water < 1.15)).astype(np.float32).reshape(size, size, -1)
+    sigma = (SLOW_MM / cell, SLOW_MM / cell, 0)
+    slow = ndimage.gaussian_filter(added.reshape(size, size, -1) * inside, sigma)
+    slow /= ndimage.gaussian_filter(inside, sigma) + np.float32(0.02)
+    return added - np.float32(0.92) * slow.reshape(added.shape)
+
+
+def _metal(matrix: sparse.csr_matrix, rng: np.random.Generator, slices: int, size: int) -> Array:
+    """What a clip or a plate in a few slices does to its rays."""
+    image = np.zeros((size, size, slices), np.float32)
+    z = int(rng.integers(0, max(slices - 3, 1)))
+    y, x = rng.integers(size * 3 // 10, size * 7 // 10, 2)
+    image[y, x, z : z + int(rng.integers(1, 3))] = 1.0
+    shadow = matrix @ image.reshape(-1, slices)
+    return (0.5 * shadow * rng.uniform(0.3, 1.2, shadow.shape)).astype(np.float32)
+
+
+def upsampled(coarse: Array, size: int) -> Array:
+    """One coarse slice on the image's grid, (size, size) float32."""
+    factor = size / coarse.shape[0]
+    return ndimage.zoom(coarse, factor, order=1, grid_mode=True, mode="nearest", output=np.float32)[:size, :size]
+
+
+def finish(hu: Array, protocol: Protocol, drawn_mm: float) -> Array:
+    """From tissue to image: (slices, rows, columns) float32 in, the same out. Kernel, artefacts, noise."""
+    rng = np.random.Generator(np.random.Philox(protocol.seed))
+    added, noise_map = artefacts(hu, protocol, rng)
+    out = np.empty_like(hu)
+    for k in range(len(hu)):
+        image = blurred(hu[k], protocol.kernel, protocol.pixel_mm, drawn_mm)
+        grain = texture(rng, protocol.size_px, protocol.kernel, protocol.pixel_mm)
+        image += upsampled(added[k], protocol.size_px)
+        image += grain * upsampled(noise_map[k], protocol.size_px) * np.float32(protocol.noise_hu)
+        out[k] = image
+    return out
+
+
+def holder_hu(protocol: Protocol) -> Array:
+    """(rows, columns) HU of table and head rest, -1000 elsewhere: the same in every slice."""
+    size, pixel = protocol.size_px, protocol.pixel_mm
+    y, x = (np.mgrid[:size, :size].astype(np.float32) - (size - 1) / 2) * np.float32(pixel)
+    edge = np.float32(max(pixel, 1.0))
+    hu = np.full((size, size), -1000.0, np.float32)
+
+    def layer(distance: Array, value: float) -> None:
+        hu[:] += np.clip(0.5 - distance / edge, 0, 1) * (value - hu)
+
+    x0, y0 = protocol.shift_mm
+    behind = y0 + 107.0
+    if protocol.holder == 1:
+        cup = np.hypot((x - x0) / 1.02, (y - (behind - 106)) / 1.0) - 114
+        reach = np.maximum(np.abs(cup) - 1.3, behind - 70 - y)
+        layer(np.maximum(np.abs(cup + 4) - 3, behind - 20 - y), -930)
+        layer(reach, 20 + 60 * ((protocol.seed % 7) / 7))
+    elif protocol.holder == 2:
+        layer(np.maximum(np.abs(y - behind - 9) - 9, np.abs(x - x0) - 70), -940)
+    top = y0 + protocol.table + 14 + 0.0022 * (x - x0) ** 2
+    layer(np.maximum(np.abs(y - top - 9) - 9, np.abs(x - x0) - 200), -900)
+    layer(np.maximum(np.minimum(np.abs(y - top), np.abs(y - top - 18)) - 0.9, np.abs(x - x0) - 200), -150)
+    return hu
+
+
+def mixed_slices(volume: Array, protocol: Protocol) -> Array:
+    """What a tilt correction does: each row is mixed from two neighbouring slices, its own share each."""
+    rows, slices = volume.shape[1], len(volume)
+    back = (np.arange(rows) - (rows - 1) / 2) * protocol.pixel_mm
+    offset = back * np.tan(np.radians(protocol.tilt_deg)) / protocol.slice_mm
+    where = np.clip(np.arange(slices)[:, None] + offset[None], 0, slices - 1)
+    low = np.minimum(np.floor(where).astype(int), slices - 2)
+    share = (where - low).astype(np.float32)[..., None]
+    row = np.arange(rows)[None]
+    return volume[low, row] * (1 - share) + volume[low + 1, row] * share
+
+
+def posterior_shade(depth_like: Array) -> Array:
+    """Brightness under the skull that falls off within a centimetre, 0 to 1, from mm under the inner table."""
+    return np.exp(-np.maximum(depth_like, 0) / np.float32(9)) * step(depth_like + 1, 1)
