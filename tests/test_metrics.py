@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import compute_confusion_matrix_metric, compute_dice, compute_iou, get_confusion_matrix
+from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from hemotorch.errors import InputError
 from hemotorch.metrics import VALUES, Counts, count, count_flags, count_slices, spread, total
 from hemotorch.metrics.detection import detection, ranking
-from hemotorch.metrics.intervals import mean_interval, ratio_interval
+from hemotorch.metrics.intervals import mean_interval, ratio_interval, share_interval
 from hemotorch.metrics.lesion import Lesions, count_lesions, count_types
 from hemotorch.metrics.table1 import is_positive, table1
 from hemotorch.metrics.volume import bland_altman
@@ -167,6 +168,16 @@ def test_a_ratio_is_of_sums() -> None:
     low, high = ratio_interval([90, 1], [100, 10], ["big", "small"])
     assert low == pytest.approx(0.1) and high == pytest.approx(0.9)
     assert ratio_interval([1.0, 0.0], [1.0, 0.0], ["a", "empty"]) == [1.0, 1.0]
+
+
+def test_a_share_that_is_all_right_is_not_certain() -> None:
+    exact = binomtest(9, 9).proportion_ci(method="exact")
+    assert share_interval([1] * 9, [1] * 9, list(range(9))) == pytest.approx([exact.low, exact.high])
+    exact = binomtest(0, 4).proportion_ci(method="exact")
+    assert share_interval([0] * 8, [1] * 8, [0, 0, 1, 1, 2, 2, 3, 3]) == pytest.approx([exact.low, exact.high])
+    mixed = ([1, 0, 1, 1], [1, 1, 1, 1], "abcd")
+    assert share_interval(*mixed) == ratio_interval(*mixed)
+    assert np.isnan(share_interval([], [], [])).all()
 
 
 def test_lesions_by_hand() -> None:

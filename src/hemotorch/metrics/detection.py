@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from hemotorch.metrics import count_flags
-from hemotorch.metrics.intervals import ratio_interval
+from hemotorch.metrics.intervals import share_interval
 
 
 def detection(
@@ -25,7 +25,7 @@ def detection(
         owners = [name for name, keep in zip(patients, mine, strict=True) if keep]
         upper = [float(value) for value, keep in zip(right, mine, strict=True) if keep]
         found[name] = getattr(counts, name)
-        found[f"{name}_ci95"] = ratio_interval(upper, [1.0] * len(upper), owners, seed=seed)
+        found[f"{name}_ci95"] = share_interval(upper, [1.0] * len(upper), owners, seed=seed)
     sides = {"positive": int(counts.positives), "negative": int(counts.tn + counts.fp)}
     wrong = {"missed": int(counts.fn), "false_alarms": int(counts.fp)}
     return {**found, **sides, **wrong}

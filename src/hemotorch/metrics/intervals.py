@@ -40,3 +40,17 @@ def mean_interval(values: Sequence[float], patients: Sequence[Hashable], *, seed
     """The 95 % interval [low, high] of the mean of the defined values; see `ratio_interval`."""
     known = [(value, name) for value, name in zip(values, patients, strict=True) if not math.isnan(value)]
     return ratio_interval([value for value, _ in known], [1.0] * len(known), [name for _, name in known], seed=seed)
+
+
+def share_interval(
+    parts: Sequence[float], wholes: Sequence[float], patients: Sequence[Hashable], *, seed: int = 0
+) -> list[float]:
+    """`ratio_interval` of a share, exact where all or none is right, since resampling then sees no doubt at all.
+
+    There n patients of whom all are right give [0.025 ** (1 / n), 1] (Clopper and Pearson, Biometrika 1934, 26:404).
+    """
+    right, every = sum(parts), sum(wholes)
+    if not every or 0 < right < every:
+        return ratio_interval(parts, wholes, patients, seed=seed)
+    least = 0.025 ** (1 / len({name for name, whole in zip(patients, wholes, strict=True) if whole}))
+    return [least, 1.0] if right else [0.0, 1 - least]

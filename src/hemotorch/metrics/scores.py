@@ -24,7 +24,8 @@ DEFINITIONS = {
     "counts with its own volume, so that unevenly spaced slices weigh what they stand for; where slices are even, or "
     "spacing is unknown, that is the plain count of voxels. Scans without bleeding never enter it.",
     "ci95": "95 % percentile bootstrap over patients (2000 resamples, seeded): whole patients are drawn, since scans "
-    "and slices of one patient are not independent.",
+    "and slices of one patient are not independent. A share of which all or none is right has the exact interval of "
+    "Clopper and Pearson over patients instead.",
     "table1.pixel": "Table 1 over subjects, pixel reading: a subject's value is the mean over its slices whose truth "
     "holds bleeding.",
     "table1.slice": "Table 1 over subjects, slice reading: how well a subject's positive slices are found. A slice is "

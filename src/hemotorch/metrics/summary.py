@@ -10,7 +10,7 @@ from typing import Any
 from hemotorch.labels import TYPES
 from hemotorch.metrics import VALUES, Counts, ratio, spread
 from hemotorch.metrics.detection import detection, ranking
-from hemotorch.metrics.intervals import mean_interval, ratio_interval
+from hemotorch.metrics.intervals import mean_interval, share_interval
 from hemotorch.metrics.lesion import Lesions
 from hemotorch.metrics.table1 import table1
 from hemotorch.metrics.volume import bland_altman
@@ -112,7 +112,7 @@ def _lesions(entries: Sequence[Entry], seed: int) -> dict[str, Any]:
     false = sum(each.false for _, each in whole)
     return {
         "sensitivity": ratio(sum(found), sum(every)),
-        "sensitivity_ci95": ratio_interval(found, every, [patient for patient, _ in whole], seed=seed),
+        "sensitivity_ci95": share_interval(found, every, [patient for patient, _ in whole], seed=seed),
         "lesions": sum(every),
         "found": sum(found),
         "false": false,
@@ -128,7 +128,7 @@ def _types(bleeding: Sequence[Entry], seed: int) -> dict[str, Any]:
         if not held:
             continue
         found, every = [row[1] for row in held], [row[2] for row in held]
-        interval = ratio_interval(found, every, [row[0] for row in held], seed=seed)
+        interval = share_interval(found, every, [row[0] for row in held], seed=seed)
         value = ratio(sum(found), sum(every))
         rows[name] = {"sensitivity": value, "ci95": interval, "scans": len(held), "voxels": sum(every)}
     return rows
