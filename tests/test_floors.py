@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -43,8 +44,9 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(path: Path, known: dict[str, Path]) -> list[tuple[int, str]]:
-    """(line, module) of every import of the package in a file, wherever it stands; module without `hemotorch.`"""
+@cache
+def imported_names(path: Path) -> list[tuple[int, str]]:
+    """(line, dotted name) of every import in a file, wherever it stands. Fails on relative ones."""
     names: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -57,8 +59,13 @@ def imports(path: Path, known: dict[str, Path]) -> list[tuple[int, str]]:
             "__import__",
         ):
             names += [(node.lineno, arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant)]
+    return names
+
+
+def imports(path: Path, known: dict[str, Path]) -> list[tuple[int, str]]:
+    """(line, module) of every import of the package in a file; module without `hemotorch.`"""
     found = []
-    for line, name in names:
+    for line, name in imported_names(path):
         if not name.startswith("hemotorch."):
             continue
         name = name.removeprefix("hemotorch.")

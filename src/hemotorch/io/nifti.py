@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import logging
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,15 @@ from hemotorch.files import atomic
 from hemotorch.hu import AIR_HU
 from hemotorch.scan import Scan
 
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on headers, beside our own one line
+
 SUFFIXES = (".nii", ".nii.gz")
 SAME_PLACE = 0.1  #: grids whose corners lie closer than this share of a voxel are the same
 
 _SCAN_AXES = axcodes2ornt(("S", "P", "L"))  # Scan's order: slices to the head, rows to the back, columns to the left
 _UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, nib.spatialimages.HeaderDataError)
 _TO_HU = "convert it to HU (stored value x rescale slope + rescale intercept) and try again"
+_NIFTI2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # the length of its header stands first
 _AIR = (-1300, -600)  # HU between which air lies, noise and resampling included
 
 
@@ -44,7 +49,7 @@ def read_scan(path: Path | str) -> Scan:
     Raises InputError for a file that is missing, cut, no NIfTI, more than one volume, has no usable affine, or whose
     values are not HU.
     """
-    image = _open(path)
+    image = _open(path, whole=True)
     raw, warnings = _finite(_voxels(image, path), path)
     warnings += _check_hu(raw, path)
     affine, affine_warnings = _affine(image, path)
@@ -71,7 +76,7 @@ def read_mask(path: Path | str, scan: Scan | None = None) -> np.ndarray:
     scan: the scan it was drawn on. Raises InputError as `read_scan` does, for values that are not whole numbers from 0
     to 255, and where the mask has another shape or affine than the scan.
     """
-    image = _open(path)
+    image = _open(path, whole=True)
     raw = _voxels(image, path)
     low, high = raw.min(), raw.max()
     if not (low >= 0 and high <= 255) or (raw.dtype.kind == "f" and (raw != np.rint(raw)).any()):
@@ -144,8 +149,8 @@ def _save(image: Any, path: Path | str) -> None:
         nib.save(image, temporary)
 
 
-def _open(path: Path | str) -> Any:
-    """The image with its header read, its voxels not yet."""
+def _open(path: Path | str, *, whole: bool = False) -> Any:
+    """The image, with its header checked. whole: a gzip is unpacked to its end, where its checksum stands."""
     path = Path(path)
     if not path.exists():
         raise InputError("no such file", path)
@@ -157,7 +162,7 @@ def _open(path: Path | str) -> Any:
         if gzipped != path.name.lower().endswith(".gz"):
             told = ("is gzip-compressed", ".nii.gz") if gzipped else ("is not gzip-compressed, or not an image", ".nii")
             raise InputError(told[0], path, f"if it is NIfTI, rename it to end in {told[1]}")
-        image = nib.load(path, mmap=False)
+        image = _unpacked(path) if whole and gzipped else nib.load(path, mmap=False)
     except nib.filebasedimages.ImageFileError as error:
         raise InputError("is not a NIfTI image", path) from error
     except _UNREADABLE as error:
@@ -168,6 +173,14 @@ def _open(path: Path | str) -> Any:
         raise InputError(f"holds {image.get_data_dtype()} values (colour or complex), not one number a voxel", path)
     _shape(image, path)
     return image
+
+
+def _unpacked(path: Path) -> Any:
+    raw = gzip.decompress(path.read_bytes())
+    kind = nib.Nifti2Image if raw[:4] in _NIFTI2 else nib.Nifti1Image
+    if not kind.header_class.may_contain_header(raw[: kind.header_class.sizeof_hdr]):
+        raise nib.filebasedimages.ImageFileError("no NIfTI header")
+    return kind.from_bytes(raw)
 
 
 def _shape(image: Any, path: Path | str) -> tuple[int, int, int]:
