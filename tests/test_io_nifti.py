@@ -63,11 +63,9 @@ def test_all_48_orientations_read_alike_and_masks_go_back(tmp_path: Path, affine
             np.testing.assert_allclose(scan.column_step_mm, affine[:3, 0], atol=1e-5)
             np.testing.assert_allclose(scan.row_step_mm, -affine[:3, 1], atol=1e-5)
             np.testing.assert_allclose(np.diff(scan.slice_origins_mm, axis=0), [affine[:3, 2]] * 6, atol=1e-4)
-            numbers = list(range(1, 8)) if flips[order.index(2)] > 0 or order[2] != 2 else list(range(7, 0, -1))
-            assert sorted(scan.slice_numbers) == list(range(1, 8))
+            rising = "S" in nib.aff2axcodes(image.affine)
+            assert list(scan.slice_numbers) == (list(range(1, 8)) if rising else list(range(7, 0, -1)))
             assert scan.slice_numbers == slice_numbers(tmp_path / "scan.nii")
-            if order == (0, 1, 2):
-                assert list(scan.slice_numbers) == numbers
 
             write_mask(scan, mask, tmp_path / "mask.nii")
             stored = nib.load(tmp_path / "mask.nii")

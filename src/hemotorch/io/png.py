@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -70,7 +71,7 @@ def read_window(folder: Path | str) -> PngWindow | None:
     if not isinstance(entries, dict) or not set(entries) <= known:
         raise InputError(f"holds keys other than {', '.join(sorted(known))}", path)
     for key, value in entries.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if not ((number and (key == "level" or value > 0)) or (value is None and key.endswith("_mm"))):
             raise InputError(f"'{key}' cannot be {value!r}", path)
     return PngWindow(**entries)

@@ -116,7 +116,7 @@ def _declared(path: Path) -> dict[int, int]:
     for value, name in entries.items():
         if not (value.isdigit() and int(value) < 256):
             raise InputError(f"mask value '{value}' is not a whole number from 0 to 255", path)
-        if name not in MEANINGS:
+        if not isinstance(name, str) or name not in MEANINGS:
             raise InputError(f"unknown label '{name}'", path, nearest(str(name), MEANINGS))
         codes[int(value)] = MEANINGS[name]
     if codes.pop(0, 0) != 0:

@@ -25,7 +25,7 @@ def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
     if text is None or "\0" in text:
         raise InputError("is not a text file", path)
     head = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), skipinitialspace=True)
     try:
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:

@@ -1,0 +1,158 @@
+"""8-bit PNG slices: greys back to HU, spacing that is not known, and files that are something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hemotorch.errors import InputError
+from hemotorch.io import png, read_mask, read_scan
+
+
+def save(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values)
+    (image.convert(mode) if mode else image).save(path)
+    return path
+
+
+def ramp(rows: int = 6, columns: int = 5) -> np.ndarray:
+    return np.linspace(0, 255, rows * columns).astype(np.uint8).reshape(rows, columns)
+
+
+def test_a_slice_written_reads_back(tmp_path: Path) -> None:
+    hu = np.arange(-20, 101, dtype=np.int16).reshape(11, 11)
+    png.write_slice(tmp_path / "049_012.png", hu, png.PngWindow())
+    scan = read_scan(tmp_path / "049_012.png")
+    assert np.array_equal(scan.hu[0], hu)
+    assert scan.slice_numbers == (12,)
+    assert scan.paths == (tmp_path / "049_012.png",)
+    assert not scan.spacing_known
+    assert np.isnan(scan.volume_ml(np.ones(scan.shape)))
+    assert "greys are taken as level 40, width 120 HU" in scan.warnings[0]
+    assert "spacing is not known" in scan.warnings[1]
+
+
+def test_slices_stack_by_their_numbers(tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"049_{n:03d}.png", np.full((6, 5), n, np.uint8)) for n in (10, 9, 12)]
+    png.write_window(tmp_path, png.PngWindow(127.5, 255, 0.5, 4.0))  # grey is HU
+    scan = png.read_scan(paths, "049")
+    assert scan.name == "049"
+    assert scan.slice_numbers == (9, 10, 12)
+    assert scan.hu[:, 0, 0].tolist() == [9, 10, 12]
+    assert scan.pixel_mm == (0.5, 0.5)
+    np.testing.assert_allclose(scan.slice_distances_mm, [4, 8])
+    np.testing.assert_allclose(scan.voxel_ml, [0.001, 0.0015, 0.002])
+    assert scan.warnings == ()
+
+
+def test_the_window_lies_beside_or_above(tmp_path: Path) -> None:
+    path = save(tmp_path / "image" / "a_001.png", ramp())
+    assert png.read_window(path.parent) is None
+    png.write_window(tmp_path, png.PngWindow(75, 215))
+    assert png.read_window(path.parent) == png.PngWindow(75, 215, None, None)
+    (path.parent / "window.json").write_text('{"level": 30}')
+    assert png.read_window(path.parent) == png.PngWindow(30, 120)
+
+
+@pytest.mark.parametrize("spacing", [{"pixel_mm": 0.5}, {"slice_mm": 5.0}, {}])
+def test_half_a_spacing_is_none(tmp_path: Path, spacing: dict[str, float]) -> None:
+    paths = [save(tmp_path / f"a_00{n}.png", ramp()) for n in (1, 2)]
+    png.write_window(tmp_path, png.PngWindow(**spacing))
+    scan = png.read_scan(paths)
+    assert not scan.spacing_known
+    assert scan.warnings == ("spacing is not known: no millimetres and no volume in mL",)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{not json", "cannot be read as JSON"),
+        ("[40, 120]", "keys other than"),
+        ('{"centre": 40}', "keys other than"),
+        ('{"width": 0}', "'width' cannot be 0"),
+        ('{"width": null}', "'width' cannot be None"),
+        ('{"level": "40"}', "'level' cannot be '40'"),
+        ('{"pixel_mm": -1}', "'pixel_mm' cannot be -1"),
+        ('{"level": NaN}', "'level' cannot be nan"),
+    ],
+)
+def test_a_window_that_cannot_be_used(tmp_path: Path, content: str, reason: str) -> None:
+    path = save(tmp_path / "a.png", ramp())
+    (tmp_path / "window.json").write_text(content)
+    with pytest.raises(InputError, match=reason):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
+def test_grey_in_any_mode(tmp_path: Path, mode: str) -> None:
+    path = save(tmp_path / "a_001.png", ramp(), mode)
+    assert np.array_equal(read_mask(path)[0], ramp())
+
+
+def test_one_bit_labels_are_0_and_255(tmp_path: Path) -> None:
+    path = save(tmp_path / "a_001.png", ramp() > 100)
+    assert np.array_equal(read_mask(path)[0], np.where(ramp() > 100, 255, 0))
+
+
+def test_labels_are_written_as_0_and_255(tmp_path: Path) -> None:
+    png.write_label(tmp_path / "a_001.png", np.array([[0, 1], [6, 3]], np.uint8))
+    assert np.asarray(Image.open(tmp_path / "a_001.png")).tolist() == [[0, 255], [255, 255]]
+
+
+def test_colours(tmp_path: Path) -> None:
+    colour = np.stack([ramp(), ramp(), 255 - ramp()], axis=-1)
+    with pytest.raises(InputError, match="colour image"):
+        read_scan(save(tmp_path / "a.png", colour))
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not 8-bit \(mode I"):
+        read_scan(save(tmp_path / "a.png", ramp().astype(np.uint16) * 100))
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    whole = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)).read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 255
+    for name, content in {"cut": whole[:800], "text": b"text", "empty": b"", "damaged": bytes(damaged)}.items():
+        (tmp_path / f"{name}.png").write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name}\.png: cannot be read as PNG"):
+            read_scan(tmp_path / f"{name}.png")
+    with pytest.raises(InputError, match="no such file"):
+        read_mask(tmp_path / "missing.png")
+
+
+def test_sizes_that_differ(tmp_path: Path) -> None:
+    paths = [save(tmp_path / "a_001.png", ramp(6, 5)), save(tmp_path / "a_002.png", ramp(6, 6))]
+    with pytest.raises(InputError, match=r"a_002\.png: size \(6, 6\) differs from \(6, 5\) of a_001\.png"):
+        png.read_scan(paths)
+    with pytest.raises(InputError, match=r"a_002\.png: this label's size \(6, 6\) is not that of its image, \(6, 5\)"):
+        read_mask(paths[1], read_scan(paths[0]))
+
+
+def test_numbers_that_repeat(tmp_path: Path) -> None:
+    paths = [save(tmp_path / name, ramp()) for name in ("a_001.png", "a_0001.png")]
+    with pytest.raises(InputError, match="the same number"):
+        png.read_scan(paths)
+
+
+def test_file_names() -> None:
+    assert png.slice_file("049", 7) == "049_007.png"
+    assert png.case_and_number("049_007.png") == ("049", 7)
+    assert png.case_and_number("site_a_049_1007.png") == ("site_a_049", 1007)
+    assert [png.case_and_number(name) for name in ("12.png", "a_12.png", "_001.png", "a-001.png")] == [None] * 4
+
+
+def test_window_file_is_readable_json(tmp_path: Path) -> None:
+    png.write_window(tmp_path, png.PngWindow())
+    assert json.loads((tmp_path / "window.json").read_text()) == {
+        "level": 40,
+        "width": 120,
+        "pixel_mm": None,
+        "slice_mm": None,
+    }

@@ -1,0 +1,342 @@
+"""Recognising layouts; plain NIfTI folders; the paper's PNG folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from hemotorch.errors import InputError, OptionError
+from hemotorch.hu import from_grey, to_grey
+from hemotorch.labels import UNTYPED
+from hemotorch.layouts import CaseInfo, open_layout, recognise, write_case, write_tables
+from hemotorch.scan import even_scan
+
+SHAPE = (6, 5, 3)  # x, y, z
+
+
+def scan_file(path: Path) -> Path:
+    return save(path, np.linspace(-1000, 1000, 90).astype(np.int16).reshape(SHAPE))
+
+
+def mask_file(path: Path, *values: int) -> Path:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask.flat[: len(values)] = values
+    return save(path, mask)
+
+
+def save(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(values, np.diag([-0.5, 0.5, 5.0, 1.0])), path)
+    return path
+
+
+def png_file(path: Path, grey: np.ndarray | int, size: tuple[int, int] = (6, 5)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.broadcast_to(np.asarray(grey, np.uint8), size)).save(path)
+    return path
+
+
+def codes(root: Path, case: int = 0) -> list[int]:
+    mask = open_layout(root).cases[case].read()[1]
+    assert mask is not None
+    return [int(value) for value in np.unique(mask)]
+
+
+# Recognising
+
+
+def test_folders_that_hold_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        open_layout(tmp_path / "missing")
+    with pytest.raises(InputError, match="is an empty folder"):
+        open_layout(tmp_path)
+    (tmp_path / ".DS_Store").write_text("")
+    with pytest.raises(InputError, match="is an empty folder"):
+        open_layout(tmp_path)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(InputError, match="is a file, not a dataset's folder"):
+        open_layout(tmp_path / "notes.txt")
+    (tmp_path / "ct_scans").mkdir()
+    with pytest.raises(InputError, match=r"ct_scans/ .*\(ct-ich\).*images/.*\(folder\).*image/.*\(png\)"):
+        recognise(tmp_path)
+
+
+def test_a_layout_that_was_asked_for(tmp_path: Path) -> None:
+    scan_file(tmp_path / "ct_scans" / "049.nii")
+    scan_file(tmp_path / "images" / "a.nii")
+    png_file(tmp_path / "image" / "a_001.png", 7)
+    assert recognise(tmp_path) == "ct-ich"
+    for layout in ("ct-ich", "folder", "png"):
+        assert open_layout(tmp_path, layout).layout == layout
+    with pytest.raises(OptionError, match="did you mean 'folder'"):
+        open_layout(tmp_path, "folders")
+    with pytest.raises(InputError, match="looked here and one level below for image/"):
+        open_layout(tmp_path / "images", "png")
+
+
+def test_several_datasets_below(tmp_path: Path) -> None:
+    scan_file(tmp_path / "one" / "a.nii")
+    assert open_layout(tmp_path).root == tmp_path / "one"
+    scan_file(tmp_path / "two" / "images" / "a.nii")
+    with pytest.raises(InputError, match="holds 2 folders that look like datasets: one, two; give one of them"):
+        open_layout(tmp_path)
+
+
+# Plain folders
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "place"),
+    [
+        ("images/a.nii.gz", "masks/a.nii", "images/ and masks/"),
+        ("images/a.nii", "labels/a.nii.gz", "images/ and labels/"),
+        ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTr/ and labelsTr/"),
+        ("a.nii.gz", "a_mask.nii.gz", "one folder"),
+    ],
+)
+def test_pairs(tmp_path: Path, scan: str, mask: str, place: str) -> None:
+    scan_file(tmp_path / scan)
+    mask_file(tmp_path / mask, 1)
+    found = open_layout(tmp_path)
+    assert found.warnings == ()
+    assert f"NIfTI files in {place}: 1 scans, 1 with a mask (bleeding of unknown type)" in found.description
+    (case,) = found.cases
+    assert (case.name, case.patient, case.site, case.slice_types) == ("a", "a", None, None)
+    assert codes(tmp_path) == [0, UNTYPED]
+
+
+def test_scans_alone(tmp_path: Path) -> None:
+    for name in ("a.nii", "b.nii.gz", "b_mask_of_c.nii"):
+        scan_file(tmp_path / name)
+    found = open_layout(tmp_path)
+    assert found.warnings == ()
+    assert [case.name for case in found.cases] == ["a", "b", "b_mask_of_c"]
+    assert found.cases[0].read()[1] is None
+
+
+def test_unpaired_files_are_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        scan_file(tmp_path / "images" / f"{name}.nii")
+    for name in ("b", "c"):
+        mask_file(tmp_path / "masks" / f"{name}.nii", 1)
+    found = open_layout(tmp_path)
+    assert found.warnings == ("1 of 2 scans have no mask: a", "1 masks have no scan and are left out: c")
+    assert [len(case.mask_paths) for case in found.cases] == [0, 1]
+
+
+def test_binary_is_decided_for_the_whole_dataset(tmp_path: Path) -> None:
+    for name, values in {"a": (1,), "b": (255,), "c": ()}.items():
+        scan_file(tmp_path / "images" / f"{name}.nii")
+        mask_file(tmp_path / "masks" / f"{name}.nii", *values)
+    assert codes(tmp_path, 0) == codes(tmp_path, 1) == [0, UNTYPED]
+    mask_file(tmp_path / "masks" / "c.nii", 1, 5)
+    found = open_layout(tmp_path)
+    assert "no labels.json: mask values are taken as 1 epidural" in found.warnings[0]
+    assert codes(tmp_path, 0) == [0, 1]  # now it is a type
+    assert codes(tmp_path, 2) == [0, 1, 5]
+    with pytest.raises(InputError, match=r"b\.nii: holds mask values nobody declared: 255"):
+        codes(tmp_path, 1)
+
+
+def test_declared_labels(tmp_path: Path) -> None:
+    scan_file(tmp_path / "images" / "a.nii")
+    mask_file(tmp_path / "masks" / "a.nii", 1, 2, 9)
+    declared = {"0": "background", "1": "subdural", "2": "bleeding", "9": "epidural"}
+    (tmp_path / "labels.json").write_text(json.dumps(declared))
+    assert open_layout(tmp_path).warnings == ()
+    assert codes(tmp_path) == [0, 1, 5, UNTYPED]
+    del declared["2"]
+    (tmp_path / "labels.json").write_text(json.dumps(declared))
+    with pytest.raises(InputError, match=r"a\.nii: holds mask values nobody declared: 2 \(declared are 0, 1, 9\)"):
+        codes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[1]", "must map mask values to names"),
+        ("{}", "must map mask values to names"),
+        ('{"one": "epidural"}', "'one' is not a whole number"),
+        ('{"256": "epidural"}', "'256' is not a whole number"),
+        ('{"1": "subdurla"}', "unknown label 'subdurla'; did you mean 'subdural'"),
+        ('{"1": ["subdural"]}', "unknown label"),
+        ('{"0": "epidural"}', "0 can only be background"),
+    ],
+)
+def test_declarations_that_cannot_be_used(tmp_path: Path, content: str, reason: str) -> None:
+    scan_file(tmp_path / "images" / "a.nii")
+    (tmp_path / "labels.json").write_text(content)
+    with pytest.raises(InputError, match=reason):
+        open_layout(tmp_path)
+
+
+def test_patients(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        scan_file(tmp_path / "images" / f"{name}.nii")
+    (tmp_path / "patients.csv").write_text("case;patient;site\na;P1;north\nb;P1;\nd;P2;north\n")
+    found = open_layout(tmp_path)
+    assert [(case.patient, case.site) for case in found.cases] == [("P1", "north"), ("P1", None), ("c", None)]
+    assert found.warnings == (
+        "patients.csv has cases without a scan: d",
+        "patients.csv leaves out cases, each then taken as a patient of its own: c",
+    )
+    (tmp_path / "patients.csv").write_text("case,patient\na,P1\na,P2\n")
+    with pytest.raises(InputError, match="line 3 contradicts an earlier one on case a"):
+        open_layout(tmp_path)
+    (tmp_path / "patients.csv").write_text("case,patient\na,\n")
+    with pytest.raises(InputError, match="line 2 names no case or no patient"):
+        open_layout(tmp_path)
+
+
+def test_channels_of_nnunet(tmp_path: Path) -> None:
+    scan_file(tmp_path / "imagesTr" / "a_0000.nii.gz")
+    scan_file(tmp_path / "imagesTr" / "a_0001.nii.gz")
+    with pytest.raises(InputError, match="must end in _0000, one channel a case, but not a_0001"):
+        open_layout(tmp_path)
+
+
+def test_a_broken_mask_says_so_when_it_is_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        scan_file(tmp_path / "images" / f"{name}.nii")
+    mask_file(tmp_path / "masks" / "a.nii", 1)
+    (tmp_path / "masks" / "b.nii").write_bytes(b"cut")
+    assert codes(tmp_path) == [0, UNTYPED]
+    with pytest.raises(InputError, match=r"masks/b\.nii"):
+        codes(tmp_path, 1)
+
+
+def test_real_pairs(shared_data: Path) -> None:
+    found = open_layout(shared_data / "head-ct-painted")
+    assert [case.name for case in found.cases] == ["painted1", "painted3"]
+    assert codes(shared_data / "head-ct-painted", 1) == [0, 1, 3, 4]
+    with pytest.raises(InputError, match="folders that look like datasets"):
+        open_layout(shared_data)
+
+
+# PNG folders
+
+
+def test_slices_are_grouped_into_cases(tmp_path: Path) -> None:
+    for case, numbers in {"049": (12, 9), "050": (1,)}.items():
+        for number in numbers:
+            png_file(tmp_path / "image" / f"{case}_{number:03d}.png", number)
+            png_file(tmp_path / "label" / f"{case}_{number:03d}.png", 255 if number == 9 else 0)
+    (tmp_path / "window.json").write_text('{"level": 127.5, "width": 255, "pixel_mm": 0.5, "slice_mm": 5}')
+    found = open_layout(tmp_path)
+    assert found.warnings == ()
+    assert "3 slices, 3 with a label, 2 cases" in found.description
+    scan, mask = found.cases[0].read()
+    assert (scan.name, found.cases[0].patient, scan.slice_numbers) == ("049", "049", (9, 12))
+    assert scan.hu[:, 0, 0].tolist() == [9, 12]
+    assert mask is not None
+    assert mask[:, 0, 0].tolist() == [UNTYPED, 0]
+    assert scan.spacing_known
+
+
+def test_other_names_are_slices_of_unknown_patients(tmp_path: Path) -> None:
+    for name in ("first", "scan-12", "7"):
+        png_file(tmp_path / "image" / f"{name}.png", 100)
+        png_file(tmp_path / "label" / f"{name}.png", 1)
+    found = open_layout(tmp_path)
+    assert [(case.name, case.patient) for case in found.cases] == [("7", None), ("first", None), ("scan-12", None)]
+    assert "patients are not known of 3 of 3 cases" in found.warnings[0]
+    assert "greys are taken as level 40, width 120 HU" in found.warnings[1]
+    scan, mask = found.cases[0].read()
+    assert np.array_equal(scan.hu[0], np.full((6, 5), from_grey(np.uint8(100), 40, 120)))
+    assert not scan.spacing_known
+    assert mask is not None
+    assert (mask == UNTYPED).all()
+
+
+def test_labels_and_images_without_their_other_half(tmp_path: Path) -> None:
+    for name in ("a_001", "a_002", "b_001"):
+        png_file(tmp_path / "image" / f"{name}.png", 100)
+    for name in ("a_001", "c_001"):
+        png_file(tmp_path / "label" / f"{name}.png", 255)
+    found = open_layout(tmp_path)
+    assert "2 of 3 images have no label: a_002, b_001" in found.warnings
+    assert "1 labels have no image and are left out: c_001" in found.warnings
+    first, second = found.cases
+    scan, mask = first.read()
+    assert scan.slice_numbers == (1,)
+    assert "slices left out since they have no label: a_002" in scan.warnings
+    assert mask is not None
+    assert second.read()[1] is None
+
+
+@pytest.mark.parametrize("value", [7, 128])
+def test_png_labels_nobody_declared(tmp_path: Path, value: int) -> None:
+    png_file(tmp_path / "image" / "a_001.png", 100)
+    png_file(tmp_path / "label" / "a_001.png", value)
+    with pytest.raises(InputError, match=rf"label/a_001\.png: holds mask values nobody declared: {value}"):
+        codes(tmp_path)
+
+
+def test_png_sizes_that_differ(tmp_path: Path) -> None:
+    png_file(tmp_path / "image" / "a_001.png", 100)
+    png_file(tmp_path / "image" / "a_002.png", 100, (7, 5))
+    with pytest.raises(InputError, match=r"a_002\.png: size \(7, 5\) differs from \(6, 5\)"):
+        open_layout(tmp_path).cases[0].read()
+    png_file(tmp_path / "image" / "a_002.png", 100)
+    for number in (1, 2):
+        png_file(tmp_path / "label" / f"a_00{number}.png", 0, (6, 6))
+    with pytest.raises(InputError, match=r"label/a_001\.png: this label.s size .*image/a_001\.png"):
+        open_layout(tmp_path).cases[0].read()
+
+
+# Written and read again
+
+
+@pytest.mark.parametrize("layout", ["folder", "png"])
+def test_what_is_written_reads_back(tmp_path: Path, layout: str) -> None:
+    rng = np.random.default_rng(0)
+    cases = []
+    for name, kind in (("p_01", 1), ("p_02", 4)):
+        scan = even_scan(rng.integers(-1024, 1000, (3, 6, 5)).astype(np.int16), 0.5, 5.0, name)
+        mask = np.zeros(scan.shape, np.uint8)
+        mask[1, 2:4, 1:3] = kind
+        cases.append((scan, mask, CaseInfo(name, name.upper())))
+        write_case(layout, tmp_path, name, scan, mask, cases[-1][2])
+    write_tables(layout, tmp_path, [info for _, _, info in cases])
+    found = open_layout(tmp_path)
+    assert found.layout == layout
+    assert found.warnings == ()
+    for case, (scan, mask, info) in zip(found.cases, cases, strict=True):
+        read, read_mask = case.read()
+        assert (case.name, read.name, read.slice_numbers) == (info.name, info.name, (1, 2, 3))
+        if layout == "folder":
+            assert np.array_equal(read.hu, scan.hu)
+            np.testing.assert_allclose(read.affine, scan.affine, atol=1e-5)
+            assert np.array_equal(read_mask, mask)
+            assert case.patient == info.patient
+        else:
+            assert np.array_equal(to_grey(read.hu, 40, 120), to_grey(scan.hu, 40, 120))
+            assert np.array_equal(read_mask, np.where(mask, UNTYPED, 0))
+            assert not read.spacing_known
+
+
+def test_a_mask_of_ones_alone_stays_typed_when_written(tmp_path: Path) -> None:
+    scan = even_scan(np.linspace(-1000, 1000, 90).astype(np.int16).reshape(3, 6, 5), 0.5, 5.0)
+    write_case("folder", tmp_path, "a", scan, (scan.hu > 0).astype(np.uint8), CaseInfo("a", "a"))
+    write_tables("folder", tmp_path, [CaseInfo("a", "a")])
+    assert codes(tmp_path) == [0, 1]
+
+
+@pytest.mark.parametrize("layout", ["folder", "png", "ct-ich"])
+def test_a_scan_without_a_mask(tmp_path: Path, layout: str) -> None:
+    scan = even_scan(np.linspace(-1000, 1000, 90).astype(np.int16).reshape(3, 6, 5), 0.5, 5.0)
+    write_case(layout, tmp_path, "049", scan, None, CaseInfo("049", "049"))
+    assert open_layout(tmp_path).cases[0].read()[1] is None
+
+
+def test_writing_an_unknown_layout(tmp_path: Path) -> None:
+    scan = even_scan(np.zeros((3, 6, 5), np.int16), 0.5, 5.0)
+    with pytest.raises(OptionError, match="unknown layout 'bids'; known are: ct-ich, folder, png"):
+        write_case("bids", tmp_path, "a", scan, None, CaseInfo("a", "a"))
+    with pytest.raises(OptionError, match="unknown layout"):
+        write_tables("bids", tmp_path, [])
