@@ -33,7 +33,7 @@ DEFINITIONS = {
     "table1": "Standard deviations are the population's (ddof 0). Subjects for whom a value is undefined are left out "
     "of it and counted. Definitions follow the code published with CT-ICH (Hssayeni et al., Data 2020, 5(1):14).",
     "volume": "Predicted minus true mL over scans with bleeding. Bland-Altman: bias, and limits of agreement at bias "
-    "-+ 1.96 standard deviations (ddof 1).",
+    "± 1.96 standard deviations (ddof 1).",
     "false_positive_ml": "mL called bleeding in scans without any.",
     "detection": "A scan or slice is called positive when a single voxel is. Its truth is the mask, or the slice "
     "labels where these say bleeding. `ranking` is the area under the ROC curve of the mL found.",

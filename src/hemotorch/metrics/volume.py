@@ -16,7 +16,7 @@ def bland_altman(
 ) -> dict[str, Any]:
     """Bias (mean of predicted - truth), its 95 % interval over patients, and the limits of agreement, all in mL.
 
-    The limits are bias -+ 1.96 standard deviations of the differences (ddof 1): Bland and Altman, Lancet 1986,
+    The limits are bias ± 1.96 standard deviations of the differences (ddof 1): Bland and Altman, Lancet 1986,
     327:307. Scans without a known volume are left out; `undefined` is their number.
     """
     error = np.asarray(predicted_ml, float) - np.asarray(truth_ml, float)

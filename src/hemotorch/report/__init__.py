@@ -1,0 +1,81 @@
+"""Scores and training curves -> one self-contained HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hemotorch.dataset import Dataset, Split
+from hemotorch.errors import InputError
+from hemotorch.evaluate import evaluate, write_scores
+from hemotorch.files import jsonable, output_folder, write_text
+from hemotorch.metrics.scores import Scores
+from hemotorch.predict import Predictor
+from hemotorch.report.html import page
+from hemotorch.run import Run
+
+
+def write_report(
+    scores: Scores,
+    out: Path | str,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    details: Mapping[str, str] | None = None,
+    timings: Mapping[str, float] | None = None,
+) -> Path:
+    """Writes OUT/report.html and returns its path. It needs no other file, no network and no script.
+
+    metrics: the rows of a run's metrics.jsonl. details: title -> text to unfold at the end, such as the recipe and the
+    environment. timings: stage -> seconds.
+    """
+    path = Path(out) / "report.html"
+    write_text(path, page(scores, metrics, details or {}, timings or {}))
+    return path
+
+
+def evaluate_run(
+    root: Path | str,
+    out: Path | str,
+    *,
+    data: Path | str | None = None,
+    part: str = "test",
+    device: str = "auto",
+    overwrite: bool = False,
+    timings: Mapping[str, float] | None = None,
+) -> Scores:
+    """Measures a run's best network on a part of its split; leaves scores.json, scans.csv, slices.csv, report.html.
+
+    data: the prepared dataset, if not where the run was trained. One that holds the scans of the run's split is taken
+    for the same; of another dataset its own split of that name is scored. part: train, val, test or all.
+    Raises InputError, OptionError.
+    """
+    run = Run.open(root)
+    record = run.record
+    place = Path(data if data is not None else record["data"])
+    if data is None and not place.exists():
+        raise InputError("the dataset that this run was trained on is not there", place, "name it with --data")
+    dataset = Dataset(place)
+    out = output_folder(out, may_exist=overwrite)
+    split, external = split_for(run.split, dataset)
+    predictor = Predictor.load(run.root, device)
+    about = {"run": str(run.root), "recipe": record.get("recipe", run.recipe.name), "trained": record}
+    scores = evaluate(predictor, dataset, split, part, about=about, external=external)
+    write_scores(scores, out)
+    environment = {key: record[key] for key in ("environment", "device", "memory") if key in record}
+    details = {
+        "Recipe": (run.root / "recipe.toml").read_text(encoding="utf-8"),
+        "Environment of the training": json.dumps(jsonable(environment), indent=2),
+    }
+    write_report(scores, out, run.metrics, details, timings)
+    return scores
+
+
+def split_for(own: Split, dataset: Dataset) -> tuple[Split, bool]:
+    """The run's own split and False where the dataset holds its scans, as many slices each at least; else the
+    dataset's split of that name, and True: it is another dataset."""
+    parts = (own.train, own.val, own.test)
+    sizes = {case: len(rows) for case, rows in dataset.rows.items()}
+    if all(max(indices, default=-1) < sizes.get(case, 0) for part in parts for case, indices in part.items()):
+        return own, False
+    return dataset.split(own.name), True

@@ -1,0 +1,182 @@
+"""The report's figures: inline SVG that follows the page's light or dark colours, and PNG pictures of scans."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from hemotorch.draw import FOUND_RGB, TRUTH_RGB, slice_rgb
+from hemotorch.metrics.scores import Example, Scores
+
+# Colours that stand for the page's own: each becomes a CSS variable, so that one figure fits light and dark.
+INK, FAINT, LINE, NET, RULES = "#010101", "#020202", "#030303", "#040404", "#050505"
+_VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line", NET: "--net", RULES: "--rules"}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": FAINT,
+    "axes.edgecolor": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": FAINT,
+    "ytick.labelcolor": FAINT,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "legend.frameon": False,
+    "legend.labelcolor": FAINT,
+}
+SMALL_ML = 0.1  #: volumes below it share the left edge of a logarithmic axis
+PICTURE_PX = 300  #: height of a slice's picture
+
+
+def dice_by_volume(scores: Scores) -> str:
+    """Dice of each scan with bleeding against its true mL, the network's and the baseline's. SVG, "" without mL."""
+    scans = [scan for scan in scores.scans if scan.network.bleeding and np.isfinite(scan.network.truth_ml)]
+    if not scans:
+        return ""
+    volumes = [max(SMALL_ML, scan.network.truth_ml) for scan in scans]
+    with _figure("dice", 5.4, 3.7) as (axes, out):
+        if all(scan.baseline for scan in scans):
+            rules = [scan.baseline.volume.dice for scan in scans if scan.baseline]
+            pairs = zip(volumes, rules, [scan.network.volume.dice for scan in scans], strict=True)
+            for volume, low, high in pairs:
+                axes.plot([volume, volume], [low, high], color=LINE, lw=1.2, zorder=1)
+            axes.scatter(
+                volumes, rules, s=30, facecolors="none", edgecolors=RULES, lw=1.3, label="rule-based baseline", zorder=2
+            )
+        network = [scan.network.volume.dice for scan in scans]
+        axes.scatter(volumes, network, s=34, color=NET, lw=0, label="network", zorder=3)
+        axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="true volume, mL", ylabel="Dice")
+        _plain_log(axes, volumes)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2, columnspacing=1.2)
+    return out[0]
+
+
+def agreement(scores: Scores) -> str:
+    """Bland-Altman: predicted - true mL against their mean, for scans with bleeding. SVG, "" without mL."""
+    found = [scan.network for scan in scores.scans if scan.network.bleeding and np.isfinite(scan.network.truth_ml)]
+    if not found:
+        return ""
+    volume = scores.summary["volume"]
+    means = [(each.predicted_ml + each.truth_ml) / 2 for each in found]
+    errors = [each.predicted_ml - each.truth_ml for each in found]
+    with _figure("agreement", 5.4, 3.7) as (axes, out):
+        axes.axhline(0, color=FAINT, lw=0.8)
+        marks: list[tuple[float, str, Any]] = [(volume["bias_ml"], f"bias {volume['bias_ml']:+.1f}", "-")]
+        marks += [(limit, f"{limit:+.1f}", (0, (4, 3))) for limit in volume["limits_ml"] if np.isfinite(limit)]
+        for height, text, dashes in marks:
+            axes.axhline(height, color=NET, lw=1.1, ls=dashes, zorder=1)
+            beside = {"xytext": (4, 0), "textcoords": "offset points", "annotation_clip": False}
+            text = text.replace("-", "\N{MINUS SIGN}")
+            side = ("axes fraction", "data")
+            axes.annotate(text, (1, height), xycoords=side, va="center", color=FAINT, fontsize=9, **beside)
+        axes.scatter(means, errors, s=34, color=NET, lw=0, zorder=3)
+        axes.set(xlabel="mean of true and predicted volume, mL", ylabel="predicted \N{MINUS SIGN} true, mL")
+        reach = max(1.0, *(abs(value) for value in (*errors, *volume["limits_ml"]) if np.isfinite(value))) * 1.12
+        axes.set_ylim(-reach, reach)
+        axes.set_xlim(-0.03 * max(means), 1.05 * max(means))
+    return out[0]
+
+
+def training(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Loss, validation Dice and learning rate by epoch, side by side. SVG, "" without rows."""
+    if not rows:
+        return ""
+    validated = [row for row in rows if row.get("val") and row["val"].get("dice") is not None]
+    panels = [("training loss", [row["epoch"] for row in rows], [row["loss"] for row in rows])]
+    if validated:
+        dice = [row["val"]["dice"] for row in validated]
+        panels.append(("validation Dice", [row["epoch"] for row in validated], dice))
+    panels.append(("learning rate", [row["epoch"] for row in rows], [row["lr"] for row in rows]))
+    with _figure("training", 11, 2.7, panels=len(panels)) as (axes, out):
+        for place, (title, epochs, values) in zip(np.atleast_1d(axes), panels, strict=True):
+            dots = "o" if len(values) < 40 else ""
+            place.plot(epochs, values, color=NET, lw=1.6, marker=dots, ms=3.5)
+            place.set(title=title, xlabel="epoch")
+            place.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+            place.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+            if title == "validation Dice":
+                place.set_ylim(0, 1)
+            elif title == "learning rate":
+                place.set_ylim(0, max(values) * 1.15 or 1)
+                place.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return out[0]
+
+
+def pictures(example: Example) -> list[tuple[int, str]]:
+    """The example's slices with truth and prediction outlined: each slice's number and PNG data URL."""
+    return [
+        (number, _png(slice_rgb(hu, truth=truth, found=found, pixel_mm=example.pixel_mm, height=PICTURE_PX)))
+        for number, hu, truth, found in zip(
+            example.slice_numbers, example.hu, example.truth, example.predicted, strict=True
+        )
+    ]
+
+
+def _png(rgb: np.ndarray) -> str:
+    """A data URL: grey levels and the two outlines' colours fit one palette, a third of the size of true colour."""
+    levels = 254
+    index = np.rint(rgb[..., 0] / 255.0 * (levels - 1)).astype(np.uint8)
+    for place, colour in enumerate((TRUTH_RGB, FOUND_RGB)):
+        index[(rgb == colour).all(axis=-1)] = levels + place
+    image = Image.fromarray(index, "L").convert("P")
+    greys = np.repeat(np.rint(np.arange(levels) * 255 / (levels - 1)).astype(int), 3)
+    image.putdata(index.ravel())
+    image.putpalette([*greys.tolist(), *TRUTH_RGB, *FOUND_RGB])
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _plain_log(axes: Axes, values: Sequence[float]) -> None:
+    """Ticks 0.1, 1, 10, ... in plain numbers, with room around the values; 2 and 5 between them where these are few."""
+    low, high = min(values) * 0.7, max(values) * 1.4
+    steps = (1, 2, 5) if high < 200 * low else (1,)
+    ticks = [step * 10.0**power for power in range(-3, 6) for step in steps]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xlim(low, high)
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+@contextmanager
+def _figure(name: str, width: float, height: float, panels: int = 1) -> Iterator[tuple[Any, list[str]]]:
+    """A figure in the page's style; at the end of the block its SVG is put into the list."""
+    out: list[str] = []
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure((width, height), layout="constrained")
+        yield figure.subplots(1, panels), out
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    out.append(_inline(stream.getvalue()))
+
+
+def _inline(svg: str) -> str:
+    """An SVG file as part of a page: no header, the page's colours and font, no ids but those that are used."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg.strip()

@@ -1,0 +1,350 @@
+"""Scores as one self-contained HTML page: what was measured, on whom, how well, and what it looks like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from string import Template
+from typing import Any
+
+from hemotorch import __version__
+from hemotorch.metrics import VALUES
+from hemotorch.metrics.scores import DEFINITIONS, NOTICE, Example, ScanScore, Scores, warnings
+from hemotorch.report import figures
+
+#: What the authors of CT-ICH report for their own network, five folds by subject on the whole set.
+PUBLISHED = (
+    "Their own U-Net reached a Dice of 0.31 in five folds by subject on the real CT-ICH scans; compare only what was "
+    "measured on the same ones."
+)
+_KINDS = {
+    "best": "Best",
+    "median": "Median",
+    "worst": "Worst",
+    "false alarm": "Normal scan with the most found in it",
+}
+
+
+def page(
+    scores: Scores, metrics: Sequence[Mapping[str, Any]], details: Mapping[str, str], timings: Mapping[str, float]
+) -> str:
+    """The whole page. details: title -> preformatted text (recipe, environment); timings: stage -> seconds."""
+    split = scores.split
+    told = warnings(split)
+    banner = "".join(f"<p>{escape(text)}</p>" for text in told)
+    body = [
+        _header(scores),
+        _facts(scores),
+        _pictures(scores.examples),
+        _plots(scores),
+        _table1(scores),
+        _detection(scores),
+        _types(scores),
+        _training(metrics),
+        _scans(scores),
+        _methods(scores, timings),
+        _details(details),
+        f"<footer>Made by hemotorch {__version__}. {escape(NOTICE)}</footer>",
+    ]
+    template = Template(resources.files("hemotorch.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=f"hemotorch: {escape(scores.model)}",
+        banner=f'<div class="banner" role="note">{banner}</div>\n' if told else "",
+        notice=escape(NOTICE),
+        body="\n".join(part for part in body if part),
+    )
+
+
+def _header(scores: Scores) -> str:
+    split = scores.split
+    bleeding = sum(scan.network.bleeding for scan in scores.scans)
+    whom = f"{_many(split['patients'], 'patient')}" if split["patients_known"] else "unknown patients"
+    slices = sum(len(scan.indices) for scan in scores.scans)
+    where = (
+        "every scan of the dataset" if split["part"] == "all" else f"the {split['part']} part of split {split['name']}"
+    )
+    lead = (
+        f"How well a network outlines bleeding inside the skull on {_many(len(scores.scans), 'head CT')} "
+        f"({_many(slices, 'slice')}) of {whom}: {where}. {bleeding} hold bleeding, {len(scores.scans) - bleeding} do "
+        "not."
+    )
+    clean = not split["patients_on_both_sides"] and split["patients_known"] and not split["external"]
+    if clean and split["part"] not in ("train", "all"):
+        lead += " No patient of these was trained on."
+    title = f'<p class="over">Evaluation report</p><h1>{escape(scores.model)}</h1>'
+    return f'<header>{title}<p class="lead">{escape(lead)}</p></header>'
+
+
+def _facts(scores: Scores) -> str:
+    found, rules = scores.summary, scores.baseline_summary
+    dice, scan, volume = found["dice"]["scan"], found["detection"]["scan"], found["volume"]
+    bars = _bar("network", dice, "")
+    if rules["scans"]:
+        bars += _bar("baseline", rules["dice"]["scan"], "rules")
+    normal = found["false_positive_ml"]
+    hit, clean = scan["positive"] - scan["missed"], scan["negative"] - scan["false_alarms"]
+    return '<div class="facts">' + "".join([
+        _fact("Dice, scans with bleeding", f"{_n(dice['mean'])} <small>{_interval(dice['ci95'])}</small>",
+              f'<div class="scale">{bars}</div><p class="note">Mean over {_many(dice["n"], "scan")} with bleeding; in '
+              "brackets and as a line the 95 % interval over patients.</p>"),
+        _fact("Bleeding found", _of(hit, scan["positive"]), "<p class='note'>scans with bleeding in which any was "
+              f"found. 95 % interval {_interval(scan['sensitivity_ci95'])}</p>"),
+        _fact("Normal scans left clean", _of(clean, scan["negative"]), "<p class='note'>" + (
+            f"On average {_n(normal['mean'], 1)} mL were found in a normal scan, at most {_n(normal['max'], 1)} mL</p>"
+            if normal["n"] else "No normal scan of known volume</p>")),
+        _fact("Volume error", f"{_n(volume['bias_ml'], 1, sign=True)} <small>mL</small>", "<p class='note'>on average; "
+              f"{_n(volume['median_absolute_ml'], 1)} mL off in the median scan with bleeding</p>"),
+    ]) + "</div>"  # fmt: skip
+
+
+def _fact(title: str, value: str, rest: str) -> str:
+    return f'<div class="fact"><h3>{title}</h3><div class="big">{value}</div>{rest}</div>'
+
+
+def _bar(name: str, dice: Mapping[str, Any], kind: str) -> str:
+    mean, (low, high) = dice["mean"], dice["ci95"]
+    if math.isnan(mean):
+        return f"<span>{name}</span><span></span><span>–</span>"
+    line = "" if math.isnan(low) else f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b>'
+    bar = f'<span class="track {kind}"><i style="width:{100 * mean:.1f}%"></i>{line}</span>'
+    return f"<span>{name}</span>{bar}<span>{_n(mean)}</span>"
+
+
+def _pictures(examples: Sequence[Example]) -> str:
+    if not examples:
+        return ""
+    strips = []
+    for example in examples:
+        facts = [f"scan {escape(example.case)}"]
+        if not math.isnan(example.dice) and example.kind != "false alarm":
+            facts.append(f"Dice {_n(example.dice)}")
+        if not math.isnan(example.truth_ml):
+            truth = "" if example.kind == "false alarm" else f"true {_n(example.truth_ml, 1)} mL, "
+            facts.append(f"{truth}predicted {_n(example.predicted_ml, 1)} mL")
+        tiles = "".join(
+            f'<figure><img alt="Slice {number} of scan {escape(example.case)}" src="{url}">'
+            f"<figcaption>{number}</figcaption></figure>"
+            for number, url in figures.pictures(example)
+        )
+        strips.append(
+            f'<div class="example"><h3>{_KINDS[example.kind]}<span>{" · ".join(facts)}</span></h3>'
+            f'<div class="strip">{tiles}</div></div>'
+        )
+    return (
+        '<section><h2>What it looks like</h2><p class="note"><span class="key"></span>truth'
+        '<span class="key found"></span>prediction. Brain window (level 40, width 120 HU), the patient\'s right on the '
+        "left, slice number in the corner; the slices are spread evenly over the bleeding.</p>"
+        f"{''.join(strips)}</section>"
+    )
+
+
+def _plots(scores: Scores) -> str:
+    dice, agreement = figures.dice_by_volume(scores), figures.agreement(scores)
+    if not dice:
+        return ""
+    volume = scores.summary["volume"]
+    return (
+        '<section><h2>Overlap and volume</h2><p class="note">Each dot is a scan with bleeding.</p>'
+        f'<div class="two"><figure>{dice}<figcaption>Dice against the true volume; a line joins the network\'s Dice '
+        "with that of the baseline on the same scan.</figcaption></figure>"
+        f"<figure>{agreement}<figcaption>Bland-Altman: volume error against volume. Bias with 95 % interval "
+        f"{_n(volume['bias_ml'], 1)} {_interval(volume['bias_ci95'], 1)} mL; limits of agreement dashed."
+        "</figcaption></figure></div></section>"
+    )
+
+
+def _table1(scores: Scores) -> str:
+    readings = {
+        "pixel": ("Pixel reading", DEFINITIONS["table1.pixel"]),
+        "slice": ("Slice reading", DEFINITIONS["table1.slice"]),
+    }
+    tables = []
+    for reading, (title, meaning) in readings.items():
+        table, rules = scores.summary["table1"][reading], scores.baseline_summary.get("table1", {}).get(reading)
+        rows = []
+        for value in VALUES:
+            row = table[value]
+            subjects = f"{row['n']} of {row['n'] + row['undefined']}"
+            cells = "".join(f"<td>{_n(row[name])}</td>" for name in ("min", "max", "std"))
+            beside = f'<td class="rules">{_n(rules[value]["mean"])}</td>' if rules else ""
+            rows.append(
+                f'<tr><th scope="row">{value.capitalize()}</th>{cells}<td class="strong">{_n(row["mean"])}</td>'
+                f"{beside}<td>{subjects}</td></tr>"
+            )
+        heads = ["", "min", "max", "std", "mean", *(["baseline"] if rules else []), "subjects"]
+        tables.append(
+            f'<div><h3>{title}</h3><p class="note">{escape(_sentence(meaning.partition(": ")[2]))}</p>'
+            f'<div class="scroll">{_table(heads, rows)}</div></div>'
+        )
+    return (
+        "<section><h2>Table 1, over subjects</h2><p>As in Sokolovskyy et al. 2021, which does not say whether its "
+        "sensitivity and specificity are of pixels or of slices: both readings.</p>"
+        f'<div class="two">{"".join(tables)}</div><p class="note">{escape(DEFINITIONS["table1"])} {PUBLISHED}</p>'
+        "</section>"
+    )
+
+
+def _detection(scores: Scores) -> str:
+    rows = []
+    for name, title in (("scan", "Scans"), ("slice", "Slices"), ("lesion", "Lesions")):
+        for by, found in (("network", scores.summary), ("baseline", scores.baseline_summary)):
+            if not found["scans"]:
+                continue
+            values = found["detection"][name]
+            if name == "lesion":
+                sides = [f"{values['found']} of {values['lesions']}", f"{values['false']} false"]
+                specificity = f"{_n(values['false_a_scan'], 1)} false a scan"
+            else:
+                hit, clean = (values["positive"] - values["missed"], values["negative"] - values["false_alarms"])
+                sides = [f"{hit} of {values['positive']}", f"{clean} of {values['negative']}"]
+                specificity = f"{_n(values['specificity'])} {_interval(values['specificity_ci95'])}"
+            sensitivity = f"{_n(values['sensitivity'])} {_interval(values['sensitivity_ci95'])}"
+            kind = ' class="rules"' if by == "baseline" else ""
+            rows.append(
+                f'<tr><th scope="row">{title}</th><td class="words"><span{kind}>{by}</span></td><td>{sides[0]}</td>'
+                f"<td>{sensitivity}</td><td>{sides[1]}</td><td>{specificity}</td></tr>"
+            )
+            title = ""
+    heads = ["", "", "found", "sensitivity", "left clean", "specificity"]
+    ranking = scores.summary["detection"]["scan"]["ranking"]
+    return (
+        '<section><h2>Is there bleeding at all?</h2><p class="note">'
+        f"{escape(DEFINITIONS['detection'].partition(' `ranking`')[0])} {escape(DEFINITIONS['detection.lesion'])} "
+        f"Ranked by the mL found in them, scans have an area under the ROC curve of {_n(ranking)}.</p>"
+        f'<div class="scroll">{_table(heads, rows)}</div></section>'
+    )
+
+
+def _types(scores: Scores) -> str:
+    found, rules = scores.summary["types"], scores.baseline_summary.get("types", {})
+    if not found:
+        return ""
+    rows = []
+    for name, row in found.items():
+        beside = f'<td class="rules">{_n(rules[name]["sensitivity"])}</td>' if name in rules else ""
+        rows.append(
+            f'<tr><th scope="row">{name.capitalize()}</th><td>{_meter(row["sensitivity"])}</td>'
+            f"<td>{_interval(row['ci95'])}</td>{beside}<td>{row['scans']}</td><td>{row['voxels']:,}</td></tr>"
+        )
+    heads = ["", "voxels found", "95 % interval", *(["baseline"] if rules else []), "scans", "voxels"]
+    return (
+        f'<section><h2>By type of bleeding</h2><p class="note">{escape(DEFINITIONS["types"])}</p>'
+        f'<div class="scroll">{_table(heads, rows)}</div></section>'
+    )
+
+
+def _training(metrics: Sequence[Mapping[str, Any]]) -> str:
+    curves = figures.training(metrics)
+    if not curves:
+        return ""
+    last = metrics[-1]
+    seconds = f" in {_duration(last['seconds'])}" if last.get("seconds") else ""
+    chosen = "Validation scans chose the epoch; what is scored here chose nothing."
+    if not any(row.get("val") for row in metrics):
+        chosen = "No validation: the last epoch is what was scored."
+    return (
+        f'<section><h2>Training</h2><p class="note">{_many(last["epoch"], "epoch")}, '
+        f"{_many(last['step'], 'step')}{seconds}. {chosen}</p>"
+        f'<figure class="wide scroll">{curves}</figure></section>'
+    )
+
+
+def _scans(scores: Scores) -> str:
+    def order(scan: ScanScore) -> tuple[bool, float, str]:
+        return not scan.network.bleeding, -scan.network.volume.dice if scan.network.bleeding else 0.0, scan.case
+
+    rows = []
+    for scan in sorted(scores.scans, key=order):
+        net, rules = scan.network, scan.baseline
+        kind = "by label only" if any(scan.labelled) else "normal"
+        dice = _meter(net.volume.dice) if net.bleeding else f'<span class="note">{kind}</span>'
+        pieces = f"{net.lesions.found} of {net.lesions.lesions}" if net.lesions and net.lesions.lesions else "–"
+        beside = f'<td class="rules">{_n(rules.volume.dice) if net.bleeding else "–"}</td>' if rules else ""
+        rules_ml = f'<td class="rules">{_n(rules.predicted_ml, 1)}</td>' if rules else ""
+        rows.append(
+            f'<tr><th scope="row">{escape(scan.case)}</th><td>{dice}</td>{beside}<td>{_n(net.truth_ml, 1)}</td>'
+            f"<td>{_n(net.predicted_ml, 1)}</td>{rules_ml}<td>{pieces}</td><td>{len(scan.indices)}</td></tr>"
+        )
+    both = scores.baseline_summary["scans"]
+    heads = ["scan", "Dice", *(["baseline"] if both else []), "true mL", "predicted mL"]
+    heads += [*(["baseline mL"] if both else []), "lesions found", "slices"]
+    left = scores.unscored
+    note = f'<p class="note">Not scored, for want of a mask: {escape(", ".join(left))}.</p>' if left else ""
+    return f'<section><h2>Every scan</h2><div class="scroll">{_table(heads, rows)}</div>{note}</section>'
+
+
+def _methods(scores: Scores, timings: Mapping[str, float]) -> str:
+    names = {
+        "dice.scan": "Dice",
+        "empty_masks": "Empty masks",
+        "ci95": "Intervals",
+        "volume": "Volume error",
+        "false_positive_ml": "False-positive mL",
+    }
+    entries = {title: DEFINITIONS[key] for key, title in names.items()}
+    if scores.baseline_model:
+        entries["Baseline"] = f"{scores.baseline_model}. Nothing in it is learned."
+    entries["Split"] = " ".join([f"{scores.split['name']}.", *map(_sentence, scores.split["audit"])])
+    entries["Noticed"] = " ".join(map(_sentence, scores.split["warnings"]))
+    entries["Dataset"] = f"{scores.dataset['root']} ({scores.dataset['layout']}, {scores.dataset['cases']} scans)"
+    seconds = scores.to_json()["seconds_a_scan"]
+    entries["Time"] = f"{_n(seconds)} s a scan" + "".join(f"; {name} {_duration(s)}" for name, s in timings.items())
+    rows = "".join(f"<dt>{title}</dt><dd>{escape(text)}</dd>" for title, text in entries.items() if text)
+    return f"<section><h2>How it was measured</h2><dl>{rows}</dl></section>"
+
+
+def _details(details: Mapping[str, str]) -> str:
+    if not details:
+        return ""
+    parts = "".join(
+        f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+        for title, text in details.items()
+    )
+    return f"<section><h2>How it was made</h2>{parts}</section>"
+
+
+def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    top = "".join(f'<th scope="col"{_kind(head)}>{head}</th>' for head in heads)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _kind(head: str) -> str:
+    return ' class="rules"' if head.startswith("baseline") else ""
+
+
+def _meter(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return f'<span class="track meter" aria-hidden="true"><i style="width:{100 * value:.0f}%"></i></span>{_n(value)}'
+
+
+def _n(value: float | None, digits: int = 2, sign: bool = False) -> str:
+    """A number for reading; a dash where it is undefined; a minus sign, not a hyphen."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def _interval(ends: Sequence[float], digits: int = 2) -> str:
+    return f"[{_n(ends[0], digits)}, {_n(ends[1], digits)}]" if math.isfinite(ends[0]) else ""
+
+
+def _of(some: int, every: int) -> str:
+    return f"{some} <small>of {every}</small>" if every else "–"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
