@@ -264,7 +264,7 @@ def test_no_orientation_is_a_warning(tmp_path: Path) -> None:
         ({"srow_x": [0, 0, 0, 0], "srow_y": [0, 0, 0, 0]}, "step of zero"),
         ({"srow_x": [0.5, 0, 0, 0], "srow_y": [0.5, 0, 0, 0], "srow_z": [0, 0.5, 5, 0]}, "singular"),
         ({"srow_x": [np.nan, 0, 0, 0]}, "not a number"),
-        ({"xyzt_units": 1}, "lengths in meter"),
+        ({"xyzt_units": 1}, "lengths in metres"),
     ],
 )
 def test_broken_geometry(tmp_path: Path, header: dict[str, Any], reason: str) -> None:
@@ -423,3 +423,19 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_what_is_taken_for_a_scan() -> None:
     assert [is_scan(name) for name in ("a.nii", "A.NII.GZ", "a.png", "a.img", "a.json")] == [True] * 3 + [False] * 2
+
+
+@pytest.mark.parametrize("read", [read_scan, read_mask])
+def test_no_damage_to_a_header_ends_in_another_error(tmp_path: Path, read: Any) -> None:
+    raw = save(tmp_path / "a.nii", head() if read is read_scan else (head() > 0).astype(np.uint8)).read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(300):
+        damaged = bytearray(raw)
+        for _ in range(rng.integers(1, 4)):
+            damaged[rng.integers(0, 352)] = rng.integers(0, 256)
+        (tmp_path / "b.nii").write_bytes(damaged)
+        try:
+            read(tmp_path / "b.nii")
+        except InputError:
+            refused += 1
+    assert 20 < refused < 200

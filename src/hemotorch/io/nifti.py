@@ -26,6 +26,7 @@ _SCAN_AXES = axcodes2ornt(("S", "P", "L"))  # Scan's order: slices to the head, 
 _UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, nib.spatialimages.HeaderDataError)
 _TO_HU = "convert it to HU (stored value x rescale slope + rescale intercept) and try again"
 _NIFTI2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # the length of its header stands first
+_NOT_MM = {1: "metres", 3: "micrometres"}  # codes of the header's xyzt_units; 2 is mm, 0 unknown
 _AIR = (-1300, -600)  # HU between which air lies, noise and resampling included
 
 
@@ -198,7 +199,8 @@ def _voxels(image: Any, path: Path | str) -> np.ndarray:
     """The volume in the file's axis order: its own integers where it has no scaling, else floating point."""
     try:
         scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
-        values = np.asarray(image.dataobj, dtype=np.float32) if scaled else image.dataobj.get_unscaled()
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is counted as such
+            values = np.asarray(image.dataobj, dtype=np.float32) if scaled else image.dataobj.get_unscaled()
     except _UNREADABLE as error:
         raise InputError(f"cannot be read: cut short or damaged ({_one_line(error)})", path) from error
     return np.asarray(values).reshape(_shape(image, path))
@@ -207,8 +209,7 @@ def _voxels(image: Any, path: Path | str) -> np.ndarray:
 def _affine(image: Any, path: Path | str) -> tuple[np.ndarray, list[str]]:
     """(4, 4) from the file's voxels to RAS mm, and warnings. Raises InputError where it is of no use."""
     affine, header = np.asarray(image.affine, dtype=float), image.header
-    unit = header.get_xyzt_units()[0]
-    if unit not in ("mm", "unknown"):
+    if unit := _NOT_MM.get(int(header["xyzt_units"]) & 7):
         raise InputError(f"its header gives lengths in {unit}, not in mm", path, "correct the header")
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not (steps > 0).all():

@@ -61,7 +61,10 @@ def _find(root: Path, names: tuple[str, ...]) -> tuple[str, Path]:
         raise InputError("no such folder", root)
     if not root.is_dir():
         raise InputError("is a file, not a dataset's folder", root)
-    entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    try:
+        entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", root) from error
     if not entries:
         raise InputError("is an empty folder", root)
     for name in names:
