@@ -90,8 +90,8 @@ def _units(rows: Sequence[SliceRow], by_patient: bool) -> list[_Unit]:
 def _deal(units: list[_Unit], shares: Mapping[str, float], random: np.random.Generator) -> dict[str, list[_Unit]]:
     """Each part its share of the units: as near as whole units allow of those with bleeding, and of all.
 
-    Units are put in a row by rarest type and volume, ties at random, and each part takes them at even distances from a
-    random start.
+    Units are put in a circle by rarest type and volume, ties at random, and each part takes them at even distances from
+    a random start; turned at random, so that all are as likely to be tested on.
     """
     shuffled = [units[i] for i in random.permutation(len(units))]
     positive = _in_order([unit for unit in shuffled if unit.positive])
@@ -104,7 +104,8 @@ def _deal(units: list[_Unit], shares: Mapping[str, float], random: np.random.Gen
     for row, quotas in ((positive, of_positive), (normal, of_normal)):
         starts = dict(zip(quotas, random.random(len(quotas)).tolist(), strict=True))
         places = sorted(((k + starts[part]) / quota, part) for part, quota in quotas.items() for k in range(quota))
-        for unit, (_, part) in zip(row, places, strict=True):
+        turn = int(random.integers(len(row))) if row else 0
+        for unit, (_, part) in zip(row[turn:] + row[:turn], places, strict=True):
             dealt[part].append(unit)
     return dealt
 
@@ -239,13 +240,14 @@ class Audit:
             ("training and validation", self.val_patients, self.val_slices),
         ):
             if units:
-                lines.append(f"split '{self.split}': {len(units)} {noun} are on both sides of {sides}: {some(units)}")
+                lines.append(f"{len(units)} {noun} are on both sides of {sides}: {some(units)}")
             if twins:
                 pairs = [f"{t.case} slice {t.slice_number} = {t.same_as} slice {t.same_as_number}" for t in twins]
-                lines.append(f"split '{self.split}': {len(pairs)} slices are on both sides of {sides}: {some(pairs)}")
+                lines.append(f"{len(pairs)} identical slices are on both sides of {sides}: {some(pairs)}")
         if not self.patients_known:
-            lines.append(f"split '{self.split}': patients are unknown, so the same one may be on both sides unseen")
-        return lines or [f"split '{self.split}': no patient and no identical slice is on both sides"]
+            lines.append("patients are unknown: the same one may be on both sides unseen")
+        lines = lines or ["no patient and no identical slice is on both sides"]
+        return [f"split '{self.split}': {line}" for line in lines]
 
 
 def audit(dataset: Dataset, split: Split) -> Audit:
