@@ -13,7 +13,7 @@ from hemotorch.errors import InputError
 
 #: The rule every value in a report follows.
 EMPTY_RULE = (
-    "A value whose denominator is zero is undefined (NaN here, null in JSON), left out of means and counted: Dice and "
+    "A value whose denominator is zero is undefined (null in JSON), left out of means and counted: Dice and "
     "Jaccard where truth and prediction are both empty, sensitivity where the truth is empty, specificity where "
     "nothing is negative. Truth without prediction scores 0, and so does prediction without truth."
 )

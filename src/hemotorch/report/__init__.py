@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,10 @@ def evaluate_run(
     out = output_folder(out, may_exist=overwrite)
     split, external = split_for(run.split, dataset)
     predictor = Predictor.load(run.root, device)
-    about = {"run": str(run.root), "recipe": record.get("recipe", run.recipe.name), "trained": record}
+    environment = {key: record[key] for key in ("environment", "device", "memory") if key in record}
+    about: dict[str, Any] = {"run": str(run.root), "recipe": asdict(run.recipe), **environment}
     scores = evaluate(predictor, dataset, split, part, about=about, external=external)
     write_scores(scores, out)
-    environment = {key: record[key] for key in ("environment", "device", "memory") if key in record}
     details = {
         "Recipe": (run.root / "recipe.toml").read_text(encoding="utf-8"),
         "Environment of the training": json.dumps(jsonable(environment), indent=2),

@@ -1,0 +1,164 @@
+"""The report: what it says first, that it needs nothing else, and that nothing undefined is printed as a number."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hemotorch.baseline import RuleBaseline
+from hemotorch.dataset import Dataset
+from hemotorch.draw import FOUND_RGB, TRUTH_RGB, slice_rgb
+from hemotorch.evaluate import evaluate
+from hemotorch.metrics.scores import Scores
+from hemotorch.prepare import prepare
+from hemotorch.report import write_report
+from hemotorch.report.figures import PICTURE_PX, agreement, dice_by_volume, pictures, training
+
+METRICS = [
+    {"epoch": n, "step": 7 * n, "loss": 1 / n, "lr": 4e-3 / n, "seconds": 9.0 * n, "val": {"dice": 0.1 * n, "n": 1}}
+    for n in range(1, 7)
+]
+
+
+class Page(HTMLParser):
+    """The text of a page's body in order, and whether every element that is opened is closed."""
+
+    VOID = frozenset({"meta", "img", "br", "path", "use"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.words, self.links = [], [], []
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip() and "body" in self.open and "style" not in self.open:
+            self.words.append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_prepared: Path) -> Dataset:
+    return Dataset(tiny_prepared)
+
+
+@pytest.fixture(scope="module")
+def scores(dataset: Dataset) -> Scores:
+    """The baseline with other constants, standing for a network, on all ten scans."""
+    return evaluate(RuleBaseline(low_hu=50, min_ml=0.1), dataset, dataset.splits["patient"], "all")
+
+
+def written(scores: Scores, out: Path, **other) -> tuple[str, Page]:
+    text = write_report(scores, out, METRICS, {"Recipe": 'name = "<fast>"'}, **other).read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_it_needs_no_other_file_and_no_script(scores: Scores, tmp_path: Path) -> None:
+    text, page = written(scores, tmp_path)
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    assert "<script" not in text and "@import" not in text and "url(http" not in text
+    assert len(text) < 3_000_000
+    assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", text), "every figure colour became one of the page's"
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids)), "figures share no ids"
+
+
+def test_it_says_all_that_was_asked(scores: Scores, tmp_path: Path) -> None:
+    _, page = written(scores, tmp_path, timings={"training": 75.0})
+    words = " ".join(page.words)
+    assert "trained on" in page.words[0], "part 'all' holds training scans"
+    assert "Research use only" in page.words[1]
+    for scan in scores.scans:
+        assert scan.case in page.words
+    for wanted in ("Table 1", "Pixel reading", "Slice reading", "Bland-Altman", "Best", "Median", "Worst", "baseline"):
+        assert wanted in words
+    assert f"{scores.summary['dice']['scan']['mean']:.2f}" in page.words
+    assert f"{scores.baseline_summary['dice']['scan']['mean']:.2f}" in page.words
+    assert "6 epochs" in words and "training 75 s" in words and 'name = "<fast>"' in words
+    assert "nan" not in words.lower().split() and "None" not in page.words
+
+
+def test_a_slice_wise_report_says_so_in_its_first_line(dataset: Dataset, tmp_path: Path) -> None:
+    split = dataset.splits["slice-80-20"]
+    _, page = written(evaluate(RuleBaseline(), dataset, split), tmp_path)
+    both = len({case for case in split.test if split.test[case]} & {case for case in split.train if split.train[case]})
+    assert page.words[0].startswith(f"Patients are on both sides of this slice-wise split: {both} of the ")
+    assert f"its own {sum(map(len, split.test.values()))} slices" in page.words[0]
+
+
+def test_a_clean_split_by_patient_begins_with_the_notice(dataset: Dataset, tmp_path: Path) -> None:
+    _, page = written(evaluate(RuleBaseline(), dataset, dataset.splits["patient"]), tmp_path)
+    assert page.words[0].startswith("Research use only")
+    assert "No patient of these was trained on" in " ".join(page.words)
+
+
+def test_png_folders_have_no_patients_and_no_ml(tiny_data: Path, tmp_path: Path) -> None:
+    prepare(tiny_data, tmp_path / "first", png=True)
+    for path in (tmp_path / "first" / "png").rglob("*.png"):
+        path.rename(path.with_name(path.name.replace("_", "slice")))  # a name that tells no patient
+    prepare(tmp_path / "first" / "png", tmp_path / "second")
+    dataset = Dataset(tmp_path / "second")
+    scores = evaluate(RuleBaseline(), dataset, next(iter(dataset.splits.values())))
+    _, page = written(scores, tmp_path)
+    assert page.words[0].startswith("Which patient a scan is of is unknown here")
+    words = " ".join(page.words)
+    assert "nan" not in words.lower().split() and "unknown patients" in words
+    assert dice_by_volume(scores) == agreement(scores) == ""
+    assert scores.summary["dice"]["scan"]["n"] > 0 and scores.summary["volume"]["n"] == 0
+
+
+def test_one_scan_no_bleeding_and_no_baseline_still_make_a_page(scores: Scores, tmp_path: Path) -> None:
+    normal = [scan for scan in scores.scans if not scan.network.bleeding][:1]
+    bleeding = [scan for scan in scores.scans if scan.network.bleeding][:1]
+    for scans in (normal, bleeding):
+        few = replace(scores, scans=tuple(replace(scan, baseline=None) for scan in scans), examples=())
+        _, page = written(few, tmp_path)
+        assert "nan" not in " ".join(page.words).lower().split()
+
+
+def test_names_are_escaped(scores: Scores, tmp_path: Path) -> None:
+    odd = replace(scores, model="<b>&", scans=(replace(scores.scans[0], case="<i>'"), *scores.scans[1:]))
+    text, page = written(odd, tmp_path)
+    assert "<b>&" in page.words and "<i>'" in page.words and "<i>'" not in text
+
+
+def test_the_same_scores_give_the_same_page(scores: Scores, tmp_path: Path) -> None:
+    assert written(scores, tmp_path / "a")[0] == written(scores, tmp_path / "b")[0]
+
+
+def test_pictures_keep_grey_and_outlines(scores: Scores) -> None:
+    example = scores.examples[0]
+    number, url = pictures(example)[0]
+    assert number == example.slice_numbers[0]
+    picture = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+    shown = np.asarray(picture).astype(int)
+    truth, found = example.truth[0], example.predicted[0]
+    wanted = slice_rgb(example.hu[0], truth=truth, found=found, pixel_mm=example.pixel_mm, height=PICTURE_PX)
+    assert shown.shape == wanted.shape and np.abs(shown - wanted.astype(int)).max() <= 1
+    for colour in (TRUTH_RGB, FOUND_RGB):
+        assert ((shown == colour).all(axis=-1) == (wanted == colour).all(axis=-1)).all()
+        assert (shown == colour).all(axis=-1).any()
+
+
+def test_training_curves_are_drawn_from_what_there_is() -> None:
+    assert training([]) == ""
+    bare = [{key: value for key, value in row.items() if key != "val"} for row in METRICS]
+    assert "validation Dice" in training(METRICS) and "validation Dice" not in training(bare)
