@@ -11,7 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from hemotorch.phantom.fields import Array, Noise, Points, blend, bump, ellipsoid, mirror, near, step, tube
+from hemotorch.phantom.fields import (
+    Array,
+    Noise,
+    Points,
+    blend,
+    bump,
+    ellipsoid,
+    mirror,
+    near,
+    smooth_max,
+    smooth_min,
+    step,
+    tube,
+)
 
 DOME_CENTRE = (0.0, -17.0, 6.0)  #: centre of the inner table's dome, mm
 DOME_AXES = (70.5, 89.0, 74.0)  #: half-axes of the dome above its centre, mm
@@ -56,7 +69,7 @@ class Patient:
             sex="F" if rng.random() < 0.42 else "M",
             size=size,  # type: ignore[arg-type]
             atrophy=float(np.clip(old * 0.7 + rng.normal(0.06, 0.12), 0, 1)),
-            white_matter_disease=float(np.clip(old * rng.uniform(-0.2, 1.1), 0, 1)),
+            white_matter_disease=float(np.clip(old * rng.uniform(-0.1, 1.2), 0, 1)),
             skull_mm=float(np.clip(rng.normal(6.3, 1.1), 4, 10)),
             scalp_mm=float(np.clip(rng.normal(5.0, 1.5), 2.5, 10)),
             diploe=float(rng.uniform(350, 1000)),
@@ -64,21 +77,33 @@ class Patient:
             calcified=calcified,  # type: ignore[arg-type]
             sinus_air=float(rng.uniform(0.55, 1.25)),
             blood_pool=float(rng.uniform(5, 24)),
-            grey_white=float(rng.uniform(5, 10)),
+            grey_white=float(rng.uniform(5.5, 11.5)),
             seed=int(rng.integers(2**31)),
         )
+
+
+@dataclass(frozen=True)
+class Injury:
+    """A blow to the vault. at: its direction from the middle of the skull; across: normal of the crack's plane;
+    reach_mm: half the crack's length; gap_mm: its width, 0 for none; swelling_mm: of the scalp."""
+
+    at: tuple[float, float, float]
+    across: tuple[float, float, float]
+    reach_mm: float
+    gap_mm: float
+    swelling_mm: float
 
 
 class Head:
     """The surfaces of one patient's head, from skin to inner table."""
 
-    def __init__(self, patient: Patient):
-        self.patient = patient
+    def __init__(self, patient: Patient, injuries: tuple[Injury, ...] = ()):
+        self.patient, self.injuries = patient, injuries
         rng = np.random.Generator(np.random.Philox(patient.seed))
         self.thickness_noise, self.rough_noise = Noise(rng, 38), Noise(rng, 7)
-        self.texture_noise, self.cell_noise, self.layer_noise = Noise(rng, 3.2), Noise(rng, 7), Noise(rng, 20)
+        self.texture_noise, self.cell_noise, self.layer_noise = Noise(rng, 3.2), Noise(rng, 5.5), Noise(rng, 20)
         self.front, self.back = rng.normal(1, 0.05, 2)
-        self.egg = rng.uniform(0.04, 0.13)
+        self.egg = rng.uniform(0.06, 0.17)
         self.base_height, self.base_bone = _skull_base(rng)
         gy, gx = np.gradient(self.base_height)
         self.base_slope = np.sqrt(1 + np.minimum(gx**2 + gy**2, 16)).astype(np.float32)
@@ -92,7 +117,7 @@ class Head:
         q = p.where(low)
         height, slope = (_look_up(m, q) for m in (self.base_height, self.base_slope))
         base[low] = (height - q.z) / slope
-        return _smooth_max(dome, base, np.float32(3.0)), dome
+        return smooth_max(dome, base, np.float32(3.0)), dome
 
     def _dome(self, p: Points) -> Array:
         """Signed distance to the dome, first order along the radius."""
@@ -119,7 +144,26 @@ class Head:
         """Skin, fat and muscle over the vault, mm: temporal muscle at the sides, neck muscle behind."""
         temple = bump((np.abs(p.x) - 68) / 25, (p.y - 20) / 32, (p.z + 18) / 30)
         neck = step(-p.z - 32, 22) * step(-p.y - 30, 30)
-        return self.patient.scalp_mm + np.float32(9) * temple + np.float32(26) * neck
+        return self.patient.scalp_mm + np.float32(9) * temple + np.float32(26) * neck + self.swollen(p)
+
+    def swollen(self, p: Points) -> Array:
+        """Blood and swelling of the scalp over a blow, mm."""
+        total = np.zeros(len(p), np.float32)
+        for injury in self.injuries:
+            if injury.swelling_mm > 0:
+                _, _, away = _from_blow(injury, p)
+                total += np.float32(injury.swelling_mm) * np.exp(-((away / 26) ** 2))
+        return total
+
+    def cracked(self, p: Points) -> Array:
+        """How much of a bone's voxel is a crack, 0 to 1."""
+        total = np.zeros(len(p), np.float32)
+        for injury in self.injuries:
+            if injury.gap_mm > 0:
+                across, wiggle, away = _from_blow(injury, p)
+                gap = np.abs(across + 1.2 * np.sin(wiggle / 5)) - injury.gap_mm / 2
+                total = np.maximum(total, p.filled(np.maximum(gap, away - injury.reach_mm)))
+        return total
 
     def skin(self, p: Points, dome: Array) -> Array:
         """Signed distance to the skin: the vault's cover, the face and the neck."""
@@ -131,23 +175,31 @@ class Head:
         neck = np.sqrt((q.x / 66) ** 2 + ((q.y + 28) / 76) ** 2) * 66 - 66
         neck = np.maximum(neck, q.z + 40)
         side = vault.copy()
-        side[low] = _smooth_min(_smooth_min(_smooth_min(vault[low], face, 12), nose, 6), neck, 14)
+        side[low] = smooth_min(smooth_min(smooth_min(vault[low], face, 12), nose, 6), neck, 14)
         return side
 
 
-def _smooth_min(a: Array, b: Array, k: float) -> Array:
-    h = np.clip(np.float32(0.5) + (b - a) / np.float32(2 * k), 0, 1)
-    return b + h * (a - b) - np.float32(k) * h * (1 - h)
-
-
-def _smooth_max(a: Array, b: Array, k: float) -> Array:
-    return -_smooth_min(-a, -b, k)
+def _from_blow(injury: Injury, p: Points) -> tuple[Array, Array, Array]:
+    """Millimetres along the vault from a blow: across the crack, along it, and in all."""
+    x, y, z = (v - np.float32(c) for v, c in zip((p.x, p.y, p.z), DOME_CENTRE, strict=True))
+    r = np.sqrt(x * x + y * y + z * z) + np.float32(1)
+    x, y, z = x / r - injury.at[0], y / r - injury.at[1], z / r - injury.at[2]
+    across = 80 * (x * injury.across[0] + y * injury.across[1] + z * injury.across[2])
+    away = 80 * np.sqrt(x * x + y * y + z * z)
+    return across, np.sqrt(np.maximum(away**2 - across**2, 0)), away
 
 
 def _look_up(table: Array, p: Points) -> Array:
     """Bilinear values of a 1 mm map over (y, x) at points."""
-    where = np.stack([p.y - np.float32(MAP_Y[0]), p.x - np.float32(MAP_X[0])])
-    return ndimage.map_coordinates(table, where, order=1, mode="nearest", output=np.float32)
+    y = np.clip(p.y - np.float32(MAP_Y[0]), 0, len(MAP_Y) - 1.001)
+    x = np.clip(p.x - np.float32(MAP_X[0]), 0, len(MAP_X) - 1.001)
+    iy, ix = y.astype(np.int32), x.astype(np.int32)
+    corner, flat = iy * len(MAP_X) + ix, table.ravel()
+    fy, fx = y - iy, x - ix
+    near, far = flat.take(corner), flat.take(corner + len(MAP_X))
+    near = near + fx * (flat.take(corner + 1) - near)
+    far = far + fx * (flat.take(corner + len(MAP_X) + 1) - far)
+    return (near + fy * (far - near)).astype(np.float32)
 
 
 def _skull_base(rng: np.random.Generator) -> tuple[Array, Array]:
@@ -197,7 +249,7 @@ def _skull_base(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def paint_shell(head: Head, p: Points, hu: Array, inner: Array, dome: Array, skin: Array) -> Array:
-    """Scalp, face and bone into hu (points,), for points outside the inner table. Returns the bone's share."""
+    """Scalp, face and bone into hu (points,), for points outside the inner table. Returns the share of cracks in bone."""
     base = step(inner - dome - 2, 3)
     thickness = head.skull_thickness(p) * (1 - base) + _look_up(head.base_bone, p) * base
     _soft_tissue(head, p, hu, dome, skin, thickness)
@@ -206,12 +258,16 @@ def paint_shell(head: Head, p: Points, hu: Array, inner: Array, dome: Array, ski
         part = hu[low]
         _face(head, p.where(low), part)
         hu[low] = part
-    bone = p.filled(np.maximum(-inner, inner - thickness))
+    bone = p.filled(inner - thickness)  # its inner edge comes when the brain is laid over it
     there = np.flatnonzero(bone > 0)
     blend(hu, there, bone[there], _bone_texture(head, p.where(there), inner[there], thickness[there]))
     _air_in_bone(head, p, hu, inner, thickness)
+    crack = np.zeros(len(p), np.float32)
+    if head.injuries:
+        crack[there] = head.cracked(p.where(there)) * (inner[there] > 0) * (base[there] < 0.5) * bone[there]
+        blend(hu, there, crack[there], np.float32(45))
     blend(hu, slice(None), p.filled(-skin), np.float32(AIR))  # type: ignore[arg-type]
-    return bone
+    return crack
 
 
 def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thickness: Array) -> None:
@@ -220,9 +276,11 @@ def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thi
     noise = head.layer_noise.of(p)
     under = dome - thickness
     muscle = step(depth - 5.0 + 1.5 * noise, 1.2) * step(np.abs(noise) - 0.13, 0.10)
-    thin = step(11 - (depth + under), 2)
+    thin = step(11 - (depth + under), 2) * step(dome + 4, 2) * step(p.z + 45, 8)
     hu[:] = FAT + noise * 6
     blend(hu, slice(None), muscle * (1 - thin), MUSCLE + np.float32(6) * noise)  # type: ignore[arg-type]
+    if head.injuries:
+        blend(hu, slice(None), step(head.swollen(p) - 2, 1.5), np.float32(58) + 5 * noise)  # type: ignore[arg-type]
     galea = p.filled(np.abs(under - 1.0) - 1.0) * (p.z > -25)
     blend(hu, slice(None), galea, np.float32(25))  # type: ignore[arg-type]
     blend(hu, slice(None), p.filled(depth - 1.9), np.float32(SKIN))  # type: ignore[arg-type]
@@ -255,8 +313,8 @@ def _air_in_bone(head: Head, p: Points, hu: Array, inner: Array, thickness: Arra
     blend(hu, chosen, q.filled(np.maximum(np.maximum(sinus, wall), septum)), np.float32(AIR))
     chosen = near(p, (-85, -70, -62), (85, -5, -8))
     q = mirror(p.where(chosen))
-    region = ellipsoid(q, (58, -40, -34), (13 * size, 18 * size, 21 * size))
-    cells = (np.abs(head.cell_noise.of(p.where(chosen))) - 0.28) / head.cell_noise.slope
+    region = ellipsoid(q, (58, -40, -34), (11 * size, 15 * size, 18 * size))
+    cells = (np.abs(head.cell_noise.of(p.where(chosen))) - 0.42) / head.cell_noise.slope
     blend(hu, chosen, q.filled(np.maximum(np.maximum(region, -cells), 2.0 - inner[chosen])), np.float32(-900))
 
 

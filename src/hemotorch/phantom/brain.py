@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemotorch.phantom.anatomy import CSF, Patient
-from hemotorch.phantom.fields import Array, Noise, Points, blend, bump, ellipsoid, mirror, near, step, tube
+from hemotorch.phantom.fields import Array, Noise, Points, blend, bump, ellipsoid, mirror, near, smooth_min, step, tube
 
 GREY = 38.0  #: HU of grey matter at the nominal brain level (37 to 41 in textbooks)
 BONE_GAP_MM = 0.6  #: dura between inner table and fluid
@@ -38,16 +38,17 @@ class Inside:
     def __init__(self, patient: Patient):
         self.patient = patient
         rng = np.random.Generator(np.random.Philox(patient.seed + 1))
-        self.fold, self.fold2 = Noise(rng, rng.uniform(11, 14)), Noise(rng, rng.uniform(7, 9))
+        self.fold, self.fold2 = Noise(rng, rng.uniform(8.5, 11.5)), Noise(rng, rng.uniform(5.5, 7.5))
         self.slow, self.folia, self.wander = Noise(rng, 36), Noise(rng, 4.5), Noise(rng, 22)
         a = patient.atrophy
-        self.gap = 0.7 + 2.2 * a * rng.uniform(0.6, 1.3)  #: fluid between cortex and dura, mm
-        self.sulcus = 0.05 + 1.15 * a * rng.uniform(0.7, 1.3)  #: half-width of a sulcus, mm
+        self.gap = 0.15 + 2.0 * a * rng.uniform(0.4, 1.3)  #: fluid between cortex and dura, mm
+        self.sulcus = 0.3 + 1.5 * a * rng.uniform(0.7, 1.3)  #: half-width of a sulcus, mm
         self.fissure = 0.3 + 1.6 * a * rng.uniform(0.5, 1.4)
         self.wide = float(np.clip(-1.6 + 5.0 * a + rng.normal(0, 0.9), -2.2, 4.5))  #: added to ventricular radii, mm
         self.lopsided = rng.normal(0, 0.7)  #: one lateral ventricle wider than the other, mm
         self.cistern = 1.2 + 2.4 * a * rng.uniform(0.6, 1.2) + rng.uniform(0, 1.2)
         self.callosum = rng.uniform(24, 30)
+        self.falx = rng.uniform(0.5, 1.0)  #: half its thickness, mm
         self.vessels = _vessels(rng)
         self.white = GREY - patient.grey_white
         self.disease = patient.white_matter_disease
@@ -56,8 +57,8 @@ class Inside:
         """Everything but lesions at points inside the inner table. depth: mm under it, before any mass effect;
         swell: mm by which sulci and fissures are held open by blood."""
         brain = Brain(p, place, depth, *(np.zeros(len(p), np.float32) for _ in range(5)))
-        brain.tent = self._tent(p)
-        brain.ventricle = self._ventricles(p)
+        brain.tent = self.tent(p)
+        brain.ventricle = self.ventricles(p)
         slow, wander = self.slow.of(p), self.wander.of(p)
         self._cortex(brain, slow, wander, swell)
         self._deep_grey(brain, wander)
@@ -70,7 +71,7 @@ class Inside:
         self._calcifications(brain)
         return brain
 
-    def _tent(self, p: Points) -> Array:
+    def tent(self, p: Points) -> Array:
         """Height above the tentorium, mm; far above in front of it."""
         ax = np.abs(p.x)
         height = -16 + 24 * np.clip(1 - ax / 52, 0, 1) * step(p.y + 72, 40) - 4 * step(-p.y - 80, 25)
@@ -80,22 +81,21 @@ class Inside:
     def _cortex(self, b: Brain, slow: Array, wander: Array, swell: Array | float) -> None:
         """White matter, the grey ribbon and the sulci that run inward from the surface."""
         p = b.p
-        medial = np.abs(p.x) + 30 * step(self.callosum - p.z, 6) * step(45 - np.abs(p.y - 2), 8) + 0.8 * wander
+        medial = 1.5 * np.abs(p.x) + 30 * step(self.callosum - p.z, 6) * step(45 - np.abs(p.y - 2), 8) + 0.8 * wander
         surface = np.minimum(b.depth - self.gap * (1 + 0.5 * slow), medial - self.fissure)
         r = np.sqrt(p.x**2 + (p.y + 17) ** 2 + (p.z - 6) ** 2) + 1
         radial = np.float32(0.35) + np.float32(45) / r
-        q = (p.x * radial + 3 * wander, p.y * radial - 3 * slow, p.z * radial + 3 * wander)
-        main, fine = self.fold.at(*q), self.fold2.at(*q)
-        reach = 13 + 6 * slow
+        q = (p.x * radial + 4 * wander, p.y * radial - 5 * slow, p.z * radial + 4 * wander)
+        reach = 14 + 3 * slow + 3 * wander
         inward = step(reach - surface, 4)
-        line = np.abs(main + 0.25 * fine) / self.fold.slope
-        half = (self.sulcus * (1 + 0.7 * slow) + swell) * inward - 0.35 + 0.5 * self.sulcus * step(4 - surface, 3)
-        second = np.abs(fine) / self.fold2.slope + 0.7 * step(surface - 7, 3) + 1.5 * step(wander, 0.6)
-        sulcus = np.minimum(line - half, second - 0.55 * half)
+        line = self.fold.to_zero(*q)
+        half = (self.sulcus * (1 + 0.35 * slow) + swell) * inward - 0.1 + 0.5 * self.sulcus * step(4 - surface, 3)
+        second = self.fold2.to_zero(*q) + 0.7 * step(surface - 7, 3) + 1.5 * step(wander, 0.6)
+        sulcus = np.minimum(line - half, second - 0.35 * half)
         outer = p.filled(surface)
         b.fluid = np.maximum(outer, np.clip(0.5 - sulcus / np.float32(max(p.edge, 0.8)), 0, 1) * inward)
         b.cortex = surface
-        ribbon = np.minimum(surface - 3.2, np.where(inward > 0.3, np.minimum(line - 2.8, second - 1.8), 9))
+        ribbon = np.minimum(surface - 3.6, np.where(inward > 0.3, np.minimum(line - 2.6, second - 1.7), 9))
         grey = step(-ribbon, 0.9)
         b.hu = (self.white + (GREY - self.white) * grey + 0.8 * slow).astype(np.float32)
         blend(b.hu, slice(None), b.fluid, np.float32(CSF))  # type: ignore[arg-type]
@@ -133,20 +133,20 @@ class Inside:
 
     def stem(self, p: Points) -> Array:
         """Signed distance to the brain stem, mm: midbrain with its peduncles, pons, medulla. p: mirrored points."""
-        peduncle = tube(p, ((0, -27, -6, 10), (0, -27, -15, 11)))
-        crus = tube(p, ((13, -12, -6, 5), (7, -17, -15, 6)))
+        upper = smooth_min(tube(p, ((0, -27, -6, 10), (0, -27, -15, 11))),
+                           tube(p, ((12, -12, -6, 5), (7, -17, -15, 6))), 6)  # fmt: skip
         lower = tube(p, ((0, -27, -22, 12.5), (0, -28, -33, 13), (0, -36, -46, 9), (0, -46, -70, 6)))
-        pons = ellipsoid(p, (0, -24, -30), (17, 11, 12))
-        return np.minimum(np.minimum(peduncle, crus), np.minimum(lower, pons))
+        return smooth_min(upper, smooth_min(lower, ellipsoid(p, (0, -24, -30), (17, 11, 12)), 4), 4)
 
     def _cisterns(self, b: Brain, wander: Array) -> None:
         """Fluid around the brain stem and above the sella, with the brain stem standing in it."""
         chosen = near(b.p, (-42, -75, -80), (42, 26, 16))
         p = mirror(b.p.where(chosen))
-        w, d = wander[chosen], self.stem(p)
+        w = wander[chosen]
+        d = self.stem(p) + 0.6 * w
         wide = self.cistern * (1 + 0.35 * w)
         shell = np.maximum(d - wide, p.z - 6)
-        shell = np.maximum(shell, np.minimum(-30 - p.y, 30) * (p.z < -20) + (p.z + 60) * -0.0)
+        shell = np.maximum(shell, np.where(p.z < -20, -30 - p.y, -30))
         star = np.minimum(ellipsoid(p, (0, 3, -15), (9 + wide, 9 + wide, 7)),
                           tube(p, ((4, 6, -13, 1.5 + wide / 2), (26, 12, -12, 1.0 + wide / 3))))  # fmt: skip
         front = ellipsoid(p, (0, -14, -32), (14, 3 + wide, 20))
@@ -160,20 +160,24 @@ class Inside:
         blend(b.hu, chosen, stem, GREY - np.float32(4.5) + w)
         b.fluid[chosen] *= 1 - stem
 
-    def _ventricles(self, p: Points) -> Array:
+    def ventricles(self, p: Points) -> Array:
         """Signed distance to the lateral, third and fourth ventricles and the aqueduct, mm."""
         distance = np.full(len(p), 25.0, np.float32)
         chosen = near(p, (-48, -90, -52), (48, 46, 42))
         real = p.where(chosen)
         q, w = mirror(real), self.wide
         r = np.float32(w) + np.float32(self.lopsided) * np.sign(real.x)
-        frontal = tube(q, ((10 + w, 31 + w, 0, 2.6), (7 + w, 20, 9, 4.6), (8 + w, 4, 18, 4.6), (11 + w, -16, 22, 4.8),
-                           (21 + w / 2, -40, 17, 5.5)))  # fmt: skip
+        low_horn = tube(q, ((3.0, 8, 4, 1.6), (8, 20, 3, 2.4), (13 + w, 31 + w / 2, 1, 2.4)))
+        high_horn = tube(q, ((4.0, 2, 14, 2.8), (8 + w / 2, 16, 13, 3.4), (13 + w, 29 + w / 2, 9, 2.6)))
+        body = tube(
+            q, ((7, 12, 18, 3.4), (9 + w / 2, -10, 22.5, 3.8), (14 + w / 2, -28, 21, 4.2), (21 + w / 2, -41, 16, 5.2))
+        )
+        frontal = np.minimum(np.minimum(low_horn, high_horn), body)
         horns = np.minimum(
             tube(q, ((22 + w / 2, -40, 16, 5.5), (27, -58, 9, 3.6), (24, -76, 5, 1.2))),
             tube(q, ((23 + w / 2, -40, 15, 5.0), (33, -34, 0, 2.8), (35, -20, -12, 1.7), (31, -8, -17, 1.4))) + 0.6 * r,
         )
-        caudate = ellipsoid(q, (17 + 1.5 * w, 14, 8), (8 + w / 3, 16, 12))
+        caudate = ellipsoid(q, (17.5 + 1.3 * w, 13, 9), (8, 13, 10))
         lateral = np.maximum(np.minimum(frontal, horns) - r, -caudate)
         lateral = np.maximum(lateral, 0.7 - q.x)
         third = np.maximum(np.maximum(q.x - 1.6 - 0.7 * np.maximum(np.float32(w) + 1, 0), np.abs(q.y + 11) - 17),
@@ -195,7 +199,7 @@ class Inside:
         between = p.x - wide * (0.7 + 0.3 * wander)
         between = np.maximum(between, np.minimum(self.callosum - p.z, 34 - np.abs(p.y - 2)))
         between = np.maximum(between, -b.tent)
-        insula = np.abs(p.x - 41 + 0.004 * (p.y - 2) ** 2 - 1.2 * wander) - 0.4 * wide - 0.2
+        insula = np.abs(p.x - 41 + 0.013 * (p.y - 2) ** 2 + 0.08 * (p.z - 4) - 2.0 * wander) - 0.4 * wide - 0.2
         insula = np.maximum(insula, np.abs(p.y - 2) - 21)
         insula = np.maximum(insula, np.abs(p.z - 4) - 13)
         lateral = np.abs(p.z - 1 + 0.32 * (p.y - 8) + 2.2 * wander) - wide * (0.9 + 0.4 * wander)
@@ -209,11 +213,11 @@ class Inside:
     def _membranes(self, b: Brain, wander: Array) -> None:
         """Falx, tentorium, venous sinuses along the skull, arteries at the base: a little denser than the brain."""
         p, pool = b.p, np.float32(GREY + self.patient.blood_pool)
-        free = self.callosum + 12 - 0.22 * np.maximum(30 - p.y, 0) + 30 * step(p.y - 45, 12) * 0
-        falx = np.maximum(np.abs(p.x + 0.5 * wander) - 0.55, np.maximum(free - p.z, -b.tent) - 12 * (p.y > 48))
+        free = self.callosum + 10 - 0.42 * np.maximum(22 - p.y, 0) - 40 * step(p.y - 40, 8)
+        falx = np.maximum(np.abs(p.x + 0.6 * wander) - self.falx, np.maximum(free - p.z, -b.tent))
         falx = np.maximum(falx, -(p.z + 8))
-        blend(b.hu, slice(None), 0.8 * p.filled(falx), np.float32(GREY + 15))  # type: ignore[arg-type]
-        free_edge = 9 - np.abs(p.x) - 0.5 * np.minimum(p.y + 48, 0) * 0 - 30 * (p.y < -50)
+        blend(b.hu, slice(None), 0.85 * p.filled(falx), np.float32(GREY + 18))  # type: ignore[arg-type]
+        free_edge = 9 - np.abs(p.x) - 30 * (p.y < -50)
         tent = np.maximum(np.maximum(np.abs(b.tent) - 0.6, free_edge), p.y + 12 + 0.62 * np.abs(p.x))
         blend(b.hu, slice(None), 0.7 * p.filled(tent), np.float32(GREY + 11))  # type: ignore[arg-type]
         top = np.maximum(np.abs(p.x) + 0.75 * b.depth - 5.0, -(p.z + 5))
@@ -235,7 +239,7 @@ class Inside:
             return
         halo = step(4 + 11 * strength + 3 * slow - b.ventricle, 7) * step(b.cortex - 6, 3) * (b.tent > 3)
         away = step(b.p.z - 8, 10) + bump((b.p.y - 30) / 14) + bump((b.p.y + 62) / 16)
-        b.hu -= np.float32(11 * strength + 2) * halo * np.clip(away, 0, 1) * (b.hu > 20)
+        b.hu -= np.float32(14 * strength + 2) * halo * np.clip(away, 0, 1) * (b.hu > 20)
 
     def _calcifications(self, b: Brain) -> None:
         """Pineal gland, choroid plexus, globus pallidus, falx."""

@@ -9,18 +9,22 @@ from scipy import ndimage
 
 from hemotorch.labels import TYPES, types_per_slice
 from hemotorch.layouts import CaseInfo
+from hemotorch.phantom import draw_lesions
 from hemotorch.phantom import lesions as bleeding
 from hemotorch.phantom import scanner
-from hemotorch.phantom.anatomy import Head, Patient, ears, paint_shell
+from hemotorch.phantom.anatomy import Head, Injury, Patient, ears, paint_shell
 from hemotorch.phantom.brain import GREY, Inside
 from hemotorch.phantom.fields import Array, Points, generator, grid_noise
 from hemotorch.phantom.lesions import Lesion
 from hemotorch.phantom.presets import PRESETS, Preset, preset
+from hemotorch.phantom.projection import finish_projected
 from hemotorch.phantom.scanner import Protocol
 from hemotorch.scan import Scan, even_scan
 
 DRAWN_MM = 0.8  #: finest grid on which the head is drawn, before it is carried to smaller pixels
 LAYER_MM = 1.8  #: thickness of the layers a slice is averaged from
+FRACTURE = 99  #: stands for cracks in bone where shares of blood are kept by code
+FRACTURE_SHARE = 0.3  #: of a voxel, above which a slice counts as showing a fracture
 HALF_MM = (112.0, 132.0)  #: half-size of the box that holds the head, left-right and front-back
 
 
@@ -121,8 +125,11 @@ def _draw_points(
     part = np.full(len(q), -1000.0, np.float32)
     kept = np.flatnonzero(close)
     flesh = np.empty(len(kept), np.float32)
-    bone = paint_shell(head, q.where(kept), flesh, cavity[shell][kept], dome[shell][kept], skin[kept])
-    part[kept] = _scaled(flesh, protocol, None)
+    crack = paint_shell(head, q.where(kept), flesh, cavity[shell][kept], dome[shell][kept], skin[kept])
+    part[kept] = _scaled(flesh, protocol)
+    if crack.any():
+        blood[FRACTURE] = np.zeros(len(hu), np.float32)
+        blood[FRACTURE][possible[shell[kept]]] = crack
     ear = outside[np.abs(q.x[outside]) > 70]
     if len(ear):
         e = q.where(ear)
@@ -135,22 +142,20 @@ def _draw_points(
         brain = inside.render(source, b, source_depth, bleeding.swelling(lesions, b))
         brain.depth = depth
         found = bleeding.apply(lesions, brain)
-        soft = _scaled(brain.hu, protocol, depth)
+        soft = _scaled(brain.hu, protocol) + scanner.cupping(b, depth, protocol)
         rim = b.filled(depth)
         value[brainy] = soft * (1 - rim) + np.where(depth < 1.2, value[brainy], 0) * rim
         for code, share in found.items():
             blood[code] = np.zeros(len(hu), np.float32)
             blood[code][possible[brainy]] = share * (1 - rim)
-    del bone
     hu[possible] = value
     return hu, blood
 
 
-def _scaled(hu: Array, protocol: Protocol, depth: Array | None) -> Array:
-    """Soft tissue at the scanner's own level and gain; brightness under the skull."""
+def _scaled(hu: Array, protocol: Protocol) -> Array:
+    """Soft tissue at the scanner's own level and gain."""
     soft = np.clip(1 - np.abs(hu - 30) / 200, 0, 1)
-    out = hu + soft * (protocol.level_hu + (protocol.gain - 1) * (hu - GREY))
-    return out if depth is None else out + np.float32(protocol.cupping_hu) * scanner.posterior_shade(depth)
+    return hu + soft * (protocol.level_hu + (protocol.gain - 1) * (hu - GREY))
 
 
 def _to_image(values: Array, grid: Layers, protocol: Protocol, background: float | Array) -> Array:
@@ -173,14 +178,15 @@ def _linear(values: Array, where: Array, axis: int) -> Array:
     return np.take(values, low, axis) * (1 - share) + np.take(values, low + 1, axis) * share
 
 
-def draw_case(chosen: Preset, index: int, seed: int) -> tuple[Patient, Protocol, list[Lesion]]:
+def draw_case(chosen: Preset, index: int, seed: int) -> tuple[Patient, Protocol, list[Lesion], tuple[Injury, ...]]:
     """Who patient `index` is, how it is scanned and what is wrong: independent streams of (seed, index)."""
     patient = Patient.draw(generator(seed, index, 1))
     protocol = Protocol.draw(generator(seed, index, 2), chosen)
     leading = chosen.leading_type(index, seed)
     rng = generator(seed, index, 3)
-    lesions = bleeding.draw_bleeding(rng, leading) if leading else []
-    return patient, protocol, lesions + bleeding.draw_confounders(generator(seed, index, 4), patient)
+    lesions = draw_lesions.draw_bleeding(rng, leading) if leading else []
+    injuries = tuple(draw_lesions.draw_injuries(generator(seed, index, 6), lesions))
+    return patient, protocol, lesions + draw_lesions.draw_confounders(generator(seed, index, 4), patient), injuries
 
 
 def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = False) -> PhantomCase:
@@ -190,22 +196,23 @@ def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = 
     Raises OptionError for an unknown preset.
     """
     chosen = preset(spec)
-    patient, protocol, lesions = draw_case(chosen, index, seed)
+    patient, protocol, lesions, injuries = draw_case(chosen, index, seed)
     grid = Layers.of(protocol)
-    head, inside = Head(patient), Inside(patient)
+    head, inside = Head(patient, injuries), Inside(patient)
     xyz = _points(protocol, grid, patient, generator(seed, index, 5))
     drawn, blood = _draw(head, inside, lesions, grid, xyz, protocol)
     holder = scanner.holder_hu(protocol)
     hu = np.stack([np.maximum(_to_image(s, grid, protocol, -1000.0), holder) for s in drawn])
-    image = scanner.finish(hu, protocol, grid.step_mm)
+    image = finish_projected(hu, protocol) if projection else scanner.finish(hu, protocol, grid.step_mm)
     shares = {code: np.stack([_to_image(s, grid, protocol, 0.0) for s in share]) for code, share in blood.items()}
     if protocol.tilt_deg:
         image = scanner.mixed_slices(image, protocol)
         shares = {code: scanner.mixed_slices(share, protocol) for code, share in shares.items()}
+    crack = shares.pop(FRACTURE, None)
     mask = _mask(shares, image.shape)
     name = chosen.case_name(index)
     scan = even_scan(np.rint(np.clip(image, -1024, 3071)).astype(np.int16), protocol.pixel_mm, protocol.slice_mm, name)
-    return PhantomCase(scan, mask, _facts(name, patient, scan, mask), tuple(lesions), protocol)
+    return PhantomCase(scan, mask, _facts(name, patient, scan, mask, crack), tuple(lesions), protocol)
 
 
 def _mask(shares: dict[int, Array], shape: tuple[int, ...]) -> np.ndarray:
@@ -223,13 +230,15 @@ def _mask(shares: dict[int, Array], shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def _facts(name: str, patient: Patient, scan: Scan, mask: np.ndarray) -> CaseInfo:
+def _facts(name: str, patient: Patient, scan: Scan, mask: np.ndarray, crack: Array | None) -> CaseInfo:
     types = types_per_slice(mask)
     per_slice = {
         number: frozenset(t for t, there in zip(TYPES, row, strict=True) if there)
         for number, row in zip(scan.slice_numbers, types, strict=True)
     }
-    return CaseInfo(name, name, patient.age, patient.sex, per_slice, frozenset(), bool(types.any()), "phantom")
+    shown = np.zeros(len(mask), bool) if crack is None else (crack > FRACTURE_SHARE).sum(axis=(1, 2)) >= 3
+    cracked = frozenset(number for number, there in zip(scan.slice_numbers, shown, strict=True) if there)
+    return CaseInfo(name, name, patient.age, patient.sex, per_slice, cracked, bool(types.any()), "phantom")
 
 
 __all__ = ["PRESETS", "PhantomCase", "draw_case", "make_case"]

@@ -51,21 +51,52 @@ class Noise:
         """scale_mm: typical distance between neighbouring zero crossings."""
         white = rng.standard_normal((LATTICE,) * 3, dtype=np.float32)
         smooth = ndimage.gaussian_filter(white, SMOOTH, mode="wrap", truncate=3)
-        self.lattice = (smooth / smooth.std()).astype(np.float32)
+        self.lattice = np.pad((smooth / smooth.std()).astype(np.float32), (0, 1), mode="wrap")
         # Zero crossings of Gaussian-filtered white noise lie pi * sqrt(2) * sigma apart (Rice's formula).
         self.step_mm = scale_mm / (np.pi * np.sqrt(2) * SMOOTH)
+        self.steepness: Array | None = None
         #: standard deviation of a directional derivative, 1/mm: value / slope is roughly the distance to a zero
         self.slope = float(1 / (np.sqrt(2) * SMOOTH * self.step_mm))
 
     def at(self, x: Array, y: Array, z: Array) -> Array:
         """Values at points, in mm."""
+        return self._look_up(self.lattice, x, y, z)
+
+    def to_zero(self, x: Array, y: Array, z: Array) -> Array:
+        """Distance (mm) to the surface where the field is 0, first order: value over local slope."""
+        if self.steepness is None:
+            core = np.stack(np.gradient(np.pad(self.lattice[:-1, :-1, :-1], 1, mode="wrap")))[:, 1:-1, 1:-1, 1:-1]
+            steep = np.sqrt((core**2).sum(axis=0)) / self.step_mm
+            self.steepness = np.pad(steep.astype(np.float32), (0, 1), mode="wrap")
+        steep = self._look_up(self.steepness, x, y, z)
+        return np.abs(self.at(x, y, z)) / (steep + np.float32(0.25 * self.slope))
+
+    def _look_up(self, lattice: Array, x: Array, y: Array, z: Array) -> Array:
         inverse = np.float32(1 / self.step_mm)
-        where = np.stack([x * inverse, y * inverse, z * inverse])
-        return ndimage.map_coordinates(self.lattice, where, order=1, mode="grid-wrap", output=np.float32)
+        (ix, fx), (iy, fy), (iz, fz) = (_cell(v * inverse) for v in (x, y, z))
+        edge = LATTICE + 1
+        corner = (ix * edge + iy) * edge + iz
+        flat = lattice.ravel()
+
+        def along_z(offset: int) -> Array:
+            low = flat.take(corner + offset)
+            return low + fz * (flat.take(corner + (offset + 1)) - low)
+
+        near, far = along_z(0), along_z(edge * edge)
+        near += fy * (along_z(edge) - near)
+        far += fy * (along_z(edge * edge + edge) - far)
+        return near + fx * (far - near)
 
     def of(self, p: Points) -> Array:
         """Values at Points."""
         return self.at(p.x, p.y, p.z)
+
+
+def _cell(v: Array) -> tuple[Array, Array]:
+    """The lattice cell a coordinate lies in, and how far in. Written out, since it is three times as fast as
+    scipy.ndimage.map_coordinates, which was half of the phantom's time."""
+    low = np.floor(v)
+    return low.astype(np.int32) % LATTICE, v - low
 
 
 def _knots(n: int, step: float, period: float) -> Array:
@@ -127,6 +158,17 @@ def tube(p: Points, path: tuple[tuple[float, float, float, float], ...]) -> Arra
         best = d if best is None else np.minimum(best, d)
     assert best is not None
     return best
+
+
+def smooth_min(a: Array, b: Array, k: float) -> Array:
+    """The smaller of two distances, rounded off over k mm where they meet."""
+    h = np.clip(np.float32(0.5) + (b - a) / np.float32(2 * k), 0, 1)
+    return b + h * (a - b) - np.float32(k) * h * (1 - h)
+
+
+def smooth_max(a: Array, b: Array, k: float) -> Array:
+    """The larger of two distances, rounded off over k mm where they meet."""
+    return -smooth_min(-a, -b, k)
 
 
 def near(p: Points, low: tuple[float, float, float], high: tuple[float, float, float]) -> Array:

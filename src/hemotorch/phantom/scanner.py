@@ -11,10 +11,12 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage, sparse
 
-from hemotorch.phantom.fields import Array, step
+from hemotorch.phantom.fields import Array, Points, step
 from hemotorch.phantom.presets import Preset
 
 SOFT_CUTOFF, SHARP_CUTOFF = (0.36, 0.52), (0.60, 0.85)  #: line pairs per mm at which a kernel's MTF falls to 1/e
+COARSE_PIXEL = 1.6  #: how much a kernel gives way to large pixels
+VEIL_LP_MM = 0.13  #: where the veil's MTF falls to 1/e
 COARSE_PX, COARSE_ANGLES = 96, 120  #: the grid on which beam hardening, streaks and the noise map are computed
 WATER_MU = 0.0195  #: 1/mm at 66 keV, about the mean energy of a 120 kV beam behind its filter (NIST)
 SLOW_MM = 20.0  #: blur that tells a slow error, which scanners correct, from bands and streaks
@@ -22,15 +24,20 @@ SLOW_MM = 20.0  #: blur that tells a slow error, which scanners correct, from ba
 
 @dataclass(frozen=True)
 class Kernel:
-    """A reconstruction kernel: MTF(f) = exp(-(f / cutoff)^2) (1 + boost (f / cutoff)^2) before interpolation."""
+    """A reconstruction kernel: MTF(f) = exp(-(f / cutoff)^2) (1 + boost (f / cutoff)^2) before interpolation, less a
+    `veil` that spreads over some millimetres (scatter, focal spot): the soft foot of every edge of bone."""
 
     cutoff: float  #: line pairs per mm
     boost: float
+    veil: float
 
     def mtf(self, f: Array, pixel_mm: float) -> Array:
         """Transfer at f line pairs per mm, with the interpolation between detector cells as wide as a pixel."""
-        t = (f / np.float32(self.cutoff)) ** 2
-        return np.exp(-t) * (1 + np.float32(self.boost) * t) * np.sinc(f * np.float32(pixel_mm)) ** 2
+        # A coarse image is reconstructed (or averaged down) with a filter that its pixels can hold.
+        cutoff = 1 / np.sqrt(self.cutoff**-2 + (COARSE_PIXEL * pixel_mm) ** 2)
+        t = (f / np.float32(cutoff)) ** 2
+        main = np.exp(-t) * (1 + np.float32(self.boost) * t) * np.sinc(f * np.float32(pixel_mm)) ** 2
+        return main * (1 - np.float32(self.veil)) + np.float32(self.veil) * np.exp(-((f / np.float32(VEIL_LP_MM)) ** 2))
 
     def noise_amplitude(self, f: Array, pixel_mm: float) -> Array:
         """Square root of the noise power, unscaled: the ramp filter's sqrt(f) times the MTF."""
@@ -55,6 +62,7 @@ class Protocol:
     gain: float  #: on differences between soft tissues
     hardening: float  #: strength of beam hardening, 1 usual
     cupping_hu: float  #: brightness under the skull
+    vertex_hu: float  #: added toward the vertex, where the section is small and bone all around
     motion_mm: float
     metal: bool
     table: float  #: height of the table behind the head, mm; head rest follows
@@ -73,17 +81,22 @@ class Protocol:
         bottom = float(np.clip(rng.normal(-58, 13), -95, -30))
         slices = int(np.clip(round((preset.coverage_mm + rng.normal(6, 8) + (-45 - bottom) * 0.8) / thick), 12, 70))
         sharp = rng.random() < 0.22
-        kernel = Kernel(float(rng.uniform(*(SHARP_CUTOFF if sharp else SOFT_CUTOFF))), float(rng.uniform(0, 1.0)))
+        kernel = Kernel(
+            float(rng.uniform(*(SHARP_CUTOFF if sharp else SOFT_CUTOFF))),
+            float(rng.uniform(0, 0.5)),
+            float(rng.uniform(0, 0.07)),
+        )
         # Thin slices and sharp kernels are noisier; small pixels of a soft kernel are not.
-        noise = float(np.exp(rng.normal(np.log(4.6), 0.33))) * (1.6 if sharp else 1.0) * (5 / thick) ** 0.3
+        noise = float(np.exp(rng.normal(np.log(3.9), 0.38))) * (1.6 if sharp else 1.0) * (5 / thick) ** 0.3
         return Protocol(
             preset.size_px, pixel, slices, thick, bottom,
             shift_mm=(float(rng.normal(0, 7)), float(rng.normal(4, 8))),
             angles_deg=(float(rng.normal(0, 6)), float(rng.normal(9, 8)), float(rng.normal(0, 4))),
-            tilt_deg=float(rng.uniform(8, 24) * rng.choice((-1, 1), p=(0.2, 0.8))) if rng.random() < 0.3 else 0.0,
+            tilt_deg=float(rng.uniform(8, 24) * rng.choice((-1, 1), p=(0.2, 0.8))) if rng.random() < 0.2 else 0.0,
             kernel=kernel, noise_hu=float(np.clip(noise, 2.4, 15)),
             level_hu=float(np.clip(rng.normal(-2, 4.5), -12, 9)), gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
-            hardening=float(np.clip(rng.gamma(2.2, 0.45), 0.1, 3)), cupping_hu=float(np.clip(rng.normal(4, 3), -2, 12)),
+            hardening=float(np.clip(rng.gamma(2.2, 0.4), 0.1, 2.2)), cupping_hu=float(np.clip(rng.normal(5, 3), -1, 11)),
+            vertex_hu=float(np.clip(rng.normal(5, 4), -2, 14)),
             motion_mm=float(rng.gamma(2, 1.2)) if rng.random() < 0.15 else 0.0, metal=bool(rng.random() < 0.06),
             table=float(rng.uniform(112, 150)), holder=int(rng.choice(3, p=(0.25, 0.55, 0.2))),
             seed=int(rng.integers(2**31)),
@@ -101,10 +114,11 @@ def frequencies(size: int, pixel_mm: float) -> Array:
 
 
 def blurred(hu: Array, kernel: Kernel, pixel_mm: float, drawn_mm: float) -> Array:
-    """One slice seen through the kernel, the blur with which it was drawn taken off: (rows, columns) float32."""
+    """One slice seen through kernel and detector cells, the blur with which it was drawn (on pixels of `drawn_mm`)
+    taken off as far as it can be: (rows, columns) float32."""
     f = frequencies(len(hu), pixel_mm)
-    drawn = np.sinc(f * np.float32(drawn_mm)) ** 2
-    transfer = np.minimum(kernel.mtf(f, pixel_mm) / np.maximum(drawn, 0.35), 1.6)
+    cells, drawn = np.sinc(f * np.float32(pixel_mm)) ** 2, np.sinc(f * np.float32(drawn_mm)) ** 2
+    transfer = kernel.mtf(f, pixel_mm) * np.minimum(cells / np.maximum(drawn, 0.4), 1.5)
     return np.fft.irfft2(np.fft.rfft2(hu) * transfer, s=hu.shape).astype(np.float32)
 
 
@@ -190,13 +204,19 @@ def artefacts(hu: Array, protocol: Protocol, rng: np.random.Generator) -> tuple[
 
 
 def _evened(added: Array, water: Array, cell: float) -> Array:
-    """Takes most of the slow part off, as a scanner's own bone correction does: bands and streaks stay."""
+    """Takes most of the slow part off, as a scanner's own bone correction does: bands and streaks stay. Bone's own
+    error is replaced by its neighbours', since coarse cells would smear it over the brain beside it."""
     size = COARSE_PX
-    inside = ((water > 0.9) & (water < 1.15)).astype(np.float32).reshape(size, size, -1)
-    sigma = (SLOW_MM / cell, SLOW_MM / cell, 0)
-    slow = ndimage.gaussian_filter(added.reshape(size, size, -1) * inside, sigma)
-    slow /= ndimage.gaussian_filter(inside, sigma) + np.float32(0.02)
-    return added - np.float32(0.92) * slow.reshape(added.shape)
+    cube, inside = added.reshape(size, size, -1), ((water > 0.9) & (water < 1.1)).reshape(size, size, -1)
+    weight = inside.astype(np.float32)
+
+    def spread(sigma: float, floor: float) -> Array:
+        blur = (sigma, sigma, 0)
+        total = ndimage.gaussian_filter(cube * weight, blur)
+        return total / (ndimage.gaussian_filter(weight, blur) + np.float32(floor))
+
+    slow = spread(SLOW_MM / cell, 0.02)
+    return (np.where(inside, cube, spread(1.2, 1e-3)) - np.float32(0.92) * slow).reshape(added.shape)
 
 
 def _metal(matrix: sparse.csr_matrix, rng: np.random.Generator, slices: int, size: int) -> Array:
@@ -206,7 +226,7 @@ def _metal(matrix: sparse.csr_matrix, rng: np.random.Generator, slices: int, siz
     y, x = rng.integers(size * 3 // 10, size * 7 // 10, 2)
     image[y, x, z : z + int(rng.integers(1, 3))] = 1.0
     shadow = matrix @ image.reshape(-1, slices)
-    return (0.5 * shadow * rng.uniform(0.3, 1.2, shadow.shape)).astype(np.float32)
+    return (0.3 * shadow * rng.uniform(0.1, 1.2, shadow.shape)).astype(np.float32)
 
 
 def upsampled(coarse: Array, size: int) -> Array:
@@ -266,6 +286,8 @@ def mixed_slices(volume: Array, protocol: Protocol) -> Array:
     return volume[low, row] * (1 - share) + volume[low + 1, row] * share
 
 
-def posterior_shade(depth_like: Array) -> Array:
-    """Brightness under the skull that falls off within a centimetre, 0 to 1, from mm under the inner table."""
-    return np.exp(-np.maximum(depth_like, 0) / np.float32(9)) * step(depth_like + 1, 1)
+def cupping(p: Points, depth: Array, protocol: Protocol) -> Array:
+    """Brightness of the brain (points,), HU: under the skull, fading over a centimetre or two, and at the vertex."""
+    under = np.maximum(depth, 0)
+    skull = 0.5 * np.exp(-under / np.float32(5)) + 0.7 * np.exp(-under / np.float32(15))
+    return np.float32(protocol.cupping_hu) * skull + np.float32(protocol.vertex_hu) * step(p.z - 50, 28)
