@@ -86,6 +86,10 @@ def to_grey(hu: np.ndarray, level: float, width: float) -> np.ndarray:
 
 
 def from_grey(grey: np.ndarray, level: float, width: float) -> np.ndarray:
-    """The inverse of `to_grey`: uint8 grey to HU (int16), exact to half a grey step inside the window."""
-    low, _ = window_bounds(level, width)
-    return np.rint(grey.astype(np.float32) / 255 * width + low).astype(np.int16)
+    """The inverse of `to_grey`: uint8 grey to HU (int16), exact to half a grey step inside the window.
+
+    Black and white, which stand for all that lies outside, become whole HU that are black and white again.
+    """
+    low, high = window_bounds(level, width)
+    inner = np.rint(grey.astype(np.float32) / 255 * width + low)
+    return np.where(grey == 0, np.floor(low), np.where(grey == 255, np.ceil(high), inner)).astype(np.int16)

@@ -1,0 +1,513 @@
+"""Preparing: counts, PNGs, and above all what a second run does, after a change, a failure or a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from hemotorch import layouts
+from hemotorch.dataset import FORMAT, Dataset
+from hemotorch.errors import InputError, OptionError, RunError
+from hemotorch.files import jsonable
+from hemotorch.hu import to_grey
+from hemotorch.layouts import CaseInfo
+from hemotorch.prepare import PreparedSummary, prepare
+from hemotorch.scan import Scan, even_scan
+
+TABLE = "hemorrhage_diagnosis_raw_ct.csv"
+
+
+def head(seed: int, bleeding: bool, shape: tuple[int, int, int] = (4, 32, 24)) -> tuple[Scan, np.ndarray]:
+    """Noise around grey matter in a frame of air; bleeding is a rectangle on slice 2."""
+    hu = np.full(shape, -1000, np.int16)
+    inside = (slice(None), slice(4, -4), slice(4, -4))
+    hu[inside] = np.random.default_rng(seed).normal(35, 6, hu[inside].shape)
+    hu[0] = -1000
+    mask = np.zeros(shape, np.uint8)
+    if bleeding:
+        mask[1, 10:16, 8 : 12 + seed % 3] = 5
+        hu[mask > 0] += 40
+    return even_scan(hu, 1.5, 5.0), mask
+
+
+def write_source(root: Path, count: int = 6, layout: str = "ct-ich", **other: tuple[int, int, int]) -> Path:
+    """A source of that many cases, 049, 050, ..., every other one with subdural bleeding."""
+    rows = []
+    for i in range(count):
+        scan, mask = head(i, i % 2 == 0, **other)
+        types = {n: frozenset({"subdural"} if mask[n - 1].any() else ()) for n in scan.slice_numbers}
+        rows.append(CaseInfo(f"{49 + i:03d}", f"{49 + i:03d}", 50.0, "F", types))
+        layouts.write_case(layout, root, rows[-1].name, scan, mask, rows[-1])
+    layouts.write_tables(layout, root, rows)
+    return root
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int]]:
+    """Every file below with its inode and time: what was written again differs."""
+    status = {path: path.stat() for path in root.rglob("*") if path.is_file()}
+    return {str(path.relative_to(root)): (one.st_ino, one.st_mtime_ns) for path, one in status.items()}
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """The bytes of every file that does not tell when it was made."""
+    names = ("manifest.csv", "splits.json")
+    wanted = [path for path in root.rglob("*") if path.is_file() and (path.name in names or path.name != "zarr.json")]
+    return {str(p.relative_to(root)): p.read_bytes() for p in wanted if p.name not in ("dataset.json", ".lock")}
+
+
+def written_again(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> set[str]:
+    """Cases whose voxels or PNGs are not the files they were."""
+    changed = [Path(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+    pngs = {path.stem[:3] for path in changed if path.suffix == ".png"}
+    return pngs | {path.parts[1] for path in changed if "c" in path.parts}
+
+
+def grey(path: Path) -> np.ndarray:
+    image = Image.open(path)
+    assert image.mode == "L"
+    return np.asarray(image)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "source")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def test_the_summary_counts_scans_slices_and_patients(source: Path, out: Path) -> None:
+    summary = prepare(source, out)
+    counts = summary.counts
+    assert (counts.scans, counts.slices, counts.masks, counts.patients) == (6, 24, 6, 6)
+    assert (counts.positive_slices_table, counts.positive_slices_mask) == (3, 3)
+    assert (counts.positive_patients_table, counts.positive_patients_mask) == (3, 3)
+    assert counts.differences == () and summary.failed == {} and len(summary.done) == 6
+    text = "\n".join(summary.lines())
+    for expected in ("6 +CT-ICH: 75", "24 +CT-ICH: 2814", "CT-ICH: 318, the 2021 paper: 318 .and 2491", "CT-ICH: 36"):
+        assert re.search(expected, text), expected
+    assert "split 'patient': no patient and no identical slice is on both sides" in text
+    assert "split 'slice-80-20':" in text
+    told = json.loads(json.dumps(jsonable(summary.to_dict())))
+    assert told["counts"]["slices"] == 24 and told["done"] == [f"{n:03d}" for n in range(49, 55)]
+
+
+def test_slices_on_which_table_and_mask_disagree_are_named(source: Path, out: Path) -> None:
+    text = (source / TABLE).read_text()
+    assert "\n49,2,0,0,0,0,1,0,0\n" in text and "\n50,1,0,0,0,0,0,1,0\n" in text
+    text = text.replace("\n49,2,0,0,0,0,1,0,0\n", "\n49,2,0,0,0,0,0,1,0\n")
+    (source / TABLE).write_text(text.replace("\n50,1,0,0,0,0,0,1,0\n", "\n50,1,0,0,0,1,0,0,0\n"))
+    counts = prepare(source, out).counts
+    assert counts.differences == (
+        "049 slice 2: no bleeding in the table, 24 pixels in the mask",
+        "050 slice 1: bleeding in the table, mask empty",
+    )
+    assert (counts.positive_slices_table, counts.positive_slices_mask) == (3, 3)
+    assert (counts.positive_patients_table, counts.positive_patients_mask) == (3, 3)
+
+
+def test_types_come_from_the_table_or_from_a_typed_mask_and_are_else_unknown(tmp_path: Path) -> None:
+    subdural = (False, False, False, False, True)
+    prepare(write_source(tmp_path / "table", 2), tmp_path / "a")
+    assert [row.types for row in Dataset(tmp_path / "a").rows["049"]] == [(False,) * 5, subdural, *[(False,) * 5] * 2]
+    prepare(write_source(tmp_path / "typed", 2, "folder"), tmp_path / "b")
+    assert [row.types for row in Dataset(tmp_path / "b").rows["049"]] == [(False,) * 5, subdural, *[(False,) * 5] * 2]
+    shutil.copytree(tmp_path / "table", tmp_path / "untyped")
+    (tmp_path / "untyped" / TABLE).unlink()
+    summary = prepare(tmp_path / "untyped", tmp_path / "c")
+    data = Dataset(tmp_path / "c")
+    assert [row.types for row in data.rows["049"]] == [(False,) * 5, None, *[(False,) * 5] * 2]
+    assert data.types("049") is None and data.types("050") == frozenset()
+    assert summary.counts.positive_slices_table is None and summary.counts.positive_slices_mask == 1
+
+
+def test_a_scan_without_a_mask_is_kept_but_trains_nothing(source: Path, out: Path) -> None:
+    (source / "masks/050.nii").unlink()
+    summary = prepare(source, out, png=True)
+    data = Dataset(out)
+    assert data.mask("050") is None and not data.has_mask("050") and np.isnan(data.volume_ml("050"))
+    hu, mask = data.read("050", 0, 4)
+    np.testing.assert_array_equal(hu, data.scan("050").hu)
+    assert mask.shape == (4, 32, 24) and not mask.any()
+    assert all("050" not in part for s in data.splits.values() for part in (s.train, s.val, s.test))
+    assert not list(out.glob("png/*/050_*")) and len(list(out.glob("png/image/*.png"))) == summary.pngs == 20
+    told = "\n".join(summary.warnings)
+    assert "no mask, so no PNGs: 050" in told and "in no split: 050" in told and summary.counts.masks == 5
+
+
+def test_a_second_run_does_nothing(source: Path, out: Path) -> None:
+    prepare(source, out, png=True)
+    before, held = snapshot(out), contents(out)
+    summary = prepare(source, out, png=True)
+    assert summary.done == () and len(summary.kept) == 6
+    assert written_again(before, snapshot(out)) == set() and contents(out) == held
+
+
+def test_only_a_case_whose_voxels_changed_is_done_again(source: Path, out: Path) -> None:
+    prepare(source, out, png=True)
+    path = source / "ct_scans/051.nii"
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    data = bytearray(path.read_bytes())
+    data[352 + 2 * (32 * 24 + 10 * 24 + 10)] ^= 3  # one voxel; the header's 352 bytes come first
+    path.write_bytes(data)
+    os.utime(path, ns=times)  # size and time are those of before
+    before = snapshot(out)
+    summary = prepare(source, out, png=True)
+    assert summary.done == ("051",) and len(summary.kept) == 5
+    assert written_again(before, snapshot(out)) == {"051"}
+    scan, _ = layouts.open_layout(source).cases[2].read()
+    np.testing.assert_array_equal(Dataset(out).scan("051").hu, scan.hu)
+
+
+def test_a_file_that_was_only_touched_is_read_but_not_written_again(source: Path, out: Path) -> None:
+    prepare(source, out, png=True)
+    (source / "ct_scans/049.nii").touch()
+    shutil.copy(source / "masks/050.nii", source / "copy")
+    os.replace(source / "copy", source / "masks/050.nii")
+    before = snapshot(out)
+    assert prepare(source, out).done == ()
+    assert written_again(before, snapshot(out)) == set()
+
+
+def test_a_changed_mask_or_table_concerns_its_own_case_only(source: Path, out: Path) -> None:
+    prepare(source, out)
+    scan, mask = head(1, True)
+    layouts.write_case("ct-ich", source, "050", scan, mask, CaseInfo("050", "050"))
+    assert prepare(source, out).done == ("050",)
+    text = (source / TABLE).read_text()
+    (source / TABLE).write_text(text.replace("\n52,3,0,0,0,0,0,1,0\n", "\n52,3,1,0,0,0,0,0,0\n"))
+    assert prepare(source, out).done == ("052",)
+    assert Dataset(out).rows["052"][2].types == (False, False, True, False, False)
+
+
+def test_removed_and_added_cases(source: Path, out: Path) -> None:
+    prepare(source, out, png=True)
+    for folder in ("ct_scans", "masks"):
+        os.rename(source / folder / "053.nii", source / folder / "070.nii")
+    summary = prepare(source, out, png=True)
+    assert (summary.done, summary.removed) == (("070",), ("053",))
+    assert Dataset(out).cases == ("049", "050", "051", "052", "054", "070")
+    assert not (out / "scans.zarr/053").exists()
+    assert not list(out.glob("png/*/053_*")) and len(list(out.glob("png/label/070_*"))) == 4
+
+
+def test_a_bad_case_is_named_and_the_others_are_done(source: Path, out: Path, tmp_path: Path) -> None:
+    prepare(source, out, png=True)
+    good = {name: (source / "ct_scans" / f"{name}.nii").read_bytes() for name in ("050", "052")}
+    (source / "ct_scans/050.nii").write_bytes(good["050"][:3000])
+    (source / "ct_scans/052.nii").write_bytes(b"no image at all")
+    write_source(tmp_path / "small", 3, shape=(3, 32, 24))
+    mask = (source / "masks/051.nii").read_bytes()
+    shutil.copy(tmp_path / "small/masks/051.nii", source / "masks/051.nii")
+    summary = prepare(source, out, png=True)
+    assert list(summary.failed) == ["050", "051", "052"]
+    assert "ct_scans/050.nii" in summary.failed["050"] and "masks/051.nii" in summary.failed["051"]
+    assert summary.kept == ("049", "053", "054")
+    assert [line for line in summary.lines() if line.startswith("failed: 052")]
+    assert Dataset(out).cases == ("049", "053", "054")
+    assert not list(out.glob("png/*/05[012]_*"))
+    for name, data in good.items():
+        (source / "ct_scans" / f"{name}.nii").write_bytes(data)
+    (source / "masks/051.nii").write_bytes(mask)
+    summary = prepare(source, out, png=True)
+    assert summary.done == ("050", "051", "052") and summary.failed == {}
+
+
+def test_no_good_case_at_all_leaves_a_dataset_that_says_so(tmp_path: Path, out: Path) -> None:
+    source = write_source(tmp_path / "source", 1)
+    (source / "ct_scans/049.nii").write_bytes(b"")
+    summary = prepare(source, out)
+    assert list(summary.failed) == ["049"] and summary.counts.scans == 0
+    assert summary.lines()
+    with pytest.raises(InputError, match="holds no scans"):
+        Dataset(out)
+
+
+@pytest.mark.parametrize("damage", ["cut voxels", "no record", "broken record", "damaged voxels", "no group"])
+def test_a_damaged_group_is_done_again(source: Path, out: Path, damage: str) -> None:
+    prepare(source, out)
+    held, group = contents(out), out / "scans.zarr/051"
+    shard = group / "hu/c/0/0/0"
+    if damage == "cut voxels":
+        shard.write_bytes(shard.read_bytes()[:-1])
+    elif damage == "no record":
+        (group / "zarr.json").unlink()
+    elif damage == "broken record":
+        (group / "zarr.json").write_text('{"zarr_format": 3, "attributes"')
+    elif damage == "no group":
+        shutil.rmtree(group)
+    else:
+        data = bytearray(shard.read_bytes())
+        data[-30] ^= 1
+        shard.write_bytes(data)
+    # Bytes that changed within a file of the right size are found when it is read, here for the PNGs.
+    summary = prepare(source, out, png=damage == "damaged voxels")
+    assert summary.done == ("051",)
+    assert {name: data for name, data in contents(out).items() if "png" not in name} == held
+
+
+KILLED = "import sys; from hemotorch.prepare import prepare; prepare(sys.argv[1], sys.argv[2], png=True, workers=1)"
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, out: Path) -> None:
+    source = write_source(tmp_path / "source", 10, shape=(24, 128, 128))
+    prepare(source, tmp_path / "whole", png=True)
+    kept = 0
+    for wanted in (1, 4):  # killed twice, each time in the middle of a case as likely as not
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(source), str(out)])
+        deadline = time.monotonic() + 60
+        while len(list(out.glob("scans.zarr/0*/zarr.json"))) < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        kept = len(list(out.glob("scans.zarr/0*/zarr.json")))
+        assert wanted <= kept < 10
+        with pytest.raises(InputError, match="not prepared to its end"):
+            Dataset(out)
+    before = snapshot(out)
+    summary = prepare(source, out, png=True)
+    assert len(summary.kept) == kept and len(summary.done) == 10 - kept
+    assert written_again(before, snapshot(out)) == set(summary.done)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert not (out / ".partial").exists()
+    assert Dataset(out).slices == Dataset(tmp_path / "whole").slices
+
+
+def test_pngs_are_the_papers_folders(source: Path, out: Path) -> None:
+    summary = prepare(source, out, png=True)
+    names = {f"{case}_{number:03d}.png" for case in Dataset(out).cases for number in range(1, 5)}
+    data = Dataset(out)
+    assert summary.pngs == 24
+    for folder in ("image", "label"):
+        assert {path.name for path in (out / "png" / folder).iterdir()} == names
+    for case in data.cases:
+        scan, mask = data.scan(case), data.mask(case)
+        for index, number in enumerate(scan.slice_numbers):
+            name = f"{case}_{number:03d}.png"
+            np.testing.assert_array_equal(grey(out / "png/image" / name), to_grey(scan.hu[index], 40, 120))
+            np.testing.assert_array_equal(grey(out / "png/label" / name), (mask[index] > 0) * 255)
+    assert json.loads((out / "png/window.json").read_text()) == {
+        "level": 40,
+        "width": 120,
+        "pixel_mm": 1.5,
+        "slice_mm": 5.0,
+    }
+
+
+def test_pngs_read_again_are_the_same_pixels(source: Path, out: Path, tmp_path: Path) -> None:
+    prepare(source, out, png=True, window="subdural")
+    prepare(out / "png", tmp_path / "again", png=True, window="subdural")
+    first, again = Dataset(out), Dataset(tmp_path / "again")
+    assert again.layout == "png" and again.cases == first.cases and again.patients_known
+    for path in sorted((out / "png").rglob("*.png")):
+        np.testing.assert_array_equal(grey(tmp_path / "again/png" / path.relative_to(out / "png")), grey(path))
+    for case in first.cases:
+        assert again.volume_ml(case) == pytest.approx(first.volume_ml(case))
+
+
+def test_pngs_without_case_names_have_no_patients(source: Path, tmp_path: Path) -> None:
+    prepare(source, tmp_path / "a", png=True)
+    for number, path in enumerate(sorted((tmp_path / "a/png/image").iterdir())):
+        for folder in ("image", "label"):
+            target = tmp_path / "loose" / folder / f"slice-{number}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / "a/png" / folder / path.name, target)
+    summary = prepare(tmp_path / "loose", tmp_path / "b")
+    data = Dataset(tmp_path / "b")
+    assert not data.patients_known and summary.counts.patients is None
+    assert {split.by for split in data.splits.values()} == {"slice"}
+    with pytest.raises(InputError, match=r"no split 'patient'.*patients are unknown"):
+        data.split("patient")
+    assert any("patients are unknown" in line for line in summary.lines())
+    assert np.isnan(data.volume_ml("slice-1"))
+
+
+def test_only_positive_and_another_window_concern_pngs_alone(source: Path, out: Path) -> None:
+    prepare(source, out, png=True)
+    before = snapshot(out)
+    summary = prepare(source, out, png=True, only_positive=True)
+    assert summary.done == () and summary.pngs == 3
+    assert sorted(path.name for path in (out / "png/label").iterdir()) == ["049_002.png", "051_002.png", "053_002.png"]
+    summary = prepare(source, out, png=True, window=(75, 215))
+    assert summary.done == () and summary.pngs == 24
+    scan = Dataset(out).scan("050")
+    np.testing.assert_array_equal(grey(out / "png/image/050_003.png"), to_grey(scan.hu[2], 75, 215))
+    assert json.loads((out / "png/window.json").read_text())["level"] == 75
+    after = snapshot(out)
+    voxels = [name for name in before if "/c/" in name]
+    assert len(voxels) == 12 - 3 + 3 and all(before[name] == after[name] for name in voxels)
+
+
+def test_pngs_once_there_are_kept_in_step(source: Path, out: Path) -> None:
+    prepare(source, out, png=True, window=(75, 215))
+    (source / "ct_scans/049.nii").unlink()
+    (out / "png/label/050_001.png").unlink()
+    summary = prepare(source, out)
+    assert summary.pngs == 20 and not list(out.glob("png/*/049_*"))
+    assert (out / "png/label/050_001.png").is_file()
+    assert json.loads((out / "png/window.json").read_text())["width"] == 215
+    shutil.rmtree(out / "png")
+    assert prepare(source, out).pngs is None and not (out / "png").exists()
+    assert prepare(source, out, png=True).pngs == 20
+
+
+def test_slices_in_source_order_from_head_to_foot_keep_their_numbers(tmp_path: Path, out: Path) -> None:
+    source = write_source(tmp_path / "source", 2)
+    for folder in ("ct_scans", "masks"):
+        image = nib.load(source / folder / "049.nii", mmap=False)
+        nib.save(image.as_reoriented([[0, 1], [1, 1], [2, -1]]), source / folder / "049.nii")
+    summary = prepare(source, out, png=True)
+    data = Dataset(out)
+    assert data.scan("049").slice_numbers == (4, 3, 2, 1)
+    np.testing.assert_array_equal(grey(out / "png/image/049_003.png"), to_grey(head(0, True)[0].hu[1], 40, 120))
+    assert any("run from head to foot: 049" in text for text in summary.warnings)
+
+
+def test_wrong_windows_and_layouts_are_errors(source: Path, out: Path) -> None:
+    with pytest.raises(OptionError, match=r"'brian'.*'brain'"):
+        prepare(source, out, png=True, window="brian")
+    with pytest.raises(OptionError, match="above 0"):
+        prepare(source, out, png=True, window=(40, 0))
+    with pytest.raises(OptionError, match="unknown layout"):
+        prepare(source, out, layout="ct-ish")
+    assert not out.exists()
+
+
+def test_output_that_is_something_else_is_left_alone(source: Path, out: Path, tmp_path: Path) -> None:
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        prepare(source, out)
+    with pytest.raises(InputError, match="not empty"):
+        prepare(source, source)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        prepare(source, tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        prepare(tmp_path / "empty", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_sources_dataset_is_left_alone(source: Path, out: Path, tmp_path: Path) -> None:
+    prepare(source, out)
+    other = tmp_path / "other"
+    for folder in ("ct_scans", "masks"):
+        (other / folder).mkdir(parents=True)
+        shutil.copy(source / folder / "049.nii", other / folder / "900.nii")
+    with pytest.raises(InputError, match=r"was prepared from .*source, with other scans"):
+        prepare(other, out)
+    assert len(Dataset(out).cases) == 6
+    moved = source.rename(tmp_path / "moved")
+    assert len(prepare(moved, out).done) == 6
+    assert Dataset(out).scan("049").paths == (moved / "ct_scans/049.nii",)
+
+
+def test_another_versions_dataset(source: Path, out: Path) -> None:
+    prepare(source, out)
+    info = json.loads((out / "dataset.json").read_text())
+    (out / "dataset.json").write_text(json.dumps(info | {"format": FORMAT + 1}))
+    with pytest.raises(InputError, match="newer version"):
+        prepare(source, out)
+    (out / "dataset.json").write_text(json.dumps(info | {"format": FORMAT - 1}))
+    for path in out.glob("scans.zarr/0*/zarr.json"):
+        record = json.loads(path.read_text())
+        record["attributes"]["hemotorch"]["format"] = FORMAT - 1
+        path.write_text(json.dumps(record))
+    assert len(prepare(source, out).done) == 6
+    assert Dataset(out).cases
+
+
+def test_two_at_once_into_one_folder_is_refused(source: Path, out: Path) -> None:
+    prepare(source, out)
+    with open(out / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=r"another .hemotorch prepare. is writing"):
+            prepare(source, out)
+    assert len(prepare(source, out).kept) == 6
+
+
+def test_identical_slices_of_two_patients_are_told(tmp_path: Path, out: Path) -> None:
+    source = write_source(tmp_path / "source", 8)
+    shutil.copy(source / "ct_scans/050.nii", source / "ct_scans/056.nii")
+    summary = prepare(source, out)
+    told = [line for line in summary.lines() if "identical slices" in line and "slice-80-20" not in line]
+    assert told and all("3 identical slices" in line for line in told)  # the fourth is nothing but air
+    assert any("056 slice 2 = 050 slice 2" in line or "050 slice 2 = 056 slice 2" in line for line in told)
+
+
+def test_the_seed_changes_splits_only(source: Path, out: Path) -> None:
+    prepare(source, out, seed=0)
+    before, splits = contents(out), Dataset(out).splits
+    summary = prepare(source, out, seed=1)
+    after = contents(out)
+    assert summary.done == () and Dataset(out).splits != splits
+    assert [name for name in before if before[name] != after[name]] == ["splits.json"]
+
+
+def test_any_anatomy_is_prepared(shared_data: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    shutil.copy(shared_data / "body-ct/example_ct.nii.gz", tmp_path / "scans/body.nii.gz")
+    shutil.copy(shared_data / "head-ct-painted/painted1.nii.gz", tmp_path / "scans/head.nii.gz")
+    shutil.copy(shared_data / "head-ct-painted/painted1_mask.nii.gz", tmp_path / "scans/head_mask.nii.gz")
+    summary = prepare(tmp_path / "scans", out)
+    assert summary.done == ("body", "head") and not summary.failed
+    # 9.6 mL intraparenchymal and 21.8 mL subdural, says the data's own README.
+    assert Dataset(out).volume_ml("head") == pytest.approx(31.4, abs=0.1)
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 600 kB in memory. Needs the right to mount, which root has."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "none", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        reason = f"cannot mount a tmpfs: {mounted.stderr.strip()}"
+        _ = pytest.fail(reason) if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip(reason)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(tmp_path: Path, tmpfs: Path) -> None:
+    source = write_source(tmp_path / "source", 12, shape=(8, 96, 96))
+    with pytest.raises(RunError, match="the disk is full") as error:
+        prepare(source, tmpfs / "out", png=True)
+    assert str(tmpfs / "out") in str(error.value)
+    subprocess.run(["mount", "-o", "remount,size=40m", str(tmpfs)], check=True)
+    summary = prepare(source, tmpfs / "out", png=True)
+    assert summary.kept and summary.done and len(summary.kept) + len(summary.done) == 12
+    prepare(source, tmp_path / "whole", png=True)
+    assert contents(tmpfs / "out") == contents(tmp_path / "whole")
+
+
+def test_a_read_only_disk_is_an_error(source: Path, tmpfs: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(tmpfs)], check=True)
+    with pytest.raises(RunError, match="read-only"):
+        prepare(source, tmpfs / "out")
+
+
+def test_workers_do_not_change_the_result(source: Path, tmp_path: Path) -> None:
+    made = [prepare(source, tmp_path / str(workers), png=True, workers=workers) for workers in (1, 3)]
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+    one, other = (replace(summary, out=Path(), seconds=0.0) for summary in made)
+    assert isinstance(one, PreparedSummary) and one == other
