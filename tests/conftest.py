@@ -9,6 +9,10 @@ from types import ModuleType
 
 import pytest
 
+import tiny
+from hemotorch.prepare import prepare
+from hemotorch.train import train
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -26,3 +30,25 @@ def require(module: str) -> ModuleType:
     except ImportError as error:
         reason = f"the reference '{module}' cannot be imported here: {error}"
     return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten tiny heads in the CT-ICH layout, seven with bleeding."""
+    return tiny.write_dataset(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture(scope="session")
+def tiny_prepared(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, prepared. Not to be written to."""
+    out = tmp_path_factory.mktemp("tiny") / "prepared"
+    prepare(tiny_data, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training on it. Not to be written to."""
+    root = tmp_path_factory.mktemp("tiny") / "run"
+    train(tiny_prepared, root, tiny.recipe("train.epochs=6", "train.steps_per_epoch=20"), device="cpu")
+    return root

@@ -54,6 +54,28 @@ class State:
         return self.averaged if self.averaged is not None else self.net
 
 
+@dataclass(frozen=True)
+class Job:
+    """What does not change while training. `steps` are the optimiser's, an epoch."""
+
+    run: Run
+    used: Recipe
+    dataset: Dataset
+    device: Device
+    slices: Slices
+    plan: Plan
+    loss_of: losses.Loss
+    validation: tuple[str, ...]
+
+    @property
+    def steps(self) -> int:
+        return -(-self.plan.steps // self.used.train.accumulate)
+
+    @property
+    def total(self) -> int:
+        return self.steps * self.used.train.epochs
+
+
 def train(
     data: Path | str,
     root: Path | str,
@@ -71,104 +93,87 @@ def train(
     run = Run(Path(root))
     with run.locked():
         dataset = Dataset(data)
-        if resume and (run.root / "run.json").exists():
+        going_on = resume and (run.root / "run.json").exists()
+        if going_on:
             run = Run.open(run.root)
-            used = run.recipe
-            record = run.record
-            decided = choose(device, record["device"]["threads"])
-            if not (run.root / LAST).exists():
-                record = {}
+            used, split = run.recipe, run.split
+            decided = choose(device, run.record["device"]["threads"])
         else:
-            decided, record = choose(device), None
+            split, decided = dataset.split(used.data.split), choose(device)
         decided.use()
-        split = _split(run, dataset, used, record)
         training, validation = parts(split, used)
-        net = _build(used)
+        torch.manual_seed(torch_seed(used.train.seed, 0))
+        net = nets.build(used.net.name, **used.net.options)
+        loss_of = losses.build(used.loss.name, **used.loss.options)
         slices = open_slices(dataset, training, net.slices, grid_of(used, net), used.data.memory, decided.place)
-        if record is None:
+        plan = Plan(slices, used.data, used.tiles, used.train.batch, used.train.steps_per_epoch, used.train.seed)
+        if not going_on:
             run = Run.create(run.root, used, _record(dataset, split, decided, slices))
-        _loop(run, used, dataset, slices, sorted(validation), net, decided, report or (lambda row: None))
+        job = Job(run, used, dataset, decided, slices, plan, loss_of, tuple(sorted(validation)))
+        _loop(job, _start(job, net), report or (lambda row: None))
     return run
 
 
-def _loop(
-    run: Run,
-    used: Recipe,
-    dataset: Dataset,
-    slices: Slices,
-    validation: list[str],
-    net: Net,
-    device: Device,
-    report: Report,
-) -> None:
-    options = used.train
-    plan = Plan(slices, used.data, used.tiles, options.batch, options.steps_per_epoch, options.seed)
-    state = _start(run, used, net, device)
-    loss_of = losses.build(used.loss.name, **used.loss.options)
-    steps = -(-plan.steps // options.accumulate)
+def _loop(job: Job, state: State, report: Report) -> None:
+    options, plan, steps = job.used.train, job.plan, job.steps
     began, saved = time.perf_counter() - state.seconds, time.perf_counter()
-    total = options.epochs * steps
-    with bar(total, "training", "step", state.epoch * steps + state.step) as shown:
+    with bar(job.total, "training", "step", state.epoch * steps + state.step) as shown:
         while state.epoch < options.epochs:
-            source = batches(slices, plan, used.tiles, state.epoch, state.step * options.accumulate)
-            loss, since = torch.zeros((), device=device.place), 0
+            source = batches(job.slices, plan, job.used.tiles, state.epoch, state.step * options.accumulate)
+            loss, since = torch.zeros((), device=job.device.place), 0
             while state.step < steps:
-                rate = learning_rate(used.optimizer, state.epoch * steps + state.step, total)
-                size = min(options.accumulate, plan.steps - state.step * options.accumulate)
-                for part in range(size):
-                    batch = next(source)
-                    key = (options.seed, state.epoch, state.step * options.accumulate + part)
-                    loss = loss + _backward(state.net, batch, loss_of, used, device, key) / size
-                _update(state, used, rate)
+                first = state.step * options.accumulate
+                size = min(options.accumulate, plan.steps - first)
+                for part in range(first, first + size):
+                    loss = loss + _backward(job, state, next(source), part, size)
+                _update(job, state)
                 state.step, since = state.step + 1, since + 1
                 shown.update()
                 if since == LOSS_EVERY or state.step == steps:
-                    state.loss_sum += _finite(loss, state, run)
-                    loss, since = torch.zeros((), device=device.place), 0
+                    state.loss_sum += _finite(loss, job, state)
+                    loss, since = torch.zeros((), device=job.device.place), 0
                     shown.set_postfix(loss=f"{state.loss_sum / state.step:.3f}", refresh=False)
                     if time.perf_counter() - saved > options.checkpoint_s and state.step < steps:
                         state.seconds, saved = time.perf_counter() - began, time.perf_counter()
-                        save_checkpoint(_checkpoint(state, used, None), run.root / LAST)
+                        save_checkpoint(_checkpoint(job, state), job.run.root / LAST)
             state.seconds = time.perf_counter() - began
-            report(_end_epoch(run, used, dataset, validation, device, state, steps, rate))
+            report(_end_epoch(job, state))
             saved = time.perf_counter()
 
 
-def _backward(
-    net: Net,
-    batch: Batch,
-    loss_of: losses.Loss,
-    used: Recipe,
-    device: Device,
-    key: tuple[int, int, int],
-) -> Tensor:
-    """Forward and backward of one batch; adds to the gradients and returns the loss without waiting for it."""
+def _backward(job: Job, state: State, batch: Batch, part: int, size: int) -> Tensor:
+    """Forward and backward of one of a step's `size` batches, the epoch's number `part`.
+
+    Adds to the gradients and returns the batch's share of the step's loss, without waiting for the device.
+    """
+    key = (job.used.train.seed, state.epoch, part)
     torch.manual_seed(torch_seed(*key))  # dropout
-    hu, target = augment(batch.hu, batch.mask, used.augment, [(*key, sample) for sample in range(len(batch.hu))])
-    hu = hu.contiguous(memory_format=device.memory_format)
+    hu, target = augment(batch.hu, batch.mask, job.used.augment, [(*key, sample) for sample in range(len(batch.hu))])
+    hu = hu.contiguous(memory_format=job.device.memory_format)
     try:
-        with device.precision():
-            logits = net(hu)
-        loss = loss_of(logits, target)
-        (loss / used.train.accumulate if used.train.accumulate > 1 else loss).backward()
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-            shape = "x".join(str(n) for n in hu.shape)
-            todo = "lower train.batch and raise train.accumulate; the last checkpoint is intact, go on with --resume"
-            raise RunError(f"out of memory on {device.name} with a batch of {shape}", "training", todo) from error
-        raise
+        with job.device.precision():
+            logits = state.net(hu)
+        loss = job.loss_of(logits, target) / size
+        loss.backward()
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        shape = "x".join(str(n) for n in hu.shape)
+        todo = "lower train.batch and raise train.accumulate; the last checkpoint is intact"
+        raise RunError(f"out of memory on {job.device.name} with a batch of {shape}", "training", todo) from error
     return loss.detach()
 
 
-def _update(state: State, used: Recipe, rate: float) -> None:
+def _update(job: Job, state: State) -> None:
+    options = job.used.optimizer
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    if used.optimizer.clip_norm:
-        torch.nn.utils.clip_grad_norm_(state.net.parameters(), used.optimizer.clip_norm)
+        group["lr"] = learning_rate(options, state.epoch * job.steps + state.step, job.total)
+    if options.clip_norm:
+        torch.nn.utils.clip_grad_norm_(state.net.parameters(), options.clip_norm)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     if state.averaged is not None:
-        _average(state.averaged, state.net, used.train.ema)
+        _average(state.averaged, state.net, job.used.train.ema)
 
 
 @torch.no_grad()
@@ -181,14 +186,14 @@ def _average(averaged: Net, net: Net, decay: float) -> None:
         mean[name].copy_(new[name])
 
 
-def _finite(loss: Tensor, state: State, run: Run) -> float:
+def _finite(loss: Tensor, job: Job, state: State) -> float:
     """The sum of losses since the last look. Raises RunError where it, or a weight after it, is not finite."""
     value = float(loss)
     if math.isfinite(value) and not all(bool(p.isfinite().all()) for p in state.net.parameters()):
         value = math.nan
     if not math.isfinite(value):
         where = f"epoch {state.epoch + 1}, step {state.step}"
-        todo = f"train again with a lower optimizer.lr; the checkpoints in {run.root} are from before it"
+        todo = f"train again with a lower optimizer.lr; the checkpoints in {job.run.root} are from before it"
         raise RunError(f"the loss became {value}", where, todo)
     return value
 
@@ -202,73 +207,68 @@ def learning_rate(options: Optimizer, step: int, total: int) -> float:
     return options.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, total - warm)))
 
 
-def _end_epoch(
-    run: Run,
-    used: Recipe,
-    dataset: Dataset,
-    validation: list[str],
-    device: Device,
-    state: State,
-    steps: int,
-    rate: float,
-) -> dict[str, Any]:
+def _end_epoch(job: Job, state: State) -> dict[str, Any]:
     """Validates, writes the epoch's row and both checkpoints, and moves the state to the next epoch."""
-    options = used.train
-    state.epoch, state.step = state.epoch + 1, 0
+    options = job.used.train
     row: dict[str, Any] = {
-        "epoch": state.epoch,
-        "step": state.epoch * steps,
-        "loss": state.loss_sum / steps,
-        "lr": rate,
+        "epoch": state.epoch + 1,
+        "step": (state.epoch + 1) * job.steps,
+        "loss": state.loss_sum / job.steps,
+        "lr": state.optimizer.param_groups[0]["lr"],
         "seconds": round(state.seconds, 2),
     }
-    state.loss_sum = 0.0
+    state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
     score = None
-    last = state.epoch == options.epochs
-    if validation and (last or state.epoch % options.validate_every == 0):
-        model = Predictor(state.deployed.eval(), used, device, f"{used.name}, epoch {state.epoch}")
-        row["val"] = summarise(model, dataset, validation)
-        state.net.train()
+    if job.validation and (state.epoch == options.epochs or state.epoch % options.validate_every == 0):
+        row["val"] = _validate(job, state)
         # Validation scans that hold no bleeding give no Dice: the fewer mL found in them, the better.
         score = row["val"][options.best_by] if row["val"]["n"] else -row["val"]["fp_ml"]
-    if not validation or (score is not None and score >= state.best):
-        state.best = score if score is not None else state.best
-        save_checkpoint(_checkpoint(state, used, score, deployed_only=True), run.root / BEST)
-    run.keep_metrics(state.epoch - 1)
-    run.add_metrics(row)
-    save_checkpoint(_checkpoint(state, used, score), run.root / LAST)
+    if not job.validation or (score is not None and score >= state.best):
+        state.best = state.best if score is None else score
+        save_checkpoint(_checkpoint(job, state, score, trainer=False), job.run.root / BEST)
+    job.run.keep_metrics(state.epoch - 1)
+    job.run.add_metrics(row)
+    save_checkpoint(_checkpoint(job, state, score), job.run.root / LAST)
     return row
 
 
-def _checkpoint(state: State, used: Recipe, score: float | None, deployed_only: bool = False) -> Checkpoint:
-    trainer: dict[str, Any] = {}
-    if not deployed_only:
-        numbers = {n: getattr(state, n) for n in ("epoch", "step", "best", "loss_sum", "seconds")}
-        trainer = {"net": state.net.state_dict(), "optimizer": state.optimizer.state_dict(), **numbers}
+def _validate(job: Job, state: State) -> dict[str, float]:
+    model = Predictor(state.deployed.eval(), job.used, job.device, f"{job.used.name}, epoch {state.epoch}")
+    found = summarise(model, job.dataset, job.validation)
+    state.net.train()
+    return found
+
+
+_NUMBERS = ("epoch", "step", "best", "loss_sum", "seconds")  # of State, kept in last.pt
+
+
+def _checkpoint(job: Job, state: State, score: float | None = None, trainer: bool = True) -> Checkpoint:
+    inner: dict[str, Any] = {}
+    if trainer:
+        numbers = {name: getattr(state, name) for name in _NUMBERS}
+        inner = {"net": state.net.state_dict(), "optimizer": state.optimizer.state_dict(), **numbers}
     net = state.deployed
-    return Checkpoint(net.name, net.options, net.state_dict(), asdict(used), state.epoch, state.step, score, trainer)
+    return Checkpoint(net.name, net.options, net.state_dict(), asdict(job.used), state.epoch, state.step, score, inner)
 
 
-def _start(run: Run, used: Recipe, net: Net, device: Device) -> State:
+def _start(job: Job, net: Net) -> State:
     """The state to begin with: fresh, or as last.pt has it."""
-    net = device.put(net)
-    averaged = copy.deepcopy(net) if used.train.ema else None
-    state = State(net.train(), averaged, _optimizer(used.optimizer, net))
-    if not (run.root / LAST).exists():
-        run.keep_metrics(0)
-        return state
-    checkpoint = load_checkpoint(run.root / LAST)
-    trainer = checkpoint.trainer
-    try:
-        net.load_state_dict(trainer["net"])
-        if averaged is not None:
-            averaged.load_state_dict(checkpoint.weights)
-        state.optimizer.load_state_dict(trainer["optimizer"])
-        for name in ("epoch", "step", "best", "loss_sum", "seconds"):
-            setattr(state, name, trainer[name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise InputError("does not fit this run's recipe", run.root / LAST, "train again in a new folder") from error
-    run.keep_metrics(state.epoch)
+    net = job.device.put(net).train()
+    averaged = copy.deepcopy(net) if job.used.train.ema else None
+    state = State(net, averaged, _optimizer(job.used.optimizer, net))
+    path = job.run.root / LAST
+    if path.exists():
+        checkpoint = load_checkpoint(path)
+        try:
+            net.load_state_dict(checkpoint.trainer["net"])
+            if averaged is not None:
+                averaged.load_state_dict(checkpoint.weights)
+            state.optimizer.load_state_dict(checkpoint.trainer["optimizer"])
+            for name in _NUMBERS:
+                setattr(state, name, checkpoint.trainer[name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError("does not fit this run's recipe", path, "train again in a new folder") from error
+    job.run.keep_metrics(state.epoch)
     return state
 
 
@@ -279,11 +279,6 @@ def _optimizer(options: Optimizer, net: Net) -> torch.optim.Optimizer:
     if options.name == "adamw":
         return torch.optim.AdamW(parameters, options.lr, weight_decay=options.weight_decay)
     return torch.optim.SGD(parameters, options.lr, options.momentum, weight_decay=options.weight_decay)
-
-
-def _build(used: Recipe) -> Net:
-    torch.manual_seed(torch_seed(used.train.seed, 0))
-    return nets.build(used.net.name, **used.net.options)
 
 
 def parts(split: Split, used: Recipe) -> tuple[Part, Part]:
@@ -297,13 +292,6 @@ def parts(split: Split, used: Recipe) -> tuple[Part, Part]:
     for case, indices in split.val.items():
         merged[case] = tuple(sorted({*merged.get(case, ()), *indices}))
     return merged, {}
-
-
-def _split(run: Run, dataset: Dataset, used: Recipe, record: dict[str, Any] | None) -> Split:
-    """The recipe's split, or on resuming the run's own copy of it."""
-    if record:
-        return run.split
-    return dataset.split(used.data.split)
 
 
 def _record(dataset: Dataset, split: Split, device: Device, slices: Slices) -> dict[str, Any]:

@@ -1,0 +1,212 @@
+"""The training loop: it learns, it resumes bit for bit, and it stops with an explanation."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hemotorch.train as training
+import tiny
+from hemotorch.dataset import Dataset
+from hemotorch.errors import InputError, OptionError, RunError
+from hemotorch.recipe import Optimizer, load
+from hemotorch.run import BEST, LAST, Run, load_checkpoint
+from hemotorch.train import learning_rate, parts, train
+
+
+def _weights(root: Path, name: str = LAST) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(root / name)
+    return {**checkpoint.weights, **{f"raw.{k}": v for k, v in checkpoint.trainer.get("net", {}).items()}}
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_it_learns_the_tiny_heads(tiny_run):
+    rows = Run.open(tiny_run).metrics
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
+    assert rows[-1]["val"]["n"] >= 1 and rows[-1]["val"]["dice"] > 0.6
+
+
+def test_the_run_folder_says_what_was_done(tiny_run, tiny_prepared):
+    run = Run.open(tiny_run)
+    assert run.recipe == tiny.recipe("train.epochs=6", "train.steps_per_epoch=20")
+    assert run.split == Dataset(tiny_prepared).splits["patient"]
+    record = run.record
+    assert record["device"]["name"] == "cpu" and len(record["device"]["reasons"]) >= 3
+    assert record["environment"]["torch"] == torch.__version__ and record["memory"] == "resident"
+
+
+KILL = """
+import sys, tiny
+import hemotorch.train as t
+limit, calls, inner = int(sys.argv[3]), 0, t._update
+def update(*a):
+    global calls
+    calls += 1
+    if calls > limit:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+    inner(*a)
+t._update = update
+t.LOSS_EVERY = 2
+t.train(sys.argv[1], sys.argv[2], tiny.recipe("train.checkpoint_s=0.0"), device="cpu", resume=True)
+"""
+
+
+def _killed_after(steps: int, data: Path, root: Path) -> int:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", KILL, str(data), str(root), str(steps)]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode
+
+
+def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_prepared, tmp_path):
+    train(tiny_prepared, tmp_path / "whole", tiny.recipe("train.checkpoint_s=0.0"), device="cpu")
+    # 3 epochs of 7 steps: killed inside an epoch, at an epoch's end, inside the last one; then to the end.
+    for steps in (4, 5, 7, 3):
+        assert _killed_after(steps, tiny_prepared, tmp_path / "killed") == -signal.SIGKILL
+    assert _killed_after(10**6, tiny_prepared, tmp_path / "killed") == 0
+    for name in (LAST, BEST):
+        assert _same(_weights(tmp_path / "whole", name), _weights(tmp_path / "killed", name))
+    rows = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in Run(tmp_path / n).metrics] for n in ("whole", "killed")
+    ]
+    assert [r["epoch"] for r in rows[1]] == [1, 2, 3]
+    assert rows[0][-1]["val"] == rows[1][-1]["val"]
+    assert np.allclose([r["loss"] for r in rows[0]], [r["loss"] for r in rows[1]], rtol=1e-6)
+
+
+@pytest.mark.long
+def test_fifty_random_kills(tiny_prepared, tmp_path):
+    train(tiny_prepared, tmp_path / "whole", tiny.recipe("train.checkpoint_s=0.0"), device="cpu")
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        command = [sys.executable, "-c", KILL, str(tiny_prepared), str(tmp_path / "killed"), str(10**6)]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+            time.sleep(random.uniform(1.5, 5))
+            process.kill()
+    assert _killed_after(10**6, tiny_prepared, tmp_path / "killed") == 0
+    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+
+
+def test_streamed_and_resident_training_are_the_same(tiny_prepared, tmp_path):
+    for memory in ("resident", "stream"):
+        settings = (f"data.memory='{memory}'", "train.epochs=1")
+        train(tiny_prepared, tmp_path / memory, tiny.recipe(*settings), device="cpu")
+        assert Run.open(tmp_path / memory).record["memory"].startswith(memory)
+    assert _same(_weights(tmp_path / "resident"), _weights(tmp_path / "stream"))
+
+
+def test_another_seed_is_another_training(tiny_prepared, tmp_path):
+    for seed in (0, 1):
+        train(tiny_prepared, tmp_path / str(seed), tiny.recipe("train.epochs=1", f"train.seed={seed}"), device="cpu")
+    assert not _same(_weights(tmp_path / "0"), _weights(tmp_path / "1"))
+
+
+def test_accumulated_batches_give_the_gradient_of_their_mean(tiny_prepared, tmp_path):
+    # Nothing random, and no batch norm in the way: two batches of 2 are one of 4, to rounding.
+    common = [f"augment.{key}=0.0" for key in dataclasses.asdict(load("fast").augment) if key != "flip"]
+    common += ["augment.flip=false", "net.name=unet", "net.options={channels=4, levels=2, dropout=0.0}"]
+    common += ["loss.name=cross-entropy", "data.positive_share=0", "optimizer.name=sgd", "optimizer.momentum=0"]
+    common += ["optimizer.schedule=constant", "optimizer.weight_decay=0", "optimizer.warmup=0"]
+    common += ["train.ema=0", "train.epochs=1", "grid.size_px=32", "grid.pixel_mm=6"]
+    one = tiny.recipe(*common, "train.batch=4", "train.steps_per_epoch=1")
+    two = tiny.recipe(*common, "train.batch=2", "train.steps_per_epoch=2", "train.accumulate=2")
+    for name, used in (("one", one), ("two", two)):
+        train(tiny_prepared, tmp_path / name, used, device="cpu")
+    a, b = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    assert all(torch.allclose(a[key].float(), b[key].float(), atol=1e-6) for key in a)
+
+
+def test_recipes_of_the_literature_take_a_step(tiny_prepared, tmp_path):
+    small = ("train.epochs=1", "train.steps_per_epoch=1", "train.batch=2", "data.split=patient")
+    options = {
+        "paper": ("net.options.channels=4",),
+        "hssayeni-full": ("net.options.channels=4", "train.accumulate=2"),
+        "hssayeni-blocks": ("net.options.channels=4", "tiles.size_px=32", "tiles.stride_px=16"),
+    }
+    for name, more in options.items():
+        run = train(tiny_prepared, tmp_path / name, load(name).changed([*small, *more]), device="cpu")
+        assert ("val" in run.metrics[0]) == (name != "paper")
+        assert (run.root / BEST).is_file()
+
+
+def test_nan_stops_with_the_last_good_checkpoint(tiny_prepared, tmp_path):
+    used = tiny.recipe("optimizer.lr=1e30", "optimizer.warmup=0.5", "train.epochs=2")
+    with pytest.raises(RunError, match=r"the loss became nan.*lower optimizer.lr"):
+        train(tiny_prepared, tmp_path / "run", used, device="cpu")
+    if (tmp_path / "run" / LAST).exists():
+        assert all(bool(v.isfinite().all()) for v in _weights(tmp_path / "run").values())
+
+
+def test_out_of_memory_says_what_to_lower(tiny_prepared, tmp_path, monkeypatch):
+    def full(*_):
+        # What torch's CPU allocator really does when asked for far too much.
+        return torch.empty(2**60)
+
+    monkeypatch.setattr(training.losses, "build", lambda name, **options: full)
+    with pytest.raises(RunError, match=r"out of memory on cpu with a batch of 4x3x48x48; lower train.batch"):
+        train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
+
+
+def test_two_trainings_into_one_folder(tiny_prepared, tmp_path):
+    root = tmp_path / "run"
+    train(tiny_prepared, root, tiny.recipe("train.epochs=1"), device="cpu")
+    with pytest.raises(InputError, match="holds a training run already; add --resume"):
+        train(tiny_prepared, root, tiny.recipe(), device="cpu")
+    with Run(root).locked(), pytest.raises(RunError, match="another training is using"):
+        train(tiny_prepared, root, tiny.recipe(), device="cpu", resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not a run folder"):
+        train(tiny_prepared, tmp_path / "other", tiny.recipe(), device="cpu")
+
+
+def test_wrong_options_are_named_before_anything_is_written(tiny_prepared, tmp_path):
+    for setting, says in {
+        "data.split=patiant": "has no split 'patiant'",
+        "net.name=unett": "did you mean 'unet'",
+        "net.options.chanels=[4]": "did you mean 'channels'",
+        "loss.name=focall": "did you mean 'focal'",
+        "loss.options.epsilon=1": "eps",
+        "data.split=patient-80-20": "no validation part",
+    }.items():
+        with pytest.raises((OptionError, InputError), match=says):
+            train(tiny_prepared, tmp_path / "run", tiny.recipe(setting), device="cpu")
+        assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_without_cuda(tiny_prepared, tmp_path):
+    with pytest.raises(OptionError, match=r"'cuda' was asked for, but .*--device cpu"):
+        train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cuda")
+
+
+def test_without_validation_its_patients_are_trained_on(tiny_prepared):
+    split = Dataset(tiny_prepared).splits["patient"]
+    merged, validation = parts(split, load("paper"))
+    assert merged.keys() == split.train.keys() | split.val.keys() and not validation
+    kept, validation = parts(split, load("fast"))
+    assert kept == split.train and validation == split.val
+    assert not merged.keys() & split.test.keys()
+
+
+def test_learning_rate():
+    flat = Optimizer(lr=0.1)
+    assert {learning_rate(flat, s, 10) for s in range(10)} == {0.1}
+    cycle = Optimizer(lr=1.0, schedule="one-cycle", warmup=0.2)
+    rates = [learning_rate(cycle, s, 100) for s in range(100)]
+    assert np.argmax(rates) == 20 and rates[20] == 1.0 and rates[-1] < 0.01
+    assert all(np.diff(rates[:21]) > 0) and all(np.diff(rates[20:]) < 0)

@@ -1,0 +1,65 @@
+"""A tiny dataset of heads simple enough to know by heart: an ellipse of brain in a ring of bone, and a bright ball."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hemotorch import layouts
+from hemotorch.labels import CODES
+from hemotorch.layouts import CaseInfo
+from hemotorch.recipe import Recipe, load
+from hemotorch.scan import Scan, even_scan
+
+SIZE, PIXEL_MM, SLICES = 64, 3.0, 6
+
+
+def head(seed: int, bleeding: bool = True, slices: int = SLICES) -> tuple[Scan, np.ndarray]:
+    """A scan of (slices, 64, 64) and its mask in codes, intraparenchymal."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    radius = np.hypot((rows - 32) / 28, (columns - 32) / 23)
+    hu = np.full((slices, SIZE, SIZE), -1000.0)
+    hu[:, radius < 1] = 1000
+    hu[:, radius < 0.88] = 32
+    mask = np.zeros(hu.shape, np.uint8)
+    if bleeding:
+        row, column, z = 32 + rng.integers(-8, 9), 32 + rng.integers(-8, 9), rng.integers(1, slices - 1)
+        ball = np.hypot(np.hypot(rows - row, columns - column) / 6, (np.arange(slices) - z)[:, None, None] / 1.6) < 1
+        hu[ball] = 68
+        mask[ball] = CODES["intraparenchymal"]
+    hu += rng.normal(0, 5, hu.shape)
+    return even_scan(np.rint(hu).astype(np.int16), PIXEL_MM, 5.0), mask
+
+
+def write_dataset(root: Path, patients: int = 10, normal: int = 3) -> Path:
+    """A dataset in the CT-ICH layout; the first `normal` patients have no bleeding."""
+    rows = []
+    for i in range(patients):
+        scan, mask = head(i, bleeding=i >= normal)
+        name = f"{49 + i:03d}"
+        types = {
+            number: frozenset({"intraparenchymal"} if mask[index].any() else ())
+            for index, number in enumerate(scan.slice_numbers)
+        }
+        info = CaseInfo(name, name, 60.0, "F", types, hemorrhage=bool(mask.any()))
+        layouts.write_case("ct-ich", root, name, scan, mask, info)
+        rows.append(info)
+    layouts.write_tables("ct-ich", root, rows)
+    return root
+
+
+def recipe(*settings: str) -> Recipe:
+    """`fast`, small enough for a test."""
+    small = [
+        "grid.size_px=48",
+        "grid.pixel_mm=4.0",
+        "net.options.channels=[8,16,16]",
+        "train.epochs=3",
+        "train.steps_per_epoch=7",
+        "train.batch=4",
+        "train.validate_every=1",
+        "train.ema=0.9",
+    ]
+    return load("fast").changed([*small, *settings])
