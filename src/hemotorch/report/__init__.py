@@ -60,8 +60,8 @@ def evaluate_run(
     out = output_folder(out, may_exist=overwrite)
     split, external = split_for(run.split, dataset)
     predictor = Predictor.load(run.root, device)
-    environment = {key: record[key] for key in ("environment", "device", "memory") if key in record}
-    about: dict[str, Any] = {"run": str(run.root), "recipe": asdict(run.recipe), **environment}
+    environment: dict[str, Any] = {key: record[key] for key in ("environment", "device", "memory") if key in record}
+    about = {"run": str(run.root), "recipe": asdict(run.recipe), **environment}
     scores = evaluate(predictor, dataset, split, part, about=about, external=external)
     write_scores(scores, out)
     details = {
