@@ -18,9 +18,10 @@ from numcodecs import blosc
 
 from hemotorch.errors import InputError
 
-#: Measured on head-ct-nifti (14.7 MB): zstd level 1 with byte shuffle 5.0 MB at 1.6 ms a slice; level 3 4.7 MB at
-#: 4.4 ms; level 5 4.5 MB at 6.3 ms; without shuffle 6.1 MB; lz4 6.0 MB at 1.3 ms.
-_PACKER = blosc.Blosc(cname="zstd", clevel=1, shuffle=blosc.SHUFFLE)
+#: Measured on head-ct-nifti, 28 slices of 512x512, 14.7 MB, one thread, ms a slice (`benchmarks/prepare.py --formats`):
+#: lz4 with byte shuffle 5.8 MB, packed in 0.6, unpacked in 0.14; zstd level 1 5.0 MB, 1.9 and 0.8; level 3 4.7 MB and
+#: 4.4 to pack. Slices are read again every epoch, so speed is worth a sixth more disk.
+_PACKER = blosc.Blosc(cname="lz4", clevel=9, shuffle=blosc.SHUFFLE)
 _EMPTY = 2**64 - 1  # offset and length of a chunk that is not there, because it holds only the fill value, 0
 _DTYPES: dict[str, np.dtype] = {"int16": np.dtype("<i2"), "uint8": np.dtype("u1")}
 _AGAIN = "run `hemotorch prepare` again"
@@ -104,7 +105,7 @@ def group_metadata(attributes: dict) -> str:
 def _metadata(shape: tuple[int, ...], name: str) -> dict:
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     size = _DTYPES[name].itemsize
-    packer = {"typesize": size, "cname": "zstd", "clevel": 1, "shuffle": "shuffle", "blocksize": 0}
+    packer = {"typesize": size, "cname": "lz4", "clevel": 9, "shuffle": "shuffle", "blocksize": 0}
     sharding = {
         "chunk_shape": [1, *shape[1:]],
         "codecs": [little if size > 1 else {"name": "bytes"}, {"name": "blosc", "configuration": packer}],
