@@ -1,7 +1,7 @@
 """A head as continuous functions of place: who it is, the cavity of the skull, its bone, scalp, face and neck.
 
-Distances are signed millimetres in the frame of `Points` (MNI-like). Proportions were read off the average head CT of
-older adults (neurolabusc/Clinical, `scct`) and the atlas literature on MNI space; what is not said to be measured is ours.
+Distances are signed millimetres in the frame of `Points` (MNI-like). Proportions were read off the average head CT
+of older adults (neurolabusc/Clinical, `scct`); what is not said to be measured is ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from hemotorch.phantom.fields import (
+    WHOLE,
     Array,
     Noise,
     Points,
@@ -68,7 +69,7 @@ class Patient:
             age=age,
             sex="F" if rng.random() < 0.42 else "M",
             size=size,  # type: ignore[arg-type]
-            atrophy=float(np.clip(old * 0.7 + rng.normal(0.06, 0.12), 0, 1)),
+            atrophy=float(np.clip(old * 0.75 + rng.normal(0.1, 0.12), 0, 1)),
             white_matter_disease=float(np.clip(old * rng.uniform(-0.1, 1.2), 0, 1)),
             skull_mm=float(np.clip(rng.normal(6.3, 1.1), 4, 10)),
             scalp_mm=float(np.clip(rng.normal(5.0, 1.5), 2.5, 10)),
@@ -249,7 +250,7 @@ def _skull_base(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def paint_shell(head: Head, p: Points, hu: Array, inner: Array, dome: Array, skin: Array) -> Array:
-    """Scalp, face and bone into hu (points,), for points outside the inner table. Returns the share of cracks in bone."""
+    """Scalp, face and bone into hu (points,), for points outside the inner table. Returns the share of cracks."""
     base = step(inner - dome - 2, 3)
     thickness = head.skull_thickness(p) * (1 - base) + _look_up(head.base_bone, p) * base
     _soft_tissue(head, p, hu, dome, skin, thickness)
@@ -266,7 +267,7 @@ def paint_shell(head: Head, p: Points, hu: Array, inner: Array, dome: Array, ski
     if head.injuries:
         crack[there] = head.cracked(p.where(there)) * (inner[there] > 0) * (base[there] < 0.5) * bone[there]
         blend(hu, there, crack[there], np.float32(45))
-    blend(hu, slice(None), p.filled(-skin), np.float32(AIR))  # type: ignore[arg-type]
+    blend(hu, WHOLE, p.filled(-skin), np.float32(AIR))
     return crack
 
 
@@ -278,12 +279,12 @@ def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thi
     muscle = step(depth - 5.0 + 1.5 * noise, 1.2) * step(np.abs(noise) - 0.13, 0.10)
     thin = step(11 - (depth + under), 2) * step(dome + 4, 2) * step(p.z + 45, 8)
     hu[:] = FAT + noise * 6
-    blend(hu, slice(None), muscle * (1 - thin), MUSCLE + np.float32(6) * noise)  # type: ignore[arg-type]
+    blend(hu, WHOLE, muscle * (1 - thin), MUSCLE + np.float32(6) * noise)
     if head.injuries:
-        blend(hu, slice(None), step(head.swollen(p) - 2, 1.5), np.float32(58) + 5 * noise)  # type: ignore[arg-type]
+        blend(hu, WHOLE, step(head.swollen(p) - 2, 1.5), np.float32(58) + 5 * noise)
     galea = p.filled(np.abs(under - 1.0) - 1.0) * (p.z > -25)
-    blend(hu, slice(None), galea, np.float32(25))  # type: ignore[arg-type]
-    blend(hu, slice(None), p.filled(depth - 1.9), np.float32(SKIN))  # type: ignore[arg-type]
+    blend(hu, WHOLE, galea, np.float32(25))
+    blend(hu, WHOLE, p.filled(depth - 1.9), np.float32(SKIN))
 
 
 def _bone_texture(head: Head, p: Points, inner: Array, thickness: Array) -> Array:
@@ -326,21 +327,21 @@ def _face(head: Head, p: Points, hu: Array) -> None:
     _orbit(q, hu)
     airy = np.minimum(np.abs(noise) / head.cell_noise.slope - 0.5, 9)
     ethmoid = np.maximum(np.maximum(q.x - 12, np.abs(q.y - 36) - 25), np.abs(q.z + 30) - 13)
-    blend(hu, slice(None), q.filled(np.maximum(ethmoid, -airy)), np.float32(-920))  # type: ignore[arg-type]
-    blend(hu, slice(None), q.filled(np.maximum(ethmoid, airy)), np.float32(260))  # type: ignore[arg-type]
+    blend(hu, WHOLE, q.filled(np.maximum(ethmoid, -airy)), np.float32(-920))
+    blend(hu, WHOLE, q.filled(np.maximum(ethmoid, airy)), np.float32(260))
     for centre, axes in (((9, 9, -31), (9 * size, 11, 9)), ((30, 42, -64), (15 * size, 20 * size, 18))):
         sinus = ellipsoid(q, centre, axes)
-        blend(hu, slice(None), q.filled(np.abs(sinus - 0.8) - 0.8), np.float32(700))  # type: ignore[arg-type]
-        blend(hu, slice(None), q.filled(sinus + wide), np.float32(30))  # type: ignore[arg-type]
-        blend(hu, slice(None), q.filled(sinus + wide + 1.2), np.float32(AIR))  # type: ignore[arg-type]
+        blend(hu, WHOLE, q.filled(np.abs(sinus - 0.8) - 0.8), np.float32(700))
+        blend(hu, WHOLE, q.filled(sinus + wide), np.float32(30))
+        blend(hu, WHOLE, q.filled(sinus + wide + 1.2), np.float32(AIR))
     nose = np.maximum(np.maximum(q.x - 13, np.abs(q.y - 50) - 36), np.abs(q.z + 62) - 20)
     turbinate = np.maximum(nose, -(noise / head.cell_noise.slope + 1.2))
-    blend(hu, slice(None), q.filled(turbinate), np.float32(AIR))  # type: ignore[arg-type]
-    blend(hu, slice(None), q.filled(np.maximum(nose, q.x - 0.9)), np.float32(300))  # type: ignore[arg-type]
+    blend(hu, WHOLE, q.filled(turbinate), np.float32(AIR))
+    blend(hu, WHOLE, q.filled(np.maximum(nose, q.x - 0.9)), np.float32(300))
     throat = ellipsoid(q, (0, 6, -68), (13, 8, 16))
-    blend(hu, slice(None), q.filled(throat), np.float32(AIR))  # type: ignore[arg-type]
+    blend(hu, WHOLE, q.filled(throat), np.float32(AIR))
     canal = tube(q, ((75, -22, -43, 4.5), (50, -20, -40, 3.2)))
-    blend(hu, slice(None), q.filled(canal), np.float32(AIR))  # type: ignore[arg-type]
+    blend(hu, WHOLE, q.filled(canal), np.float32(AIR))
 
 
 def _bones_of_the_face(q: Points, hu: Array, noise: Array) -> None:
@@ -359,11 +360,11 @@ def _bones_of_the_face(q: Points, hu: Array, noise: Array) -> None:
     )
     distance = np.minimum.reduce(parts)
     value = np.float32(1250) - 650 * step(-distance - 1.6, 0.6) + 120 * noise
-    blend(hu, slice(None), q.filled(distance), value)  # type: ignore[arg-type]
+    blend(hu, WHOLE, q.filled(distance), value)
     cord = np.maximum(np.sqrt(q.x**2 + (q.y + 48) ** 2) - 11, q.z + 58)
-    blend(hu, slice(None), q.filled(cord), np.float32(CSF))  # type: ignore[arg-type]
+    blend(hu, WHOLE, q.filled(cord), np.float32(CSF))
     cord = np.maximum(np.sqrt((q.x / 1.3) ** 2 + (q.y + 47) ** 2) - 5.5, q.z + 58)
-    blend(hu, slice(None), q.filled(cord), np.float32(32))  # type: ignore[arg-type]
+    blend(hu, WHOLE, q.filled(cord), np.float32(32))
 
 
 def _orbit(q: Points, hu: Array) -> None:

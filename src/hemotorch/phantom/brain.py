@@ -1,4 +1,4 @@
-"""What lies inside the skull, without bleeding: grey and white matter, fluid, ventricles, cerebellum, membranes, vessels."""
+"""What lies inside the skull, without bleeding: brain, fluid spaces, membranes, vessels, calcifications."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemotorch.phantom.anatomy import CSF, Patient
-from hemotorch.phantom.fields import Array, Noise, Points, blend, bump, ellipsoid, mirror, near, smooth_min, step, tube
+from hemotorch.phantom.fields import (
+    WHOLE,
+    Array,
+    Noise,
+    Points,
+    blend,
+    bump,
+    ellipsoid,
+    mirror,
+    near,
+    smooth_min,
+    step,
+    tube,
+)
 
 GREY = 38.0  #: HU of grey matter at the nominal brain level (37 to 41 in textbooks)
 BONE_GAP_MM = 0.6  #: dura between inner table and fluid
@@ -19,7 +32,7 @@ class Brain:
 
     p: points after mass effect, which anatomy follows; place: the same points where they really lie.
     hu: values; depth: mm under the inner table; fluid: share of cerebrospinal fluid outside the ventricles;
-    ventricle: signed distance to the ventricles, mm; tent: mm above the tentorium; cortex: mm under the brain's surface.
+    ventricle: signed distance to the ventricles, mm; tent: mm above the tentorium; cortex: mm under its surface.
     """
 
     p: Points
@@ -42,7 +55,7 @@ class Inside:
         self.slow, self.folia, self.wander = Noise(rng, 36), Noise(rng, 4.5), Noise(rng, 22)
         a = patient.atrophy
         self.gap = 0.15 + 2.0 * a * rng.uniform(0.4, 1.3)  #: fluid between cortex and dura, mm
-        self.sulcus = 0.3 + 1.5 * a * rng.uniform(0.7, 1.3)  #: half-width of a sulcus, mm
+        self.sulcus = 0.4 + 1.6 * a * rng.uniform(0.7, 1.3)  #: half-width of a sulcus, mm
         self.fissure = 0.3 + 1.6 * a * rng.uniform(0.5, 1.4)
         self.wide = float(np.clip(-1.6 + 5.0 * a + rng.normal(0, 0.9), -2.2, 4.5))  #: added to ventricular radii, mm
         self.lopsided = rng.normal(0, 0.7)  #: one lateral ventricle wider than the other, mm
@@ -98,7 +111,7 @@ class Inside:
         ribbon = np.minimum(surface - 3.6, np.where(inward > 0.3, np.minimum(line - 2.6, second - 1.7), 9))
         grey = step(-ribbon, 0.9)
         b.hu = (self.white + (GREY - self.white) * grey + 0.8 * slow).astype(np.float32)
-        blend(b.hu, slice(None), b.fluid, np.float32(CSF))  # type: ignore[arg-type]
+        blend(b.hu, WHOLE, b.fluid, np.float32(CSF))
 
     def _deep_grey(self, b: Brain, wander: Array) -> None:
         """Caudate, lentiform nucleus, thalamus, claustrum with insular cortex."""
@@ -146,7 +159,7 @@ class Inside:
         d = self.stem(p) + 0.6 * w
         wide = self.cistern * (1 + 0.35 * w)
         shell = np.maximum(d - wide, p.z - 6)
-        shell = np.maximum(shell, np.where(p.z < -20, -30 - p.y, -30))
+        shell = np.maximum(shell, np.where(p.z < -20, -30 - p.y, p.y + 17))
         star = np.minimum(ellipsoid(p, (0, 3, -15), (9 + wide, 9 + wide, 7)),
                           tube(p, ((4, 6, -13, 1.5 + wide / 2), (26, 12, -12, 1.0 + wide / 3))))  # fmt: skip
         front = ellipsoid(p, (0, -14, -32), (14, 3 + wide, 20))
@@ -190,7 +203,7 @@ class Inside:
     def _ventricle_fluid(self, b: Brain) -> None:
         """Fluid in the ventricles."""
         amount = b.p.filled(b.ventricle)
-        blend(b.hu, slice(None), amount, np.float32(CSF - 1))  # type: ignore[arg-type]
+        blend(b.hu, WHOLE, amount, np.float32(CSF - 1))
         b.fluid *= 1 - amount
 
     def _fissures(self, b: Brain, wander: Array, swell: Array | float) -> None:
@@ -207,7 +220,7 @@ class Inside:
         stem = np.maximum(np.abs(p.y - 17 - 0.1 * p.x + wander) - wide, np.maximum(np.abs(p.z + 11) - 7, 20 - p.x))
         distance = np.minimum.reduce((between, insula, lateral, stem))
         amount = p.filled(distance) * (b.tent > 0)
-        blend(b.hu, slice(None), amount, np.float32(CSF + 1))  # type: ignore[arg-type]
+        blend(b.hu, WHOLE, amount, np.float32(CSF + 1))
         b.fluid = np.maximum(b.fluid, amount)
 
     def _membranes(self, b: Brain, wander: Array) -> None:
@@ -216,15 +229,15 @@ class Inside:
         free = self.callosum + 10 - 0.42 * np.maximum(22 - p.y, 0) - 40 * step(p.y - 40, 8)
         falx = np.maximum(np.abs(p.x + 0.6 * wander) - self.falx, np.maximum(free - p.z, -b.tent))
         falx = np.maximum(falx, -(p.z + 8))
-        blend(b.hu, slice(None), 0.85 * p.filled(falx), np.float32(GREY + 18))  # type: ignore[arg-type]
+        blend(b.hu, WHOLE, 0.85 * p.filled(falx), np.float32(GREY + 18))
         free_edge = 9 - np.abs(p.x) - 30 * (p.y < -50)
         tent = np.maximum(np.maximum(np.abs(b.tent) - 0.6, free_edge), p.y + 12 + 0.62 * np.abs(p.x))
-        blend(b.hu, slice(None), 0.7 * p.filled(tent), np.float32(GREY + 11))  # type: ignore[arg-type]
+        blend(b.hu, WHOLE, 0.7 * p.filled(tent), np.float32(GREY + 11))
         top = np.maximum(np.abs(p.x) + 0.75 * b.depth - 5.0, -(p.z + 5))
         transverse = np.maximum(np.hypot(b.depth - 1, b.tent) - 4.2, p.y + 35)
         straight = tube(p, ((0, -42, 9, 2), (0, -62, 2, 2), (0, -95, -12, 2.2)))
         sinus = np.minimum(np.minimum(top, transverse), straight)
-        blend(b.hu, slice(None), p.filled(sinus), pool)  # type: ignore[arg-type]
+        blend(b.hu, WHOLE, p.filled(sinus), pool)
         chosen = near(p, (-48, -45, -60), (48, 40, 14))
         if len(chosen):
             part = p.where(chosen)
@@ -269,7 +282,9 @@ def _vessels(rng: np.random.Generator) -> list[tuple[tuple[float, float, float, 
     """Paths of the arteries at the base: carotids, middle and anterior cerebral, basilar."""
     j = rng.normal(0, 1.5, 12)
     r = float(rng.uniform(1.0, 1.7))
-    paths = [((0, -14 + j[8], -44, r + 0.3), (j[9], -11, -30, r + 0.3), (j[9], -12, -17, r + 0.2))]
+    paths: list[tuple[tuple[float, float, float, float], ...]] = [
+        ((0, -14 + j[8], -44, r + 0.3), (j[9], -11, -30, r + 0.3), (j[9], -12, -17, r + 0.2))
+    ]
     for side, k in ((1, 0), (-1, 4)):
         paths.append(
             ((side * 11, 2, -18, r + 0.6), (side * 9, 4, -12, r + 0.4), (side * (20 + j[k]), 6 + j[k + 1], -12, r),

@@ -9,9 +9,8 @@ from scipy import ndimage
 
 from hemotorch.labels import TYPES, types_per_slice
 from hemotorch.layouts import CaseInfo
-from hemotorch.phantom import draw_lesions
+from hemotorch.phantom import draw_lesions, scanner
 from hemotorch.phantom import lesions as bleeding
-from hemotorch.phantom import scanner
 from hemotorch.phantom.anatomy import Head, Injury, Patient, ears, paint_shell
 from hemotorch.phantom.brain import GREY, Inside
 from hemotorch.phantom.fields import Array, Points, generator, grid_noise
@@ -21,8 +20,14 @@ from hemotorch.phantom.projection import finish_projected
 from hemotorch.phantom.scanner import Protocol
 from hemotorch.scan import Scan, even_scan
 
-DRAWN_MM = 0.8  #: finest grid on which the head is drawn, before it is carried to smaller pixels
+DRAWN_MM = (0.8, 1.8)  #: finest and coarsest grid on which the head is drawn, before it is carried to the image's
+WARP_MM = 1.1  #: by which no head is the average one
 LAYER_MM = 1.8  #: thickness of the layers a slice is averaged from
+WHITE_HU, SEEN_MM = (
+    120.0,
+    0.5,
+)  #: above it, seen with this blur and a third of a pixel, a voxel at the skull's edge is taken for bone
+LEAST_ML, TRIES = 0.2, 4  #: a patient who is to bleed bleeds at least so much, or is drawn anew
 FRACTURE = 99  #: stands for cracks in bone where shares of blood are kept by code
 FRACTURE_SHARE = 0.3  #: of a voxel, above which a slice counts as showing a fracture
 HALF_MM = (112.0, 132.0)  #: half-size of the box that holds the head, left-right and front-back
@@ -52,8 +57,8 @@ class Layers:
 
     @staticmethod
     def of(protocol: Protocol) -> Layers:
-        """The grid for a protocol: no finer than DRAWN_MM, and a box around the head."""
-        fine = max(DRAWN_MM, min(protocol.pixel_mm, 1.0))
+        """The grid for a protocol: as fine as the pixels, within DRAWN_MM, and a box around the head."""
+        fine = float(np.clip(protocol.pixel_mm, *DRAWN_MM))
         count = int(np.clip(round(protocol.slice_mm / LAYER_MM), 2, 4))
         rows, columns = (int(2 * half / fine) for half in reversed(HALF_MM))
         return Layers(protocol.slices, count, rows, columns, fine, protocol.slice_mm / count)
@@ -80,7 +85,7 @@ def _points(protocol: Protocol, grid: Layers, patient: Patient, rng: np.random.G
     out = []
     for axis, centre in enumerate((0.0, -17.0, 0.0)):
         along = turn[axis, 0] * right + turn[axis, 1] * front + turn[axis, 2] * up
-        out.append(along / np.float32(patient.size[axis]) + np.float32(centre) + np.float32(1.5) * warp[axis])
+        out.append(along / np.float32(patient.size[axis]) + np.float32(centre) + np.float32(WARP_MM) * warp[axis])
     return out[0], out[1], out[2]
 
 
@@ -178,13 +183,14 @@ def _linear(values: Array, where: Array, axis: int) -> Array:
     return np.take(values, low, axis) * (1 - share) + np.take(values, low + 1, axis) * share
 
 
-def draw_case(chosen: Preset, index: int, seed: int) -> tuple[Patient, Protocol, list[Lesion], tuple[Injury, ...]]:
+def draw_case(
+    chosen: Preset, index: int, seed: int, attempt: int = 0
+) -> tuple[Patient, Protocol, list[Lesion], tuple[Injury, ...]]:
     """Who patient `index` is, how it is scanned and what is wrong: independent streams of (seed, index)."""
     patient = Patient.draw(generator(seed, index, 1))
     protocol = Protocol.draw(generator(seed, index, 2), chosen)
     leading = chosen.leading_type(index, seed)
-    rng = generator(seed, index, 3)
-    lesions = draw_lesions.draw_bleeding(rng, leading) if leading else []
+    lesions = draw_lesions.draw_bleeding(generator(seed, index, 3, attempt), leading) if leading else []
     injuries = tuple(draw_lesions.draw_injuries(generator(seed, index, 6), lesions))
     return patient, protocol, lesions + draw_lesions.draw_confounders(generator(seed, index, 4), patient), injuries
 
@@ -196,33 +202,41 @@ def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = 
     Raises OptionError for an unknown preset.
     """
     chosen = preset(spec)
-    patient, protocol, lesions, injuries = draw_case(chosen, index, seed)
-    grid = Layers.of(protocol)
-    head, inside = Head(patient, injuries), Inside(patient)
-    xyz = _points(protocol, grid, patient, generator(seed, index, 5))
-    drawn, blood = _draw(head, inside, lesions, grid, xyz, protocol)
-    holder = scanner.holder_hu(protocol)
-    hu = np.stack([np.maximum(_to_image(s, grid, protocol, -1000.0), holder) for s in drawn])
+    for attempt in range(TRIES):
+        patient, protocol, lesions, injuries = draw_case(chosen, index, seed, attempt)
+        grid = Layers.of(protocol)
+        xyz = _points(protocol, grid, patient, generator(seed, index, 5))
+        drawn, blood = _draw(Head(patient, injuries), Inside(patient), lesions, grid, xyz, protocol)
+        holder = scanner.holder_hu(protocol)
+        hu = np.stack([np.maximum(_to_image(s, grid, protocol, -1000.0), holder) for s in drawn])
+        shares = {code: np.stack([_to_image(s, grid, protocol, 0.0) for s in share]) for code, share in blood.items()}
+        if protocol.tilt_deg:
+            shares = {code: scanner.mixed_slices(share, protocol) for code, share in shares.items()}
+        crack = shares.pop(FRACTURE, None)
+        tissue = scanner.mixed_slices(hu, protocol) if protocol.tilt_deg else hu
+        mask = _mask(shares, tissue, protocol.pixel_mm)
+        ml = np.count_nonzero(mask) * protocol.pixel_mm**2 * protocol.slice_mm / 1000
+        if ml >= LEAST_ML or not any(lesion.code for lesion in lesions):
+            break
     image = finish_projected(hu, protocol) if projection else scanner.finish(hu, protocol, grid.step_mm)
-    shares = {code: np.stack([_to_image(s, grid, protocol, 0.0) for s in share]) for code, share in blood.items()}
     if protocol.tilt_deg:
         image = scanner.mixed_slices(image, protocol)
-        shares = {code: scanner.mixed_slices(share, protocol) for code, share in shares.items()}
-    crack = shares.pop(FRACTURE, None)
-    mask = _mask(shares, image.shape)
     name = chosen.case_name(index)
     scan = even_scan(np.rint(np.clip(image, -1024, 3071)).astype(np.int16), protocol.pixel_mm, protocol.slice_mm, name)
     return PhantomCase(scan, mask, _facts(name, patient, scan, mask, crack), tuple(lesions), protocol)
 
 
-def _mask(shares: dict[int, Array], shape: tuple[int, ...]) -> np.ndarray:
-    """Typed mask: where blood fills at least half of a voxel, the code of its largest part; no specks."""
-    mask = np.zeros(shape, np.uint8)
+def _mask(shares: dict[int, Array], tissue: Array, pixel_mm: float) -> np.ndarray:
+    """Typed mask: where blood fills at least half of a voxel, the code of its largest part; no specks, and not where
+    bone whitens the voxel so that no reader would see blood in it. tissue: HU before noise and blur."""
+    mask = np.zeros(tissue.shape, np.uint8)
     if not shares:
         return mask
     codes = np.array(sorted(shares), np.uint8)
     stack = np.stack([shares[int(code)] for code in codes])
-    mask = np.where(stack.sum(axis=0) >= 0.5, codes[stack.argmax(axis=0)], 0).astype(np.uint8)
+    sigma = SEEN_MM / pixel_mm + 0.35
+    seen = (stack.sum(axis=0) >= 0.5) & (ndimage.gaussian_filter(tissue, (0, sigma, sigma)) < WHITE_HU)
+    mask = np.where(seen, codes[stack.argmax(axis=0)], 0).astype(np.uint8)
     found, count = ndimage.label(mask > 0)
     if count:
         sizes = np.bincount(found.ravel())

@@ -9,19 +9,23 @@ import numpy as np
 from hemotorch.phantom.anatomy import DOME_CENTRE, Injury, Patient
 from hemotorch.phantom.lesions import Lesion, Vector
 
-#: Centres of intraparenchymal bleeding: (share, centre, spread, smallest and largest mL); shares after the usual
-#: textbook order: basal ganglia and lobes first, cerebellum and brain stem rarer, contusions of frontal and temporal poles.
-PARENCHYMA: tuple[tuple[float, Vector, Vector, Vector], ...] = (
-    (0.22, (25, -2, 5), (4, 8, 5), (0.5, 50, 0)),
-    (0.10, (12, -18, 8), (2, 4, 3), (0.4, 15, 0)),
-    (0.13, (30, 45, 15), (10, 10, 14), (0.3, 60, 0)),
-    (0.14, (46, -35, 28), (8, 16, 16), (0.3, 60, 0)),
-    (0.11, (48, -12, -12), (6, 16, 8), (0.3, 40, 0)),
-    (0.08, (28, -78, 12), (8, 8, 12), (0.3, 40, 0)),
-    (0.08, (24, -62, -36), (8, 8, 6), (0.4, 20, 0)),
-    (0.03, (0, -26, -30), (3, 3, 4), (0.3, 5, 0)),
-    (0.11, (38, 50, -2), (12, 8, 5), (0.2, 8, 0)),
+#: Centres of intraparenchymal bleeding: (share, centre, spread, smallest and largest mL); shares in the textbooks'
+#: order: basal ganglia and lobes first, cerebellum and brain stem rarer, contusions of frontal and temporal poles.
+PARENCHYMA: tuple[tuple[float, Vector, Vector, tuple[float, float]], ...] = (
+    (0.22, (25, -2, 5), (4, 8, 5), (0.5, 50)),
+    (0.10, (12, -18, 8), (2, 4, 3), (0.4, 15)),
+    (0.13, (30, 45, 15), (10, 10, 14), (0.3, 60)),
+    (0.14, (46, -35, 28), (8, 16, 16), (0.3, 60)),
+    (0.11, (48, -12, -12), (6, 16, 8), (0.3, 40)),
+    (0.08, (28, -78, 12), (8, 8, 12), (0.3, 40)),
+    (0.08, (24, -62, -36), (8, 8, 6), (0.4, 20)),
+    (0.03, (0, -26, -30), (3, 3, 4), (0.3, 5)),
+    (0.11, (38, 50, -2), (12, 8, 5), (0.2, 8)),
 )
+
+
+def _triple(values: np.ndarray) -> Vector:
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _ml(rng: np.random.Generator, low: float, high: float) -> float:
@@ -39,14 +43,14 @@ def _seed(rng: np.random.Generator) -> int:
 
 def _intraparenchymal(rng: np.random.Generator, shrink: float = 1.0) -> Lesion:
     shares = np.array([row[0] for row in PARENCHYMA])
-    _, centre, spread, (low, high, _z) = PARENCHYMA[rng.choice(len(PARENCHYMA), p=shares / shares.sum())]
+    _, centre, spread, (low, high) = PARENCHYMA[rng.choice(len(PARENCHYMA), p=shares / shares.sum())]
     ml = _ml(rng, low, high * shrink)
     shape = np.exp(rng.normal(0, 0.22, 3))
     axes = (ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3) * shape / np.prod(shape) ** (1 / 3)
     side = rng.choice((-1, 1))
     place = np.array(centre) + rng.normal(0, 1, 3) * np.array(spread)
     mixed = float(rng.uniform(0.2, 0.8)) if rng.random() < 0.35 else 0.0
-    return Lesion("intraparenchymal", (float(side * place[0]), float(place[1]), float(place[2])), tuple(map(float, axes)),
+    return Lesion("intraparenchymal", _triple(place * np.array((side, 1, 1))), _triple(axes),
                   _contrast(rng, 16), second=float(rng.uniform(-6, 18)), mixed=mixed, seed=_seed(rng),
                   oedema_mm=float(rng.uniform(1, 3 + ml**0.4)) if rng.random() < 0.75 else 0.0,
                   push=float(rng.uniform(0.2, 1.0)))  # fmt: skip
@@ -56,7 +60,7 @@ def _towards(rng: np.random.Generator, middle: Vector, spread: Vector) -> Vector
     """A direction from the middle of the skull, on a random side."""
     v = np.array(middle) + rng.normal(0, 1, 3) * np.array(spread)
     v = v / np.linalg.norm(v)
-    return float(v[0] * rng.choice((-1, 1))), float(v[1]), float(v[2])
+    return _triple(v * np.array((rng.choice((-1, 1)), 1, 1)))
 
 
 def _epidural(rng: np.random.Generator) -> Lesion:
@@ -66,7 +70,8 @@ def _epidural(rng: np.random.Generator) -> Lesion:
     radius = float(rng.uniform(13, 42))
     thick = float(np.clip(radius * rng.uniform(0.2, 0.55), 4, 22))
     mixed = float(rng.uniform(0.2, 0.6)) if rng.random() < 0.4 else 0.0
-    return Lesion("epidural", _towards(rng, middle, (0.15, 0.25, 0.2)), (radius * rng.uniform(0.85, 1.3), radius, thick),
+    direction = _towards(rng, middle, (0.15, 0.25, 0.2))
+    return Lesion("epidural", direction, (radius * rng.uniform(0.85, 1.3), radius, thick),
                   _contrast(rng, 10, 40), second=float(rng.uniform(-4, 10)), mixed=mixed, place="vault",
                   push=float(rng.uniform(0.5, 0.95)), seed=_seed(rng))  # fmt: skip
 
@@ -84,7 +89,7 @@ def _subdural(rng: np.random.Generator) -> Lesion:
     else:
         direction = _towards(rng, (0.85, 0.1, 0.3), (0.12, 0.45, 0.2))
     kind = rng.choice(("acute", "mixed", "subacute"), p=(0.62, 0.28, 0.10))
-    thick = float(np.clip(rng.gamma(3.2, 2.0), 2.4, 18))
+    thick = float(np.clip(rng.gamma(3.2, 2.0), 3.0, 18))
     return Lesion("subdural", direction, (float(rng.uniform(38, 95)), float(rng.uniform(28, 60)), thick),
                   contrast if kind != "subacute" else float(rng.uniform(5, 11)),
                   second=float(rng.uniform(-16, 2)), mixed=float(rng.uniform(0.2, 0.7)) if kind == "mixed" else 0.0,
@@ -106,8 +111,8 @@ def _subarachnoid(rng: np.random.Generator) -> Lesion:
         centre, axes = (float(rng.normal(0, 12)), 6.0, -10.0), tuple(rng.uniform(17, 38, 3))
     else:  # an injury's: some sulci of the convexity
         v = np.array(_towards(rng, (0.8, 0.1, 0.5), (0.2, 0.5, 0.3))) * 62 + np.array(DOME_CENTRE)
-        centre, axes = (float(v[0]), float(v[1]), float(v[2])), tuple(rng.uniform(12, 30, 3))
-    return Lesion("subarachnoid", centre, (float(axes[0]), float(axes[1]), float(axes[2])), _contrast(rng, 10, 34),
+        centre, axes = _triple(v), tuple(rng.uniform(12, 30, 3))
+    return Lesion("subarachnoid", centre, _triple(np.array(axes)), _contrast(rng, 10, 34),
                   push=float(rng.uniform(0.1, 0.5)), seed=_seed(rng))  # fmt: skip
 
 
@@ -149,7 +154,7 @@ def draw_confounders(rng: np.random.Generator, patient: Patient) -> list[Lesion]
             kind, contrast = (
                 ("infarct", rng.uniform(2, 15)) if rng.random() < 0.7 else ("fresh infarct", rng.uniform(3, 9))
             )
-            axes = tuple(float(a * 1.25) for a in clot.axes)
+            axes = _triple(1.25 * np.array(clot.axes))
             lesions.append(replace(clot, kind=kind, contrast=float(contrast), axes=axes, push=0, oedema_mm=0))
     if rng.random() < 0.14 * old + 0.02:
         for _ in range(int(rng.integers(1, 3))):
@@ -161,13 +166,13 @@ def draw_confounders(rng: np.random.Generator, patient: Patient) -> list[Lesion]
             DOME_CENTRE
         )
         size = float(rng.uniform(7, 15))
-        lesions.append(Lesion("tumour", (float(direction[0]), float(direction[1]), float(direction[2])), (size, size, size),
+        lesions.append(Lesion("tumour", _triple(direction), (size, size, size),
                               float(rng.uniform(3, 14)), seed=_seed(rng), push=0.6))  # fmt: skip
     if rng.random() < 0.12:
         for _ in range(int(rng.integers(1, 4))):
             place = _intraparenchymal(rng)
-            axes = tuple(float(a) for a in rng.uniform(1.2, 3.2, 3))
-            lesions.append(Lesion("calcification", place.centre, axes, float(rng.uniform(60, 300)), seed=_seed(rng)))  # type: ignore[arg-type]
+            axes, contrast = _triple(rng.uniform(1.2, 3.2, 3)), float(rng.uniform(60, 300))
+            lesions.append(Lesion("calcification", place.centre, axes, contrast, seed=_seed(rng)))
     return lesions
 
 
@@ -189,6 +194,6 @@ def _injury(rng: np.random.Generator, at: Vector) -> Injury:
     across = np.cross(v, rng.normal(0, 1, 3))
     across = across / (np.linalg.norm(across) + 1e-6)
     cracked = rng.random() < 0.6
-    return Injury((float(v[0]), float(v[1]), float(v[2])), (float(across[0]), float(across[1]), float(across[2])),
+    return Injury(_triple(v), _triple(across),
                   float(rng.uniform(20, 60)), float(rng.uniform(0.5, 1.4)) if cracked else 0.0,
                   float(rng.uniform(3, 12)) if rng.random() < 0.75 else 0.0)  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
 
 Array = np.ndarray  #: float32 values at a list of points, shape (points,) unless a docstring says otherwise
 
+WHOLE = slice(None)  #: all points, where a choice of them is asked for
 LATTICE = 40  #: nodes along each edge of a periodic noise lattice
+SPLINE_GAIN = 3.0  #: makes up for what three cubic splines take off the standard deviation of white noise
 SMOOTH = 2.0  #: Gaussian blur of the lattice, nodes
 
 
@@ -114,7 +117,7 @@ def grid_noise(
     """A smooth field over a regular grid, (planes, rows, columns) float32, standard deviation about 1: random values on
     a coarse grid `scale_mm` apart, carried to the fine one by separable cubic splines."""
     weights = [_knots(n, step, scale_mm) for n, step in zip(shape, step_mm, strict=True)]
-    coarse = rng.standard_normal([w.shape[1] for w in weights], dtype=np.float32) * np.float32(1.75)
+    coarse = rng.standard_normal([w.shape[1] for w in weights], dtype=np.float32) * np.float32(SPLINE_GAIN)
     for axis, w in enumerate(weights):
         coarse = np.moveaxis(np.tensordot(w, coarse, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(coarse, dtype=np.float32)
@@ -147,7 +150,7 @@ def ellipsoid(p: Points, centre: tuple[float, ...], axes: tuple[float, ...]) -> 
 def tube(p: Points, path: tuple[tuple[float, float, float, float], ...]) -> Array:
     """Signed distance to a tube along (x, y, z, radius) waypoints, the radius changing linearly between them."""
     best: Array | None = None
-    for start, end in zip(path[:-1], path[1:], strict=True):
+    for start, end in pairwise(path):
         sx, sy, sz, sr = (np.float32(v) for v in start)
         ux, uy, uz = end[0] - start[0], end[1] - start[1], end[2] - start[2]
         length2 = ux * ux + uy * uy + uz * uz + 1e-6
@@ -160,13 +163,13 @@ def tube(p: Points, path: tuple[tuple[float, float, float, float], ...]) -> Arra
     return best
 
 
-def smooth_min(a: Array, b: Array, k: float) -> Array:
+def smooth_min(a: Array, b: Array, k: float | np.floating) -> Array:
     """The smaller of two distances, rounded off over k mm where they meet."""
     h = np.clip(np.float32(0.5) + (b - a) / np.float32(2 * k), 0, 1)
     return b + h * (a - b) - np.float32(k) * h * (1 - h)
 
 
-def smooth_max(a: Array, b: Array, k: float) -> Array:
+def smooth_max(a: Array, b: Array, k: float | np.floating) -> Array:
     """The larger of two distances, rounded off over k mm where they meet."""
     return -smooth_min(-a, -b, k)
 
@@ -182,7 +185,7 @@ def mirror(p: Points) -> Points:
     return Points(np.abs(p.x), p.y, p.z, p.edge)
 
 
-def blend(hu: Array, where: Array, amount: Array, value: Array | float) -> None:
+def blend(hu: Array, where: Array | slice, amount: Array, value: Array | float | np.floating) -> None:
     """Mixes `value` into hu[where] in place: hu (1 - amount) + value amount."""
     old = hu[where]
     hu[where] = old + amount * (value - old)

@@ -21,6 +21,7 @@ from hemotorch.skull import enclosed
 LAYERS = 3  #: a slice's partial volume is the mean over so many layers
 EDGE_MM, CALM_MM = 1.0, 1.3  #: blur of the painted edges, and of the scan where its own tissue is told apart
 BRAIN_HU = (5, 70)  #: where the level of the brain is looked for
+EDGE_HU, EDGE_ZONE_MM = 95, 4.0  #: brighter than this, so near the skull, is taken for partial bone
 LOW = 9.0  #: HU under the brain's level at which a calm voxel is half fluid
 FULL_SIZE_MM2 = 6000.0  #: least area inside the skull on its fullest slice
 
@@ -50,7 +51,10 @@ def paint(
     calm = ndimage.gaussian_filter(np.clip(scan.hu, -200, 300).astype(np.float32), sigma)
     brain_like = inside & (calm > BRAIN_HU[0]) & (calm < BRAIN_HU[1])
     level = float(np.median(calm[brain_like])) - (GREY - 4.0)
-    drawn, shares = _drawn(lesions, scan, frame, inside, calm - level)
+    depth = _depth(scan, inside)
+    # Voxels that share bone at the skull's edge stay as they are.
+    inside &= (scan.hu < EDGE_HU) | (depth > EDGE_ZONE_MM)
+    drawn, shares = _drawn(lesions, scan, frame, inside, depth, calm - level)
     soft = (0, EDGE_MM / 2 / row_mm, EDGE_MM / 2 / column_mm)
     change = ndimage.gaussian_filter(drawn, soft)
     hu = np.rint(np.clip(scan.hu + change, -1024, 3071)).astype(np.int16)
@@ -93,19 +97,29 @@ class _Frame:
         return Points(x.astype(np.float32), y.astype(np.float32), z.astype(np.float32), max(column_mm, 1.0))
 
 
+def _depth(scan: Scan, inside: np.ndarray) -> Array:
+    """Millimetres under the inner table, 0 outside; computed in the box of the space inside the skull."""
+    box = ndimage.find_objects(inside.astype(np.uint8))[0]
+    spacing = (float(np.median(scan.shares_mm)), *scan.pixel_mm)
+    padded = np.pad(inside[box], 1)
+    depth = np.zeros(scan.shape, np.float32)
+    within = ndimage.distance_transform_edt(padded, spacing)[1:-1, 1:-1, 1:-1]
+    depth[box] = np.maximum(within - scan.pixel_mm[0] / 2, 0)
+    return depth
+
+
 def _drawn(
-    lesions: list[Lesion], scan: Scan, frame: _Frame, inside: np.ndarray, calm: Array
+    lesions: list[Lesion], scan: Scan, frame: _Frame, inside: np.ndarray, depth: Array, calm: Array
 ) -> tuple[Array, dict[int, Array]]:
     """Change in HU and shares of blood, (slices, rows, columns) float32 each. calm: HU at the phantom's own level."""
-    spacing = (float(np.median(scan.shares_mm)), *scan.pixel_mm)
-    depth = ndimage.distance_transform_edt(inside, spacing).astype(np.float32) - np.float32(scan.pixel_mm[0] / 2)
     fluid = np.clip((GREY - 4.0 - calm) / np.float32(2 * LOW), 0, 1) * (calm > -20) * inside
     inner = Inside(Patient.draw(generator(0)))
     change = np.zeros(scan.shape, np.float32)
     shares = {lesion.code: np.zeros(scan.shape, np.float32) for lesion in lesions if lesion.code}
     for k in range(len(scan.hu)):
-        where = np.nonzero(inside[k])
-        if not len(where[0]):
+        rows, columns = np.nonzero(inside[k])
+        where = (rows, columns)
+        if not len(rows):
             continue
         before = calm[k][where]
         for layer in range(LAYERS):

@@ -78,13 +78,14 @@ class Protocol:
             field_mm = float(rng.uniform(215, 270)) if rng.random() < 0.8 else float(rng.uniform(270, 500))
             pixel = field_mm / preset.size_px
             thick = float(rng.uniform(2.5, 8.0))
-        bottom = float(np.clip(rng.normal(-58, 13), -95, -30))
+        low = -58 - 0.4 * (preset.coverage_mm - 140)
+        bottom = float(np.clip(rng.normal(low, 13), low - 37, low + 28))
         slices = int(np.clip(round((preset.coverage_mm + rng.normal(6, 8) + (-45 - bottom) * 0.8) / thick), 12, 70))
         sharp = rng.random() < 0.22
         kernel = Kernel(
             float(rng.uniform(*(SHARP_CUTOFF if sharp else SOFT_CUTOFF))),
             float(rng.uniform(0, 0.5)),
-            float(rng.uniform(0, 0.07)),
+            float(rng.uniform(0, 0.035)),
         )
         # Thin slices and sharp kernels are noisier; small pixels of a soft kernel are not.
         noise = float(np.exp(rng.normal(np.log(3.9), 0.38))) * (1.6 if sharp else 1.0) * (5 / thick) ** 0.3
@@ -94,8 +95,9 @@ class Protocol:
             angles_deg=(float(rng.normal(0, 6)), float(rng.normal(9, 8)), float(rng.normal(0, 4))),
             tilt_deg=float(rng.uniform(8, 24) * rng.choice((-1, 1), p=(0.2, 0.8))) if rng.random() < 0.2 else 0.0,
             kernel=kernel, noise_hu=float(np.clip(noise, 2.4, 15)),
-            level_hu=float(np.clip(rng.normal(-2, 4.5), -12, 9)), gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
-            hardening=float(np.clip(rng.gamma(2.2, 0.4), 0.1, 2.2)), cupping_hu=float(np.clip(rng.normal(5, 3), -1, 11)),
+            level_hu=float(np.clip(rng.normal(1, 4.5), -8, 14)), gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
+            hardening=float(np.clip(rng.gamma(2.2, 0.4), 0.1, 2.2)),
+            cupping_hu=float(np.clip(rng.normal(5, 3), -1, 11)),
             vertex_hu=float(np.clip(rng.normal(5, 4), -2, 14)),
             motion_mm=float(rng.gamma(2, 1.2)) if rng.random() < 0.15 else 0.0, metal=bool(rng.random() < 0.06),
             table=float(rng.uniform(112, 150)), holder=int(rng.choice(3, p=(0.25, 0.55, 0.2))),
@@ -289,5 +291,5 @@ def mixed_slices(volume: Array, protocol: Protocol) -> Array:
 def cupping(p: Points, depth: Array, protocol: Protocol) -> Array:
     """Brightness of the brain (points,), HU: under the skull, fading over a centimetre or two, and at the vertex."""
     under = np.maximum(depth, 0)
-    skull = 0.5 * np.exp(-under / np.float32(5)) + 0.7 * np.exp(-under / np.float32(15))
+    skull = 0.3 * np.exp(-under / np.float32(5)) + 0.8 * np.exp(-under / np.float32(15))
     return np.float32(protocol.cupping_hu) * skull + np.float32(protocol.vertex_hu) * step(p.z - 50, 28)

@@ -1,0 +1,51 @@
+"""Bleeding painted into a head that was not made by the phantom, or at least is only known by its HU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hemotorch.errors import InputError
+from hemotorch.io import read_scan
+from hemotorch.labels import CODES, TYPES
+from hemotorch.phantom import make_case, paint
+from hemotorch.phantom.presets import preset
+from hemotorch.scan import even_scan
+
+
+@pytest.fixture(scope="module")
+def head():
+    spec = preset("small", patients=40, size=96)
+    return make_case(spec, next(i for i in range(40) if spec.leading_type(i, 0) is None)).scan
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_paints_a_type_into_the_skull_and_leaves_the_rest_alone(head, kind):
+    for seed in range(6):  # small ones can miss a coarse grid
+        painted, mask = paint(head, seed=seed, leading=kind)
+        if (mask == CODES[kind]).any():
+            break
+    blood = mask == CODES[kind]
+    assert blood.any()
+    change = painted.hu.astype(int) - head.hu
+    assert np.median(change[blood]) > 4
+    assert not change[head.hu > 900].any() and not change[head.hu < -500].any()
+    assert painted.shape == head.shape and np.array_equal(painted.slice_origins_mm, head.slice_origins_mm)
+    again, mask_again = paint(head, seed=seed, leading=kind)
+    assert np.array_equal(again.hu, painted.hu) and np.array_equal(mask, mask_again)
+
+
+def test_what_has_no_skull_is_refused():
+    with pytest.raises(InputError, match="no skull"):
+        paint(even_scan(np.full((8, 64, 64), 30, np.int16), 3.0, 5.0))
+    with pytest.raises(InputError, match="distances"):
+        paint(even_scan(np.full((1, 64, 64), 30, np.int16), 3.0, 5.0))
+
+
+def test_real_head_keeps_its_noise_under_the_paint(shared_data):
+    head = read_scan(shared_data / "head-ct-nifti" / "head.nii.gz")
+    painted, mask = paint(head, seed=3, leading="intraparenchymal")
+    assert 1 < painted.volume_ml(mask) < 80
+    inside = mask == CODES["intraparenchymal"]
+    fine = painted.hu.astype(np.float32) - head.hu
+    assert np.percentile(fine[inside], 75) > 8 and abs(fine[mask == 0]).mean() < 0.5
