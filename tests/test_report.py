@@ -107,7 +107,7 @@ def test_a_slice_wise_report_says_so_in_its_first_line(dataset: Dataset, tmp_pat
 def test_a_clean_split_by_patient_begins_with_the_notice(dataset: Dataset, tmp_path: Path) -> None:
     _, page = written(evaluate(RuleBaseline(), dataset, dataset.splits["patient"]), tmp_path)
     assert page.words[0].startswith("Research use only")
-    assert "No patient of these was trained on" in " ".join(page.words)
+    assert "None of these patients was trained on" in " ".join(page.words)
 
 
 def test_png_folders_have_no_patients_and_no_ml(tiny_data: Path, tmp_path: Path) -> None:

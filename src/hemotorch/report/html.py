@@ -72,7 +72,7 @@ def _header(scores: Scores) -> str:
     )
     clean = not split["patients_on_both_sides"] and split["patients_known"] and not split["external"]
     if clean and split["part"] not in ("train", "all"):
-        lead += " No patient of these was trained on."
+        lead += " None of these patients was trained on."
     title = f'<p class="over">Evaluation report</p><h1>{escape(scores.model)}</h1>'
     return f'<header>{title}<p class="lead">{escape(lead)}</p></header>'
 
@@ -123,14 +123,15 @@ def _pictures(examples: Sequence[Example]) -> str:
         if not math.isnan(example.truth_ml):
             truth = "" if example.kind == "false alarm" else f"true {_n(example.truth_ml, 1)} mL, "
             facts.append(f"{truth}predicted {_n(example.predicted_ml, 1)} mL")
+        shown = figures.pictures(example)
         tiles = "".join(
             f'<figure><img alt="Slice {number} of scan {escape(example.case)}" src="{url}">'
             f"<figcaption>{number}</figcaption></figure>"
-            for number, url in figures.pictures(example)
+            for number, url in shown
         )
         strips.append(
             f'<div class="example"><h3>{_KINDS[example.kind]}<span>{" · ".join(facts)}</span></h3>'
-            f'<div class="strip">{tiles}</div></div>'
+            f'<div class="strip" style="--n:{len(shown)}">{tiles}</div></div>'
         )
     return (
         '<section><h2>What it looks like</h2><p class="note"><span class="key"></span>truth'
@@ -167,10 +168,10 @@ def _table1(scores: Scores) -> str:
         for value in VALUES:
             row = table[value]
             subjects = f"{row['n']} of {row['n'] + row['undefined']}"
-            cells = "".join(f"<td>{_n(row[name])}</td>" for name in ("min", "max", "std"))
-            beside = f'<td class="rules">{_n(rules[value]["mean"])}</td>' if rules else ""
+            cells = "".join(f"<td>{_n(row[name], 3)}</td>" for name in ("min", "max", "std"))
+            beside = f'<td class="rules">{_n(rules[value]["mean"], 3)}</td>' if rules else ""
             rows.append(
-                f'<tr><th scope="row">{value.capitalize()}</th>{cells}<td class="strong">{_n(row["mean"])}</td>'
+                f'<tr><th scope="row">{value.capitalize()}</th>{cells}<td class="strong">{_n(row["mean"], 3)}</td>'
                 f"{beside}<td>{subjects}</td></tr>"
             )
         heads = ["", "min", "max", "std", "mean", *(["baseline"] if rules else []), "subjects"]
