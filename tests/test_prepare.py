@@ -391,6 +391,13 @@ def test_wrong_windows_and_layouts_are_errors(source: Path, out: Path) -> None:
     assert not out.exists()
 
 
+def test_a_run_killed_before_it_wrote_anything_does_not_stand_in_the_way(source: Path, out: Path) -> None:
+    out.mkdir()
+    (out / ".lock").touch()
+    (out / ".123.part.dataset.json").touch()
+    assert len(prepare(source, out).done) == 6
+
+
 def test_output_that_is_something_else_is_left_alone(source: Path, out: Path, tmp_path: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("mine")

@@ -148,7 +148,9 @@ def _previous(out: Path, collection: Collection) -> Record:
     Raises InputError where the folder holds something else, another source's scans, or a newer version's.
     """
     if not (out / "dataset.json").is_file():
-        output_folder(out)
+        # A run that was killed before it wrote anything leaves its lock, and no more than hidden files.
+        only_hidden = out.is_dir() and all(entry.name.startswith(".") for entry in os.scandir(out))
+        output_folder(out, may_exist=only_hidden)
         return {}
     info = read_json(out / "dataset.json")
     if not isinstance(info, dict) or info.get("kind") != KIND:
