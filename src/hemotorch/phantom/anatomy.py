@@ -71,7 +71,7 @@ class Patient:
             size=size,  # type: ignore[arg-type]
             atrophy=float(np.clip(old * 0.75 + rng.normal(0.1, 0.12), 0, 1)),
             white_matter_disease=float(np.clip(old * rng.uniform(-0.1, 1.2), 0, 1)),
-            skull_mm=float(np.clip(rng.normal(6.3, 1.1), 4, 10)),
+            skull_mm=float(np.clip(rng.normal(6.8, 1.2), 4, 11)),
             scalp_mm=float(np.clip(rng.normal(5.0, 1.5), 2.5, 10)),
             diploe=float(rng.uniform(350, 1000)),
             table=float(rng.uniform(1150, 1800)),

@@ -54,9 +54,9 @@ class Inside:
         self.fold, self.fold2 = Noise(rng, rng.uniform(8.5, 11.5)), Noise(rng, rng.uniform(5.5, 7.5))
         self.slow, self.folia, self.wander = Noise(rng, 36), Noise(rng, 4.5), Noise(rng, 22)
         a = patient.atrophy
-        self.gap = 0.15 + 2.0 * a * rng.uniform(0.4, 1.3)  #: fluid between cortex and dura, mm
-        self.sulcus = 0.4 + 1.6 * a * rng.uniform(0.7, 1.3)  #: half-width of a sulcus, mm
-        self.fissure = 0.3 + 1.6 * a * rng.uniform(0.5, 1.4)
+        self.gap = 0.1 + 1.3 * a * rng.uniform(0.3, 1.3)  #: fluid between cortex and dura, mm
+        self.sulcus = 0.42 + 0.72 * a * rng.uniform(0.7, 1.3)  #: half-width of a sulcus, mm
+        self.fissure = 0.3 + 1.0 * a * rng.uniform(0.5, 1.4)
         self.wide = float(np.clip(-1.6 + 5.0 * a + rng.normal(0, 0.9), -2.2, 4.5))  #: added to ventricular radii, mm
         self.lopsided = rng.normal(0, 0.7)  #: one lateral ventricle wider than the other, mm
         self.cistern = 1.2 + 2.4 * a * rng.uniform(0.6, 1.2) + rng.uniform(0, 1.2)
@@ -95,14 +95,15 @@ class Inside:
         """White matter, the grey ribbon and the sulci that run inward from the surface."""
         p = b.p
         medial = 1.5 * np.abs(p.x) + 30 * step(self.callosum - p.z, 6) * step(45 - np.abs(p.y - 2), 8) + 0.8 * wander
-        surface = np.minimum(b.depth - self.gap * (1 + 0.5 * slow), medial - self.fissure)
+        gap = self.gap * (0.5 + 0.5 * slow + 0.9 * step(p.y - 25, 25))
+        surface = np.minimum(b.depth - gap, medial - self.fissure)
         r = np.sqrt(p.x**2 + (p.y + 17) ** 2 + (p.z - 6) ** 2) + 1
         radial = np.float32(0.35) + np.float32(45) / r
         q = (p.x * radial + 4 * wander, p.y * radial - 5 * slow, p.z * radial + 4 * wander)
-        reach = 14 + 3 * slow + 3 * wander
+        reach = 16 + 3 * slow + 4 * wander
         inward = step(reach - surface, 4)
         line = self.fold.to_zero(*q)
-        half = (self.sulcus * (1 + 0.35 * slow) + swell) * inward - 0.1 + 0.5 * self.sulcus * step(4 - surface, 3)
+        half = (self.sulcus * (1 + 0.35 * slow) + swell) * inward - 0.1 + 0.3 * self.sulcus * step(4 - surface, 3)
         second = self.fold2.to_zero(*q) + 0.7 * step(surface - 7, 3) + 1.5 * step(wander, 0.6)
         sulcus = np.minimum(line - half, second - 0.35 * half)
         outer = p.filled(surface)
@@ -252,7 +253,7 @@ class Inside:
             return
         halo = step(4 + 11 * strength + 3 * slow - b.ventricle, 7) * step(b.cortex - 6, 3) * (b.tent > 3)
         away = step(b.p.z - 8, 10) + bump((b.p.y - 30) / 14) + bump((b.p.y + 62) / 16)
-        b.hu -= np.float32(14 * strength + 2) * halo * np.clip(away, 0, 1) * (b.hu > 20)
+        b.hu -= np.float32(9 * strength + 2) * halo * np.clip(away, 0, 1) * (b.hu > 20)
 
     def _calcifications(self, b: Brain) -> None:
         """Pineal gland, choroid plexus, globus pallidus, falx."""

@@ -119,7 +119,7 @@ def _draw_points(
     p = p.where(possible)
     cavity, dome = head.cavity(p)
     rough = np.flatnonzero(np.abs(cavity) < 4)
-    cavity[rough] += np.float32(0.45) * head.rough_noise.of(p.where(rough))
+    cavity[rough] += np.float32(0.35) * head.rough_noise.of(p.where(rough))
     brainy = np.flatnonzero(cavity < 1.2)
     value = np.full(len(p), -1000.0, np.float32)
     shell = np.flatnonzero(cavity > -1.2)

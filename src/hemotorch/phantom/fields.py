@@ -72,7 +72,7 @@ class Noise:
             steep = np.sqrt((core**2).sum(axis=0)) / self.step_mm
             self.steepness = np.pad(steep.astype(np.float32), (0, 1), mode="wrap")
         steep = self._look_up(self.steepness, x, y, z)
-        return np.abs(self.at(x, y, z)) / (steep + np.float32(0.25 * self.slope))
+        return np.abs(self.at(x, y, z)) / (steep + np.float32(0.4 * self.slope))
 
     def _look_up(self, lattice: Array, x: Array, y: Array, z: Array) -> Array:
         inverse = np.float32(1 / self.step_mm)
