@@ -1,0 +1,156 @@
+"""What surrounds the brain, painted as HU: scalp, bone with its air, face, orbits, neck and ears."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hemotorch.phantom.anatomy import AIR, CSF, FAT, MUSCLE, SKIN, Head
+from hemotorch.phantom.fields import WHOLE, Array, Points, blend, ellipsoid, mirror, near, step, tube
+
+
+def paint_shell(head: Head, p: Points, hu: Array, inner: Array, dome: Array, skin: Array) -> Array:
+    """Scalp, face and bone into hu (points,), for points outside the inner table. Returns the share of cracks."""
+    base = step(inner - dome - 2, 3)
+    thickness = head.skull_thickness(p) * (1 - base) + head.base_thickness(p) * base
+    _soft_tissue(head, p, hu, dome, skin, thickness)
+    if (p.z < 25).any():
+        low = np.flatnonzero((p.z < 25) & (inner > -2))
+        part = hu[low]
+        _face(head, p.where(low), part)
+        hu[low] = part
+    bone = p.filled(inner - thickness)  # its inner edge comes when the brain is laid over it
+    there = np.flatnonzero(bone > 0)
+    blend(hu, there, bone[there], _bone_texture(head, p.where(there), inner[there], thickness[there]))
+    _air_in_bone(head, p, hu, inner, thickness)
+    crack = np.zeros(len(p), np.float32)
+    if head.injuries:
+        crack[there] = head.cracked(p.where(there)) * (inner[there] > 0) * (base[there] < 0.5) * bone[there]
+        blend(hu, there, crack[there], np.float32(45))
+    blend(hu, WHOLE, p.filled(-skin), np.float32(AIR))
+    return crack
+
+
+def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thickness: Array) -> None:
+    """Skin, a layer of fat, muscle with fat planes where there is room for it."""
+    depth = -skin
+    noise = head.layer_noise.of(p)
+    under = dome - thickness
+    muscle = step(depth - 5.0 + 1.5 * noise, 1.2) * step(np.abs(noise) - 0.13, 0.10)
+    thin = step(11 - (depth + under), 2) * step(dome + 4, 2) * step(p.z + 45, 8)
+    hu[:] = FAT + noise * 6
+    blend(hu, WHOLE, muscle * (1 - thin), MUSCLE + np.float32(6) * noise)
+    if head.injuries:
+        blend(hu, WHOLE, step(head.swollen(p) - 2, 1.5), np.float32(58) + 5 * noise)
+    galea = p.filled(np.abs(under - 1.0) - 1.0) * (p.z > -25)
+    blend(hu, WHOLE, galea, np.float32(25))
+    blend(hu, WHOLE, p.filled(depth - 1.9), np.float32(SKIN))
+
+
+def _bone_texture(head: Head, p: Points, inner: Array, thickness: Array) -> Array:
+    """Compact inner and outer tables with diploe between, and sutures."""
+    patient = head.patient
+    texture = head.texture_noise.of(p)
+    table = np.minimum(inner, thickness - inner)
+    spongy = step(table - 1.7 - 0.2 * texture, 0.6)
+    diploe = patient.diploe + 170 * texture
+    hu = patient.table + 60 * texture + spongy * (diploe - patient.table)
+    wiggle = 2.5 * np.sin(p.z * np.float32(0.9) + 2 * texture)
+    coronal = np.abs(p.y - 8 - 0.15 * p.z + 0.5 * wiggle) + 60 * (p.z < 5)
+    lambdoid = np.abs(p.y + 78 + 0.55 * p.z - 0.35 * np.abs(p.x) + wiggle) + 60 * (p.z < -10)
+    sagittal = np.abs(p.x + wiggle) + 60 * (p.z < 30)
+    gap = np.minimum(np.minimum(coronal, lambdoid), sagittal)
+    return hu - 650 * np.clip(1.2 - gap, 0, 1)
+
+
+def _air_in_bone(head: Head, p: Points, hu: Array, inner: Array, thickness: Array) -> None:
+    """Frontal sinuses and mastoid cells, where the bone is thick enough."""
+    size = head.patient.sinus_air
+    chosen = near(p, (-50, 62, -25), (50, 100, 30))
+    q = mirror(p.where(chosen))
+    sinus = ellipsoid(q, (13, 79, 2), (15 * size, 7, 13 * size))
+    wall = np.maximum(1.2 - inner[chosen], inner[chosen] - thickness[chosen] + 1.2)
+    septum = 0.8 - np.abs(p.x[chosen] - 2)
+    blend(hu, chosen, q.filled(np.maximum(np.maximum(sinus, wall), septum)), np.float32(AIR))
+    chosen = near(p, (-85, -70, -62), (85, -5, -8))
+    q = mirror(p.where(chosen))
+    region = ellipsoid(q, (58, -40, -34), (11 * size, 15 * size, 18 * size))
+    cells = (np.abs(head.cell_noise.of(p.where(chosen))) - 0.42) / head.cell_noise.slope
+    blend(hu, chosen, q.filled(np.maximum(np.maximum(region, -cells), 2.0 - inner[chosen])), np.float32(-900))
+
+
+def _face(head: Head, p: Points, hu: Array) -> None:
+    """Orbits, nose, sinuses, jaw, throat and spine below the skull base."""
+    q, noise = mirror(p), head.cell_noise.of(p)
+    wide, size = abs(head.front - 1) * 10 + 0.6, head.patient.sinus_air
+    _bones_of_the_face(q, hu, noise)
+    _orbit(q, hu)
+    airy = np.minimum(np.abs(noise) / head.cell_noise.slope - 0.5, 9)
+    ethmoid = np.maximum(np.maximum(q.x - 12, np.abs(q.y - 36) - 25), np.abs(q.z + 30) - 13)
+    blend(hu, WHOLE, q.filled(np.maximum(ethmoid, -airy)), np.float32(-920))
+    blend(hu, WHOLE, q.filled(np.maximum(ethmoid, airy)), np.float32(260))
+    for centre, axes in (((9, 9, -31), (9 * size, 11, 9)), ((30, 42, -64), (15 * size, 20 * size, 18))):
+        sinus = ellipsoid(q, centre, axes)
+        blend(hu, WHOLE, q.filled(np.abs(sinus - 0.8) - 0.8), np.float32(700))
+        blend(hu, WHOLE, q.filled(sinus + wide), np.float32(30))
+        blend(hu, WHOLE, q.filled(sinus + wide + 1.2), np.float32(AIR))
+    nose = np.maximum(np.maximum(q.x - 13, np.abs(q.y - 50) - 36), np.abs(q.z + 62) - 20)
+    turbinate = np.maximum(nose, -(noise / head.cell_noise.slope + 1.2))
+    blend(hu, WHOLE, q.filled(turbinate), np.float32(AIR))
+    blend(hu, WHOLE, q.filled(np.maximum(nose, q.x - 0.9)), np.float32(300))
+    throat = ellipsoid(q, (0, 6, -68), (13, 8, 16))
+    blend(hu, WHOLE, q.filled(throat), np.float32(AIR))
+    canal = tube(q, ((75, -22, -43, 4.5), (50, -20, -40, 3.2)))
+    blend(hu, WHOLE, q.filled(canal), np.float32(AIR))
+
+
+def _bones_of_the_face(q: Points, hu: Array, noise: Array) -> None:
+    """Walls of the orbit, cheek bones and arches, upper jaw, mandible, mastoid, first vertebrae. q: mirrored points."""
+    parts = (
+        tube(q, ((47, 52, -8, 3.5), (51, 48, -26, 3.5), (46, 60, -44, 5), (28, 70, -46, 3.5), (12, 72, -40, 3))),
+        tube(q, ((47, 52, -8, 3.5), (30, 66, -6, 4), (12, 70, -14, 4), (6, 78, -26, 3), (5, 88, -40, 2))),
+        tube(q, ((50, 56, -46, 4.5), (62, 32, -50, 2.5), (66, 0, -48, 2.5), (62, -12, -42, 4))),
+        tube(q, ((52, -8, -50, 5.5), (53, -3, -62, 4), (52, 5, -110, 4))),
+        tube(q, ((51, 48, -26, 1.8), (42, 24, -26, 2.2), (34, 16, -20, 3.5))),
+        ellipsoid(q, (57, -40, -46), (12, 15, 25)),
+        tube(q, ((18, -36, -66, 6), (24, -46, -80, 6), (12, -68, -86, 4), (0, -72, -86, 4))),
+        tube(q, ((0, -26, -64, 4.5), (0, -27, -110, 6))),
+        tube(q, ((26, 10, -40, 2.2), (28, 10, -85, 2))),
+        ellipsoid(q, (0, 52, -92), (32, 36, 6)),
+    )
+    distance = np.minimum.reduce(parts)
+    value = np.float32(1250) - 650 * step(-distance - 1.6, 0.6) + 120 * noise
+    blend(hu, WHOLE, q.filled(distance), value)
+    cord = np.maximum(np.sqrt(q.x**2 + (q.y + 48) ** 2) - 11, q.z + 58)
+    blend(hu, WHOLE, q.filled(cord), np.float32(CSF))
+    cord = np.maximum(np.sqrt((q.x / 1.3) ** 2 + (q.y + 47) ** 2) - 5.5, q.z + 58)
+    blend(hu, WHOLE, q.filled(cord), np.float32(32))
+
+
+def _orbit(q: Points, hu: Array) -> None:
+    """Fat, eyeball with lens, optic nerve, muscles and lacrimal gland. q: mirrored points."""
+    chosen = near(q, (0, 15, -56), (62, 100, -2))
+    p = q.where(chosen)
+    cone = np.maximum(ellipsoid(p, (33, 50, -26), (19.5, 36, 17)), p.y - 82)
+    layers: list[tuple[Array, float]] = [
+        (np.maximum(np.abs(cone - 0.9) - 0.9, p.y - 62), 750),
+        (cone, FAT),
+        (tube(p, ((34, 55, -26, 2.4), (17, 22, -23, 2.2))), 32),
+        (tube(p, ((44, 62, -26, 1.6), (41, 48, -26, 2.6), (20, 22, -24, 1.5))), 55),
+        (tube(p, ((23, 62, -26, 1.6), (22, 48, -26, 2.6), (18, 22, -24, 1.5))), 55),
+        (tube(p, ((33, 62, -15, 1.6), (31, 48, -14, 2.6), (18, 22, -22, 1.5))), 55),
+        (tube(p, ((33, 62, -37, 1.6), (31, 48, -38, 2.6), (18, 22, -26, 1.5))), 55),
+        (ellipsoid(p, (46, 62, -17), (3, 8, 5)), 48),
+        (ellipsoid(p, (33, 66, -26), (12.6, 12.6, 12.6)), 55),
+        (ellipsoid(p, (33, 66, -26), (11.3, 11.3, 11.3)), 10),
+        (ellipsoid(p, (33, 75, -26), (4.6, 2.1, 4.6)), 85),
+    ]
+    for distance, value in layers:
+        blend(hu, chosen, p.filled(distance), np.float32(value))
+
+
+def ears(head: Head, p: Points, skin: Array) -> Array:
+    """Signed distance to the outer ears, for points outside the skin: folded flaps behind the ear canal."""
+    q = mirror(p)
+    flap = ellipsoid(q, (84, -28, -30), (9, 16, 30))
+    folds = np.abs(head.ear_noise.of(p)) / head.ear_noise.slope - 1.6
+    return np.maximum(flap, folds)
