@@ -280,7 +280,7 @@ def _check_hu(values: np.ndarray, path: Path | str) -> list[str]:
 def _to_int16(values: np.ndarray) -> np.ndarray:
     """Rounded and clipped to what int16 HU can be: -1024 (air, padding) to 32767."""
     rounded = np.rint(values) if values.dtype.kind == "f" else values
-    return np.clip(rounded, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+    return np.clip(rounded, AIR_HU, np.iinfo(np.int16).max).astype(np.int16, copy=False)
 
 
 def _odd(values: np.ndarray) -> str:

@@ -61,7 +61,9 @@ class Case:
         codes[0] = 0
         for value, code in self.mask_codes.items():
             codes[value] = code
-        mask = codes.take(raw)
+        held = raw != 0
+        mask = np.zeros(raw.shape, dtype=np.uint8)
+        mask[held] = codes[raw[held]]
         if (odd := mask == 255).any():
             values = ", ".join(str(value) for value in np.unique(raw[odd])[:8])
             declared = ", ".join(str(value) for value in sorted({0, *self.mask_codes}))
