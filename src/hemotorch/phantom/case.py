@@ -219,7 +219,7 @@ def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = 
         ml = np.count_nonzero(mask) * protocol.pixel_mm**2 * protocol.slice_mm / 1000
         if ml >= LEAST_ML or not any(lesion.code for lesion in lesions):
             break
-    image = finish_projected(hu, protocol) if projection else scanner.finish(hu, protocol, grid.step_mm)
+    image = (finish_projected if projection else scanner.finish)(hu, protocol, grid.step_mm)
     if protocol.tilt_deg:
         image = scanner.mixed_slices(image, protocol)
     name = chosen.case_name(index)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hemotorch.hu import from_attenuation
 from hemotorch.phantom.fields import Array
-from hemotorch.phantom.scanner import Kernel, Protocol
+from hemotorch.phantom.scanner import Kernel, Protocol, undrawn
 
 ANGLES_A_PIXEL = np.pi / 2  #: views over 180 degrees for each pixel of the image's side: enough not to alias
 BONE_HU = 250.0  #: above it, the excess over water counts as bone mineral
@@ -26,16 +26,24 @@ CORTICAL_HU = 1000 * (EFFECTIVE_BONE / EFFECTIVE_WATER - 1)  #: HU of that bone 
 
 
 def project(image: Array, angles: Array) -> Array:
-    """Line integrals of a square image, in units of its values times pixels: (angles, size) float32."""
+    """Line integrals of a square image, in units of its values times pixels: (angles, size) float32.
+
+    Every pixel is projected as four, since whole ones leave a checkerboard: along the diagonals their rays lie 0.7
+    cells apart, and linear weights at that distance do not add up to the same everywhere.
+    """
     size = len(image)
     ys, xs, inside = _grid(size)
-    flat = image.ravel()[inside].astype(np.float64)
-    out = np.empty((len(angles), size), np.float32)
+    flat = image.ravel()[inside].astype(np.float64) / 4
+    out = np.zeros((len(angles), size + 2))
     for k, angle in enumerate(angles):
+        along, across = 0.25 * np.cos(angle), 0.25 * np.sin(angle)
         low, share = _cells(xs, ys, angle, size)
-        views = np.bincount(low, flat * (1 - share), size + 1) + np.bincount(low + 1, flat * share, size + 1)
-        out[k] = views[:size]
-    return out
+        for shift in (along + across, along - across, across - along, -along - across):
+            place = share + np.float32(shift)
+            cell = low + np.floor(place).astype(np.int64)
+            weight = flat * (place - np.floor(place))
+            out[k] += np.bincount(cell, flat - weight, size + 2) + np.bincount(cell + 1, weight, size + 2)
+    return out[:, :size].astype(np.float32)
 
 
 def back_project(views: Array, angles: Array) -> Array:
@@ -127,8 +135,8 @@ def photons_for(noise_hu: float, protocol: Protocol, path_mm: float = 190.0) -> 
     return float(np.exp(EFFECTIVE_WATER * path_mm) / variance_a_ray)
 
 
-def finish_projected(hu: Array, protocol: Protocol) -> Array:
+def finish_projected(hu: Array, protocol: Protocol, drawn_mm: float) -> Array:
     """From tissue to image, (slices, rows, columns) float32 both: every slice projected and reconstructed."""
     rng = np.random.Generator(np.random.Philox(protocol.seed))
     photons = photons_for(protocol.noise_hu, protocol)
-    return np.stack([scanned(one, protocol, photons, rng) for one in hu])
+    return np.stack([scanned(undrawn(one, protocol.pixel_mm, drawn_mm), protocol, photons, rng) for one in hu])

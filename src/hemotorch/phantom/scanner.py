@@ -119,9 +119,20 @@ def blurred(hu: Array, kernel: Kernel, pixel_mm: float, drawn_mm: float) -> Arra
     """One slice seen through kernel and detector cells, the blur with which it was drawn (on pixels of `drawn_mm`)
     taken off as far as it can be: (rows, columns) float32."""
     f = frequencies(len(hu), pixel_mm)
-    cells, drawn = np.sinc(f * np.float32(pixel_mm)) ** 2, np.sinc(f * np.float32(drawn_mm)) ** 2
-    transfer = kernel.mtf(f, pixel_mm) * np.minimum(cells / np.maximum(drawn, 0.4), 1.5)
+    transfer = kernel.mtf(f, pixel_mm) * np.sinc(f * np.float32(pixel_mm)) ** 2 * _undrawn(f, pixel_mm, drawn_mm)
     return np.fft.irfft2(np.fft.rfft2(hu) * transfer, s=hu.shape).astype(np.float32)
+
+
+def undrawn(hu: Array, pixel_mm: float, drawn_mm: float) -> Array:
+    """One slice with the blur taken off with which it was drawn, as far as the detector cells will put it back."""
+    transfer = _undrawn(frequencies(len(hu), pixel_mm), pixel_mm, drawn_mm)
+    return np.fft.irfft2(np.fft.rfft2(hu) * transfer, s=hu.shape).astype(np.float32)
+
+
+def _undrawn(f: Array, pixel_mm: float, drawn_mm: float) -> Array:
+    """What undoes linear interpolation from pixels of `drawn_mm`, kept within what detector cells blur again."""
+    cells, drawn = np.sinc(f * np.float32(pixel_mm)) ** 2, np.sinc(f * np.float32(drawn_mm)) ** 2
+    return np.minimum(1 / np.maximum(drawn, 0.4), 1.5 / np.maximum(cells, 0.1))
 
 
 def texture(rng: np.random.Generator, size: int, kernel: Kernel, pixel_mm: float) -> Array:
