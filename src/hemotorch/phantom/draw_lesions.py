@@ -33,7 +33,7 @@ def _ml(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(np.log(low) + (np.log(high) - np.log(low)) * rng.beta(2.2, 1.3)))
 
 
-def _contrast(rng: np.random.Generator, low: float = 14, high: float = 42) -> float:
+def _contrast(rng: np.random.Generator, low: float = 21, high: float = 45) -> float:
     return float(low + (high - low) * rng.beta(1.9, 1.6))
 
 
@@ -51,7 +51,7 @@ def _intraparenchymal(rng: np.random.Generator, shrink: float = 1.0) -> Lesion:
     place = np.array(centre) + rng.normal(0, 1, 3) * np.array(spread)
     mixed = float(rng.uniform(0.2, 0.8)) if rng.random() < 0.35 else 0.0
     return Lesion("intraparenchymal", _triple(place * np.array((side, 1, 1))), _triple(axes),
-                  _contrast(rng, 17), second=float(rng.uniform(-6, 18)), mixed=mixed, seed=_seed(rng),
+                  _contrast(rng, 22), second=float(rng.uniform(-6, 18)), mixed=mixed, seed=_seed(rng),
                   oedema_mm=float(rng.uniform(1, 3 + ml**0.4)) if rng.random() < 0.75 else 0.0,
                   push=float(rng.uniform(0.2, 1.0)))  # fmt: skip
 
@@ -72,24 +72,24 @@ def _epidural(rng: np.random.Generator) -> Lesion:
     mixed = float(rng.uniform(0.2, 0.6)) if rng.random() < 0.4 else 0.0
     direction = _towards(rng, middle, (0.15, 0.25, 0.2))
     return Lesion("epidural", direction, (radius * rng.uniform(0.85, 1.3), radius, thick),
-                  _contrast(rng, 13, 40), second=float(rng.uniform(-4, 10)), mixed=mixed, place="vault",
+                  _contrast(rng, 20, 42), second=float(rng.uniform(-4, 10)), mixed=mixed, place="vault",
                   push=float(rng.uniform(0.5, 0.95)), seed=_seed(rng))  # fmt: skip
 
 
 def _subdural(rng: np.random.Generator) -> Lesion:
     where = rng.choice(("vault", "falx", "tentorium", "crossing"), p=(0.68, 0.13, 0.09, 0.10))
-    contrast = _contrast(rng, 14, 40)
+    contrast = _contrast(rng, 20, 42)
     if where in ("falx", "tentorium"):
         y = rng.uniform(-80, 45) if where == "falx" else rng.uniform(-75, -50)
         centre = (float(rng.choice((-0.5, 0.5))), float(y), float(rng.uniform(35, 60) if where == "falx" else 0))
-        axes = (float(rng.uniform(18, 45)), float(rng.uniform(15, 30)), float(rng.uniform(2.2, 6)))
+        axes = (float(rng.uniform(18, 45)), float(rng.uniform(15, 30)), float(rng.uniform(3.5, 7)))
         return Lesion("subdural", centre, axes, contrast, place=where, seed=_seed(rng))
     if where == "crossing":
         direction = _towards(rng, (0.1, 0.9, 0.35), (0.15, 0.1, 0.15))
     else:
         direction = _towards(rng, (0.85, 0.1, 0.3), (0.12, 0.45, 0.2))
-    kind = rng.choice(("acute", "mixed", "subacute"), p=(0.66, 0.27, 0.07))
-    thick = float(np.clip(rng.gamma(3.6, 2.1), 3.5, 18))
+    kind = rng.choice(("acute", "mixed", "subacute"), p=(0.72, 0.24, 0.04))
+    thick = float(np.clip(rng.gamma(4.2, 2.1), 5, 18))
     return Lesion("subdural", direction, (float(rng.uniform(38, 95)), float(rng.uniform(28, 60)), thick),
                   contrast if kind != "subacute" else float(rng.uniform(5, 11)),
                   second=float(rng.uniform(-16, 2)), mixed=float(rng.uniform(0.2, 0.7)) if kind == "mixed" else 0.0,
@@ -98,22 +98,22 @@ def _subdural(rng: np.random.Generator) -> Lesion:
 
 def _intraventricular(rng: np.random.Generator) -> Lesion:
     cast = rng.random() < 0.35
-    level = float(rng.uniform(0.7, 1.05)) if cast else float(rng.uniform(0.2, 0.55))
+    level = float(rng.uniform(0.7, 1.05)) if cast else float(rng.uniform(0.35, 0.7))
     clot = rng.random() < 0.3
     centre = (float(rng.choice((-1, 1)) * 12), float(rng.uniform(-45, 20)), 14.0) if clot else (0.0, -20.0, 10.0)
     axes = (18.0, float(rng.uniform(16, 40)), 22.0) if clot else (30.0, 50.0, 30.0)
-    return Lesion("intraventricular", centre, axes, _contrast(rng, 16, 40), level=level,
+    return Lesion("intraventricular", centre, axes, _contrast(rng, 21, 43), level=level,
                   mixed=1.0 if clot else float(rng.choice((0.0, 0.3))), seed=_seed(rng))  # fmt: skip
 
 
 def _subarachnoid(rng: np.random.Generator) -> Lesion:
     if rng.random() < 0.45:  # an aneurysm's: around the base
-        centre, axes = (float(rng.normal(0, 12)), 6.0, -10.0), tuple(rng.uniform(17, 38, 3))
+        centre, axes = (float(rng.normal(0, 12)), 6.0, -10.0), tuple(rng.uniform(22, 42, 3))
     else:  # an injury's: some sulci of the convexity
         v = np.array(_towards(rng, (0.8, 0.1, 0.5), (0.2, 0.5, 0.3))) * 62 + np.array(DOME_CENTRE)
-        centre, axes = _triple(v), tuple(rng.uniform(12, 30, 3))
-    return Lesion("subarachnoid", centre, _triple(np.array(axes)), _contrast(rng, 13, 36),
-                  push=float(rng.uniform(0.15, 0.6)), seed=_seed(rng))  # fmt: skip
+        centre, axes = _triple(v), tuple(rng.uniform(18, 36, 3))
+    return Lesion("subarachnoid", centre, _triple(np.array(axes)), _contrast(rng, 20, 40),
+                  push=float(rng.uniform(0.4, 0.9)), seed=_seed(rng))  # fmt: skip
 
 
 DRAW = {
@@ -135,8 +135,8 @@ def draw_bleeding(rng: np.random.Generator, leading: str) -> list[Lesion]:
         while rng.random() < 0.3 and len(lesions) < 4:
             lesions.append(_intraparenchymal(rng, 0.2))
     companion = rng.random()
-    if companion < 0.35:
-        other = str(rng.choice(("subarachnoid", "subdural", "intraparenchymal", "epidural"), p=(0.4, 0.3, 0.22, 0.08)))
+    if companion < 0.25:
+        other = str(rng.choice(("subarachnoid", "subdural", "intraparenchymal", "epidural"), p=(0.28, 0.34, 0.28, 0.10)))
         extra = DRAW[other](rng)
         lesions.append(extra if other != "epidural" else replace(extra, push=0.4))
     if leading == "subarachnoid" and rng.random() < 0.35:
