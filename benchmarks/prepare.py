@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import sys
 import tempfile
@@ -87,10 +86,10 @@ def compare(src: Path, repeats: int) -> dict:
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     sizes: dict[str, tuple[float, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        outs = {way: Path(folder) / str(number) for number, way in enumerate(ways)}
-        for _ in range(repeats + 1):  # the first round warms the disk's cache
+        for turn in range(repeats + 1):  # the first round warms the disk's cache
+            # A new folder each time, since ext4 is slow to create files where many were just deleted.
+            outs = {way: Path(folder) / f"{turn}-{number}" for number, way in enumerate(ways)}
             for way, run in ways.items():
-                shutil.rmtree(outs[way], ignore_errors=True)
                 start = time.perf_counter()
                 run(src, outs[way])
                 seconds[way].append(time.perf_counter() - start)

@@ -109,6 +109,11 @@ def test_streamed_and_resident_training_are_the_same(tiny_prepared, tmp_path):
     assert _same(_weights(tmp_path / "resident"), _weights(tmp_path / "stream"))
 
 
+def test_the_last_epoch_is_kept_where_asked_for(tiny_prepared, tmp_path):
+    run = train(tiny_prepared, tmp_path / "run", tiny.recipe("train.best_by=last"), device="cpu")
+    assert load_checkpoint(run.root / BEST).epoch == 3 and all("val" in row for row in run.metrics)
+
+
 def test_another_seed_is_another_training(tiny_prepared, tmp_path):
     for seed in (0, 1):
         train(tiny_prepared, tmp_path / str(seed), tiny.recipe("train.epochs=1", f"train.seed={seed}"), device="cpu")

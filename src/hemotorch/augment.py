@@ -22,13 +22,13 @@ Key = tuple[int, ...]
 
 
 def rng(*key: int) -> np.random.Generator:
-    """A generator that is a function of its key."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    """A generator that is a function of its key. The length is part of it: SeedSequence drops trailing zeros."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((*key, len(key) + 1))))
 
 
 def torch_seed(*key: int) -> int:
     """A 63-bit seed for torch that is a function of its key."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence((*key, len(key) + 1)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def augment(hu: Tensor, mask: Tensor, options: Augment, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:

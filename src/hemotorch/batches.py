@@ -1,6 +1,6 @@
 """Prepared dataset -> batches of HU and masks on the network's grid; and the paper's ICHDataset.
 
-Slices are resident on the device where they fit, else streamed in constant memory by a thread that works one batch
+Slices are resident on the device where they fit, else streamed in constant memory by a thread that works two batches
 ahead. Which slices make a batch is a function of (seed, epoch, step).
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from hemotorch.augment import rng
-from hemotorch.dataset import Dataset
+from hemotorch.dataset import Dataset, Part
 from hemotorch.device import free_memory
 from hemotorch.errors import InputError
 from hemotorch.grid import Grid, Placement, hu_to_working, mask_to_working, place
@@ -28,12 +28,11 @@ from hemotorch.recipe import Data, Tiles
 
 RESIDENT_SHARE = 0.4  #: of the free memory; the rest is for the network
 STREAM_BYTES_A_READ = 64 * 1024**2
-Part = dict[str, tuple[int, ...]]  #: case name -> slice indices
 
 
 @dataclass(frozen=True)
 class Batch:
-    """hu: (N, slices, H, W) int16; mask: (N, 1, H, W) uint8, 0 or 1; items: (N,) places in the plan."""
+    """hu: (N, slices, H, W) int16; mask: (N, 1, H, W) uint8, 0 or 1."""
 
     hu: Tensor
     mask: Tensor
@@ -62,14 +61,18 @@ class _Index:
     @staticmethod
     def of(dataset: Dataset, part: Part, slices: int) -> _Index:
         cases = tuple(sorted(case for case, indices in part.items() if indices))
-        rows = {(row.case, row.index): row for row in dataset.slices}
-        counts = {case: sum(1 for key in rows if key[0] == case) for case in cases}
+        missing = [case for case in cases if max(part[case]) >= len(dataset.rows.get(case, ()))]
+        if missing:
+            todo = "name the dataset that the run was started on"
+            raise InputError(f"lacks scans or slices of the run's split ({missing[0]} first)", dataset.root, todo)
         case_of = np.concatenate([np.full(len(part[case]), i) for i, case in enumerate(cases)]).astype(int)
         index_of = np.concatenate([np.array(part[case], int) for case in cases])
-        last = np.array([counts[cases[i]] - 1 for i in case_of])
+        last = np.array([len(dataset.rows[cases[i]]) - 1 for i in case_of])
         offsets = np.arange(slices) - slices // 2
         neighbours = np.clip(index_of[:, None] + offsets, 0, last[:, None])
-        positive = np.array([rows[cases[c], i].positive_pixels > 0 for c, i in zip(case_of, index_of, strict=True)])
+        positive = np.array(
+            [dataset.rows[cases[c]][i].positive_pixels > 0 for c, i in zip(case_of, index_of, strict=True)]
+        )
         return _Index(cases, case_of, index_of, neighbours, positive)
 
 
@@ -159,13 +162,19 @@ def open_slices(dataset: Dataset, part: Part, slices: int, grid: Grid, memory: s
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
     index = _Index.of(dataset, part, slices)
     if memory == "auto":
-        needed = len(np.unique(index.case_of * 10_000 + index.index_of)) * _pixels(dataset, grid) * 3
+        kept = sum(len(np.unique(index.neighbours[index.case_of == i])) for i in range(len(index.cases)))
+        needed = 2 * kept * _pixels(dataset, grid, index.cases) * 3  # twice: stacking makes a second copy
         memory = "resident" if needed < RESIDENT_SHARE * free_memory(device) else "stream"
     return (Resident if memory == "resident" else Streamed)(dataset, index, grid, device)
 
 
-def _pixels(dataset: Dataset, grid: Grid) -> int:
-    return grid.size_px**2 if grid.size_px else max(row.pixels for row in dataset.slices)
+def _pixels(dataset: Dataset, grid: Grid, cases: Sequence[str]) -> int:
+    """Pixels of the largest slice on the grid."""
+    if grid.size_px:
+        return (grid.size_px + grid.multiple) ** 2
+    sides = (place(grid, dataset.scan(case)) for case in cases) if grid.pixel_mm else ()
+    on_grid = max((one.rows.working * one.columns.working for one in sides), default=0)
+    return on_grid or max(dataset.rows[case][0].pixels for case in cases)
 
 
 @dataclass(frozen=True)
@@ -185,7 +194,8 @@ class Plan:
         if not len(self.items):
             raise InputError("no slice with bleeding to train on", todo="check the masks, or train on all slices")
         self.batch, self.seed = batch, seed
-        self.positives = round(data.positive_share * batch) if self.positive.any() else 0
+        wanted = max(1, round(data.positive_share * batch)) if data.positive_share else 0
+        self.positives = wanted if self.positive.any() else 0
         self.steps = steps or -(-len(self.items) // batch)
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
@@ -208,6 +218,8 @@ def _whole(plan: Plan) -> int:
 
 def _repeat(numbers: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """`count` numbers in random order, none a second time before all had their turn."""
+    if not count:
+        return numbers[:0]
     rounds = [random.permutation(numbers) for _ in range(-(-count // len(numbers)))]
     return np.concatenate(rounds)[:count]
 
@@ -238,7 +250,7 @@ def _items(slices: Slices, data: Data, tiles: Tiles, seed: int) -> tuple[list[It
 
 
 def batches(slices: Slices, plan: Plan, tiles: Tiles, epoch: int, first: int = 0) -> Iterator[Batch]:
-    """The batches of an epoch from step `first` on; the next one is read while this one is computed.
+    """The batches of an epoch from step `first` on; streamed ones are read while earlier ones are computed.
 
     An error while reading is raised here, in the loop that waits for the batch.
     """

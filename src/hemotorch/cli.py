@@ -12,11 +12,16 @@ from typing import Any
 from hemotorch import __version__
 from hemotorch.errors import HemotorchError, OptionError
 
+_AFTER = {
+    "prepare": "; the same command goes on from there",
+    "train": "; with --resume it goes on from its last checkpoint",
+    "demo": "; the same command goes on from there",
+}
 NOTICE = "Research use only, not a medical device."
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns the exit status: 0 done, 1 an explained error, 2 a wrong option, 130 interrupted."""
+    """Runs one command and returns its exit status: 0 done, 1 an explained error, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments) or 0)
@@ -24,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"hemotorch {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nhemotorch {arguments.command}: stopped; the same command goes on from there", file=sys.stderr)
+        print(f"\nhemotorch {arguments.command}: stopped{_AFTER.get(arguments.command, '')}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) closed; Python would complain once more when it flushes stdout at exit.
@@ -81,9 +86,9 @@ def _train(a: argparse.Namespace) -> int:
     from hemotorch import recipe
     from hemotorch.train import train
 
-    used = recipe.load(a.recipe).changed(a.set)
-    if a.fold is not None:
-        used = used.changed([f"data.split='fold-{a.fold}'"])
+    settings = [*a.set, *([f"data.split='fold-{a.fold}'"] if a.fold is not None else [])]
+    asked = a.recipe is not None or settings or not a.resume
+    used = recipe.load(a.recipe or "fast").changed(settings) if asked else None
 
     def report(row: dict[str, Any]) -> None:
         if not a.json:
@@ -185,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     p = command("train", _train, "Train a network.", "train prepared run --recipe fast --set train.epochs=20")
     p.add_argument("data", metavar="DATA", help="prepared dataset")
     p.add_argument("run_folder", metavar="RUN", help="new folder for the run")
-    p.add_argument("--recipe", default="fast", metavar="NAME|FILE", help="a recipe's name or TOML file (default: fast)")
+    p.add_argument("--recipe", metavar="NAME|FILE", help="a recipe's name or TOML file (default: fast)")
     p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value; may be repeated")
     p.add_argument("--fold", type=int, metavar="K", help="cross-validation: fold K is test, K+1 validation")
     p.add_argument("--resume", action="store_true", help="go on with RUN if it was started, with its own recipe")

@@ -63,7 +63,8 @@ def choose(wanted: str = "auto", threads: int | None = None) -> Device:
     kind, _, number = wanted.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise OptionError(f"unknown device '{wanted}'", "--device", "use auto, cpu, cuda or cuda:N")
-    cores = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = threads or mine
     cuda = torch.cuda.is_available()
     if kind == "cuda" and not cuda:
         raise OptionError(f"'{wanted}' was asked for, but {_why_no_cuda()}", "--device", "use --device cpu or auto")
@@ -74,8 +75,8 @@ def choose(wanted: str = "auto", threads: int | None = None) -> Device:
         reasons: tuple[str, ...] = (
             f"cpu: {why}",
             "fp32: the exact and, without native bf16 units, also the fastest arithmetic of a CPU",
-            "channels-last: measured faster for the compact network, equal for the U-Nets (docs/log.md)",
-            f"{cores} threads: every core this process may use",
+            "channels-last: what its convolutions run fastest in",
+            f"{cores} threads: " + ("as when the run was started" if threads else "every core this process may use"),
         )
         return Device("cpu", "", True, cores, reasons)
     name = wanted if kind == "cuda" else "cuda"

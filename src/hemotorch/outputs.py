@@ -10,10 +10,9 @@ from typing import Any
 
 from hemotorch import __version__
 from hemotorch.draw import contact_sheet
-from hemotorch.errors import HemotorchError, InputError
+from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.files import atomic, jsonable, output_folder, write_json
-from hemotorch.io import read_scan, write_mask
-from hemotorch.io.nifti import is_nifti
+from hemotorch.io import nifti, read_scan, write_mask
 from hemotorch.predict import Predictor
 from hemotorch.progress import progress
 from hemotorch.scan import Prediction
@@ -34,8 +33,9 @@ def predict_files(
 
     A scan that fails does not stop the others. Raises InputError at once for a model or folder that cannot be used.
     """
-    paths = [path for given in scans for path in _find(Path(given))]
     folder = output_folder(out, may_exist=True)
+    found = [path for given in scans for path in _find(Path(given)) if folder not in path.parents]
+    paths = list({path.resolve(): path for path in found}.values())
     predictor = Predictor.load(model, device)
     names = _names(paths)
     for path in progress(paths, "predicting", unit="scan"):
@@ -51,6 +51,10 @@ def predict_files(
             yield path, write_prediction(prediction, folder, name)
         except HemotorchError as error:
             yield path, error
+        except (MemoryError, RuntimeError) as error:
+            if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+                raise
+            yield path, RunError("there is not enough memory for this scan", path, "predict it on a larger machine")
 
 
 def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def _find(given: Path) -> list[Path]:
     """The scan at a path, or all NIfTI volumes in a folder and below it."""
     if not given.is_dir():
         return [given]
-    found = sorted(path for path in given.rglob("*") if is_nifti(path) and path.is_file() and path.name[0] != ".")
+    found = sorted(path for path in given.rglob("*") if nifti.is_nifti(path) and path.is_file() and path.name[0] != ".")
     if not found:
         raise InputError("holds no scan", given, "name NIfTI files (.nii, .nii.gz) or a folder of them")
     return found
@@ -88,7 +92,7 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """What each scan's files are called: its file's name, with the folder's in front where names repeat."""
 
     def stem(path: Path) -> str:
-        return path.name.removesuffix(".gz").removesuffix(".nii")
+        return nifti.stem(path) if nifti.is_nifti(path) else path.stem
 
     repeated = {name for name, count in Counter(map(stem, paths)).items() if count > 1}
     names = {path: f"{path.parent.name}_{stem(path)}" if stem(path) in repeated else stem(path) for path in paths}

@@ -72,7 +72,7 @@ class Augment:
     rotate_deg: float = 0.0
     shift: float = 0.0  # share of the image
     shear: float = 0.0  # tangent of the angle
-    zoom: float = 0.0  # 0.2: 0.8 to 1.2 times
+    zoom: float = 0.0  # 0.2: 1 / 1.2 to 1 / 0.8 times
     offset_hu: float = 0.0  # of the whole slice
     gain: float = 0.0  # of HU around 40; 0.1: 0.9 to 1.1 times
     noise_hu: float = 0.0  # largest standard deviation of added noise
@@ -111,7 +111,7 @@ class Train:
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0: the weights themselves
     seed: int = 0
     validate_every: int = 1  # epochs
-    best_by: Literal["dice", "jaccard"] = "dice"
+    best_by: Literal["dice", "jaccard", "last"] = "dice"  # which epoch is kept; "last" needs no validation
     checkpoint_s: float = 120.0  # seconds between checkpoints inside an epoch; results do not depend on it
 
 
@@ -258,12 +258,15 @@ def _check_values(recipe: Recipe) -> None:
     for key in _SHARES:
         if not 0 <= value(key) <= 1:
             raise OptionError(f"must be from 0 to 1, not {value(key)}", key)
-    if recipe.optimizer.lr <= 0:
+    for key in ("train.ema", "augment.zoom"):
+        if value(key) == 1:
+            raise OptionError("must be below 1", key)
+    if not recipe.optimizer.lr > 0:
         raise OptionError(f"must be above 0, not {recipe.optimizer.lr}", "optimizer.lr")
-    for section in ("augment", "grid", "tiles", "predict"):
+    for section in ("data", "augment", "grid", "tiles", "optimizer", "train", "predict"):
         for name, number in dataclasses.asdict(getattr(recipe, section)).items():
-            if not isinstance(number, bool) and number < 0:
-                raise OptionError(f"must not be negative, not {number}", f"{section}.{name}")
+            if isinstance(number, (int, float)) and not 0 <= number < float("inf"):
+                raise OptionError(f"must be a number that is not negative, not {number}", f"{section}.{name}")
     tiles = recipe.tiles
     if tiles.size_px and not 0 < tiles.stride_px <= tiles.size_px:
         raise OptionError(f"must be from 1 to tiles.size_px ({tiles.size_px})", "tiles.stride_px")

@@ -22,7 +22,7 @@ import torch
 from hemotorch import __version__, recipe
 from hemotorch.dataset import Split
 from hemotorch.errors import InputError, RunError
-from hemotorch.files import atomic, explained, read_json, write_json, write_text
+from hemotorch.files import atomic, explained, jsonable, read_json, write_json, write_text
 from hemotorch.recipe import Recipe
 
 FORMAT = 1  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
@@ -43,14 +43,19 @@ class Run:
     def create(root: Path | str, used: Recipe, record: dict[str, Any]) -> Run:
         """Starts a run folder. Raises InputError where a run is there already."""
         run = Run(Path(root))
-        if (run.root / "run.json").exists():
-            todo = "add --resume to go on with it, or choose another folder"
-            raise InputError("holds a training run already", run.root, todo)
-        if run.root.exists() and (not run.root.is_dir() or any(p.name != "lock" for p in run.root.iterdir())):
-            raise InputError("exists already and is not a run folder", run.root, "choose another folder")
+        run.must_be_new()
         write_text(run.root / "recipe.toml", used.to_toml())
         write_json(run.root / "run.json", {"format": FORMAT, "hemotorch": __version__, **record})
         return run
+
+    def must_be_new(self) -> None:
+        """Raises InputError where a run, or something else than what a killed `create` leaves, is there already."""
+        if (self.root / "run.json").exists():
+            todo = "add --resume to go on with it, or choose another folder"
+            raise InputError("holds a training run already", self.root, todo)
+        ours = {"lock", "recipe.toml"}
+        if self.root.exists() and any(p.name not in ours and p.name[0] != "." for p in self.root.iterdir()):
+            raise InputError("exists already and is not a run folder", self.root, "choose another folder")
 
     @staticmethod
     def open(root: Path | str) -> Run:
@@ -80,10 +85,6 @@ class Run:
         """The recipe that was trained."""
         return recipe.load(self.root / "recipe.toml")
 
-    def note(self, **entries: Any) -> None:
-        """Adds entries to run.json."""
-        write_json(self.root / "run.json", {**self.record, **entries})
-
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; an unfinished last line is left out."""
@@ -99,13 +100,13 @@ class Run:
     def keep_metrics(self, up_to_epoch: int) -> None:
         """Drops the rows of epochs after `up_to_epoch`, which a resumed run will write again."""
         rows = [row for row in self.metrics if row["epoch"] <= up_to_epoch]
-        write_text(self.root / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.root / "metrics.jsonl", "".join(_line(row) for row in rows))
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Appends one row."""
         path = self.root / "metrics.jsonl"
         with explained(path), open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -176,6 +177,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise InputError("is not a hemotorch checkpoint", path, todo)
     _check_format(values.get("format"), path)
     return Checkpoint(**{key: value for key, value in values.items() if key in names})
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(jsonable(row), allow_nan=False) + "\n"
 
 
 def _check_format(found: Any, where: Path) -> None:

@@ -1,8 +1,9 @@
 """A stack of slices as one Zarr v3 array: a chunk a slice, all chunks in one shard file.
 
 Any Zarr v3 reader opens these arrays; the tests do, with the zarr package. They are written and read here without it,
-because its calls pass through one event-loop thread: on two cores a 512x512 slice with its mask took 5.4 ms to write
-with zarr 3.1 and two threads, 1.1 ms here; 2.4 ms to read, 0.4 ms here (`benchmarks/prepare.py --formats`).
+because its calls pass through one event-loop thread: with two threads on two cores, a 512x512 slice took 1.5 ms to
+write and 2.8 ms to read with zarr 3.1, 0.5 ms and 0.3 ms here (`benchmarks/prepare.py --formats`). Without that thread,
+reading is safe in forked processes as well.
 Format: zarr-specs v3, codecs sharding_indexed 1.0, bytes 1.0, blosc 1.0, crc32c 1.0.
 """
 
@@ -18,9 +19,9 @@ from numcodecs import blosc
 
 from hemotorch.errors import InputError
 
-#: Measured on head-ct-nifti, 28 slices of 512x512, 14.7 MB, one thread, ms a slice (`benchmarks/prepare.py --formats`):
-#: lz4 with byte shuffle 5.8 MB, packed in 0.6, unpacked in 0.14; zstd level 1 5.0 MB, 1.9 and 0.8; level 3 4.7 MB and
-#: 4.4 to pack. Slices are read again every epoch, so speed is worth a sixth more disk.
+#: Measured on head-ct-nifti, 28 slices of 512x512, 14.7 MB, ms a slice on one core: lz4 level 9 with byte shuffle packs
+#: to 5.8 MB in 0.5 and unpacks in 0.13; zstd level 1 to 5.0 MB in 1.7 and 0.6; zstd level 3 to 4.7 MB in 4. Slices are
+#: read again every epoch, so that speed is worth a sixth more disk.
 _PACKER = blosc.Blosc(cname="lz4", clevel=9, shuffle=blosc.SHUFFLE)
 _EMPTY = 2**64 - 1  # offset and length of a chunk that is not there, because it holds only the fill value, 0
 _DTYPES: dict[str, np.dtype] = {"int16": np.dtype("<i2"), "uint8": np.dtype("u1")}

@@ -75,7 +75,9 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
 
 def _coarse(scan: Scan) -> Scan:
     """Every n-th row and column, so that pixels measure about 2 mm."""
-    rows, columns = (max(1, round(COARSE_MM / mm)) for mm in scan.pixel_mm)
+    rows, columns = (
+        min(length, max(1, round(COARSE_MM / mm))) for mm, length in zip(scan.pixel_mm, scan.shape[1:], strict=True)
+    )
     # Bone is thin: keep the brightest of the rows and columns that are left out.
     hu = scan.hu[:, : scan.shape[1] // rows * rows, : scan.shape[2] // columns * columns]
     hu = hu.reshape(len(hu), scan.shape[1] // rows, rows, scan.shape[2] // columns, columns)

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from hemotorch import losses, nets
 from hemotorch.augment import augment, torch_seed
-from hemotorch.batches import Batch, Part, Plan, Slices, batches, open_slices
-from hemotorch.dataset import Dataset, Split
+from hemotorch.batches import Batch, Plan, Resident, Slices, batches, open_slices
+from hemotorch.dataset import PARTS, Dataset, Part, Split
 from hemotorch.device import Device, choose, environment
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.evaluate import summarise
 from hemotorch.nets import Net
 from hemotorch.predict import Predictor, grid_of
 from hemotorch.progress import bar
-from hemotorch.recipe import Optimizer, Recipe
+from hemotorch.recipe import Optimizer, Recipe, load
 from hemotorch.run import BEST, LAST, Checkpoint, Run, load_checkpoint, save_checkpoint
 
 LOSS_EVERY = 20  #: steps between two looks at the loss, each of which waits for the device
@@ -65,7 +65,7 @@ class Job:
     slices: Slices
     plan: Plan
     loss_of: losses.Loss
-    validation: tuple[str, ...]
+    validation: Part
 
     @property
     def steps(self) -> int:
@@ -79,7 +79,7 @@ class Job:
 def train(
     data: Path | str,
     root: Path | str,
-    used: Recipe,
+    used: Recipe | None = None,
     *,
     device: str = "auto",
     resume: bool = False,
@@ -87,7 +87,8 @@ def train(
 ) -> Run:
     """Trains `used` on the prepared dataset `data` into the run folder `root`.
 
-    resume: go on with the run in `root`, with its own recipe, split and number of threads; start it if there is none.
+    resume: go on with the run in `root`, with its own recipe, split, device and number of threads; start it if there
+    is none. used: the recipe; None takes the run's own when resuming, else `fast`.
     report: called with each epoch's row of metrics. Raises InputError, OptionError, RunError.
     """
     run = Run(Path(root))
@@ -96,20 +97,24 @@ def train(
         going_on = resume and (run.root / "run.json").exists()
         if going_on:
             run = Run.open(run.root)
-            used, split = run.recipe, run.split
-            decided = choose(device, run.record["device"]["threads"])
+            used, split, record = _own(run, used), run.split, run.record
+            decided = choose(record["device"]["name"] if device == "auto" else device, record["device"]["threads"])
+            memory = record["memory"]
+            _same_scans(dataset, record["digests"])
         else:
-            split, decided = dataset.split(used.data.split), choose(device)
+            run.must_be_new()
+            used = used or load("fast")
+            split, decided, memory = dataset.split(used.data.split), choose(device), used.data.memory
         decided.use()
         training, validation = parts(split, used)
         torch.manual_seed(torch_seed(used.train.seed, 0))
         net = nets.build(used.net.name, **used.net.options)
         loss_of = losses.build(used.loss.name, **used.loss.options)
-        slices = open_slices(dataset, training, net.slices, grid_of(used, net), used.data.memory, decided.place)
+        slices = open_slices(dataset, training, net.slices, grid_of(used, net), memory, decided.place)
         plan = Plan(slices, used.data, used.tiles, used.train.batch, used.train.steps_per_epoch, used.train.seed)
         if not going_on:
             run = Run.create(run.root, used, _record(dataset, split, decided, slices))
-        job = Job(run, used, dataset, decided, slices, plan, loss_of, tuple(sorted(validation)))
+        job = Job(run, used, dataset, decided, slices, plan, loss_of, validation)
         _loop(job, _start(job, net), report or (lambda row: None))
     return run
 
@@ -222,8 +227,10 @@ def _end_epoch(job: Job, state: State) -> dict[str, Any]:
     if job.validation and (state.epoch == options.epochs or state.epoch % options.validate_every == 0):
         row["val"] = _validate(job, state)
         # Validation scans that hold no bleeding give no Dice: the fewer mL found in them, the better.
-        score = row["val"][options.best_by] if row["val"]["n"] else -row["val"]["fp_ml"]
-    if not job.validation or (score is not None and score >= state.best):
+        measure = "dice" if options.best_by == "last" else options.best_by
+        score = row["val"][measure] if row["val"]["n"] else -row["val"]["fp_ml"]
+    always = options.best_by == "last" or not job.validation
+    if always or (score is not None and score >= state.best):
         state.best = state.best if score is None else score
         save_checkpoint(_checkpoint(job, state, score, trainer=False), job.run.root / BEST)
     job.run.keep_metrics(state.epoch - 1)
@@ -281,6 +288,29 @@ def _optimizer(options: Optimizer, net: Net) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, options.lr, options.momentum, weight_decay=options.weight_decay)
 
 
+def _own(run: Run, asked: Recipe | None) -> Recipe:
+    """The run's recipe. Raises OptionError where another one was asked for, which resuming would ignore."""
+    own = run.recipe
+    if asked is not None and asked != own:
+        mine, other = (_flat(asdict(one)) for one in (own, asked))
+        key = next(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
+        what = f"was started with {key} = {mine.get(key)!r}, not {other.get(key)!r}"
+        raise OptionError(what, run.root, "resume it without --recipe, --set and --fold, or train into a new folder")
+    return own
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    pairs = [(_flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}) for k, v in values.items()]
+    return {key: value for part in pairs for key, value in part.items()}
+
+
+def _same_scans(dataset: Dataset, digests: dict[str, str]) -> None:
+    for case, digest in digests.items():
+        if case not in dataset.rows or dataset.digest(case) != digest:
+            todo = "resume on the unchanged dataset, or train into a new folder"
+            raise InputError(f"scan {case} is missing or was changed since this run was started", dataset.root, todo)
+
+
 def parts(split: Split, used: Recipe) -> tuple[Part, Part]:
     """The slices to train on and to validate on; without validation its slices are trained on too."""
     if used.data.validation:
@@ -299,6 +329,7 @@ def _record(dataset: Dataset, split: Split, device: Device, slices: Slices) -> d
         "data": str(dataset.root.resolve()),
         "split": asdict(split),
         "device": device.to_dict(),
-        "memory": type(slices).__name__.lower(),
+        "memory": "resident" if isinstance(slices, Resident) else "stream",
+        "digests": {case: dataset.digest(case) for part in PARTS for case in split.part(part)},
         "environment": environment(),
     }

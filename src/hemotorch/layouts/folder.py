@@ -54,6 +54,8 @@ def open_cases(root: Path) -> Collection:
         warnings.append(f"{PATIENTS} has cases without a scan: {some(alone)}")
     if patients and (alone := sorted(set(scans) - set(patients))):
         warnings.append(f"{PATIENTS} leaves out cases, each then taken as a patient of its own: {some(alone)}")
+    if not patients:
+        warnings.append(f"no {PATIENTS} (case,patient,site): each file is taken for a patient of its own")
     cases = []
     for name, path in scans.items():
         patient, site = patients.get(name, (name, None))

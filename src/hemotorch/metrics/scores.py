@@ -181,6 +181,8 @@ def warnings(split: dict[str, Any]) -> list[str]:
     found = []
     if split["part"] in ("train", "all") and not split["external"]:
         found.append("These scans were trained on: the figures say nothing about new patients.")
+    if split["part"] == "val" and not split["external"]:
+        found.append("Validation scans: the network was chosen on them, or even trained on them.")
     both, of = split["patients_on_both_sides"], split["patients"]
     if not split["patients_known"]:
         sides = f"{both} of the {of} scored scans have slices in training too" if both else "no scan is on both sides"

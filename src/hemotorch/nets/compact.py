@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +13,7 @@ class CompactUnet(nn.Module):
     """(N, in_channels, rows, columns) to logits (N, 1, rows, columns); rows and columns multiples of 2 ** levels.
 
     A strided stem on the way in and pixel-shuffle on the way out make the whole 4 to 8 times faster on a CPU than a
-    full-resolution stem at equal Dice; adding skips instead of concatenating them is another 1.7 times (docs/log.md).
+    full-resolution stem; adding skips instead of concatenating them is another 1.7 times (docs/log.md).
     channels: features a level, from the finest (half resolution) to the coarsest. Two convolutions a level on the way
     down, one on the way up, batch norm and ReLU after each, nearest upsampling. bias: where the logits start; -3 says
     5 % bleeding, so that the first steps are not spent on unlearning a brain full of it.
@@ -22,7 +22,7 @@ class CompactUnet(nn.Module):
     def __init__(self, in_channels: int, channels: Sequence[int] = (16, 32, 64, 128, 128), bias: float = -3.0):
         super().__init__()
         self.multiple = 2 ** len(channels)
-        pairs = list(zip(channels, channels[1:], strict=False))
+        pairs = list(itertools.pairwise(channels))
         stem = nn.Sequential(*conv(in_channels, channels[0], 4, 2), *conv(channels[0], channels[0]))
         self.down = nn.ModuleList([stem, *(nn.Sequential(*conv(a, b), *conv(b, b)) for a, b in pairs)])
         self.lateral = nn.ModuleList(nn.Conv2d(b, a, 1, bias=False) for a, b in reversed(pairs))

@@ -136,7 +136,8 @@ def draw_bleeding(rng: np.random.Generator, leading: str) -> list[Lesion]:
             lesions.append(_intraparenchymal(rng, 0.2))
     companion = rng.random()
     if companion < 0.25:
-        other = str(rng.choice(("subarachnoid", "subdural", "intraparenchymal", "epidural"), p=(0.28, 0.34, 0.28, 0.10)))
+        others = ("subarachnoid", "subdural", "intraparenchymal", "epidural")
+        other = str(rng.choice(others, p=(0.28, 0.34, 0.28, 0.10)))
         extra = DRAW[other](rng)
         lesions.append(extra if other != "epidural" else replace(extra, push=0.4))
     if leading == "subarachnoid" and rng.random() < 0.35:

@@ -95,7 +95,7 @@ class Protocol:
             angles_deg=(float(rng.normal(0, 6)), float(rng.normal(9, 8)), float(rng.normal(0, 4))),
             tilt_deg=float(rng.uniform(8, 24) * rng.choice((-1, 1), p=(0.2, 0.8))) if rng.random() < 0.2 else 0.0,
             kernel=kernel, noise_hu=float(np.clip(noise, 2.4, 15)),
-            level_hu=float(np.clip(rng.normal(1, 4.5), -8, 14)), gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
+            level_hu=float(rng.uniform(-11, 14)), gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
             hardening=float(np.clip(rng.gamma(2.2, 0.4), 0.1, 2.2)),
             cupping_hu=float(np.clip(rng.normal(5, 3), -1, 11)),
             vertex_hu=float(np.clip(rng.normal(5, 4), -2, 14)),

@@ -58,7 +58,7 @@ def evaluate_run(
         raise InputError("the dataset that this run was trained on is not there", place, "name it with --data")
     dataset = Dataset(place)
     out = output_folder(out, may_exist=overwrite)
-    split, external = split_for(run.split, dataset)
+    split, external = split_for(run.split, record["digests"], dataset)
     predictor = Predictor.load(run.root, device)
     environment: dict[str, Any] = {key: record[key] for key in ("environment", "device", "memory") if key in record}
     about = {"run": str(run.root), "recipe": asdict(run.recipe), **environment}
@@ -72,11 +72,18 @@ def evaluate_run(
     return scores
 
 
-def split_for(own: Split, dataset: Dataset) -> tuple[Split, bool]:
-    """The run's own split and False where the dataset holds its scans, as many slices each at least; else the
-    dataset's split of that name, and True: it is another dataset."""
-    parts = (own.train, own.val, own.test)
-    sizes = {case: len(rows) for case, rows in dataset.rows.items()}
-    if all(max(indices, default=-1) < sizes.get(case, 0) for part in parts for case, indices in part.items()):
+def split_for(own: Split, digests: Mapping[str, str], dataset: Dataset) -> tuple[Split, bool]:
+    """The run's own split and False where the dataset holds the very scans of it; where it holds none of them, the
+    dataset's split of that name and True: it is another dataset.
+
+    digests: of the scans of the run's split. Raises InputError where only some are the same, since those that were
+    trained on could then be scored as new.
+    """
+    now = {case: dataset.digest(case) for case in dataset.cases}
+    same = [case for case, digest in digests.items() if now.get(case) == digest]
+    if len(same) == len(digests):
         return own, False
+    if same or set(now.values()) & set(digests.values()):
+        what = f"holds only {len(same)} of the {len(digests)} scans that the run was split on, as they were"
+        raise InputError(what, dataset.root, "evaluate on the unchanged dataset, or on one with other scans")
     return dataset.split(own.name), True

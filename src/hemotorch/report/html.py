@@ -71,7 +71,7 @@ def _header(scores: Scores) -> str:
         "not."
     )
     clean = not split["patients_on_both_sides"] and split["patients_known"] and not split["external"]
-    if clean and split["part"] not in ("train", "all"):
+    if clean and split["part"] == "test":
         lead += " None of these patients was trained on."
     title = f'<p class="over">Evaluation report</p><h1>{escape(scores.model)}</h1>'
     return f'<header>{title}<p class="lead">{escape(lead)}</p></header>'
