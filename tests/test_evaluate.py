@@ -248,10 +248,14 @@ def test_a_run_is_measured_from_its_folder(tiny_run: Path, tiny_prepared: Path, 
     assert scores.about["recipe"]["name"] == "fast" and not scores.split["external"]
     with pytest.raises(InputError, match="not empty"):
         evaluate_run(tiny_run, tmp_path / "report", device="cpu")
-    other = tiny.write_dataset(tmp_path / "other", patients=5, normal=2)
-    prepare(other, tmp_path / "prepared")
+    same_names = tiny.write_dataset(tmp_path / "other", patients=5, normal=2, seed=500)
+    prepare(same_names, tmp_path / "prepared")
     abroad = evaluate_run(
         tiny_run, tmp_path / "report", data=tmp_path / "prepared", part="all", device="cpu", overwrite=True
     )
     assert abroad.split["external"] and len(abroad.scans) == 5
     assert "Another dataset" in abroad.lines()[0]
+    # Half of the scans it was trained on, under a fresh split, would be scored as new.
+    prepare(tiny.write_dataset(tmp_path / "half", patients=5), tmp_path / "halved")
+    with pytest.raises(InputError, match="holds only 5 of the 10 scans"):
+        evaluate_run(tiny_run, tmp_path / "never", data=tmp_path / "halved", device="cpu")

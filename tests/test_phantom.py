@@ -84,7 +84,7 @@ def test_scanners_differ_as_much_as_the_field_says():
     assert min(noise) < 3.5 and max(noise) > 7 and min(noise) >= 2 and max(noise) <= 15
     assert min(thick) < 4 and max(thick) > 7 and min(fields) < 225 and 270 < max(fields) <= 500
     contrasts = [lesion.contrast for _, _, lesions, _ in drawn for lesion in lesions if lesion.code]
-    assert np.percentile(contrasts, 10) < 20 and np.percentile(contrasts, 90) > 32
+    assert np.percentile(contrasts, 10) < 25 and np.percentile(contrasts, 90) > 32
 
 
 def test_ct_ich_has_the_published_subjects_and_sizes():

@@ -54,7 +54,8 @@ def test_a_shifted_finer_scan_gives_the_same_place_in_mm(predictor):
 
 def test_blocks_are_stitched_by_their_mean(predictor):
     tiles = recipe.Tiles(16, 8)
-    tiled = replace(predictor, used=replace(predictor.used, tiles=tiles))
+    options = replace(predictor.used.predict, mirror=False)
+    tiled = replace(predictor, used=replace(predictor.used, tiles=tiles, predict=options))
     working = torch.from_numpy(np.random.default_rng(0).integers(0, 90, (3, 40, 44)).astype(np.int16))
     probability = tiled._probabilities(working)
     stack = working[[0, 1, 2]]

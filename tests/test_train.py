@@ -18,6 +18,7 @@ import hemotorch.train as training
 import tiny
 from hemotorch.dataset import Dataset
 from hemotorch.errors import InputError, OptionError, RunError
+from hemotorch.prepare import prepare
 from hemotorch.recipe import Optimizer, load
 from hemotorch.run import BEST, LAST, Run, load_checkpoint
 from hemotorch.train import learning_rate, parts, train
@@ -191,6 +192,23 @@ def test_wrong_options_are_named_before_anything_is_written(tiny_prepared, tmp_p
         with pytest.raises((OptionError, InputError), match=says):
             train(tiny_prepared, tmp_path / "run", tiny.recipe(setting), device="cpu")
         assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_resuming_with_another_recipe_or_other_scans_is_refused(tiny_prepared, tmp_path):
+    root = tmp_path / "run"
+    train(tiny_prepared, root, tiny.recipe("train.epochs=1"), device="cpu")
+    with pytest.raises(OptionError, match=r"was started with train.epochs = 1, not 5"):
+        train(tiny_prepared, root, tiny.recipe("train.epochs=5"), device="cpu", resume=True)
+    assert len(train(tiny_prepared, root, device="cpu", resume=True).metrics) == 1
+    prepare(tiny.write_dataset(tmp_path / "other", seed=500), tmp_path / "prepared")
+    with pytest.raises(InputError, match="was changed since this run was started"):
+        train(tmp_path / "prepared", root, device="cpu", resume=True)
+
+
+@pytest.mark.parametrize("settings", [("train.batch=1",), ("train.batch=2",), ("data.positive_share=1.0",)])
+def test_small_batches_and_full_shares_have_their_plan(tiny_prepared, tmp_path, settings):
+    used = tiny.recipe("train.epochs=1", "train.steps_per_epoch=2", *settings)
+    assert train(tiny_prepared, tmp_path / "run", used, device="cpu").metrics[0]["step"] == 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

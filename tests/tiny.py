@@ -33,11 +33,11 @@ def head(seed: int, bleeding: bool = True, slices: int = SLICES) -> tuple[Scan, 
     return even_scan(np.rint(hu).astype(np.int16), PIXEL_MM, 5.0), mask
 
 
-def write_dataset(root: Path, patients: int = 10, normal: int = 3) -> Path:
-    """A dataset in the CT-ICH layout; the first `normal` patients have no bleeding."""
+def write_dataset(root: Path, patients: int = 10, normal: int = 3, seed: int = 0) -> Path:
+    """A dataset in the CT-ICH layout; the first `normal` patients have no bleeding. Another seed, other heads."""
     rows = []
     for i in range(patients):
-        scan, mask = head(i, bleeding=i >= normal)
+        scan, mask = head(seed + i, bleeding=i >= normal)
         name = f"{49 + i:03d}"
         types = {
             number: frozenset({"intraparenchymal"} if mask[index].any() else ())

@@ -54,8 +54,6 @@ def open_cases(root: Path) -> Collection:
         warnings.append(f"{PATIENTS} has cases without a scan: {some(alone)}")
     if patients and (alone := sorted(set(scans) - set(patients))):
         warnings.append(f"{PATIENTS} leaves out cases, each then taken as a patient of its own: {some(alone)}")
-    if not patients:
-        warnings.append(f"no {PATIENTS} (case,patient,site): each file is taken for a patient of its own")
     cases = []
     for name, path in scans.items():
         patient, site = patients.get(name, (name, None))
@@ -64,6 +62,7 @@ def open_cases(root: Path) -> Collection:
     paired = len(set(scans) & set(masks))
     described = f"NIfTI files in {described}: {len(scans)} scans, {paired} with a mask"
     described += f" ({'bleeding of unknown type' if codes == BINARY else 'typed'})" if paired else ""
+    described += "" if patients else f"; each file taken for a patient of its own, as there is no {PATIENTS}"
     return Collection(NAME, root, tuple(cases), described, tuple(warnings))
 
 
