@@ -90,7 +90,15 @@ def _train(a: argparse.Namespace) -> int:
     asked = a.recipe is not None or settings or not a.resume
     used = recipe.load(a.recipe or "fast").changed(settings) if asked else None
 
+    board = _tensorboard(a.run_folder) if a.tensorboard else None
+
     def report(row: dict[str, Any]) -> None:
+        if board is not None:
+            values = {**row, **{f"val/{name}": value for name, value in row.get("val", {}).items()}}
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and name != "epoch":
+                    board.add_scalar(name, value, row["epoch"])
+            board.flush()
         if not a.json:
             val = row.get("val")
             found = f"   validation Dice {_number(val['dice'])} over {val['n']} scans" if val else ""
@@ -99,6 +107,15 @@ def _train(a: argparse.Namespace) -> int:
     run = train(a.data, a.run_folder, used, device=a.device, resume=a.resume, report=report)
     _show(a, {"run": str(run.root), "epochs": run.metrics}, f"trained: {run.root}")
     return 0
+
+
+def _tensorboard(root: str) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        todo = "install it with `pip install 'hemotorch[tensorboard]'`, or read RUN/metrics.jsonl"
+        raise OptionError("tensorboard is not installed", "--tensorboard", todo) from error
+    return SummaryWriter(str(Path(root).with_name(Path(root).name + "-tensorboard")))
 
 
 def _evaluate(a: argparse.Namespace) -> int:
@@ -193,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--recipe", metavar="NAME|FILE", help="a recipe's name or TOML file (default: fast)")
     p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value; may be repeated")
     p.add_argument("--fold", type=int, metavar="K", help="cross-validation: fold K is test, K+1 validation")
+    p.add_argument("--tensorboard", action="store_true", help="also log to RUN-tensorboard, for TensorBoard")
     p.add_argument("--resume", action="store_true", help="go on with RUN if it was started, with its own recipe")
     _device(p)
 

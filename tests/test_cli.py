@@ -1,0 +1,70 @@
+"""The command line as a user meets it: help, the whole chain, JSON, one-line errors and exit statuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import tiny
+from hemotorch import io
+from hemotorch.cli import main
+
+COMMANDS = ("phantom", "prepare", "train", "evaluate", "predict", "demo")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0 and f"example: hemotorch {command}" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys\nfrom hemotorch.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'numpy', 'zarr', 'nibabel', 'matplotlib', 'scipy') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_the_whole_chain(tiny_data, tmp_path, capsys):
+    prepared, run, report, out = (str(tmp_path / name) for name in ("prepared", "run", "report", "out"))
+    assert main(["prepare", str(tiny_data), prepared]) == 0
+    assert "ct-ich" in capsys.readouterr().out
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(tiny.recipe("train.epochs=2").to_toml())
+    assert main(["train", prepared, run, "--recipe", str(recipe), "--device", "cpu"]) == 0
+    assert "epoch   2" in capsys.readouterr().out
+    assert main(["train", prepared, run, "--resume", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["epochs"]) == 2
+    assert main(["evaluate", run, "--out", report, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["split"]["by"] == "patient"
+    io.write_scan(tiny.head(77)[0], tmp_path / "scan.nii.gz")
+    (tmp_path / "bad.nii").write_bytes(b"no scan")
+    assert main(["predict", run, str(tmp_path / "bad.nii"), str(tmp_path / "scan.nii.gz"), "--out", out, "--json"]) == 1
+    told = capsys.readouterr()
+    first, second = json.loads(told.out)["predictions"]
+    assert "bad.nii" in first["error"] and "volume_ml" in second
+    assert told.err.count("\n") == 1 and "bad.nii" in told.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["prepare", "NOWHERE", "OUT"], "no such folder"),
+        (["train", "NOWHERE", "OUT"], "no such folder; make it with `hemotorch prepare"),
+        (["train", "NOWHERE", "OUT", "--recipe", "fats"], "did you mean 'fast'"),
+        (["train", "NOWHERE", "OUT", "--set", "train.epoch=1"], "did you mean 'epochs'"),
+        (["evaluate", "NOWHERE", "--out", "OUT"], "no such run folder"),
+        (["predict", "NOWHERE", "scan.nii", "--out", "OUT"], "no such checkpoint"),
+        (["phantom", "OUT", "--preset", "smal"], "did you mean 'small'"),
+        (["prepare", "NOWHERE", "OUT", "--level", "40"], "--level and --width go together"),
+    ],
+)
+def test_errors_are_one_line_with_what_to_do(arguments, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"hemotorch {arguments[0]}: ") and error.count("\n") == 1 and says in error
