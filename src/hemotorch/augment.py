@@ -32,18 +32,23 @@ def torch_seed(*key: int) -> int:
 
 
 def augment(hu: Tensor, mask: Tensor, options: Augment, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-    """Moves, brightens, roughens and blurs each sample.
+    """Cuts out, moves, brightens, roughens and blurs each sample.
 
     hu: (N, slices, H, W) HU; mask: (N, 1, H, W) of 0 and 1; keys: one a sample. Returns float32 tensors of the same
-    shapes; the mask stays 0 and 1.
+    shapes, or with rows and columns of `crop_px`; the mask stays 0 and 1.
     """
     hu, target = hu.float(), mask.float()
-    aspect = hu.shape[2] / hu.shape[3]
-    draws = [_draw(options, rng(*key), aspect) for key in keys]
-    if any(not np.array_equal(d["matrix"], _STILL) for d in draws):
+    height, width = hu.shape[2:]
+    draws = [_draw(options, rng(*key), height / width) for key in keys]
+    crop = options.crop_px if 0 < options.crop_px < min(height, width) else 0
+    if crop or any(not np.array_equal(d["matrix"], _STILL) for d in draws):
         theta = torch.tensor(np.stack([d["matrix"] for d in draws]), dtype=torch.float32, device=hu.device)
+        if crop:
+            at = torch.tensor(np.stack([d["at"] for d in draws]), dtype=torch.float32, device=hu.device)
+            theta = _cut(theta, target, crop, at)
         both = torch.cat([hu - AIR_HU, target], dim=1)
-        moved = F.grid_sample(both, F.affine_grid(theta, list(both.shape), align_corners=False), align_corners=False)
+        shape = [*both.shape[:2], crop or height, crop or width]
+        moved = F.grid_sample(both, F.affine_grid(theta, shape, align_corners=False), align_corners=False)
         hu, target = moved[:, :-1] + AIR_HU, (moved[:, -1:] >= 0.5).float()
     if options.gain or options.offset_hu:
         gain, offset = (_column(draws, name, hu) for name in ("gain", "offset"))
@@ -54,6 +59,24 @@ def augment(hu: Tensor, mask: Tensor, options: Augment, keys: Sequence[Key]) -> 
         smooth = F.avg_pool2d(F.pad(hu, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         hu = hu + _column(draws, "blur", hu) * (smooth - hu)
     return hu, target
+
+
+def _cut(theta: Tensor, target: Tensor, crop: int, at: Tensor) -> Tensor:
+    """The affine maps (N, 2, 3) narrowed to a square of `crop` pixels, within the image (rows, columns).
+
+    at: (N, 3) from 0 to 1, where each square's middle is: which of the bleeding's pixels, in order, comes near it,
+    where it lies without bleeding, and how far off that pixel. Nothing waits for the device.
+    """
+    height, width = target.shape[2:]
+    side = torch.tensor([crop / width, crop / height], device=theta.device)
+    counted = target.flatten(1).cumsum(1)
+    total = counted[:, -1:]
+    index = torch.searchsorted(counted, (at[:, :1] * total).floor() + 1).clamp(max=height * width - 1)
+    pixel = torch.cat([(index % width + 0.5) / width, (index // width + 0.5) / height], dim=1) * 2 - 1
+    pixel = pixel + side * (at[:, 1:] - 0.5)
+    anywhere = (2 * at[:, 1:] - 1) * (1 - side)
+    middle = torch.where(total > 0, pixel, anywhere).clamp(-(1 - side), 1 - side)
+    return torch.cat([theta[:, :, :2] * side, middle[:, :, None]], dim=2)
 
 
 _STILL = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -82,6 +105,7 @@ def _draw(options: Augment, random: np.random.Generator, aspect: float) -> dict[
         # Above 0 is blurred, below 0 sharpened.
         "blur": (amount * 1.5 - 0.5) if blurred < options.blur else 0.0,
         "seed": float(random.integers(2**52)),
+        "at": random.uniform(0, 1, 3),
     }
 
 

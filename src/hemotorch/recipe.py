@@ -68,6 +68,7 @@ class Net:
 class Augment:
     """Random changes of a batch; each value is the largest change, drawn evenly on both sides."""
 
+    crop_px: int = 0  # side of the square that is cut out, around bleeding where there is some; 0: whole slices
     flip: bool = False  # left and right
     rotate_deg: float = 0.0
     shift: float = 0.0  # share of the image

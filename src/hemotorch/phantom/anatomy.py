@@ -59,7 +59,7 @@ class Patient:
         size = tuple(float(np.clip(scale * rng.normal(1, 0.03), 0.88, 1.12)) for _ in range(3))
         calcified = tuple(
             float(rng.uniform(0.2, 1)) if rng.random() < chance else 0.0
-            for chance in (0.25 + 0.5 * old, 0.2 + 0.5 * old, 0.04 + 0.08 * old, 0.05 + 0.15 * old)
+            for chance in (0.25 + 0.5 * old, 0.25 + 0.6 * old, 0.04 + 0.08 * old, 0.05 + 0.15 * old)
         )
         return Patient(
             age=age,
@@ -210,13 +210,17 @@ def _skull_base(rng: np.random.Generator) -> tuple[Array, Array]:
     ax = np.abs(x + rng.normal(0, 0.8))
     wavy = ndimage.gaussian_filter(rng.standard_normal(x.shape).astype(np.float32), 3.2)
     wavy = wavy / wavy.std()
+    gyral = ndimage.gaussian_filter(rng.standard_normal(x.shape).astype(np.float32), 4.5)
+    gyral = rng.uniform(0.8, 2.6) * gyral / gyral.std()  # what the gyri press into the orbital roofs, mm
     roof, petrous, low = rng.normal(0, 2.5), rng.normal(0, 2.5), rng.normal(0, 3)
     sphenoid_y, petrous_y = 1 + 0.48 * ax, -12 - 0.62 * ax
     front, behind = step(y - sphenoid_y, 4), step(petrous_y - y, 4)
-    anterior = -23 + (14 + roof) * bump((ax - 31) / 16, (y - 44) / 22) + 1.6 * wavy
+    orbits = 1 - (1 - bump((ax - 31) / 16, (y - 44) / 22)) ** 2  # flat on top, so that a slice grazes much of the roof
+    anterior = -23 + (12.5 + roof) * orbits + 1.6 * wavy + gyral
     middle = -44 + 0.012 * (ax - 42) ** 2 + low + 0.8 * wavy
     clivus = -19 - 42 * step((-y - 24), 15)
     middle += (clivus - middle) * step(15 - ax, 3)
+    middle += _sella(rng, x, y) + 0.8 * wavy * step(18 - ax, 4) * step(y + 20, 4)
     posterior = -58 + low + 0.5 * wavy + 14 * bump(ax / 5, (y + 85) / 22)
     posterior = np.where(y > -45, np.maximum(posterior, clivus * step(14 - ax, 4) - 99 * step(ax - 14, 4)), posterior)
     height = front * anterior + behind * posterior + (1 - front - behind) * middle
@@ -244,6 +248,17 @@ def _skull_base(rng: np.random.Generator) -> tuple[Array, Array]:
         + 16 * bump((y - petrous_y) / 11) * step(ax - 8, 5)
         + 14 * bump(ax / 14) * step(-y - 5, 10) * step(y + 42, 4)
     )
-    bone += 7 * step(ax - 45, 8) * step(20 - y, 12) - 1.2 * bump((ax - 31) / 16, (y - 44) / 24)
+    bone += 7 * step(ax - 45, 8) * step(20 - y, 12) - rng.uniform(0.8, 2.2) * bump((ax - 31) / 16, (y - 44) / 24)
     smooth = ndimage.gaussian_filter(height, 1.0)
-    return smooth.astype(np.float32), ndimage.gaussian_filter(bone, 2).astype(np.float32)
+    return smooth.astype(np.float32), np.maximum(ndimage.gaussian_filter(bone, 2), 0.9).astype(np.float32)
+
+
+def _sella(rng: np.random.Generator, x: Array, y: Array) -> Array:
+    """What the sella adds to the height of the middle of the base, mm: its pit, the dorsum behind it, and the anterior
+    and posterior clinoid processes, each side of its own height."""
+    ax = np.abs(x)
+    out = -rng.uniform(6, 10) * bump(ax / 6.5, (y + 4) / 4.5) + rng.uniform(2, 6) * bump(ax / 9, (y + 13) / 2.6)
+    for side in (-1, 1):
+        out += rng.uniform(1, 6) * bump((side * x - 12) / 3, (y - 5) / 4.5)
+        out += rng.uniform(0, 5) * bump((side * x - 7.5) / 2.6, (y + 13) / 3)
+    return out

@@ -63,6 +63,8 @@ class Inside:
         self.callosum = rng.uniform(24, 30)
         self.falx = rng.uniform(0.5, 1.0)  #: half its thickness, mm
         self.vessels = _vessels(rng)
+        #: half-axes of what is calcified of the choroid plexus, right and left, mm
+        self.glomus = [tuple(rng.uniform(0.7, 1.3) * axis for axis in (3.2, 5.5, 4.5)) for _ in range(2)]
         self.white = GREY - patient.grey_white
         self.disease = patient.white_matter_disease
 
@@ -261,8 +263,8 @@ class Inside:
         p, folia = b.p, self.folia
         spots: list[tuple[float, tuple[float, ...], tuple[float, ...], float]] = [
             (pineal, (0.6, -31, 2), (2.6, 3.2, 2.8), 260),
-            (plexus, (22 + self.wide / 2, -43, 15), (3.2, 5.5, 4.5), 300),
-            (plexus, (-22 - self.wide / 2, -41, 16), (2.8, 5.0, 5), 260),
+            (plexus, (22 + self.wide / 2, -43, 15), self.glomus[0], 700),
+            (plexus, (-22 - self.wide / 2, -41, 16), self.glomus[1], 650),
             (basal, (18.5, -1, 0), (4.5, 7, 4), 60),
             (basal, (-18.5, -1, 0), (4, 6.5, 4), 55),
             (falx, (0, 52, 34), (1.4, 9, 7), 420),

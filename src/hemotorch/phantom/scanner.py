@@ -88,16 +88,18 @@ class Protocol:
             float(rng.uniform(0, 0.035)),
         )
         # Thin slices and sharp kernels are noisier; small pixels of a soft kernel are not.
-        noise = float(np.exp(rng.normal(np.log(3.9), 0.38))) * (1.6 if sharp else 1.0) * (5 / thick) ** 0.3
+        noise = float(np.exp(rng.normal(np.log(5.2), 0.38))) * (1.6 if sharp else 1.0) * (5 / thick) ** 0.3
+        # Two families of scanners, one reading low and one high, and some between: grey matter at 25 to 50 HU.
+        level = float(-13 + 25 * rng.beta(0.55, 0.55))
         return Protocol(
             preset.size_px, pixel, slices, thick, bottom,
             shift_mm=(float(rng.normal(0, 7)), float(rng.normal(4, 8))),
             angles_deg=(float(rng.normal(0, 6)), float(rng.normal(9, 8)), float(rng.normal(0, 4))),
             tilt_deg=float(rng.uniform(8, 24) * rng.choice((-1, 1), p=(0.2, 0.8))) if rng.random() < 0.2 else 0.0,
-            kernel=kernel, noise_hu=float(np.clip(noise, 2.4, 15)),
-            level_hu=float(rng.uniform(-11, 14)), gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
+            kernel=kernel, noise_hu=float(np.clip(noise, 3.0, 15)),
+            level_hu=level, gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
             hardening=float(np.clip(rng.gamma(2.2, 0.4), 0.1, 2.2)),
-            cupping_hu=float(np.clip(rng.normal(5, 3), -1, 11)),
+            cupping_hu=float(np.clip(rng.normal(6, 3), -1, 12)),
             vertex_hu=float(np.clip(rng.normal(5, 4), -2, 14)),
             motion_mm=float(rng.gamma(2, 1.2)) if rng.random() < 0.15 else 0.0, metal=bool(rng.random() < 0.06),
             table=float(rng.uniform(112, 150)), holder=int(rng.choice(3, p=(0.25, 0.55, 0.2))),

@@ -20,7 +20,7 @@ def paint_shell(head: Head, p: Points, hu: Array, inner: Array, dome: Array, ski
         hu[low] = part
     bone = p.filled(inner - thickness)  # its inner edge comes when the brain is laid over it
     there = np.flatnonzero(bone > 0)
-    blend(hu, there, bone[there], _bone_texture(head, p.where(there), inner[there], thickness[there]))
+    blend(hu, there, bone[there], _bone_texture(head, p.where(there), inner[there], thickness[there], base[there]))
     _air_in_bone(head, p, hu, inner, thickness)
     crack = np.zeros(len(p), np.float32)
     if head.injuries:
@@ -46,14 +46,17 @@ def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thi
     blend(hu, WHOLE, p.filled(depth - 1.9), np.float32(SKIN))
 
 
-def _bone_texture(head: Head, p: Points, inner: Array, thickness: Array) -> Array:
-    """Compact inner and outer tables with diploe between, and sutures."""
+def _bone_texture(head: Head, p: Points, inner: Array, thickness: Array, base: Array) -> Array:
+    """Compact inner and outer tables with diploe between, sutures; thin tables and marrow in the base (0 to 1)."""
     patient = head.patient
     texture = head.texture_noise.of(p)
     table = np.minimum(inner, thickness - inner)
     spongy = step(table - 1.7 - 0.2 * texture, 0.6)
     diploe = patient.diploe + 170 * texture
     hu = patient.table + 60 * texture + spongy * (diploe - patient.table)
+    cells = head.cell_noise.of(p)
+    marrow = 0.45 * patient.diploe + 170 * texture + 260 * cells
+    hu += base * step(table - 0.7 - 0.3 * texture, 0.4) * (np.maximum(marrow, -60) - hu)
     wiggle = 2.5 * np.sin(p.z * np.float32(0.9) + 2 * texture)
     coronal = np.abs(p.y - 8 - 0.15 * p.z + 0.5 * wiggle) + 60 * (p.z < 5)
     lambdoid = np.abs(p.y + 78 + 0.55 * p.z - 0.35 * np.abs(p.x) + wiggle) + 60 * (p.z < -10)
