@@ -187,14 +187,14 @@ def test_each_scan_is_predicted_once_and_examples_again(dataset: Dataset, everyo
 
 def test_the_training_loop_sees_the_same_dice(dataset: Dataset, everyone: Split) -> None:
     scores = evaluate(Shifted(dataset), dataset, everyone, examples=False)
-    light = summarise(Shifted(dataset), dataset, dataset.cases)
+    light = summarise(Shifted(dataset), dataset, everyone.test)
     assert light["dice"] == scores.summary["dice"]["scan"]["mean"] and light["n"] == 7
     assert light["jaccard"] == scores.summary["jaccard"]["scan"]["mean"]
     assert light["fp_ml"] == pytest.approx(0.45) and light["normal"] == 3
     part = dataset.splits["slice-80-20"].test
     of_slices = evaluate(Shifted(dataset), dataset, dataset.splits["slice-80-20"], examples=False)
     assert summarise(Shifted(dataset), dataset, part)["dice"] == of_slices.summary["dice"]["scan"]["mean"]
-    normal = summarise(Shifted(dataset), dataset, dataset.cases[:3])
+    normal = summarise(Shifted(dataset), dataset, {case: everyone.test[case] for case in dataset.cases[:3]})
     assert normal["n"] == 0 and math.isnan(normal["dice"])
 
 

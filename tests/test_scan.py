@@ -120,12 +120,6 @@ def test_a_mask_of_another_shape() -> None:
         stacked([0, 5]).volume_ml(np.zeros((2, 4, 4), np.uint8))
 
 
-def test_warnings_are_added_to_a_copy() -> None:
-    scan = stacked([0, 5])
-    assert scan.with_warning("a").with_warning("b", "c").warnings == ("a", "b", "c")
-    assert scan.warnings == ()
-
-
 def test_prediction_names_the_sources_slices() -> None:
     scan = even_scan(np.zeros((3, 4, 4), np.int16), 1, 5, slice_numbers=(3, 2, 1))
     mask = np.zeros(scan.shape, np.uint8)

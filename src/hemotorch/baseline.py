@@ -43,12 +43,12 @@ class RuleBaseline:
         """
         started = time.perf_counter()
         mask = np.zeros(scan.shape, np.uint8)
-        inside = enclosed(scan)
+        pixels = np.array(scan.pixel_mm if scan.spacing_known else (ASSUMED_PIXEL_MM, ASSUMED_PIXEL_MM))
+        inside = enclosed(scan, float(pixels[0]))
         box = ndimage.find_objects(inside.astype(np.uint8))
         warnings = scan.warnings
         if box:
             # Everything outside the skull's box is left out of the work, with room for the smoothing at its edges.
-            pixels = np.array(scan.pixel_mm if scan.spacing_known else (ASSUMED_PIXEL_MM, ASSUMED_PIXEL_MM))
             room = int(np.ceil(4 * self.smooth_mm / pixels.min()))
             rows, columns = (slice(max(0, side.start - room), side.stop + room) for side in box[0][1:])
             mask[:, rows, columns] = self._outline(scan.hu[:, rows, columns], inside[:, rows, columns], pixels)

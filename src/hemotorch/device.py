@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,11 @@ import torch
 from hemotorch.errors import OptionError
 
 N = TypeVar("N", bound=torch.nn.Module)
+CGROUP = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  #: glibc's mallopt(3)
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,10 @@ class Device:
         return net.to(self.place, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def use(self) -> None:
-        """Sets the process's thread count; bit-for-bit repeats need the same one."""
+        """Sets the process's thread count, which bit-for-bit repeats need, and on a CPU keeps memory (see below)."""
         torch.set_num_threads(self.threads)
+        if self.place.type == "cpu":
+            keep_memory()
 
     def to_dict(self) -> dict[str, Any]:
         """For the run's record."""
@@ -76,6 +84,7 @@ def choose(wanted: str = "auto", threads: int | None = None) -> Device:
             f"cpu: {why}",
             "fp32: the exact and, without native bf16 units, also the fastest arithmetic of a CPU",
             "channels-last: what its convolutions run fastest in",
+            "memory of freed tensors is kept for the next ones, where the C library is glibc",
             f"{cores} threads: " + ("as when the run was started" if threads else "every core this process may use"),
         )
         return Device("cpu", "", True, cores, reasons)
@@ -85,6 +94,18 @@ def choose(wanted: str = "auto", threads: int | None = None) -> Device:
     precision = "bf16 autocast: native on this GPU" if native else "fp32: no native bf16 on this GPU"
     reasons = (f"{name}: {torch.cuda.get_device_name(name)}", precision, "channels-last: what tensor cores want")
     return Device(name, dtype, True, cores, reasons)
+
+
+def keep_memory() -> None:
+    """Tells glibc to keep the memory of freed tensors for the next ones, instead of giving it back to the system and
+    having every page of the next tensor zeroed again: 1.3 times as many steps of `paper` a second (docs/log.md).
+
+    Elsewhere than on glibc nothing happens.
+    """
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((M_MMAP_THRESHOLD, 2**30), (M_TRIM_THRESHOLD, 2**31 - 1)):
+            mallopt(parameter, value)
 
 
 def _why_no_cuda() -> str:
@@ -129,10 +150,14 @@ def free_memory(device: torch.device) -> int:
     """Bytes that can still be taken on the device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
+    free = 4 * 1024**3
+    with suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 4 * 1024**3
+                free = int(line.split()[1]) * 1024
+    # A container or a batch system may allow less than the machine has (cgroup v2, then v1).
+    for limit, used in CGROUP:
+        with suppress(OSError, ValueError):
+            free = min(free, max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
+            break
+    return free

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,14 +79,13 @@ def evaluate(
     )
 
 
-def summarise(predictor: Predicts, dataset: Dataset, cases: Iterable[str] | Part) -> dict[str, float]:
+def summarise(predictor: Predicts, dataset: Dataset, part: Part) -> dict[str, float]:
     """The few values a training loop looks at (`metrics.summary.brief`), without baseline or progress bar.
 
-    cases: names, or a part of a split, of which only the slices named are scored. Scans without truth are passed over.
+    Only the part's own slices are scored. Scans without truth are passed over.
     """
     entries = []
-    for case in cases:
-        indices = cases[case] if isinstance(cases, dict) else tuple(range(len(dataset.rows[case])))
+    for case, indices in part.items():
         truth = truth_of(dataset, case, indices)
         if truth is not None:
             entries.append(_score(predictor, None, dataset, case, truth, indices, quick=True)[0])

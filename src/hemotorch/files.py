@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,17 +113,3 @@ def output_folder(path: Path | str, *, may_exist: bool = False) -> Path:
             raise InputError("this output folder exists already and is not empty", path, "choose another or remove it")
         path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def free_bytes(path: Path | str) -> int:
-    """Bytes free on the disk that holds `path`, or its nearest existing parent."""
-    path = Path(path).absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-def sha256(path: Path | str) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,6 @@ class Scan:
             raise InputError(f"a mask of shape {mask.shape} does not fit a scan of shape {self.shape}", self.name)
         counts = np.count_nonzero(mask.reshape(len(mask), -1), axis=1)
         return float((counts * self.voxel_ml).sum())
-
-    def with_warning(self, *texts: str) -> Scan:
-        """The same scan with warnings added."""
-        return replace(self, warnings=self.warnings + texts)
 
 
 def even_scan(hu: np.ndarray, pixel_mm: float, slice_mm: float, name: str = "scan", **other: Any) -> Scan:

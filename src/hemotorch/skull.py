@@ -19,9 +19,12 @@ HEAD_SHARE = 0.35  #: of that slice's body; ribs and pelvis enclose less of a tr
 BRAIN_ML = (300.0, 2500.0)  #: of a skull-stripped scan
 
 
-def enclosed(scan: Scan, gap_mm: float = GAP_MM) -> np.ndarray:
-    """(slices, rows, columns) bool: what bone encloses on each slice, bone itself left out."""
-    iterations = max(1, round(gap_mm / 2 / scan.pixel_mm[0]))
+def enclosed(scan: Scan, pixel_mm: float | None = None) -> np.ndarray:
+    """(slices, rows, columns) bool: what bone encloses on each slice, bone itself left out.
+
+    pixel_mm: the pixel size to assume where the scan's own is not known.
+    """
+    iterations = max(1, round(GAP_MM / 2 / (pixel_mm or scan.pixel_mm[0])))
     out = np.zeros(scan.shape, bool)
     for i, hu in enumerate(scan.hu):
         bone = hu > BONE_HU

@@ -23,15 +23,14 @@ def write_report(
     out: Path | str,
     metrics: Sequence[Mapping[str, Any]] = (),
     details: Mapping[str, str] | None = None,
-    timings: Mapping[str, float] | None = None,
 ) -> Path:
     """Writes OUT/report.html and returns its path. It needs no other file, no network and no script.
 
     metrics: the rows of a run's metrics.jsonl. details: title -> text to unfold at the end, such as the recipe and the
-    environment. timings: stage -> seconds.
+    environment.
     """
     path = Path(out) / "report.html"
-    write_text(path, page(scores, metrics, details or {}, timings or {}))
+    write_text(path, page(scores, metrics, details or {}))
     return path
 
 
@@ -43,7 +42,6 @@ def evaluate_run(
     part: str = "test",
     device: str = "auto",
     overwrite: bool = False,
-    timings: Mapping[str, float] | None = None,
 ) -> Scores:
     """Measures a run's best network on a part of its split; leaves scores.json, scans.csv, slices.csv, report.html.
 
@@ -68,7 +66,7 @@ def evaluate_run(
         "Recipe": (run.root / "recipe.toml").read_text(encoding="utf-8"),
         "Environment of the training": json.dumps(jsonable(environment), indent=2),
     }
-    write_report(scores, out, run.metrics, details, timings)
+    write_report(scores, out, run.metrics, details)
     return scores
 
 

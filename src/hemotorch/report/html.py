@@ -27,10 +27,8 @@ _KINDS = {
 }
 
 
-def page(
-    scores: Scores, metrics: Sequence[Mapping[str, Any]], details: Mapping[str, str], timings: Mapping[str, float]
-) -> str:
-    """The whole page. details: title -> preformatted text (recipe, environment); timings: stage -> seconds."""
+def page(scores: Scores, metrics: Sequence[Mapping[str, Any]], details: Mapping[str, str]) -> str:
+    """The whole page. details: title -> preformatted text (recipe, environment)."""
     split = scores.split
     told = warnings(split)
     banner = "".join(f"<p>{escape(text)}</p>" for text in told)
@@ -44,7 +42,7 @@ def page(
         _types(scores),
         _training(metrics),
         _scans(scores),
-        _methods(scores, timings),
+        _methods(scores),
         _details(details),
         f"<footer>Made by hemotorch {__version__}. {escape(NOTICE)}</footer>",
     ]
@@ -276,7 +274,7 @@ def _scans(scores: Scores) -> str:
     return f'<section><h2>Every scan</h2><div class="scroll">{_table(heads, rows)}</div>{note}</section>'
 
 
-def _methods(scores: Scores, timings: Mapping[str, float]) -> str:
+def _methods(scores: Scores) -> str:
     names = {
         "dice.scan": "Dice",
         "empty_masks": "Empty masks",
@@ -291,7 +289,7 @@ def _methods(scores: Scores, timings: Mapping[str, float]) -> str:
     entries["Noticed"] = " ".join(map(_sentence, scores.split["warnings"]))
     entries["Dataset"] = f"{scores.dataset['root']} ({scores.dataset['layout']}, {scores.dataset['cases']} scans)"
     seconds = scores.to_json()["seconds_a_scan"]
-    entries["Time"] = f"{_n(seconds)} s a scan" + "".join(f"; {name} {_duration(s)}" for name, s in timings.items())
+    entries["Time"] = f"{_n(seconds)} s a scan"
     rows = "".join(f"<dt>{title}</dt><dd>{escape(text)}</dd>" for title, text in entries.items() if text)
     return f"<section><h2>How it was measured</h2><dl>{rows}</dl></section>"
 
