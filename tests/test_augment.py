@@ -81,3 +81,34 @@ def test_keys_give_the_same_numbers_everywhere():
     assert rng(1, 2).uniform() == rng(1, 2).uniform() != rng(2, 1).uniform()
     assert torch_seed(0, 1) == torch_seed(0, 1) != torch_seed(1, 0)
     assert 0 <= torch_seed(5) < 2**63
+
+
+def test_crops_lie_within_the_slice_and_around_bleeding_where_there_is_some():
+    hu, mask = _batch(12, 64, 96)
+    mask[6:] = 0
+    keys = _keys(12)
+    out, target = augment(hu, mask, Augment(crop_px=32), keys)
+    assert out.shape == (12, 3, 32, 32) and target.shape == (12, 1, 32, 32)
+    assert out.min() >= 29.9, "nothing from outside the slice"
+    assert all(t.sum() > 30 for t in target[:6]) and not target[6:].any()
+    for image, cut in zip(out[:6, 1].numpy(), target[:6, 0].numpy(), strict=True):
+        assert ((image > 50) == (cut > 0)).mean() > 0.97
+    assert len({float(t.sum()) for t in target[:6]}) > 2 or len({t.flatten().argmax().item() for t in target[:6]}) > 2
+    again, _ = augment(hu[3:], mask[3:], Augment(crop_px=32), keys[3:])
+    torch.testing.assert_close(again, out[3:])
+
+
+def test_crops_reach_a_lesion_in_the_corner_and_every_part_of_it():
+    hu, mask = _batch(64, 48, 64)
+    mask[:] = 0
+    mask[:, :, 0, 0] = mask[:, :, 47, 63] = 1
+    _, target = augment(hu, mask, Augment(crop_px=24), _keys(64))
+    corners = [(bool(t[0, 0, 0]), bool(t[0, -1, -1])) for t in target]
+    assert (True, False) in corners and (False, True) in corners and (True, True) not in corners
+    assert sum(map(any, corners)) > 20, "a crop's middle is off its pixel by up to half its side, no more"
+
+
+def test_a_crop_as_large_as_the_slice_is_no_crop():
+    hu, mask = _batch(2)
+    out, _ = augment(hu, mask, Augment(crop_px=48), _keys(2))
+    assert torch.equal(out, hu.float())

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import tiny
+from conftest import require
 from hemotorch import io
 from hemotorch.cli import main
 
@@ -48,6 +49,18 @@ def test_the_whole_chain(tiny_data, tmp_path, capsys):
     first, second = json.loads(told.out)["predictions"]
     assert "bad.nii" in first["error"] and "volume_ml" in second
     assert told.err.count("\n") == 1 and "bad.nii" in told.err
+
+
+def test_training_can_be_followed_in_tensorboard(tiny_prepared, tmp_path):
+    require("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe, run = tmp_path / "tiny.toml", tmp_path / "run"
+    recipe.write_text(tiny.recipe("train.epochs=2").to_toml())
+    arguments = ["train", str(tiny_prepared), str(run), "--recipe", str(recipe), "--device", "cpu", "--tensorboard"]
+    assert main(arguments) == 0
+    told = EventAccumulator(str(tmp_path / "run-tensorboard")).Reload()
+    assert [e.step for e in told.Scalars("loss")] == [1, 2] and told.Scalars("val/dice")
 
 
 @pytest.mark.parametrize(

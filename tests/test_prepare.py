@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -479,21 +478,6 @@ def test_any_anatomy_is_prepared(shared_data: Path, tmp_path: Path, out: Path) -
     assert summary.done == ("body", "head") and not summary.failed
     # 9.6 mL intraparenchymal and 21.8 mL subdural, says the data's own README.
     assert Dataset(out).volume_ml("head") == pytest.approx(31.4, abs=0.1)
-
-
-@pytest.fixture
-def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 600 kB in memory. Needs the right to mount, which root has."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "none", str(place)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        reason = f"cannot mount a tmpfs: {mounted.stderr.strip()}"
-        _ = pytest.fail(reason) if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip(reason)
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(tmp_path: Path, tmpfs: Path) -> None:

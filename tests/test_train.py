@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -123,8 +124,8 @@ def test_another_seed_is_another_training(tiny_prepared, tmp_path):
 
 def test_accumulated_batches_give_the_gradient_of_their_mean(tiny_prepared, tmp_path):
     # Nothing random, and no batch norm in the way: two batches of 2 are one of 4, to rounding.
-    common = [f"augment.{key}=0.0" for key in dataclasses.asdict(load("fast").augment) if key != "flip"]
-    common += ["augment.flip=false", "net.name=unet", "net.options={channels=4, levels=2, dropout=0.0}"]
+    common = [f"augment.{key}=0.0" for key in dataclasses.asdict(load("fast").augment) if key not in ("flip", "crop_px")]
+    common += ["augment.flip=false", "augment.crop_px=0", "net.name=unet", "net.options={channels=4, levels=2, dropout=0.0}"]
     common += ["loss.name=cross-entropy", "data.positive_share=0", "optimizer.name=sgd", "optimizer.momentum=0"]
     common += ["optimizer.schedule=constant", "optimizer.weight_decay=0", "optimizer.warmup=0"]
     common += ["train.ema=0", "train.epochs=1", "grid.size_px=32", "grid.pixel_mm=6"]
@@ -165,6 +166,33 @@ def test_out_of_memory_says_what_to_lower(tiny_prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(training.losses, "build", lambda name, **options: full)
     with pytest.raises(RunError, match=r"out of memory on cpu with a batch of 4x3x48x48; lower train.batch"):
         train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(tiny_prepared, tmp_path, tmpfs):
+    root, used = tmpfs / "run", tiny.recipe("train.checkpoint_s=0.0")
+    subprocess.run(["mount", "-o", "remount,size=40m", str(tmpfs)], check=True)
+    filler, kept = tmpfs / "filler", {}
+
+    def fill(row):
+        if row["epoch"] == 1:
+            kept.update(_weights(root))
+            with contextlib.suppress(OSError):
+                filler.write_bytes(bytes(64 * 1024**2))
+
+    with pytest.raises(RunError, match="the disk is full") as error:
+        train(tiny_prepared, root, used, device="cpu", report=fill)
+    assert str(root) in str(error.value)
+    assert kept and _same(kept, _weights(root)) and load_checkpoint(root / BEST).epoch == 1
+    filler.unlink()
+    train(tiny_prepared, root, device="cpu", resume=True)
+    train(tiny_prepared, tmp_path / "whole", used, device="cpu")
+    assert _same(_weights(root), _weights(tmp_path / "whole"))
+
+
+def test_stopped_before_the_first_checkpoint_it_starts_again(tiny_prepared, tmp_path):
+    assert _killed_after(0, tiny_prepared, tmp_path / "run") == -signal.SIGKILL
+    assert (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / LAST).exists()
+    assert len(train(tiny_prepared, tmp_path / "run", device="cpu", resume=True).metrics) == 3
 
 
 def test_two_trainings_into_one_folder(tiny_prepared, tmp_path):

@@ -68,7 +68,6 @@ class Net:
 class Augment:
     """Random changes of a batch; each value is the largest change, drawn evenly on both sides."""
 
-    crop_px: int = 0  # side of the square that is cut out, around bleeding where there is some; 0: whole slices
     flip: bool = False  # left and right
     rotate_deg: float = 0.0
     shift: float = 0.0  # share of the image
@@ -78,6 +77,7 @@ class Augment:
     gain: float = 0.0  # of HU around 40; 0.1: 0.9 to 1.1 times
     noise_hu: float = 0.0  # largest standard deviation of added noise
     blur: float = 0.0  # share of slices that are blurred or sharpened
+    crop_px: int = 0  # side of the square that is cut out, around bleeding where there is some; 0: whole slices
 
 
 @dataclass(frozen=True)
