@@ -124,8 +124,15 @@ def test_another_seed_is_another_training(tiny_prepared, tmp_path):
 
 def test_accumulated_batches_give_the_gradient_of_their_mean(tiny_prepared, tmp_path):
     # Nothing random, and no batch norm in the way: two batches of 2 are one of 4, to rounding.
-    common = [f"augment.{key}=0.0" for key in dataclasses.asdict(load("fast").augment) if key not in ("flip", "crop_px")]
-    common += ["augment.flip=false", "augment.crop_px=0", "net.name=unet", "net.options={channels=4, levels=2, dropout=0.0}"]
+    common = [
+        f"augment.{key}=0.0" for key in dataclasses.asdict(load("fast").augment) if key not in ("flip", "crop_px")
+    ]
+    common += [
+        "augment.flip=false",
+        "augment.crop_px=0",
+        "net.name=unet",
+        "net.options={channels=4, levels=2, dropout=0.0}",
+    ]
     common += ["loss.name=cross-entropy", "data.positive_share=0", "optimizer.name=sgd", "optimizer.momentum=0"]
     common += ["optimizer.schedule=constant", "optimizer.weight_decay=0", "optimizer.warmup=0"]
     common += ["train.ema=0", "train.epochs=1", "grid.size_px=32", "grid.pixel_mm=6"]
