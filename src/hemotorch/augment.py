@@ -62,10 +62,11 @@ def augment(hu: Tensor, mask: Tensor, options: Augment, keys: Sequence[Key]) -> 
 
 
 def _cut(theta: Tensor, target: Tensor, crop: int, at: Tensor) -> Tensor:
-    """The affine maps (N, 2, 3) narrowed to a square of `crop` pixels, within the image (rows, columns).
+    """The affine maps (N, 2, 3) narrowed to a square of `crop` pixels whose middle lies at least half its side within
+    the image, on the pixel grid, so that a square that is not turned is not interpolated.
 
-    at: (N, 3) from 0 to 1, where each square's middle is: which of the bleeding's pixels, in order, comes near it,
-    where it lies without bleeding, and how far off that pixel. Nothing waits for the device.
+    at: (N, 3) from 0 to 1: which of the bleeding's pixels, in order, the middle is near; and how far off it (to either
+    side by half the square), or, without bleeding, where it lies.
     """
     height, width = target.shape[2:]
     side = torch.tensor([crop / width, crop / height], device=theta.device)
@@ -75,7 +76,10 @@ def _cut(theta: Tensor, target: Tensor, crop: int, at: Tensor) -> Tensor:
     pixel = torch.cat([(index % width + 0.5) / width, (index // width + 0.5) / height], dim=1) * 2 - 1
     pixel = pixel + side * (at[:, 1:] - 0.5)
     anywhere = (2 * at[:, 1:] - 1) * (1 - side)
-    middle = torch.where(total > 0, pixel, anywhere).clamp(-(1 - side), 1 - side)
+    middle = torch.where(total > 0, pixel, anywhere) + theta[:, :, 2]
+    extent = torch.tensor([width, height], dtype=theta.dtype, device=theta.device)
+    corner = ((middle + 1 - side) * extent / 2).round().clamp(torch.zeros_like(extent), extent - crop)
+    middle = corner * 2 / extent - 1 + side
     return torch.cat([theta[:, :, :2] * side, middle[:, :, None]], dim=2)
 
 

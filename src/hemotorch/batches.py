@@ -27,7 +27,6 @@ from hemotorch.progress import progress
 from hemotorch.recipe import Data, Tiles
 
 RESIDENT_SHARE = 0.4  #: of the free memory; the rest is for the network
-STREAM_BYTES_A_READ = 64 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Slices(Protocol):
 
     positive: np.ndarray  # (n,) bool
     case_of: np.ndarray  # (n,) int
+    sizes: np.ndarray  # (cases, 2) rows and columns on the grid; slices are filled up to the largest of each
 
     def take(self, numbers: np.ndarray) -> Batch:
         """The slices of those numbers with their neighbours."""
@@ -90,7 +90,9 @@ class Resident:
                 hu.append(case_hu)
                 masks.append(case_mask)
                 first += len(kept)
-        self._hu, self._mask = _stack(hu, AIR_HU).to(device), _stack(masks, 0).to(device)
+        self.sizes = np.array([part.shape[1:] for part in hu])
+        frame = self.sizes.max(axis=0)
+        self._hu, self._mask = _stack(hu, frame, AIR_HU).to(device), _stack(masks, frame, 0).to(device)
         self._rows = torch.from_numpy(rows).to(device)
         self._device = device
 
@@ -111,10 +113,9 @@ def _load(dataset: Dataset, index: _Index, grid: Grid, i: int) -> tuple[Tensor, 
     return hu_to_working(scan.hu[kept], placement), mask_to_working(mask[kept], placement), kept
 
 
-def _stack(parts: list[Tensor], fill: int) -> Tensor:
-    """Slices of several sizes in one tensor, the smaller ones filled at the bottom and right."""
-    height, width = max(p.shape[1] for p in parts), max(p.shape[2] for p in parts)
-    out = torch.full((sum(map(len, parts)), height, width), fill, dtype=parts[0].dtype)
+def _stack(parts: list[Tensor], frame: np.ndarray, fill: int) -> Tensor:
+    """Slices of several sizes in one tensor of `frame` rows and columns, filled up at the bottom and right."""
+    out = torch.full((sum(map(len, parts)), *map(int, frame)), fill, dtype=parts[0].dtype)
     first = 0
     for part in parts:
         out[first : first + len(part), : part.shape[1], : part.shape[2]] = part
@@ -130,6 +131,8 @@ class Streamed:
         self._dataset, self._index, self._device = dataset, index, device
         scans = progress(index.cases, "measuring", unit="scan")
         self._places: list[Placement] = [place(grid, dataset.scan(case)) for case in scans]
+        self.sizes = np.array([(one.rows.working, one.columns.working) for one in self._places])
+        self._frame = self.sizes.max(axis=0)
 
     def take(self, numbers: np.ndarray) -> Batch:
         """The slices of those numbers with their neighbours."""
@@ -142,9 +145,9 @@ class Streamed:
             hu.append(hu_to_working(source_hu[wanted - start], self._places[i]))
             masks.append(mask_to_working(source_mask[middle : middle + 1], self._places[i]))
         shape = (len(hu), len(hu[0]))
-        stacked = _stack(hu, AIR_HU)
+        stacked = _stack(hu, self._frame, AIR_HU)
         batch_hu = stacked.view(*shape, *stacked.shape[1:])
-        return Batch(batch_hu.to(self._device), _stack(masks, 0)[:, None].to(self._device))
+        return Batch(batch_hu.to(self._device), _stack(masks, self._frame, 0)[:, None].to(self._device))
 
 
 def open_slices(dataset: Dataset, part: Part, slices: int, grid: Grid, memory: str, device: torch.device) -> Slices:
@@ -240,7 +243,7 @@ def _items(slices: Slices, data: Data, tiles: Tiles, seed: int) -> tuple[list[It
     for number in np.concatenate([chosen, normal]):
         mask = slices.take(np.array([number])).mask[0, 0].cpu()
         bleeds = bool(slices.positive[number])
-        for top, left in tiles.corners(*mask.shape):
+        for top, left in tiles.corners(*map(int, slices.sizes[slices.case_of[number]])):
             block = bool(mask[top : top + tiles.size_px, left : left + tiles.size_px].any())
             # Of a slice with bleeding only the blocks that hold some are shown, unless all slices were asked for.
             if block or not bleeds or data.slices == "all":

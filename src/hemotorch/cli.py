@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hemotorch import __version__
+from hemotorch import NOTICE, __version__
 from hemotorch.errors import HemotorchError, OptionError
 
 _AFTER = {
@@ -17,7 +17,6 @@ _AFTER = {
     "train": "; with --resume it goes on from its last checkpoint",
     "demo": "; the same command goes on from there",
 }
-NOTICE = "Research use only, not a medical device."
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -58,7 +58,8 @@ class Dataset:
     """A prepared dataset, opened for reading. Threads may share it; a spawned worker gets its own by pickling.
 
     cases: names, in the order of the source. slices: all manifest rows, case by case, foot to head. splits: by name.
-    patients_known: whether every case says which patient it is of. layout: the source's. info: all of dataset.json.
+    patients_known: whether the source says of every case which patient it is of. layout: the source's.
+    info: all of dataset.json.
     Raises InputError where `root` is no prepared dataset, is unfinished, or was written by another version.
     """
 
@@ -71,7 +72,10 @@ class Dataset:
         self.splits, self.split_warnings = _read_splits(self.root / "splits.json")
         self.cases: tuple[str, ...] = tuple(self.info["cases"])
         self.layout: str = self.info["layout"]
-        self.patients_known: bool = all(entry["patient"] is not None for entry in self.info["cases"].values())
+        self.patients_known: bool = all(
+            entry["patient"] is not None and not entry.get("patient_assumed", False)
+            for entry in self.info["cases"].values()
+        )
         self._shards: dict[tuple[str, str], Shard] = {}
         if not self.cases:
             raise InputError("holds no scans", self.root, "run `hemotorch prepare` on a folder that has some")
@@ -115,10 +119,16 @@ class Dataset:
         return hu, self._shard(case, "mask").read(start, stop)
 
     def digest(self, case: str) -> str:
-        """A hash of the scan's voxels and how many of them bleed: what tells two scans of one name apart."""
-        rows = self.rows[self._known(case)]
-        text = ";".join(f"{row.hash} {row.positive_pixels}" for row in rows)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """A hash of the scan's voxels: what tells two scans of one name apart."""
+        return hashlib.sha256(";".join(row.hash for row in self.rows[self._known(case)]).encode()).hexdigest()[:16]
+
+    def mask_digest(self, case: str) -> str:
+        """A hash of the scan's mask, "" without one: what tells whether it was corrected."""
+        drawn = read_record(self._group(case))["mask_hash"]
+        if drawn is None:
+            return ""
+        pixels = [row.positive_pixels for row in self.rows[case]]
+        return hashlib.sha256(f"{drawn} {pixels}".encode()).hexdigest()[:16]
 
     def volume_ml(self, case: str) -> float:
         """mL of bleeding in the mask. NaN where spacing is unknown or there is no mask."""

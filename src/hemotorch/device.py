@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -12,13 +11,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from hemotorch import machine
 from hemotorch.errors import OptionError
 
 N = TypeVar("N", bound=torch.nn.Module)
-CGROUP = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  #: glibc's mallopt(3)
 
 
@@ -71,8 +67,7 @@ def choose(wanted: str = "auto", threads: int | None = None) -> Device:
     kind, _, number = wanted.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise OptionError(f"unknown device '{wanted}'", "--device", "use auto, cpu, cuda or cuda:N")
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = threads or mine
+    cores = threads or machine.cores()
     cuda = torch.cuda.is_available()
     if kind == "cuda" and not cuda:
         raise OptionError(f"'{wanted}' was asked for, but {_why_no_cuda()}", "--device", "use --device cpu or auto")
@@ -147,17 +142,6 @@ def _processor() -> str:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on the device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = 4 * 1024**3
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                free = int(line.split()[1]) * 1024
-    # A container or a batch system may allow less than the machine has (cgroup v2, then v1).
-    for limit, used in CGROUP:
-        with suppress(OSError, ValueError):
-            free = min(free, max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
-            break
-    return free
+    """Bytes that can still be taken on the device; for a GPU on the host too, where its data is put together."""
+    host = machine.free_memory()
+    return min(host, int(torch.cuda.mem_get_info(device)[0])) if device.type == "cuda" else host

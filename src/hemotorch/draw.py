@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from hemotorch import NOTICE
 from hemotorch.hu import WINDOWS, Window, apply_window
 from hemotorch.scan import Scan
 
 TRUTH_RGB = (70, 230, 110)
 FOUND_RGB = (255, 80, 225)
-NOTICE = "Research use only, not a medical device"
 
 _PAPER, _INK, _FAINT = (18, 18, 20), (238, 238, 238), (160, 160, 165)
 _GAP = 3  # pixels between tiles

@@ -148,7 +148,7 @@ def describe_split(dataset: Dataset, split: Split, part: str, external: bool) ->
         "slices": sum(map(len, mine.values())),
         "patients_on_both_sides": len(found.patients),
         "identical_slices": len(found.slices),
-        "audit": found.lines(),
+        "audit": found.lines() if near else [],
         "warnings": list(split.warnings),
     }
 

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,27 @@ def atomic(path: Path | str) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(path: Path | str, error: HemotorchError) -> Iterator[None]:
+    """Holds a lock file, which the system releases however the process ends. Raises `error` where another holds it.
+
+    Where the system has no such locks (Windows) nothing is held.
+    """
+    with explained(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115  held open for as long as the lock is
+    try:
+        with suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise error from None
+    finally:
+        file.close()
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hemotorch import __version__
+from hemotorch import NOTICE, __version__
 from hemotorch.draw import contact_sheet
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.files import atomic, jsonable, output_folder, write_json
@@ -34,7 +34,8 @@ def predict_files(
     A scan that fails does not stop the others. Raises InputError at once for a model or folder that cannot be used.
     """
     folder = output_folder(out, may_exist=True)
-    found = [path for given in scans for path in _find(Path(given)) if folder not in path.parents]
+    mine = folder.resolve()
+    found = [path for given in scans for path in _find(Path(given)) if mine not in path.resolve().parents]
     paths = list({path.resolve(): path for path in found}.values())
     predictor = Predictor.load(model, device)
     names = _names(paths)
@@ -72,7 +73,7 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
         "hemotorch": __version__,
         "warnings": list(prediction.warnings),
         "seconds": {**prediction.seconds, "write": round(time.perf_counter() - began, 4)},
-        "notice": "Research use only, not a medical device.",
+        "notice": NOTICE,
     }
     write_json(folder / f"{name}.json", result)
     return dict(jsonable(result))
@@ -83,6 +84,12 @@ def _find(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
     found = sorted(path for path in given.rglob("*") if nifti.is_nifti(path) and path.is_file() and path.name[0] != ".")
+    stems = {(path.parent, nifti.stem(path)) for path in found}
+    found = [
+        path
+        for path in found
+        if (path.parent, nifti.stem(path).removesuffix("_mask")) not in stems or not nifti.stem(path).endswith("_mask")
+    ]  # the mask of the scan beside it
     if not found:
         raise InputError("holds no scan", given, "name NIfTI files (.nii, .nii.gz) or a folder of them")
     return found

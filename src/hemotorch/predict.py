@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hemotorch import nets, recipe
 from hemotorch.device import Device, choose
-from hemotorch.errors import InputError
+from hemotorch.errors import InputError, RunError
 from hemotorch.grid import Grid, hu_to_working, place
 from hemotorch.hu import AIR_HU
 from hemotorch.nets import Net
@@ -79,6 +79,9 @@ class Predictor:
         working = hu_to_working(scan.hu, placement)
         clock.lap("prepare")
         probability = self._probabilities(working)
+        if not bool(probability.isfinite().all()):
+            todo = "use another checkpoint, or train again"
+            raise RunError("the network gave NaN: its weights are damaged or its training diverged", self.model, todo)
         clock.lap("network")
         full = torch.cat([placement.from_working(part) for part in probability.split(8)]).numpy()
         mask = postprocess(full, scan, self.used.predict)

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,21 @@ from hemotorch import __version__
 from hemotorch.counts import Counts, count
 from hemotorch.dataset import FORMAT, KIND, Dataset, group_folder, read_record, write_group, write_record, write_splits
 from hemotorch.errors import HemotorchError, InputError
-from hemotorch.files import explained, output_folder, read_json, write_json, write_text
+from hemotorch.files import exclusive, explained, output_folder, read_json, write_json, write_text
 from hemotorch.hu import window as named_window
 from hemotorch.hu import window_bounds
 from hemotorch.io.png import WINDOW_FILE
 from hemotorch.layouts import Case, Collection, open_layout
 from hemotorch.layouts.case import some
+from hemotorch.machine import cores
 from hemotorch.manifest import volume_ml, write_manifest
 from hemotorch.pngs import IMAGE, LABEL, PngFolders
 from hemotorch.progress import bar
-from hemotorch.records import Record, make_record, rows_of, same_content, source_of, untouched
+from hemotorch.records import Record, make_record, rows_of, same_content, slice_hash, source_of, untouched
 from hemotorch.shards import group_metadata, open_shard
 from hemotorch.splits import Audit, audit, make_splits
 
+MOVED_TRIES = 3  #: scans compared to tell a source that was moved from another one
 PARTIAL = ".partial"  #: folder in OUT for scans that are being written
 
 
@@ -157,24 +159,30 @@ def _previous(out: Path, collection: Collection) -> Record:
         raise InputError("is not a prepared dataset's", out / "dataset.json", "choose another output folder")
     if info["format"] > FORMAT:
         raise InputError(f"was prepared by a newer version ({info['hemotorch']})", out, "update hemotorch")
-    names = {case.name for case in collection.cases}
-    if info["source"] != str(collection.root) and not names & set(info["planned"]):
+    if info["source"] != str(collection.root) and not _moved(out, info, collection):
         raise InputError(f"was prepared from {info['source']}, with other scans", out, "choose another output folder")
     return info
+
+
+def _moved(out: Path, info: Record, collection: Collection) -> bool:
+    """Whether a source at another place is the same one: one of the first scans of a name that both have is equal."""
+    common = [case for case in collection.cases if case.name in info["planned"]]
+    compared = 0
+    for case in common:
+        stored = _stored(group_folder(out, case.name))
+        if stored is None or compared == MOVED_TRIES:
+            continue
+        compared += 1
+        with suppress(HemotorchError, OSError):
+            if [slice_hash(one) for one in case.read()[0].hu] == stored["slices"]["hash"]:
+                return True
+    return bool(common) and not compared  # nothing was finished there: nothing can be lost
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Holds a lock that the system releases however the process ends. Raises InputError where another has it."""
-    with open(out / ".lock", "w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # no such lock on Windows
-        except BlockingIOError as error:
-            raise InputError("another `hemotorch prepare` is writing here", out, "wait for it to end") from error
+    with exclusive(out / ".lock", InputError("another `hemotorch prepare` is writing here", out, "wait for it to end")):
         yield
 
 
@@ -210,7 +218,7 @@ def _info(job: _Job, **more: Any) -> Record:
 
 def _each(cases: Sequence[Case], work: Callable[[Case], _Outcome], workers: int | None) -> list[_Outcome]:
     """The outcome of each case, in their order. Threads: reading, hashing and packing leave the interpreter free."""
-    with ThreadPoolExecutor(workers or _cores()) as pool, bar(len(cases), "preparing", unit="scan") as shown:
+    with ThreadPoolExecutor(workers or cores()) as pool, bar(len(cases), "preparing", unit="scan") as shown:
         futures: list[Future[_Outcome]] = [pool.submit(work, case) for case in cases]
         try:
             for future in as_completed(futures):
@@ -220,10 +228,6 @@ def _each(cases: Sequence[Case], work: Callable[[Case], _Outcome], workers: int 
             pool.shutdown(cancel_futures=True)
             raise
     return [future.result() for future in futures]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prepare_case(case: Case, out: Path, folders: PngFolders | None) -> _Outcome:
@@ -356,7 +360,7 @@ def _counts(records: Sequence[Record]) -> Counts:
 
 def _entry(record: Record) -> Record:
     """A case's line in dataset.json."""
-    keys = ("patient", "site", "age", "sex", "shape", "types_from")
+    keys = ("patient", "patient_assumed", "site", "age", "sex", "shape", "types_from")
     masked = record["slices"]["positive_pixels"] is not None
     volume = volume_ml(rows_of(record)) if masked else None
     warnings = record["scan"]["warnings"]

@@ -29,6 +29,7 @@ def make_record(case: Case, scan: Scan, mask: np.ndarray | None, source: Record)
         "hemotorch": __version__,
         "case": case.name,
         "patient": case.patient,
+        "patient_assumed": case.patient_assumed,
         "site": case.site,
         "age": case.age,
         "sex": case.sex,
@@ -116,7 +117,16 @@ def _labels(case: Case) -> str:
     """A hash of all that the dataset says of a case; for PNGs, the window that turns their greys into HU too."""
     types = case.slice_types
     told = {
-        "case": [case.name, case.patient, case.site, case.age, case.sex, case.layout, case.warnings],
+        "case": [
+            case.name,
+            case.patient,
+            case.site,
+            case.age,
+            case.sex,
+            case.layout,
+            case.warnings,
+            case.patient_assumed,
+        ],
         "types": None if types is None else [[number, sorted(types[number])] for number in sorted(types)],
         "codes": sorted(case.mask_codes.items()),
         "masks": len(case.mask_paths),

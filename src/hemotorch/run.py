@@ -6,7 +6,6 @@ Moved to another machine it can still be evaluated, resumed and served: a checkp
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import io
 import json
 import pickle
@@ -22,10 +21,10 @@ import torch
 from hemotorch import __version__, recipe
 from hemotorch.dataset import Split
 from hemotorch.errors import InputError, RunError
-from hemotorch.files import atomic, explained, jsonable, read_json, write_json, write_text
+from hemotorch.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
 from hemotorch.recipe import Recipe
 
-FORMAT = 1  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
+FORMAT = 2  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
 BEST, LAST = "best.pt", "last.pt"
 
 
@@ -111,18 +110,9 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the run for one training process. Raises RunError where another one has it."""
-        with explained(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = open(self.root / "lock", "w")  # noqa: SIM115  held open for as long as the lock is
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise RunError("another training is using this run folder", self.root, "wait, or choose another") from error
-        try:
+        busy = RunError("another training is using this run folder", self.root, "wait, or choose another")
+        with exclusive(self.root / "lock", busy):
             yield
-        finally:
-            file.close()
 
 
 @dataclass(frozen=True)

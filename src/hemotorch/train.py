@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def train(
             used, split, record = _own(run, used), run.split, run.record
             decided = choose(record["device"]["name"] if device == "auto" else device, record["device"]["threads"])
             memory = record["memory"]
-            _same_scans(dataset, record["digests"])
+            _same_scans(dataset, record)
         else:
             run.must_be_new()
             used = used or load("fast")
@@ -110,13 +111,29 @@ def train(
         torch.manual_seed(torch_seed(used.train.seed, 0))
         net = nets.build(used.net.name, **used.net.options)
         loss_of = losses.build(used.loss.name, **used.loss.options)
+        _check_sizes(used, net)
         slices = open_slices(dataset, training, net.slices, grid_of(used, net), memory, decided.place)
         plan = Plan(slices, used.data, used.tiles, used.train.batch, used.train.steps_per_epoch, used.train.seed)
         if not going_on:
             run = Run.create(run.root, used, _record(dataset, split, decided, slices))
         job = Job(run, used, dataset, decided, slices, plan, loss_of, validation)
-        _loop(job, _start(job, net), report or (lambda row: None))
+        with _memory_explained(job, net):
+            _loop(job, _start(job, net), report or (lambda row: None))
     return run
+
+
+@contextmanager
+def _memory_explained(job: Job, net: Net) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
+            raise
+        rows, columns = job.slices.sizes.max(axis=0)
+        size = job.used.augment.crop_px or job.used.tiles.size_px
+        shape = "x".join(str(n) for n in (job.used.train.batch, net.slices, size or rows, size or columns))
+        todo = "lower train.batch and raise train.accumulate; the last checkpoint is intact"
+        raise RunError(f"out of memory on {job.device.name} with a batch of {shape}", "training", todo) from error
 
 
 def _loop(job: Job, state: State, report: Report) -> None:
@@ -155,17 +172,10 @@ def _backward(job: Job, state: State, batch: Batch, part: int, size: int) -> Ten
     torch.manual_seed(torch_seed(*key))  # dropout
     hu, target = augment(batch.hu, batch.mask, job.used.augment, [(*key, sample) for sample in range(len(batch.hu))])
     hu = hu.contiguous(memory_format=job.device.memory_format)
-    try:
-        with job.device.precision():
-            logits = state.net(hu)
-        loss = job.loss_of(logits, target) / size
-        loss.backward()
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        shape = "x".join(str(n) for n in hu.shape)
-        todo = "lower train.batch and raise train.accumulate; the last checkpoint is intact"
-        raise RunError(f"out of memory on {job.device.name} with a batch of {shape}", "training", todo) from error
+    with job.device.precision():
+        logits = state.net(hu)
+    loss = job.loss_of(logits, target) / size
+    loss.backward()
     return loss.detach()
 
 
@@ -194,13 +204,19 @@ def _average(averaged: Net, net: Net, decay: float) -> None:
 def _finite(loss: Tensor, job: Job, state: State) -> float:
     """The sum of losses since the last look. Raises RunError where it, or a weight after it, is not finite."""
     value = float(loss)
-    if math.isfinite(value) and not all(bool(p.isfinite().all()) for p in state.net.parameters()):
+    if math.isfinite(value) and not _all_finite(state.net, state.deployed):
         value = math.nan
     if not math.isfinite(value):
         where = f"epoch {state.epoch + 1}, step {state.step}"
         todo = f"train again with a lower optimizer.lr; the checkpoints in {job.run.root} are from before it"
         raise RunError(f"the loss became {value}", where, todo)
     return value
+
+
+def _all_finite(*nets: Net) -> bool:
+    """Whether weights and batch statistics are; one look at the device for all of them."""
+    values = [v for net in nets for v in net.state_dict().values() if v.is_floating_point()]
+    return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
 
 def learning_rate(options: Optimizer, step: int, total: int) -> float:
@@ -288,6 +304,15 @@ def _optimizer(options: Optimizer, net: Net) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, options.lr, options.momentum, weight_decay=options.weight_decay)
 
 
+def _check_sizes(used: Recipe, net: Net) -> None:
+    for name, pixels in (("augment.crop_px", used.augment.crop_px), ("tiles.size_px", used.tiles.size_px)):
+        if pixels % net.multiple:
+            nearest = max(1, round(pixels / net.multiple)) * net.multiple
+            raise OptionError(
+                f"must be a multiple of {net.multiple} for '{net.name}', not {pixels}", name, f"{nearest}"
+            )
+
+
 def _own(run: Run, asked: Recipe | None) -> Recipe:
     """The run's recipe. Raises OptionError where another one was asked for, which resuming would ignore."""
     own = run.recipe
@@ -304,11 +329,13 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return {key: value for part in pairs for key, value in part.items()}
 
 
-def _same_scans(dataset: Dataset, digests: dict[str, str]) -> None:
-    for case, digest in digests.items():
-        if case not in dataset.rows or dataset.digest(case) != digest:
+def _same_scans(dataset: Dataset, record: dict[str, Any]) -> None:
+    for case, digest in record["scans"].items():
+        there = case in dataset.rows and dataset.digest(case) == digest
+        if not there or dataset.mask_digest(case) != record["masks"][case]:
+            what = f"the mask of scan {case}" if there else f"scan {case} is missing or"
             todo = "resume on the unchanged dataset, or train into a new folder"
-            raise InputError(f"scan {case} is missing or was changed since this run was started", dataset.root, todo)
+            raise InputError(f"{what} was changed since this run was started", dataset.root, todo)
 
 
 def parts(split: Split, used: Recipe) -> tuple[Part, Part]:
@@ -325,11 +352,13 @@ def parts(split: Split, used: Recipe) -> tuple[Part, Part]:
 
 
 def _record(dataset: Dataset, split: Split, device: Device, slices: Slices) -> dict[str, Any]:
+    cases = [case for part in PARTS for case in split.part(part)]
     return {
         "data": str(dataset.root.resolve()),
         "split": asdict(split),
         "device": device.to_dict(),
         "memory": "resident" if isinstance(slices, Resident) else "stream",
-        "digests": {case: dataset.digest(case) for part in PARTS for case in split.part(part)},
+        "scans": {case: dataset.digest(case) for case in cases},
+        "masks": {case: dataset.mask_digest(case) for case in cases},
         "environment": environment(),
     }

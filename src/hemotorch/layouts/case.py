@@ -22,7 +22,7 @@ class Case:
     """One study: where its files are, and what the dataset says of it.
 
     scan_paths, mask_paths: one file, or one a slice (PNG); no mask path means that no mask is known.
-    patient, site: None where unknown.
+    patient, site: None where unknown. patient_assumed: nobody said whose scan it is; it is taken for a patient's own.
     slice_types: by the source's own slice number, the types named for that slice, none meaning no bleeding; None where
         the dataset names none. age: years; sex: "F" or "M".
     mask_codes: what each mask value other than 0 means, as codes of `labels`; any other value is an error.
@@ -40,6 +40,7 @@ class Case:
     mask_codes: Mapping[int, int] = field(default_factory=lambda: dict(BINARY))
     age: float | None = None
     sex: str | None = None
+    patient_assumed: bool = False
 
     def read(self) -> tuple[Scan, np.ndarray | None]:
         """The scan, and its mask in codes of `labels`, (slices, rows, columns) uint8, or None where there is none.

@@ -58,7 +58,11 @@ def open_cases(root: Path) -> Collection:
     for name, path in scans.items():
         patient, site = patients.get(name, (name, None))
         mask = (masks[name],) if name in masks else ()
-        cases.append(Case(name, (path,), mask, patient, site, layout=NAME, mask_codes=codes))
+        cases.append(
+            Case(
+                name, (path,), mask, patient, site, layout=NAME, mask_codes=codes, patient_assumed=name not in patients
+            )
+        )
     paired = len(set(scans) & set(masks))
     described = f"NIfTI files in {described}: {len(scans)} scans, {paired} with a mask"
     described += f" ({'bleeding of unknown type' if codes == BINARY else 'typed'})" if paired else ""

@@ -23,7 +23,6 @@ from hemotorch.phantom.fields import (
 )
 
 GREY = 38.0  #: HU of grey matter at the nominal brain level (37 to 41 in textbooks)
-BONE_GAP_MM = 0.6  #: dura between inner table and fluid
 
 
 @dataclass(eq=False)

@@ -106,10 +106,6 @@ class Protocol:
             seed=int(rng.integers(2**31)),
         )  # fmt: skip
 
-    def slice_heights(self) -> Array:
-        """(slices,) z of each slice, mm, from the lowest."""
-        return np.arange(self.slices) * self.slice_mm
-
 
 def frequencies(size: int, pixel_mm: float) -> Array:
     """Radial frequency of a real 2-D FFT, line pairs per mm, (size, size // 2 + 1) float32."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from hemotorch import layouts
 from hemotorch.errors import OptionError, nearest
 from hemotorch.files import output_folder, write_json
 from hemotorch.layouts import CaseInfo
+from hemotorch.machine import cores
 from hemotorch.phantom.case import make_case
 from hemotorch.phantom.presets import VERSION, Preset, preset
 from hemotorch.progress import bar
@@ -39,7 +39,7 @@ def write_phantom(
         raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, layouts.LAYOUTS))
     root = output_folder(out)
     jobs = [(root, chosen, index, seed, layout, projection) for index in range(chosen.patients)]
-    count = min(workers or len(os.sched_getaffinity(0)), len(jobs))
+    count = min(workers or cores(), len(jobs))
     rows: list[tuple[CaseInfo, float, int]] = []
     with bar(len(jobs), "phantom", "patient") as moving:
         for row in _each(jobs, count):

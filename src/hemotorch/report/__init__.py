@@ -56,7 +56,7 @@ def evaluate_run(
         raise InputError("the dataset that this run was trained on is not there", place, "name it with --data")
     dataset = Dataset(place)
     out = output_folder(out, may_exist=overwrite)
-    split, external = split_for(run.split, record["digests"], dataset)
+    split, external = split_for(run.split, record["scans"], dataset, part)
     predictor = Predictor.load(run.root, device)
     environment: dict[str, Any] = {key: record[key] for key in ("environment", "device", "memory") if key in record}
     about = {"run": str(run.root), "recipe": asdict(run.recipe), **environment}
@@ -70,9 +70,9 @@ def evaluate_run(
     return scores
 
 
-def split_for(own: Split, digests: Mapping[str, str], dataset: Dataset) -> tuple[Split, bool]:
-    """The run's own split and False where the dataset holds the very scans of it; where it holds none of them, the
-    dataset's split of that name and True: it is another dataset.
+def split_for(own: Split, digests: Mapping[str, str], dataset: Dataset, part: str = "test") -> tuple[Split, bool]:
+    """The run's own split and False where the dataset holds the very scans of it, their masks corrected or not; where
+    it holds none of them, the dataset's split of that name (any, for part "all") and True: it is another dataset.
 
     digests: of the scans of the run's split. Raises InputError where only some are the same, since those that were
     trained on could then be scored as new.
@@ -84,4 +84,9 @@ def split_for(own: Split, digests: Mapping[str, str], dataset: Dataset) -> tuple
     if same or set(now.values()) & set(digests.values()):
         what = f"holds only {len(same)} of the {len(digests)} scans that the run was split on, as they were"
         raise InputError(what, dataset.root, "evaluate on the unchanged dataset, or on one with other scans")
+    if part == "all":
+        return Split("none", "patient", {}, {}, {case: tuple(range(len(dataset.rows[case]))) for case in now}), True
+    if own.name not in dataset.splits:
+        todo = "score every scan of it with --split all"
+        raise InputError(f"is another dataset and has no split '{own.name}'", dataset.root, todo)
     return dataset.split(own.name), True

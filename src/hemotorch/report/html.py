@@ -40,7 +40,7 @@ def page(scores: Scores, metrics: Sequence[Mapping[str, Any]], details: Mapping[
         _table1(scores),
         _detection(scores),
         _types(scores),
-        _training(metrics),
+        _training(scores, metrics),
         _scans(scores),
         _methods(scores),
         _details(details),
@@ -65,8 +65,8 @@ def _header(scores: Scores) -> str:
     )
     lead = (
         f"How well a network outlines bleeding inside the skull on {_many(len(scores.scans), 'head CT')} "
-        f"({_many(slices, 'slice')}) of {whom}: {where}. {bleeding} hold bleeding, {len(scores.scans) - bleeding} do "
-        "not."
+        f"({_many(slices, 'slice')}) of {whom}: {where}. {bleeding} hold bleeding by "
+        f"their masks, {len(scores.scans) - bleeding} do not."
     )
     clean = not split["patients_on_both_sides"] and split["patients_known"] and not split["external"]
     if clean and split["part"] == "test":
@@ -234,15 +234,19 @@ def _types(scores: Scores) -> str:
     )
 
 
-def _training(metrics: Sequence[Mapping[str, Any]]) -> str:
+def _training(scores: Scores, metrics: Sequence[Mapping[str, Any]]) -> str:
     curves = figures.training(metrics)
     if not curves:
         return ""
     last = metrics[-1]
     seconds = f" in {_duration(last['seconds'])}" if last.get("seconds") else ""
-    chosen = "Validation scans chose the epoch; what is scored here chose nothing."
+    kept = scores.about.get("recipe", {}).get("train", {}).get("best_by", "last")
     if not any(row.get("val") for row in metrics):
         chosen = "No validation: the last epoch is what was scored."
+    elif kept == "last":
+        chosen = "Validation chose nothing: the last epoch is what was scored."
+    else:
+        chosen = f"The epoch with the best validation {kept} is what was scored."
     return (
         f'<section><h2>Training</h2><p class="note">{_many(last["epoch"], "epoch")}, '
         f"{_many(last['step'], 'step')}{seconds}. {chosen}</p>"
