@@ -112,3 +112,20 @@ def test_a_crop_as_large_as_the_slice_is_no_crop():
     hu, mask = _batch(2)
     out, _ = augment(hu, mask, Augment(crop_px=48), _keys(2))
     assert torch.equal(out, hu.float())
+
+
+def test_a_crop_that_is_not_turned_is_not_interpolated():
+    hu, mask = _batch(8, 64, 96)
+    hu = hu + torch.from_numpy(np.random.default_rng(0).normal(0, 5, hu.shape).astype(np.int16))
+    out, target = augment(hu, mask, Augment(crop_px=32), _keys(8))
+    torch.testing.assert_close(out, out.round(), rtol=0, atol=0.01)
+    where = [np.argwhere(cut > 0) for cut in target[:, 0].numpy()]
+    for image, source, cut in zip(out[:, 0], hu[:, 0], where, strict=True):
+        windows = source.unfold(0, 32, 1).unfold(1, 32, 1)
+        assert (windows - image.round()).abs().amax((2, 3)).min() == 0, f"cut {cut[0]} is not in its slice"
+
+
+def test_a_crop_is_shifted_too():
+    hu, mask = _batch(16, 64, 96)
+    still, moved = (augment(hu, mask, Augment(crop_px=32, shift=shift), _keys(16))[1] for shift in (0.0, 0.3))
+    assert not torch.equal(still, moved)

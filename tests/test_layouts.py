@@ -340,3 +340,14 @@ def test_writing_an_unknown_layout(tmp_path: Path) -> None:
         write_case("bids", tmp_path, "a", scan, None, CaseInfo("a", "a"))
     with pytest.raises(OptionError, match="unknown layout"):
         write_tables("bids", tmp_path, [])
+
+
+def test_patients_are_assumed_where_no_table_names_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        scan_file(tmp_path / f"images/{name}.nii.gz")
+    assert [case.patient_assumed for case in open_layout(tmp_path).cases] == [True, True]
+    (tmp_path / "patients.csv").write_text("case,patient\na,p1\n")
+    assert [(case.patient, case.patient_assumed) for case in open_layout(tmp_path).cases] == [
+        ("p1", False),
+        ("b", True),
+    ]

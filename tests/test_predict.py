@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import shutil
@@ -17,7 +18,7 @@ from scipy import ndimage
 import tiny
 from hemotorch import io, recipe
 from hemotorch.dataset import Dataset
-from hemotorch.errors import HemotorchError, InputError
+from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.outputs import predict_files
 from hemotorch.predict import Predictor, postprocess
 from hemotorch.recipe import Predict
@@ -205,3 +206,21 @@ def test_a_run_moved_elsewhere_still_predicts(tiny_run, tiny_prepared, tmp_path)
     scan = Dataset(tiny_prepared).scan("055")
     a, b = (Predictor.load(root, "cpu").predict(scan).mask for root in (tiny_run, tmp_path / "moved"))
     assert np.array_equal(a, b)
+
+
+def test_a_network_that_gives_nan_is_an_error_not_a_clean_scan(predictor):
+    broken = copy.deepcopy(predictor.net)
+    next(broken.body.parameters()).data.fill_(float("nan"))
+    with pytest.raises(RunError, match="the network gave NaN"):
+        replace(predictor, net=broken).predict(tiny.head(1)[0])
+
+
+def test_predicting_a_folder_leaves_out_its_masks_and_what_was_predicted_before(tiny_run, tmp_path, monkeypatch):
+    scan, mask = tiny.head(3)
+    io.write_scan(scan, tmp_path / "S/one.nii.gz")
+    io.write_mask(scan, mask, tmp_path / "S/one_mask.nii.gz")
+    io.write_scan(scan, tmp_path / "S/lone_mask.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        done = list(predict_files(tiny_run, [tmp_path / "S"], "S/out", device="cpu", overwrite=True))
+        assert sorted(path.name for path, _ in done) == ["lone_mask.nii.gz", "one.nii.gz"]

@@ -27,6 +27,7 @@ from hemotorch.hu import to_grey
 from hemotorch.layouts import CaseInfo
 from hemotorch.prepare import PreparedSummary, prepare
 from hemotorch.scan import Scan, even_scan
+from hemotorch.splits import audit
 
 TABLE = "hemorrhage_diagnosis_raw_ct.csv"
 
@@ -339,6 +340,20 @@ def test_pngs_without_case_names_have_no_patients(source: Path, tmp_path: Path) 
     assert np.isnan(data.volume_ml("slice-1"))
 
 
+def test_assumed_patients_are_split_by_but_never_said_to_be_known(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source", 6, "folder")
+    prepare(source, tmp_path / "named")
+    assert Dataset(tmp_path / "named").patients_known
+    (source / "patients.csv").unlink()
+    prepare(source, tmp_path / "assumed")
+    data = Dataset(tmp_path / "assumed")
+    assert not data.patients_known and data.splits["patient"].by == "patient"
+    found = audit(data, data.splits["patient"])
+    assert not found.clean and any("patients are unknown" in line for line in found.lines())
+    prepare(source, tmp_path / "named")
+    assert not Dataset(tmp_path / "named").patients_known, "a table that was removed is a change"
+
+
 def test_only_positive_and_another_window_concern_pngs_alone(source: Path, out: Path) -> None:
     prepare(source, out, png=True)
     before = snapshot(out)
@@ -421,6 +436,13 @@ def test_another_sources_dataset_is_left_alone(source: Path, out: Path, tmp_path
         shutil.copy(source / folder / "049.nii", other / folder / "900.nii")
     with pytest.raises(InputError, match=r"was prepared from .*source, with other scans"):
         prepare(other, out)
+    assert len(Dataset(out).cases) == 6
+    same_name = tmp_path / "same-name"
+    for folder in ("ct_scans", "masks"):
+        (same_name / folder).mkdir(parents=True)
+        shutil.copy(source / folder / "050.nii", same_name / folder / "049.nii")
+    with pytest.raises(InputError, match="with other scans"):
+        prepare(same_name, out)
     assert len(Dataset(out).cases) == 6
     moved = source.rename(tmp_path / "moved")
     assert len(prepare(moved, out).done) == 6

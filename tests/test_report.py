@@ -5,22 +5,28 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+import tiny
 from hemotorch.baseline import RuleBaseline
 from hemotorch.dataset import Dataset
 from hemotorch.draw import FOUND_RGB, TRUTH_RGB, slice_rgb
+from hemotorch.errors import InputError
 from hemotorch.evaluate import evaluate
 from hemotorch.metrics.scores import Scores
 from hemotorch.prepare import prepare
-from hemotorch.report import write_report
+from hemotorch.report import evaluate_run, split_for, write_report
 from hemotorch.report.figures import PICTURE_PX, agreement, dice_by_volume, pictures, training
+from hemotorch.run import Run
+from hemotorch.train import train
 
 METRICS = [
     {"epoch": n, "step": 7 * n, "loss": 1 / n, "lr": 4e-3 / n, "seconds": 9.0 * n, "val": {"dice": 0.1 * n, "n": 1}}
@@ -162,3 +168,32 @@ def test_training_curves_are_drawn_from_what_there_is() -> None:
     assert training([]) == ""
     bare = [{key: value for key, value in row.items() if key != "val"} for row in METRICS]
     assert "validation Dice" in training(METRICS) and "validation Dice" not in training(bare)
+
+
+def test_corrected_masks_are_the_same_scans_and_the_runs_own_split(tiny_run, tmp_path: Path) -> None:
+    source = tiny.write_dataset(tmp_path / "corrected")
+    path = source / "masks" / "055.nii"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 5, axis=0), image.affine), path)
+    prepare(source, tmp_path / "prepared")
+    corrected, run = Dataset(tmp_path / "prepared"), Run.open(tiny_run)
+    assert split_for(run.split, run.record["scans"], corrected) == (run.split, False)
+    assert corrected.mask_digest("055") != run.record["masks"]["055"]
+    with pytest.raises(InputError, match="the mask of scan 055 was changed"):
+        train(tmp_path / "prepared", shutil.copytree(tiny_run, tmp_path / "run"), device="cpu", resume=True)
+
+
+def test_another_dataset_is_scored_whole_or_by_a_split_of_its_own(tiny_run, tmp_path: Path) -> None:
+    prepare(tiny.write_dataset(tmp_path / "other", patients=1, normal=0, seed=900), tmp_path / "prepared")
+    with pytest.raises(InputError, match=r"is another dataset and has no split 'patient'.*--split all"):
+        evaluate_run(tiny_run, tmp_path / "out", data=tmp_path / "prepared", device="cpu")
+    scores = evaluate_run(tiny_run, tmp_path / "all", data=tmp_path / "prepared", part="all", device="cpu")
+    assert scores.split["external"] and scores.split["scans"] == 1 and scores.split["audit"] == []
+    words = " ".join(Page((tmp_path / "all" / "report.html").read_text()).words)
+    assert "overlap between the two was not audited" in words and "no identical slice" not in words
+
+
+@pytest.mark.parametrize(("kept", "says"), [("last", "Validation chose nothing"), ("dice", "best validation dice")])
+def test_what_validation_was_for(scores: Scores, tmp_path: Path, kept: str, says: str) -> None:
+    told = replace(scores, about={"recipe": {"train": {"best_by": kept}}})
+    assert says in " ".join(written(told, tmp_path)[1].words)

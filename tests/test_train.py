@@ -17,11 +17,13 @@ import torch
 
 import hemotorch.train as training
 import tiny
+from hemotorch import io
 from hemotorch.dataset import Dataset
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.prepare import prepare
 from hemotorch.recipe import Optimizer, load
 from hemotorch.run import BEST, LAST, Run, load_checkpoint
+from hemotorch.scan import even_scan
 from hemotorch.train import learning_rate, parts, train
 
 
@@ -109,6 +111,32 @@ def test_streamed_and_resident_training_are_the_same(tiny_prepared, tmp_path):
         train(tiny_prepared, tmp_path / memory, tiny.recipe(*settings), device="cpu")
         assert Run.open(tmp_path / memory).record["memory"].startswith(memory)
     assert _same(_weights(tmp_path / "resident"), _weights(tmp_path / "stream"))
+
+
+def test_slices_of_several_sizes_train_alike_resident_and_streamed(tmp_path):
+    source = tiny.write_dataset(tmp_path / "source", patients=6, normal=1)
+    scan, mask = tiny.head(5)
+    wide = ((0, 0), (0, 32), (0, 32))
+    larger = even_scan(np.pad(scan.hu, wide, constant_values=-1000), tiny.PIXEL_MM, 5.0)
+    io.write_scan(larger, source / "ct_scans/054.nii")
+    io.write_mask(larger, np.pad((mask > 0).astype(np.uint8), wide), source / "masks/054.nii")
+    prepare(source, tmp_path / "prepared")
+    native = (
+        "grid.size_px=0",
+        "grid.pixel_mm=0",
+        "train.epochs=1",
+        "train.steps_per_epoch=0",
+        "data.split=slice-80-20",
+    )
+    blocks = ("tiles.size_px=32", "tiles.stride_px=32", "data.slices=all")
+    for more in ((), blocks):
+        steps = set()
+        for memory in ("resident", "stream"):
+            root = tmp_path / f"{memory}{len(more)}"
+            used = tiny.recipe(*native, "data.validation=false", "train.best_by=last", f"data.memory='{memory}'", *more)
+            steps.add(train(tmp_path / "prepared", root, used, device="cpu").metrics[-1]["step"])
+        assert len(steps) == 1
+        assert _same(_weights(tmp_path / f"resident{len(more)}"), _weights(tmp_path / f"stream{len(more)}"))
 
 
 def test_the_last_epoch_is_kept_where_asked_for(tiny_prepared, tmp_path):
@@ -223,6 +251,8 @@ def test_wrong_options_are_named_before_anything_is_written(tiny_prepared, tmp_p
         "loss.name=focall": "did you mean 'focal'",
         "loss.options.epsilon=1": "eps",
         "data.split=patient-80-20": "no validation part",
+        "augment.crop_px=20": "must be a multiple of 8 for 'compact', not 20",
+        "tiles.size_px=20": "must be",
     }.items():
         with pytest.raises((OptionError, InputError), match=says):
             train(tiny_prepared, tmp_path / "run", tiny.recipe(setting), device="cpu")

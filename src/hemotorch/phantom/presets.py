@@ -48,7 +48,7 @@ class Preset:
 PRESETS = {
     "ct-ich": Preset("ct-ich", 75, 36 / 75, 512, 0.45, 0.05, 5.0, 0.1, 168.0),
     "small": Preset("small", 40, 0.6, 192, 1.2, 0.06, 6.2, 0.3),
-    "demo": Preset("demo", 44, 0.68, 192, 1.2, 0.06, 6.2, 0.3),
+    "demo": Preset("demo", 64, 0.68, 192, 1.2, 0.06, 6.2, 0.3),
 }
 
 
