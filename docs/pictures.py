@@ -1,0 +1,64 @@
+"""The pictures of docs/img.
+
+    python docs/pictures.py phantom DATA          # docs/img/phantom.png
+    python docs/pictures.py painted DATA RUN      # docs/img/painted1.png and painted3.png, as RUN sees them
+
+DATA: a folder that holds head-ct-nifti/head.nii.gz and head-ct-painted/ (neurolabusc/dcm_qa_ct, BSD-2).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hemotorch.draw import contact_sheet
+from hemotorch.hu import Window, to_grey
+from hemotorch.io import read_mask, read_scan
+from hemotorch.phantom.case import make_case
+from hemotorch.phantom.presets import preset
+from hemotorch.predict import Predictor
+from hemotorch.scan import Scan
+
+OUT = Path(__file__).parent / "img"
+HEIGHTS = (0.28, 0.45, 0.58, 0.75)  #: of the slices shown, as a share of the scan's own
+PATIENTS = (0, 7, 3)  #: of the `ct-ich` preset, seed 1
+
+
+def row(scan: Scan, size: int = 250) -> np.ndarray:
+    """Four slices side by side, level 40 and width 80."""
+    tiles = []
+    for height in HEIGHTS:
+        grey = Image.fromarray(to_grey(scan.hu[round(height * (len(scan.hu) - 1))], 40, 80))
+        tiles.append(np.asarray(grey.resize((size, size), Image.Resampling.LANCZOS)))
+    return np.concatenate(tiles, axis=1)
+
+
+def main() -> None:
+    """Makes the pictures asked for."""
+    what, data = sys.argv[1], Path(sys.argv[2])
+    if what == "phantom":
+        scans = [make_case(preset("ct-ich"), index, seed=1).scan for index in PATIENTS]
+        scans.append(read_scan(data / "head-ct-nifti/head.nii.gz"))
+        Image.fromarray(np.concatenate([row(scan) for scan in scans])).save(OUT / "phantom.png", optimize=True)
+        return
+    predictor = Predictor.load(sys.argv[3])
+    for name in ("painted1", "painted3"):
+        scan = read_scan(data / f"head-ct-painted/{name}.nii.gz")
+        truth = read_mask(data / f"head-ct-painted/{name}_mask.nii.gz", scan)
+        sheet = contact_sheet(
+            scan,
+            found=predictor.predict(scan).mask,
+            truth=truth,
+            window=Window(40, 80, "the brain, narrow"),
+            caption="painted bleeding in a real head (neurolabusc/dcm_qa_ct, BSD-2)",
+            tiles=12,
+            tile_px=200,
+        )
+        sheet.save(OUT / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
