@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import tiny
 from conftest import require
 from hemotorch import io
 from hemotorch.cli import main
+from hemotorch.phantom import write_phantom
 
 COMMANDS = ("phantom", "prepare", "train", "evaluate", "predict", "demo")
 
@@ -74,6 +76,11 @@ def test_training_can_be_followed_in_tensorboard(tiny_prepared, tmp_path):
         (["predict", "NOWHERE", "scan.nii", "--out", "OUT"], "no such checkpoint"),
         (["phantom", "OUT", "--preset", "smal"], "did you mean 'small'"),
         (["prepare", "NOWHERE", "OUT", "--level", "40"], "--level and --width go together"),
+        (["prepare", "NOWHERE", "OUT", "--level", "nan", "--width", "10"], "holds no HU"),
+        (["prepare", "NOWHERE", "OUT", "--level", "40", "--width", "inf"], "holds no HU"),
+        (["train", "NOWHERE", "OUT", "--set", "predict.closing_px=500"], "must be at most 99"),
+        (["train", "NOWHERE", "OUT", "--set", "grid.pixel_mm=1e-9"], "must be at least 0.05"),
+        (["train", "NOWHERE", "OUT", "--set", "optimizer.momentum=5"], "from 0 to 1"),
     ],
 )
 def test_errors_are_one_line_with_what_to_do(arguments, says, tmp_path, capsys, monkeypatch):
@@ -81,3 +88,67 @@ def test_errors_are_one_line_with_what_to_do(arguments, says, tmp_path, capsys, 
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"hemotorch {arguments[0]}: ") and error.count("\n") == 1 and says in error
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "x", "²", "99999999999"])
+def test_numbers_that_are_none(value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["prepare", "A", "B", "--seed", value])
+    assert ended.value.code == 2 and "must be a whole number from 0" in capsys.readouterr().err
+
+
+def test_ctrl_c_wrapped_by_a_library_is_still_ctrl_c(monkeypatch, capsys):
+    def wrapped(*_, **__):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise RuntimeError("Error calling __set_name__") from error
+
+    monkeypatch.setattr("hemotorch.prepare.prepare", wrapped)
+    assert main(["prepare", "A", "B"]) == 130 and "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_is_a_file(tiny_prepared, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert main(["train", str(tiny_prepared), str(tmp_path / "file")]) == 1
+    error = capsys.readouterr().err
+    assert "is a file, not a folder" in error and error.count("\n") == 1
+
+
+def test_a_demo_stopped_in_its_first_stage_goes_on(tmp_path, monkeypatch):
+    """What a stopped demo leaves is replaced; the stages after it are tested each on its own, and all in .ci/run."""
+    from hemotorch import demo, recipe
+    from hemotorch.files import write_json
+    from hemotorch.phantom import VERSION
+
+    class Enough(Exception):
+        pass
+
+    def stop(*_):
+        raise Enough
+
+    write_json(tmp_path / "demo.json", {"phantom": VERSION, "recipe": recipe.load("fast").to_toml()})
+    (tmp_path / "data/ct_scans").mkdir(parents=True)
+    (tmp_path / "data/ct_scans/001.nii").write_text("half a scan")
+    monkeypatch.setattr(demo, "write_phantom", lambda out, _: write_phantom(out, "demo", patients=1, size=48))
+    monkeypatch.setattr(demo, "prepare", stop)
+    with pytest.raises(Enough):
+        demo.demo(tmp_path, say=lambda text: None)
+    assert (tmp_path / "data/phantom.json").exists()
+
+
+ORPHANS = """
+import os, signal, sys, threading, time
+from hemotorch.phantom import write_phantom
+if __name__ == "__main__":
+    threading.Timer(6, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    write_phantom(sys.argv[1], "small", patients=200, workers=2)
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    # Standard output stays open as long as a worker lives.
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "out")], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == -signal.SIGKILL

@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import pickle
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from hemotorch.errors import InputError
 from hemotorch.layouts import open_layout
 from hemotorch.manifest import SliceRow, read_manifest, write_manifest
 from hemotorch.scan import Scan
+from hemotorch.shards import write_shard
 
 
 def same(one: Scan, other: Scan) -> None:
@@ -215,3 +217,34 @@ def test_what_is_no_dataset_says_what_to_do(tmp_path: Path, copy: Path) -> None:
     (copy / "manifest.csv").unlink()
     with pytest.raises(InputError, match=r"manifest.csv: cannot be read.*prepare. again"):
         Dataset(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("manifest.csv", "case,patient\n", "does not list the slices"),
+        ("splits.json", "{}", "splits.json: is damaged"),
+        ("dataset.json", '{"kind": "hemotorch prepared dataset"}', "dataset.json: is damaged"),
+    ],
+)
+def test_damaged_tables_are_named(tiny_prepared: Path, tmp_path: Path, file: str, text: str, says: str) -> None:
+    root = shutil.copytree(tiny_prepared, tmp_path / "copy")
+    (root / file).write_text(text)
+    with pytest.raises(InputError, match=says):
+        Dataset(root)
+
+
+@pytest.mark.parametrize("name", ["hu", "mask"])
+def test_voxels_that_changed_on_the_disk_are_never_used(tiny_prepared: Path, tmp_path: Path, name: str) -> None:
+    root = shutil.copytree(tiny_prepared, tmp_path / "copy")
+    data = Dataset(root)
+    case = data.cases[-1]
+    values = getattr(data, "scan" if name == "hu" else "mask")(case)
+    values = (values.hu if name == "hu" else values).copy()
+    place = np.argwhere(values != 0)[0]
+    values[tuple(place)] ^= 1
+    folder = root / "scans.zarr" / case / name
+    shutil.rmtree(folder)
+    write_shard(folder, values)
+    with pytest.raises(InputError, match="damaged on the disk"):
+        (Dataset(root).scan if name == "hu" else Dataset(root).mask)(case)

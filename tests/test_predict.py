@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import shutil
+import zipfile
 from dataclasses import replace
 
 import nibabel
@@ -22,7 +23,7 @@ from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.outputs import predict_files
 from hemotorch.predict import Predictor, postprocess
 from hemotorch.recipe import Predict
-from hemotorch.run import BEST
+from hemotorch.run import BEST, load_checkpoint, save_checkpoint
 from hemotorch.scan import Scan, even_scan
 
 
@@ -177,9 +178,9 @@ def test_damaged_and_dangerous_checkpoints(tiny_run, tmp_path):
     torch.save({"net": Code(), "weights": {}, "recipe": {}}, tmp_path / "code.pt")
     torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
     says = {
-        "cut": "is cut or is not a checkpoint",
+        "cut": "is cut, damaged or not a checkpoint",
         "altered": "is damaged",
-        "pickle": "is cut or is not a checkpoint",
+        "pickle": "is cut, damaged or not a checkpoint",
         "code": "could run code",
         "foreign": "not a hemotorch checkpoint",
         "missing": "no such checkpoint",
@@ -192,11 +193,11 @@ def test_damaged_and_dangerous_checkpoints(tiny_run, tmp_path):
 
 
 def test_weights_of_another_network_are_refused(tiny_run, tmp_path):
-    values = torch.load(tiny_run / BEST, weights_only=True)
-    torch.save({**values, "options": {**values["options"], "channels": [4, 8, 16]}}, tmp_path / "other.pt")
+    good = load_checkpoint(tiny_run / BEST)
+    save_checkpoint(replace(good, options={**good.options, "channels": [4, 8, 16]}), tmp_path / "other.pt")
     with pytest.raises(InputError, match="do not fit its network"):
         Predictor.load(tmp_path / "other.pt", "cpu")
-    torch.save({**values, "format": 99}, tmp_path / "later.pt")
+    save_checkpoint(replace(good, format=99), tmp_path / "later.pt")
     with pytest.raises(InputError, match="format 99"):
         Predictor.load(tmp_path / "later.pt", "cpu")
 
@@ -224,3 +225,68 @@ def test_predicting_a_folder_leaves_out_its_masks_and_what_was_predicted_before(
     for _ in range(2):
         done = list(predict_files(tiny_run, [tmp_path / "S"], "S/out", device="cpu", overwrite=True))
         assert sorted(path.name for path, _ in done) == ["lone_mask.nii.gz", "one.nii.gz"]
+
+
+def test_a_checkpoint_whose_archive_lies_is_refused(tiny_run, tmp_path):
+    # The "directory" bit on an entry: zipfile finds nothing wrong, and torch hands out memory that nobody wrote.
+    whole = (tiny_run / BEST).read_bytes()
+    entry = max(zipfile.ZipFile(tiny_run / BEST).infolist(), key=lambda info: info.file_size)
+    start = whole.rindex(entry.filename.encode()) - 46
+    assert whole[start : start + 4] == b"PK\x01\x02"
+    broken = bytearray(whole)
+    broken[start + 38] |= 0x10
+    (tmp_path / "broken.pt").write_bytes(broken)
+    with pytest.raises(InputError, match=r"broken.pt: (is damaged|is cut|cannot be read)"):
+        Predictor.load(tmp_path / "broken.pt", "cpu")
+
+
+def test_no_bit_of_a_checkpoint_can_flip_unseen(tiny_run, tmp_path):
+    whole = (tiny_run / BEST).read_bytes()
+    weights = Predictor.load(tiny_run, "cpu").net.state_dict()
+    random = np.random.default_rng(0)
+    directory = whole.index(b"PK\x01\x02")
+    places = [*random.integers(0, len(whole), 60), *random.integers(directory, len(whole), 140)]
+    for place in places:
+        broken = bytearray(whole)
+        broken[place] ^= 1 << int(random.integers(8))
+        (tmp_path / "broken.pt").write_bytes(broken)
+        try:
+            found = Predictor.load(tmp_path / "broken.pt", "cpu").net.state_dict()
+        except HemotorchError as error:
+            assert "broken.pt" in str(error)
+        else:  # a bit that means nothing, such as one of a time
+            assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_scans_named_one_by_one_are_predicted_wherever_the_output_goes(tiny_run, tmp_path, monkeypatch):
+    scan, _ = tiny.head(3)
+    io.write_scan(scan, tmp_path / "one.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    ((_, result),) = predict_files(tiny_run, ["one.nii.gz"], ".", device="cpu")
+    assert not isinstance(result, HemotorchError) and (tmp_path / "one_mask.nii.gz").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/one_mask.nii.gz").write_text("drawn by hand")
+    ((_, result),) = predict_files(tiny_run, ["one.nii.gz"], "out", device="cpu")
+    assert isinstance(result, HemotorchError) and "one_mask.nii.gz is in out already" in str(result)
+    assert (tmp_path / "out/one_mask.nii.gz").read_text() == "drawn by hand"
+
+
+def test_names_that_repeat_and_folders_without_scans_do_not_stop_the_others(tiny_run, tmp_path):
+    scan, _ = tiny.head(3)
+    for name in ("a.nii", "a.nii.gz", "b.nii.gz"):
+        io.write_scan(scan, tmp_path / "n" / name)
+    (tmp_path / "empty").mkdir()
+    results = list(predict_files(tiny_run, [tmp_path / "empty", tmp_path / "n"], tmp_path / "out", device="cpu"))
+    failed = [path.name for path, result in results if isinstance(result, HemotorchError)]
+    assert failed == ["empty"] and len(results) == 4
+    assert {p.name for p in (tmp_path / "out").glob("*.json")} == {"n_a_nii.json", "n_a_nii_gz.json", "b.json"}
+
+
+@pytest.mark.parametrize(("factor", "says"), [((1, 12.0), "pixel size"), ((0.001, 1), "slice distance")])
+def test_sizes_no_head_has(predictor, factor, says):
+    scan, _ = tiny.head(1)
+    slices, pixels = factor
+    odd = Scan(scan.hu, scan.slice_origins_mm * slices, scan.row_step_mm * pixels, scan.column_step_mm * pixels)
+    with pytest.raises(InputError, match=f"does not look like a head CT: .*is its {says} right"):
+        predictor.predict(odd, any_anatomy=False)
+    assert any(says in text for text in predictor.predict(odd).warnings)

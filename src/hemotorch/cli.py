@@ -28,20 +28,37 @@ def main(argv: list[str] | None = None) -> int:
         print(f"hemotorch {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nhemotorch {arguments.command}: stopped{_AFTER.get(arguments.command, '')}", file=sys.stderr)
-        return 130
+        return _stopped(arguments.command)
     except BrokenPipeError:
         # The reader (head, less) closed; Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except MemoryError as error:
+        print(f"hemotorch {arguments.command}: not enough memory ({error or 'no more said'})", file=sys.stderr)
+        return 1
     except Exception as error:
         from hemotorch.files import disk_error
+
+        if _interrupted(error):
+            return _stopped(arguments.command)
 
         known = disk_error(error, getattr(error, "filename", None) or "the output")
         if known is None:
             raise
         print(f"hemotorch {arguments.command}: {known}", file=sys.stderr)
         return 1
+
+
+def _stopped(command: str) -> int:
+    print(f"\nhemotorch {command}: stopped{_AFTER.get(command, '')}", file=sys.stderr)
+    return 130
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what a library wrapped into an error of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _phantom(a: argparse.Namespace) -> int:
@@ -135,17 +152,18 @@ def _predict(a: argparse.Namespace) -> int:
         if isinstance(result, HemotorchError):
             failed += 1
             print(f"hemotorch predict: {result}", file=sys.stderr, flush=True)
-            results.append({"scan": str(path), "error": str(result)})
+            results.append({"scan": [str(path)], "error": str(result)})
             continue
-        results.append({"scan": str(path), **result})
+        results.append(result)
         if not a.json:
             slices = len(result["slices_with_bleeding"])
             volume = _number(result["volume_ml"]["total"], 1)
             print(f"{path}   {volume} mL on {slices} slices   {sum(result['seconds'].values()):.1f} s", flush=True)
             for warning in result["warnings"]:
                 print(f"    {warning}", flush=True)
-    _show(a, {"predictions": results, "notice": NOTICE}, f"masks, volumes and pictures: {a.out}\n{NOTICE}")
-    return 1 if failed else 0
+    where = f"masks, volumes and pictures: {a.out}\n" if failed < len(results) else ""
+    _show(a, {"predictions": results, "notice": NOTICE}, f"{where}{NOTICE}")
+    return 1 if failed or not results else 0
 
 
 def _demo(a: argparse.Namespace) -> int:
@@ -184,9 +202,9 @@ def _parser() -> argparse.ArgumentParser:
     p = command("phantom", _phantom, "Make a synthetic dataset of head CTs.", "phantom ct --preset small")
     p.add_argument("out", metavar="OUT", help="new folder")
     p.add_argument("--preset", default="small", metavar="NAME", help="ct-ich, small or demo (default: small)")
-    p.add_argument("--patients", type=_at_least_one, metavar="N", help="how many (default: the preset's)")
-    p.add_argument("--size", type=_at_least_one, metavar="N", help="rows and columns of a slice")
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other patients (default: 0)")
+    p.add_argument("--patients", type=_count, metavar="N", help="how many (default: the preset's)")
+    p.add_argument("--size", type=_pixels, metavar="N", help="rows and columns of a slice")
+    p.add_argument("--seed", type=_seed, default=0, metavar="N", help="another seed, other patients (default: 0)")
     p.add_argument("--layout", default="ct-ich", metavar="NAME", help="ct-ich, folder or png (default: ct-ich)")
     p.add_argument("--projection", action="store_true", help="simulate the scanner in full: slower")
     _workers(p)
@@ -200,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--level", type=float, metavar="HU", help="of the PNGs, with --width, instead of --window")
     p.add_argument("--width", type=float, metavar="HU", help="of the PNGs")
     p.add_argument("--only-positive", action="store_true", help="PNGs of slices with bleeding only")
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits (default: 0)")
+    p.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the splits (default: 0)")
     _workers(p)
 
     p = command("train", _train, "Train a network.", "train prepared run --recipe fast --set train.epochs=20")
@@ -237,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _workers(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--workers", type=_at_least_one, metavar="N", help="parallel workers (default: all cores)")
+    p.add_argument("--workers", type=_count, metavar="N", help="parallel workers (default: all cores)")
 
 
 def _overwrite(p: argparse.ArgumentParser) -> None:
@@ -248,11 +266,22 @@ def _device(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")
 
 
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
+def _whole(text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.lstrip("-").isdigit() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least:,} to {most:,}, not {text!r}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 100_000)
+
+
+def _pixels(text: str) -> int:
+    return _whole(text, 32, 2048)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, 2**31 - 1)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,6 +80,9 @@ class Dataset:
         self._shards: dict[tuple[str, str], Shard] = {}
         if not self.cases:
             raise InputError("holds no scans", self.root, "run `hemotorch prepare` on a folder that has some")
+        if Counter(row.case for row in self.slices) != {c: e["shape"][0] for c, e in self.info["cases"].items()}:
+            todo = "run the same `hemotorch prepare` again"
+            raise InputError("does not list the slices of its scans", self.root / "manifest.csv", todo)
 
     def __reduce__(self) -> tuple[type[Dataset], tuple[Path]]:
         return Dataset, (self.root,)
@@ -100,8 +104,14 @@ class Dataset:
         return self.splits[name]
 
     def scan(self, case: str) -> Scan:
-        """The whole scan, equal to what was read from its source: geometry, slice numbers, paths and warnings too."""
-        return scan_of(read_record(self._group(case)), self._shard(case, "hu").read())
+        """The whole scan, equal to what was read from its source: geometry, slice numbers, paths and warnings too.
+
+        Raises InputError where its voxels are not those that were stored.
+        """
+        record, hu = read_record(self._group(case)), self._shard(case, "hu").read()
+        if [slice_hash(one) for one in hu] != record["slices"]["hash"]:
+            raise InputError("its voxels were damaged on the disk", self._group(case), "run `hemotorch prepare` again")
+        return scan_of(record, hu)
 
     def has_mask(self, case: str) -> bool:
         """Whether somebody drew a mask for this scan; an empty one counts."""
@@ -109,7 +119,12 @@ class Dataset:
 
     def mask(self, case: str) -> np.ndarray | None:
         """(slices, rows, columns) uint8 codes of `labels`, or None where nobody drew one."""
-        return self._shard(case, "mask").read() if self.has_mask(case) else None
+        if not self.has_mask(case):
+            return None
+        mask = self._shard(case, "mask").read()
+        if mask_hash(mask) != read_record(self._group(case))["mask_hash"]:
+            raise InputError("its mask was damaged on the disk", self._group(case), "run `hemotorch prepare` again")
+        return mask
 
     def read(self, case: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Slices start to stop: HU int16 and mask uint8, both (stop - start, rows, columns); zeros without a mask."""
@@ -160,6 +175,22 @@ class Dataset:
         return self._shards[key]
 
 
+def slice_hash(hu: np.ndarray) -> str:
+    """Of a slice's size and HU, (rows, columns) int16."""
+    digest = hashlib.sha256(str(hu.shape).encode())
+    digest.update(np.ascontiguousarray(hu, "<i2").data)
+    return digest.hexdigest()[:32]
+
+
+def mask_hash(mask: np.ndarray) -> str:
+    """Of the slices that hold anything; a record has the number of their pixels for all."""
+    digest = hashlib.sha256()
+    for one in mask:
+        if one.any():
+            digest.update(np.ascontiguousarray(one).data)
+    return digest.hexdigest()[:32]
+
+
 def file_name(case: str) -> str:
     """The case's name as a file name: what a path or Zarr would take amiss is %-escaped."""
     safe = quote(case, safe=" +,=@()[]")
@@ -180,6 +211,8 @@ def read_info(root: Path) -> dict[str, Any]:
     info = read_json(root / "dataset.json")
     if not isinstance(info, dict) or info.get("kind") != KIND:
         raise InputError("is not a prepared dataset's", root / "dataset.json", "make one with `hemotorch prepare`")
+    if not {"format", "hemotorch", "complete", "cases", "layout", "source", "planned"} <= info.keys():
+        raise InputError("is damaged: parts of it are missing", root / "dataset.json", "remove it and prepare again")
     if info["format"] > FORMAT:
         wrote = f"format {info['format']}, hemotorch {info['hemotorch']}"
         raise InputError(f"was written by a newer version ({wrote})", root, "update hemotorch")
@@ -258,12 +291,14 @@ def write_splits(path: Path, splits: dict[str, Split], warnings: Iterable[str], 
 
 
 def _read_splits(path: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
-    stored = read_json(path)
-    splits = {}
-    for name, entry in stored["splits"].items():
-        train, val, test = ({case: _indices(runs) for case, runs in entry[part].items()} for part in PARTS)
-        splits[name] = Split(name, entry["by"], train, val, test, tuple(entry["warnings"]))
-    return splits, tuple(stored["warnings"])
+    stored, splits = read_json(path), {}
+    try:
+        for name, entry in stored["splits"].items():
+            train, val, test = ({case: _indices(runs) for case, runs in entry[part].items()} for part in PARTS)
+            splits[name] = Split(name, entry["by"], train, val, test, tuple(entry["warnings"]))
+        return splits, tuple(stored["warnings"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError("is damaged", path, "run the same `hemotorch prepare` again") from error
 
 
 def _runs(indices: Iterable[int]) -> str:

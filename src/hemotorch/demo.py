@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ def demo(out: Path | str, say: Callable[[str], None] = print) -> dict[str, Any]:
 
     stage("phantom", "1/5  making a synthetic dataset of head CTs in the layout of CT-ICH")
     if not (out / "data" / "phantom.json").is_file():
+        shutil.rmtree(out / "data", ignore_errors=True)  # what a demo that was stopped left
         write_phantom(out / "data", "demo")
     done("phantom")
     stage("prepare", "2/5  preparing it")

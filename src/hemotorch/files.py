@@ -18,6 +18,7 @@ _DISK = {
     errno.EROFS: ("the disk is read-only", "choose an output folder that can be written"),
     errno.EACCES: ("no permission to write", "choose an output folder that can be written"),
     errno.EPERM: ("no permission to write", "choose an output folder that can be written"),
+    errno.EEXIST: ("is a file, not a folder", "choose another output folder"),
     errno.ENOTDIR: ("a part of this path is a file, not a folder", "choose another output folder"),
 }
 
@@ -117,7 +118,7 @@ def jsonable(value: Any) -> Any:
 def read_json(path: Path | str) -> Any:
     """Reads a JSON file. Raises InputError where it is missing or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError("no such file", path) from error
     except (ValueError, OSError) as error:

@@ -14,6 +14,7 @@ import numpy as np
 from hemotorch.errors import OptionError, nearest
 
 AIR_HU = -1024  #: what is written where there is no data: outside the scanner's circle, padding, non-finite values
+LARGEST_HU = 100_000  #: beyond any window: metal is at 30,000
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def window_bounds(level: float, width: float) -> tuple[float, float]:
     """Lowest and highest HU of a window. Raises OptionError for a width that is not above zero."""
     if not width > 0:
         raise OptionError(f"a window's width must be above 0 HU, not {width}")
+    if not (abs(level) <= LARGEST_HU and width <= LARGEST_HU):
+        raise OptionError(f"a window of level {level} and width {width} holds no HU", todo="give both in HU")
     return level - width / 2, level + width / 2
 
 

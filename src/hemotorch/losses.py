@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -101,7 +102,9 @@ def build(name: str, **options: float) -> Loss:
         if key not in known:
             todo = nearest(key, known)
             raise OptionError(f"loss '{name}' has no option '{key}'", todo=todo)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise OptionError(f"must be a number, not {value!r}", f"{name}.{key}")
+        if value < 0 and key != "alpha":
+            raise OptionError(f"must not be negative, but is {value}", f"{name}.{key}")
     kept: dict[str, Any] = {key: float(value) for key, value in options.items()}
     return functools.partial(LOSSES[name], **kept)

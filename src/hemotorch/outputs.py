@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hemotorch.predict import Predictor
 from hemotorch.progress import progress
 from hemotorch.scan import Prediction
 
+ENDINGS = ("_mask.nii.gz", ".png", ".json")  #: of the files that a scan leaves
 Result = dict[str, Any] | HemotorchError
 
 
@@ -34,16 +35,15 @@ def predict_files(
     A scan that fails does not stop the others. Raises InputError at once for a model or folder that cannot be used.
     """
     folder = output_folder(out, may_exist=True)
-    mine = folder.resolve()
-    found = [path for given in scans for path in _find(Path(given)) if mine not in path.resolve().parents]
-    paths = list({path.resolve(): path for path in found}.values())
+    paths, unreadable = _scans(scans, folder.resolve())
     predictor = Predictor.load(model, device)
+    yield from unreadable
     names = _names(paths)
     for path in progress(paths, "predicting", unit="scan"):
         try:
             name = names[path]
-            if not overwrite and (folder / f"{name}.json").exists():
-                raise InputError(f"{name}.json is in {folder} already", path, "add --overwrite or choose another --out")
+            if not overwrite:
+                _must_be_new(folder, name, path)
             began = time.perf_counter()
             scan = read_scan(path)
             read = time.perf_counter() - began
@@ -56,6 +56,13 @@ def predict_files(
             if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
                 raise
             yield path, RunError("there is not enough memory for this scan", path, "predict it on a larger machine")
+
+
+def _must_be_new(folder: Path, name: str, scan: Path) -> None:
+    there = [file for file in (f"{name}{ending}" for ending in ENDINGS) if (folder / file).exists()]
+    if there:
+        todo = "add --overwrite or choose another --out"
+        raise InputError(f"{there[0]} is in {folder} already", scan, todo)
 
 
 def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[str, Any]:
@@ -79,34 +86,44 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
     return dict(jsonable(result))
 
 
-def _find(given: Path) -> list[Path]:
-    """The scan at a path, or all NIfTI volumes in a folder and below it."""
-    if not given.is_dir():
-        return [given]
-    found = sorted(path for path in given.rglob("*") if nifti.is_nifti(path) and path.is_file() and path.name[0] != ".")
+def _scans(given: Sequence[Path | str], out: Path) -> tuple[list[Path], list[tuple[Path, HemotorchError]]]:
+    """The files to predict, each once, and what of the paths given cannot be: a folder without scans."""
+    found: list[Path] = []
+    failed: list[tuple[Path, HemotorchError]] = []
+    for path in map(Path, given):
+        if not path.is_dir():
+            found.append(path)
+        elif inside := _in_folder(path, out):
+            found.extend(inside)
+        else:
+            todo = "name NIfTI files (.nii, .nii.gz) or a folder of them"
+            failed.append((path, InputError("holds no scan", path, todo)))
+    return list({path.resolve(): path for path in found}.values()), failed
+
+
+def _in_folder(folder: Path, out: Path) -> list[Path]:
+    """All NIfTI volumes in a folder and below it, but masks of scans beside them and what was predicted before."""
+    found = sorted(path for path in folder.rglob("*") if nifti.is_nifti(path) and path.is_file())
+    mine = out != folder.resolve()
+    found = [path for path in found if path.name[0] != "." and not (mine and out in path.resolve().parents)]
     stems = {(path.parent, nifti.stem(path)) for path in found}
-    found = [
-        path
-        for path in found
-        if (path.parent, nifti.stem(path).removesuffix("_mask")) not in stems or not nifti.stem(path).endswith("_mask")
-    ]  # the mask of the scan beside it
-    if not found:
-        raise InputError("holds no scan", given, "name NIfTI files (.nii, .nii.gz) or a folder of them")
-    return found
+    masks = {(parent, name) for parent, name in stems if name.endswith("_mask") and (parent, name[:-5]) in stems}
+    return [path for path in found if (path.parent, nifti.stem(path)) not in masks]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each scan's files are called: its file's name, with the folder's in front where names repeat."""
-
-    def stem(path: Path) -> str:
-        return nifti.stem(path) if nifti.is_nifti(path) else path.stem
-
-    repeated = {name for name, count in Counter(map(stem, paths)).items() if count > 1}
-    names = {path: f"{path.parent.name}_{stem(path)}" if stem(path) in repeated else stem(path) for path in paths}
-    taken = Counter(names.values())
-    for name, count in taken.items():
-        if count > 1:
-            raise InputError(
-                f"{count} scans would all be written as '{name}'", todo="predict them into separate folders"
-            )
+    """What each scan's files are called: its file's name; where names repeat, with its folder, suffix or whole path."""
+    longer: tuple[Callable[[Path], str], ...] = (
+        lambda path: f"{path.resolve().parent.name}_{_stem(path)}",
+        lambda path: f"{path.resolve().parent.name}_{path.name.replace('.', '_')}",
+        lambda path: "_".join(path.resolve().parts[1:]).replace(".", "_"),
+    )
+    names = {path: _stem(path) for path in paths}
+    for name_of in longer:
+        repeated = Counter(names.values())
+        names = {path: name_of(path) if repeated[name] > 1 else name for path, name in names.items()}
     return names
+
+
+def _stem(path: Path) -> str:
+    return nifti.stem(path) if nifti.is_nifti(path) else path.stem

@@ -69,9 +69,9 @@ class Predictor:
         warnings = scan.warnings
         if doubt is not None:
             if not (any_anatomy or doubt.may_be_head):
-                raise InputError(
-                    f"does not look like a head CT: {doubt.text}", scan.name, "if it is, add --any-anatomy"
-                )
+                where = scan.paths[0] if scan.paths else scan.name
+                todo = "if it is, add --any-anatomy"
+                raise InputError(f"does not look like a head CT: {doubt.text}", where, todo)
             warnings = (*warnings, doubt.text)
         if not scan.spacing_known:
             warnings = (*warnings, "pixel size unknown: no volume in mL")

@@ -175,8 +175,8 @@ def load(name_or_path: str | Path) -> Recipe:
     if path.suffix == ".toml":
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError("the recipe file cannot be read", path) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError("the recipe file cannot be read as UTF-8 text", path) from error
         return from_toml(text, str(path))
     names = known_recipes()
     if str(name_or_path) not in names:
@@ -245,7 +245,13 @@ def _toml_value(text: str) -> Any:
 
 
 _AT_LEAST_ONE = ("train.epochs", "train.batch", "train.accumulate", "train.validate_every")
-_SHARES = ("data.positive_share", "train.ema", "optimizer.warmup", "predict.threshold", "augment.blur", "augment.zoom")
+_SHARES = (
+    *("data.positive_share", "train.ema", "optimizer.warmup", "optimizer.momentum", "predict.threshold"),
+    *("augment.blur", "augment.zoom", "augment.shift", "augment.shear"),
+)
+_AT_MOST = {"grid.size_px": 4096, "tiles.size_px": 4096, "augment.crop_px": 4096, "predict.closing_px": 99,
+            "predict.opening_px": 99, "grid.pixel_mm": 20, "augment.rotate_deg": 180}  # fmt: skip
+SMALLEST_PIXEL_MM = 0.05
 
 
 def _check_values(recipe: Recipe) -> None:
@@ -259,6 +265,11 @@ def _check_values(recipe: Recipe) -> None:
     for key in _SHARES:
         if not 0 <= value(key) <= 1:
             raise OptionError(f"must be from 0 to 1, not {value(key)}", key)
+    for key, most in _AT_MOST.items():
+        if value(key) > most:
+            raise OptionError(f"must be at most {most}, not {value(key)}", key)
+    if 0 < value("grid.pixel_mm") < SMALLEST_PIXEL_MM:
+        raise OptionError(f"must be at least {SMALLEST_PIXEL_MM} mm, or 0", "grid.pixel_mm")
     for key in ("train.ema", "augment.zoom"):
         if value(key) == 1:
             raise OptionError("must be below 1", key)

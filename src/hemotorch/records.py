@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hemotorch import __version__
-from hemotorch.dataset import FORMAT, geometry
+from hemotorch.dataset import FORMAT, geometry, mask_hash, slice_hash
 from hemotorch.files import jsonable
 from hemotorch.io import png
 from hemotorch.labels import TYPES, UNTYPED, types_per_slice
@@ -45,7 +45,7 @@ def make_record(case: Case, scan: Scan, mask: np.ndarray | None, source: Record)
             "hash": [slice_hash(one) for one in scan.hu],
             "flat": [bool((one == one[0, 0]).all()) for one in scan.hu],
         },
-        "mask_hash": None if mask is None else _mask_hash(mask),
+        "mask_hash": None if mask is None else mask_hash(mask),
         "source": source,
     })  # fmt: skip
 
@@ -71,13 +71,6 @@ def rows_of(record: Record) -> list[SliceRow]:
         )
         for index, number in enumerate(record["scan"]["slice_numbers"])
     ]
-
-
-def slice_hash(hu: np.ndarray) -> str:
-    """Of a slice's size and HU, (rows, columns) int16."""
-    digest = hashlib.sha256(str(hu.shape).encode())
-    digest.update(np.ascontiguousarray(hu, "<i2").data)
-    return digest.hexdigest()[:32]
 
 
 def source_of(case: Case) -> Record:
@@ -137,15 +130,6 @@ def _labels(case: Case) -> str:
 
 def _is_png(case: Case) -> bool:
     return png.is_png(case.scan_paths[0])
-
-
-def _mask_hash(mask: np.ndarray) -> str:
-    """Of the slices that hold anything; the record has the number of their pixels for all."""
-    digest = hashlib.sha256()
-    for one in mask:
-        if one.any():
-            digest.update(np.ascontiguousarray(one).data)
-    return digest.hexdigest()[:32]
 
 
 def _status(path: Path) -> Record:

@@ -6,6 +6,7 @@ Moved to another machine it can still be evaluated, resumed and served: a checkp
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import pickle
@@ -91,9 +92,12 @@ class Run:
         rows = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+                raise InputError(f"holds a line that is no epoch's: {line[:40]}", path, "remove that line")
+            rows.append(row)
         return rows
 
     def keep_metrics(self, up_to_epoch: int) -> None:
@@ -138,9 +142,33 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Writes a checkpoint whole or not at all. Raises RunError where the disk is full."""
     buffer = io.BytesIO()
-    torch.save({f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}, buffer)
+    values = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
+    torch.save({**values, "digest": _digest(values)}, buffer)
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+
+
+def _digest(value: Any) -> str:
+    """Of everything in a checkpoint: what torch.load gives back from a damaged archive need not raise an error."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, dict):
+            for key in sorted(value, key=str):
+                digest.update(f"{key}:".encode())
+                add(value[key])
+        elif isinstance(value, (list, tuple)):
+            digest.update(f"[{len(value)}".encode())
+            for entry in value:
+                add(entry)
+        elif isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            digest.update(repr(value).encode())
+
+    add(value)
+    return digest.hexdigest()
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -152,21 +180,22 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise InputError("is cut or is not a checkpoint", path, todo) from error
+    except Exception as error:  # a damaged archive can raise nearly anything
+        raise InputError("is cut, damaged or not a checkpoint", path, todo) from error
     if damaged:
         raise InputError(f"is damaged (the checksum of {damaged} is wrong)", path, todo)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError("holds something else than weights, which is not loaded as it could run code", path) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise InputError(f"cannot be read ({str(error).splitlines()[0]})", path, todo) from error
-    names = {f.name for f in dataclasses.fields(Checkpoint)}
-    if not isinstance(values, dict) or not {"net", "weights", "recipe"} <= values.keys():
+    except Exception as error:
+        raise InputError(f"cannot be read ({' '.join(str(error).split())[:120]})", path, todo) from error
+    if not isinstance(values, dict) or not {"net", "weights", "recipe", "format"} <= values.keys():
         raise InputError("is not a hemotorch checkpoint", path, todo)
-    _check_format(values.get("format"), path)
-    return Checkpoint(**{key: value for key, value in values.items() if key in names})
+    _check_format(values["format"], path)
+    if values.pop("digest", None) != _digest(values):
+        raise InputError("is damaged or was altered (its digest is wrong)", path, todo)
+    return Checkpoint(**values)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -174,7 +203,6 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _check_format(found: Any, where: Path) -> None:
-    if not isinstance(found, int) or found > FORMAT:
-        raise InputError(
-            f"was written in format {found}; this hemotorch reads up to {FORMAT}", where, "update hemotorch"
-        )
+    if found != FORMAT:
+        todo = "train again" if isinstance(found, int) and found < FORMAT else "update hemotorch"
+        raise InputError(f"was written in format {found}; this hemotorch reads format {FORMAT}", where, todo)

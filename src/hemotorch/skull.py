@@ -15,6 +15,8 @@ BODY_HU = -300  #: everything that is not air or lung
 COARSE_MM = 2.0  #: pixel size at which a head is looked for
 GAP_MM = 6.0  #: gaps in a bone ring that are closed: sutures, thin plates, fractures
 HEAD_AREA_MM2 = 4000.0  #: soft tissue enclosed by bone on a head's fullest slice; an adult's is 10,000 and more
+LARGEST_MM2 = 40_000.0  #: of the same; the largest heads have 25,000
+HEIGHT_MM = (10.0, 600.0)  #: of the whole scan, if it has more than three slices
 HEAD_SHARE = 0.35  #: of that slice's body; ribs and pelvis enclose less of a trunk, if anything
 BRAIN_ML = (300.0, 2500.0)  #: of a skull-stripped scan
 
@@ -51,6 +53,11 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
     """Doubt about a scan being a head CT, or None. Scans without known spacing are not doubted."""
     if not scan.spacing_known:
         return None
+    height = float(np.nansum(scan.shares_mm))
+    if len(scan.hu) > 3 and not HEIGHT_MM[0] < height < HEIGHT_MM[1]:
+        return Doubt(
+            f"its {len(scan.hu)} slices are {height:.4g} mm high together: is its slice distance right?", False
+        )
     coarse = _coarse(scan)
     area = coarse.pixel_mm[0] * coarse.pixel_mm[1]
     tissue = (coarse.hu > TISSUE_HU[0]) & (coarse.hu < TISSUE_HU[1])
@@ -67,6 +74,9 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
     areas = np.array([_largest(part) for part in inside]) * area
     best = int(areas.argmax())
     share = areas[best] / max(1.0, float(body[best].sum() * area))
+    if areas[best] > LARGEST_MM2:
+        text = f"{areas[best] / 100:.4g} cm2 of soft tissue lie inside bone on a slice: is its pixel size right?"
+        return Doubt(text, False)
     if areas[best] < HEAD_AREA_MM2 or share < HEAD_SHARE:
         return Doubt(
             f"at most {areas[best] / 100:.0f} cm2 of soft tissue lie inside bone on any slice "

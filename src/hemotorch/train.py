@@ -208,7 +208,9 @@ def _finite(loss: Tensor, job: Job, state: State) -> float:
         value = math.nan
     if not math.isfinite(value):
         where = f"epoch {state.epoch + 1}, step {state.step}"
-        todo = f"train again with a lower optimizer.lr; the checkpoints in {job.run.root} are from before it"
+        kept = (job.run.root / LAST).exists()
+        todo = "train again with a lower optimizer.lr"
+        todo += f"; the checkpoints in {job.run.root} are from before it" if kept else ", into another folder"
         raise RunError(f"the loss became {value}", where, todo)
     return value
 

@@ -218,6 +218,13 @@ def _affine(image: Any, path: Path | str) -> tuple[np.ndarray, list[str]]:
         raise InputError("its affine is singular: two axes point the same way", path, "correct the header")
     if not header["sform_code"] and not header["qform_code"]:
         return affine, ["the header gives no orientation: axes are taken as left, front, head, and may be swapped"]
+    if header["sform_code"] and header["qform_code"]:
+        other = np.linalg.norm(np.asarray(image.get_qform(), dtype=float)[:3, :3], axis=0)
+        if (np.abs(other - steps) > 0.01 * steps).any():
+            sizes = (" x ".join(f"{mm:.3g}" for mm in each) for each in (steps, other))
+            return affine, [
+                "sform and qform disagree on the voxel's size ({} and {} mm): sform is taken".format(*sizes)
+            ]
     return affine, []
 
 

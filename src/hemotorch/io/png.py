@@ -185,7 +185,7 @@ def _grey(path: Path) -> np.ndarray:
             if image.mode.startswith(("I", "F")):
                 raise InputError(f"is not 8-bit (mode {image.mode})", path, "give 8-bit grey PNG, or NIfTI with HU")
             values: Any = np.asarray(image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(
             f"cannot be read as PNG: not an image, cut or damaged ({type(error).__name__})", path
         ) from error

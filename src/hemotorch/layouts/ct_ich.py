@@ -129,7 +129,9 @@ def read_demographics(path: Path) -> dict[str, Person]:
     people = {}
     for _, row in rows[1:]:
         number, age, sex = ((row[place] if place < len(row) else "") for place in places)
-        if number.isdigit():  # the header's second row, and remarks below the table, have no number
+        if (
+            number.isdecimal() and number.isascii()
+        ):  # the header's second row, and remarks below the table, have no number
             people[_patient(number)] = Person(_years(age), sex[:1].upper() if sex[:1].upper() in ("F", "M") else None)
     return people
 
@@ -139,7 +141,7 @@ def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info:
 
     Raises InputError where the name is not a number, which the tables need.
     """
-    if not name.isdigit():
+    if not (name.isdecimal() and name.isascii()):
         raise InputError("CT-ICH names its cases by number, as in 049", name)
     nifti.write_scan(scan, root / SCANS / f"{name}.nii")
     if mask is not None:
@@ -170,7 +172,7 @@ def _find(root: Path, name: str) -> Path | None:
 
 def _patient(name: str) -> str:
     """49, 049 and "049" are one patient."""
-    return f"{int(name):03d}" if name.isdigit() else name
+    return f"{int(name):03d}" if name.isdecimal() and name.isascii() else name
 
 
 def _without_scan(

@@ -119,7 +119,7 @@ def _declared(path: Path) -> dict[int, int]:
         raise InputError('must map mask values to names, as in {"1": "epidural"}', path)
     codes = {}
     for value, name in entries.items():
-        if not (value.isdigit() and int(value) < 256):
+        if not (value.isdecimal() and value.isascii() and int(value) < 256):
             raise InputError(f"mask value '{value}' is not a whole number from 0 to 255", path)
         if not isinstance(name, str) or name not in MEANINGS:
             raise InputError(f"unknown label '{name}'", path, nearest(str(name), MEANINGS))

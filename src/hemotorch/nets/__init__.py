@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from hemotorch.nets.unet import Unet
 __all__ = ["NETS", "Net", "WindowLayer", "build", "flops", "options_of"]
 
 Windows = Sequence[WindowChoice]
+MOST_SLICES = 31
 
 
 def unet_medicaltorch(
@@ -91,6 +93,8 @@ def build(name: str, **options: Any) -> Net:
             raise OptionError(f"network '{name}' has no option '{key}'", todo=nearest(key, defaults))
         complete[key] = checked(f"{name}.{key}", value, defaults[key])
     odd("slices", complete["slices"])
+    if complete["slices"] > MOST_SLICES:
+        raise OptionError(f"must be at most {MOST_SLICES}, not {complete['slices']}", "slices")
     window = WindowLayer(complete["windows"])
     body = NETS[name](**complete)
     return Net(name, complete, window, body, int(body.multiple))  # type: ignore[arg-type]
@@ -126,6 +130,8 @@ def checked(where: str, value: Any, default: Any) -> Any:
         value = float(value)
     if type(value) is not type(default):
         raise OptionError(f"must be like {default!r}, not {value!r}", where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise OptionError(f"must be a number, not {value}", where)
     if isinstance(value, int) and not isinstance(value, bool):
         at_least(where, value, 1)
     if isinstance(value, list) and isinstance(default[0], int):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -70,7 +73,8 @@ def _each(jobs: list[tuple[Any, ...]], count: int) -> Any:
     if count <= 1:
         yield from map(_one, jobs)
         return
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=spawn, initializer=_follow, initargs=(os.getpid(),)) as pool:
         futures = [pool.submit(_one, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -78,6 +82,17 @@ def _each(jobs: list[tuple[Any, ...]], count: int) -> Any:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _follow(parent: int) -> None:
+    """Ends this worker within seconds of its parent, which may be killed without a word."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _one(job: tuple[Path, Preset, int, int, str, bool]) -> tuple[CaseInfo, float, int]:
