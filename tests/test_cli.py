@@ -76,8 +76,10 @@ def test_training_can_be_followed_in_tensorboard(tiny_prepared, tmp_path):
         (["predict", "NOWHERE", "scan.nii", "--out", "OUT"], "no such checkpoint"),
         (["phantom", "OUT", "--preset", "smal"], "did you mean 'small'"),
         (["prepare", "NOWHERE", "OUT", "--level", "40"], "--level and --width go together"),
-        (["prepare", "NOWHERE", "OUT", "--level", "nan", "--width", "10"], "holds no HU"),
-        (["prepare", "NOWHERE", "OUT", "--level", "40", "--width", "inf"], "holds no HU"),
+        (["prepare", "NOWHERE", "OUT", "--png", "--level", "nan", "--width", "10"], "holds no HU"),
+        (["prepare", "NOWHERE", "OUT", "--png", "--level", "40", "--width", "inf"], "holds no HU"),
+        (["prepare", "NOWHERE", "OUT", "--only-positive"], "add --png"),
+        (["prepare", "NOWHERE", "OUT", "--window", "brain", "--level", "4", "--width", "8"], "give one of them"),
         (["train", "NOWHERE", "OUT", "--set", "predict.closing_px=500"], "must be at most 99"),
         (["train", "NOWHERE", "OUT", "--set", "grid.pixel_mm=1e-9"], "must be at least 0.05"),
         (["train", "NOWHERE", "OUT", "--set", "optimizer.momentum=5"], "from 0 to 1"),
@@ -94,7 +96,8 @@ def test_errors_are_one_line_with_what_to_do(arguments, says, tmp_path, capsys, 
 def test_numbers_that_are_none(value, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["prepare", "A", "B", "--seed", value])
-    assert ended.value.code == 2 and "must be a whole number from 0" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and "must be a whole number from 0" in error and error.count("\n") == 1
 
 
 def test_ctrl_c_wrapped_by_a_library_is_still_ctrl_c(monkeypatch, capsys):

@@ -94,8 +94,8 @@ def _draw(options: Augment, random: np.random.Generator, aspect: float) -> dict[
     cos, sin = math.cos(angle), math.sin(angle)
     matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, options.shear * shear], [0.0, 1.0]])
     # One zoom for both axes, with a little of the second draw so that heads also become longer or rounder.
-    zoom = 1 + options.zoom * zoom_x
-    matrix = matrix @ np.diag([zoom, zoom * (1 + 0.3 * options.zoom * zoom_y)])
+    zoom_y = np.clip(zoom_x + 0.3 * zoom_y, -1, 1)
+    matrix = matrix @ np.diag([1 + options.zoom * zoom_x, 1 + options.zoom * zoom_y])
     if options.flip and flip < 0.5:
         matrix = matrix @ np.diag([-1.0, 1.0])
     # affine_grid counts in half images, not pixels: without this a rotation would shear an oblong image.

@@ -6,8 +6,9 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hemotorch import NOTICE, __version__
 from hemotorch.errors import HemotorchError, OptionError
@@ -82,8 +83,12 @@ def _prepare(a: argparse.Namespace) -> int:
     from hemotorch.prepare import prepare
 
     if (a.level is None) != (a.width is None):
-        raise OptionError("--level and --width go together")
-    window: Any = a.window if a.level is None else (a.level, a.width)
+        raise OptionError("--level and --width go together", todo="give both, in HU")
+    if a.window and a.level is not None:
+        raise OptionError("--window and --level are two ways to say one thing", todo="give one of them")
+    if (a.window or a.only_positive or a.level is not None) and not a.png:
+        raise OptionError("--window, --level, --width and --only-positive are about PNGs", todo="add --png")
+    window: Any = (a.window or "brain") if a.level is None else (a.level, a.width)
     summary = prepare(
         a.src,
         a.out,
@@ -184,8 +189,15 @@ def _show(a: argparse.Namespace, values: Any, text: str) -> None:
     print(json.dumps(jsonable(values), indent=2) if a.json else text, flush=True)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` has an example\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="hemotorch",
         description="Networks that outline bleeding inside the skull on head CT. " + NOTICE,
         epilog="example: hemotorch demo --out demo     (`hemotorch COMMAND --help` has one for each command)",
@@ -214,13 +226,21 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("out", metavar="OUT", help="prepared dataset; the same command again does only what changed")
     p.add_argument("--layout", default="auto", metavar="NAME", help="auto, ct-ich, folder or png (default: auto)")
     p.add_argument("--png", action="store_true", help="also write 8-bit PNG slices to OUT/png")
-    p.add_argument("--window", default="brain", metavar="NAME", help="of the PNGs (default: brain, 40/120)")
+    p.add_argument("--window", metavar="NAME", help="of the PNGs (default: brain, 40/120)")
     p.add_argument("--level", type=float, metavar="HU", help="of the PNGs, with --width, instead of --window")
     p.add_argument("--width", type=float, metavar="HU", help="of the PNGs")
     p.add_argument("--only-positive", action="store_true", help="PNGs of slices with bleeding only")
     p.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the splits (default: 0)")
     _workers(p)
 
+    _learning(command)
+    p = command("demo", _demo, "Phantom, prepare, train, evaluate and predict, small, in minutes.", "demo --out demo")
+    p.add_argument("--out", default="demo", metavar="DIR", help="folder for all of it (default: demo)")
+    return parser
+
+
+def _learning(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Train, evaluate and predict."""
     p = command("train", _train, "Train a network.", "train prepared run --recipe fast --set train.epochs=20")
     p.add_argument("data", metavar="DATA", help="prepared dataset")
     p.add_argument("run_folder", metavar="RUN", help="new folder for the run")
@@ -248,10 +268,6 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
     _overwrite(p)
     _device(p)
-
-    p = command("demo", _demo, "Phantom, prepare, train, evaluate and predict, small, in minutes.", "demo --out demo")
-    p.add_argument("--out", default="demo", metavar="DIR", help="folder for all of it (default: demo)")
-    return parser
 
 
 def _workers(p: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 OUT/dataset.json          format, source, options, counts, a record a case
 OUT/manifest.csv          a row a slice
 OUT/splits.json           named splits: which slices of which cases train, validate and test
+OUT/audit.json            every patient and identical slice on both sides of each split
 OUT/scans.zarr/CASE/      one Zarr v3 group a scan: `hu` int16, `mask` uint8 where there is one, attributes
 OUT/png/                  the paper's image/ and label/ folders, where asked for
 """

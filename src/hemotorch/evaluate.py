@@ -80,12 +80,12 @@ def evaluate(
 
 
 def summarise(predictor: Predicts, dataset: Dataset, part: Part) -> dict[str, float]:
-    """The few values a training loop looks at (`metrics.summary.brief`), without baseline or progress bar.
+    """The few values a training loop looks at (`metrics.summary.brief`), without baseline.
 
     Only the part's own slices are scored. Scans without truth are passed over.
     """
     entries = []
-    for case, indices in part.items():
+    for case, indices in progress(part.items(), "validating", len(part), "scan"):
         truth = truth_of(dataset, case, indices)
         if truth is not None:
             entries.append(_score(predictor, None, dataset, case, truth, indices, quick=True)[0])
@@ -199,7 +199,8 @@ def _examples(predictor: Predicts, dataset: Dataset, scored: Sequence[ScanScore]
     alarms = [s for s in scored if s.network.found and not s.network.bleeding]
     if alarms:
         chosen["false alarm"] = max(alarms, key=lambda s: s.network.volume.predicted)
-    return [_example(kind, predictor, dataset, score) for kind, score in chosen.items()]
+    shown = progress(chosen.items(), "pictures", len(chosen), "scan")
+    return [_example(kind, predictor, dataset, score) for kind, score in shown]
 
 
 def _example(kind: str, predictor: Predicts, dataset: Dataset, score: ScanScore) -> Example:

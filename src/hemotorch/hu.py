@@ -33,7 +33,7 @@ class Window:
 
 _SOKOLOVSKYY = "Sokolovskyy et al. 2021, and Hssayeni et al. 2020 (Data 5(1):14): level 40, width 120 for CT-ICH"
 _RADIOPAEDIA = "Radiopaedia, 'Windowing (CT)': typical head settings"
-_HSSAYENI_CODE = "Hssayeni's published CT-ICH code: bone level 700, width 3200"
+_HSSAYENI = "the description of PhysioNet CT-ICH (Hssayeni et al. 2020): bone level 700, width 3200"
 
 WINDOWS = {
     "brain": Window(40, 120, _SOKOLOVSKYY),
@@ -42,7 +42,7 @@ WINDOWS = {
     "stroke": Window(32, 8, _RADIOPAEDIA + " (stroke W:8 L:32)"),
     "blood": Window(55, 70, "ours: 20 to 90 HU, from grey matter to dense clot, so that fresh blood fills the range"),
     "bone": Window(600, 2800, _RADIOPAEDIA + " (temporal bones W:2800 L:600)"),
-    "bone-hssayeni": Window(700, 3200, _HSSAYENI_CODE),
+    "bone-hssayeni": Window(700, 3200, _HSSAYENI),
 }
 
 

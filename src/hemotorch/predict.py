@@ -17,6 +17,7 @@ from hemotorch.errors import InputError, RunError
 from hemotorch.grid import Grid, hu_to_working, place
 from hemotorch.hu import AIR_HU
 from hemotorch.nets import Net
+from hemotorch.progress import progress
 from hemotorch.recipe import Predict, Recipe, Tiles
 from hemotorch.run import BEST, load_checkpoint
 from hemotorch.scan import Prediction, Scan
@@ -99,10 +100,10 @@ class Predictor:
         out = torch.empty(working.shape)
         with torch.inference_mode():
             if tiles.size_px:
-                for i, stack in enumerate(stacks):
+                for i, stack in enumerate(progress(stacks, "predicting", unit="slice")):
                     out[i] = self._stitched(working[stack], tiles, many)
                 return out
-            for first in range(0, count, many):
+            for first in progress(range(0, count, many), "predicting", unit="batch"):
                 part = stacks[first : first + many]
                 out[first : first + many] = self._forward(working[part])
         return out

@@ -331,6 +331,8 @@ def _summary(
     dataset = Dataset(job.out) if records else None
     splits = list(dataset.splits.values()) if dataset else []
     warnings = [*job.collection.warnings, *_scan_warnings(records), *_png_warnings(records, job.folders), *missing]
+    audits = tuple(audit(dataset, split) for split in splits) if dataset else ()
+    write_json(job.out / "audit.json", {one.split: asdict(one) for one in audits})
     return PreparedSummary(
         out=job.out,
         layout=job.collection.layout,
@@ -340,7 +342,7 @@ def _summary(
         removed=tuple(sorted(set(job.previous.get("cases", {})) - set(names))),
         failed=_failed(job, outcomes),
         counts=_counts(records),
-        audits=tuple(audit(dataset, split) for split in splits) if dataset else (),
+        audits=audits,
         pngs=sum(len(record["png"]["numbers"]) for record in records if record["png"]) if job.folders else None,
         warnings=(*warnings, *(text for split in splits for text in split.warnings)),
         seconds=seconds,

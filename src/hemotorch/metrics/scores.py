@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -138,15 +139,19 @@ class Scores:
         found, rules = self.summary, self.baseline_summary
         dice, scan = found["dice"]["scan"], found["detection"]["scan"]
         low, high = dice["ci95"]
-        beside = f" (rule-based baseline {rules['dice']['scan']['mean']:.3f})" if rules["scans"] else ""
+        beside = f" (rule-based baseline {rules['dice']['scan']['mean']:.3f})" if rules["scans"] and dice["n"] else ""
         normal = found["false_positive_ml"]
+        spread = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+        mean = f"Dice {dice['mean']:.3f}{spread}" if dice["n"] else "no Dice"
+        off = found["volume"]["bias_ml"]
+        bias = "volume error unknown" if math.isnan(off) else f"volume error {off:+.1f} mL"
+        alarms = f", {normal['mean']:.1f} mL found in them on average" if normal["n"] else ""
         return [
             *warnings(self.split),
-            f"Dice {dice['mean']:.3f} [{low:.3f}, {high:.3f}] over {dice['n']} scans with bleeding{beside}",
-            f"volume error {found['volume']['bias_ml']:+.1f} mL; scans with bleeding found: "
+            f"{mean} over {dice['n']} scans with bleeding{beside}",
+            f"{bias}; scans with bleeding found: "
             f"{scan['positive'] - scan['missed']} of {scan['positive']}; "
-            f"normal scans left clean: {scan['negative'] - scan['false_alarms']} of {scan['negative']}, "
-            f"{normal['mean']:.1f} mL found in them on average",
+            f"normal scans left clean: {scan['negative'] - scan['false_alarms']} of {scan['negative']}{alarms}",
         ]
 
     def scan_rows(self) -> list[dict[str, Any]]:
@@ -179,10 +184,6 @@ def outline(
 def warnings(split: dict[str, Any]) -> list[str]:
     """What a reader must know before any number: patients on both sides, unknown patients, data it was trained on."""
     found = []
-    if split["part"] in ("train", "all") and not split["external"]:
-        found.append("These scans were trained on: the figures say nothing about new patients.")
-    if split["part"] == "val" and not split["external"]:
-        found.append("Validation scans: the network was chosen on them, or even trained on them.")
     both, of = split["patients_on_both_sides"], split["patients"]
     if not split["patients_known"]:
         sides = f"{both} of the {of} scored scans have slices in training too" if both else "no scan is on both sides"
@@ -199,6 +200,10 @@ def warnings(split: dict[str, Any]) -> list[str]:
         found.append(
             f"{both} of the {of} scored patients are on both sides of this split: expect less on new patients."
         )
+    if split["part"] in ("train", "all") and not split["external"]:
+        found.append("These scans were trained on: the figures say nothing about new patients.")
+    if split["part"] == "val" and not split["external"]:
+        found.append("Validation scans: the network was chosen on them, or even trained on them.")
     if split["identical_slices"]:
         found.append(f"{split['identical_slices']} scored slices are identical to slices outside this part.")
     if split["external"]:
