@@ -351,3 +351,16 @@ def test_patients_are_assumed_where_no_table_names_them(tmp_path: Path) -> None:
         ("p1", False),
         ("b", True),
     ]
+
+
+def test_dicom_is_named_and_what_to_do_with_it(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series/IM0001").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(InputError, match="holds DICOM .*dcm2niix"):
+        open_layout(tmp_path)
+
+
+def test_masks_of_other_names_are_told_what_they_would_have_to_be_called(tmp_path: Path) -> None:
+    scan_file(tmp_path / "images/p1.nii.gz")
+    mask_file(tmp_path / "masks/p1_seg.nii.gz", 1)
+    assert any("p1_seg.nii.gz would have to be called p1.nii.gz" in text for text in open_layout(tmp_path).warnings)

@@ -195,7 +195,10 @@ def test_scans_without_a_mask_are_in_no_split() -> None:
     assert missing[0] == "1 scans without a mask are in no split: u"
     assert make_splits(unlabelled) == (
         {},
-        ("1 scans without a mask are in no split: u", "no split, since no scan has a mask"),
+        (
+            "1 scans without a mask are in no split: u",
+            "no split, since no scan has a mask: nothing can be trained or scored on this dataset",
+        ),
     )
     assert make_splits([])[0] == {}
 

@@ -170,7 +170,7 @@ def _missing(rows: Sequence[SliceRow], masked: Sequence[SliceRow], known: bool, 
     if without:
         warnings.append(f"{len(without)} scans without a mask are in no split: {some(without)}")
     if not masked:
-        return [*warnings, "no split, since no scan has a mask"]
+        return [*warnings, "no split, since no scan has a mask: nothing can be trained or scored on this dataset"]
     if not known:
         warnings.append("no split by patient, since patients are unknown: 'case' and 'fold-K' keep scans together")
     if len(units) < 2:

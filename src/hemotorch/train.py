@@ -344,7 +344,7 @@ def parts(split: Split, used: Recipe) -> tuple[Part, Part]:
     """The slices to train on and to validate on; without validation its slices are trained on too."""
     if used.data.validation:
         if not split.val:
-            todo = "set data.validation=false, or use another split"
+            todo = "add --set data.validation=false, or use another split"
             raise OptionError(f"split '{split.name}' has no validation part", "data.split", todo)
         return dict(split.train), dict(split.val)
     merged = dict(split.train)

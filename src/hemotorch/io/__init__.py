@@ -10,7 +10,9 @@ from hemotorch.errors import InputError
 from hemotorch.io import nifti, png
 from hemotorch.scan import Scan
 
-__all__ = ["is_scan", "read_mask", "read_scan", "write_mask", "write_scan"]
+__all__ = ["DICOM_TODO", "is_dicom", "is_scan", "read_mask", "read_scan", "write_mask", "write_scan"]
+
+DICOM_TODO = "convert each series first, for example with dcm2niix"
 
 write_scan = nifti.write_scan
 write_mask = nifti.write_mask
@@ -29,7 +31,18 @@ def read_scan(path: Path | str) -> Scan:
         return nifti.read_scan(path)
     if png.is_png(path):
         return png.read_scan((Path(path),))
+    if is_dicom(path):
+        raise InputError("is DICOM, which is not read yet", path, DICOM_TODO)
     raise InputError("is not a scan that can be read", path, "give NIfTI (.nii, .nii.gz) or 8-bit PNG")
+
+
+def is_dicom(path: Path | str) -> bool:
+    """Whether a file has DICOM's mark: "DICM" after 128 bytes."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def read_mask(path: Path | str, scan: Scan | None = None) -> np.ndarray:

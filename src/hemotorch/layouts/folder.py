@@ -47,6 +47,9 @@ def open_cases(root: Path) -> Collection:
     """
     scans, masks, described = _pairs(root)
     warnings = unpaired(scans, masks) if masks else []
+    if masks and not set(scans) & set(masks):
+        first, other = scans[min(scans)].name, masks[min(masks)].name
+        warnings.append(f"no mask has a scan's name: {other} would have to be called {first}")
     codes, told = _codes(root, [masks[name] for name in sorted(set(scans) & set(masks))])
     warnings += told
     patients = _patients(root / PATIENTS) if (root / PATIENTS).is_file() else {}

@@ -44,7 +44,9 @@ def read_table(path: Path | str, columns: Sequence[str]) -> list[tuple[int, dict
     missing = [name for name in columns if plain(name) not in places]
     if missing:
         has = ", ".join(name for name in found if name) or "none"
-        raise InputError(f"has no column {', '.join(missing)}; its columns are: {has}", path)
+        raise InputError(
+            f"has no column {', '.join(missing)}; its columns are: {has}", path, f"wanted: {', '.join(columns)}"
+        )
     table = []
     for line, row in rows[1:]:
         if len(row) <= max(places[plain(name)] for name in columns):

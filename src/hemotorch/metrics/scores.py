@@ -149,7 +149,7 @@ class Scores:
         return [
             *warnings(self.split),
             f"{mean} over {dice['n']} scans with bleeding{beside}",
-            f"{bias}; scans with bleeding found: "
+            f"{bias}; scans with bleeding that were called so: "
             f"{scan['positive'] - scan['missed']} of {scan['positive']}; "
             f"normal scans left clean: {scan['negative'] - scan['false_alarms']} of {scan['negative']}{alarms}",
         ]
