@@ -199,7 +199,7 @@ def test_out_of_memory_says_what_to_lower(tiny_prepared, tmp_path, monkeypatch):
         return torch.empty(2**60)
 
     monkeypatch.setattr(training.losses, "build", lambda name, **options: full)
-    with pytest.raises(RunError, match=r"out of memory on cpu with a batch of 4x3x48x48; lower train.batch"):
+    with pytest.raises(RunError, match=r"out of memory on cpu with a batch of 4x3x32x32; lower train.batch"):
         train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
 
 

@@ -55,6 +55,7 @@ def recipe(*settings: str) -> Recipe:
     small = [
         "grid.size_px=48",
         "grid.pixel_mm=4.0",
+        "augment.crop_px=32",
         "net.options.channels=[8,16,16]",
         "train.epochs=3",
         "train.steps_per_epoch=7",

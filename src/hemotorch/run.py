@@ -180,10 +180,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
+            # An entry marked as a folder is not read by torch, which then hands out memory that nobody wrote.
+            damaged = damaged or next((info.filename for info in archive.infolist() if info.external_attr & 0x10), None)
     except Exception as error:  # a damaged archive can raise nearly anything
         raise InputError("is cut, damaged or not a checkpoint", path, todo) from error
     if damaged:
-        raise InputError(f"is damaged (the checksum of {damaged} is wrong)", path, todo)
+        raise InputError(f"is damaged ({damaged} in it is)", path, todo)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

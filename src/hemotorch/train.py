@@ -129,9 +129,9 @@ def _memory_explained(job: Job, net: Net) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
             raise
-        rows, columns = job.slices.sizes.max(axis=0)
-        size = job.used.augment.crop_px or job.used.tiles.size_px
-        shape = "x".join(str(n) for n in (job.used.train.batch, net.slices, size or rows, size or columns))
+        sides = [job.used.augment.crop_px or side for side in job.slices.sizes.max(axis=0).tolist()]
+        sides = [min(side, job.used.tiles.size_px or side) for side in sides]
+        shape = "x".join(map(str, (job.used.train.batch, net.slices, *sides)))
         todo = "lower train.batch and raise train.accumulate; the last checkpoint is intact"
         raise RunError(f"out of memory on {job.device.name} with a batch of {shape}", "training", todo) from error
 
