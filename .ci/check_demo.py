@@ -20,4 +20,4 @@ assert scores["split"]["by"] == "patient"
 assert dice["n"] >= 8, "fewer than 8 scans with bleeding in the test part"
 # Looser than what docs/results.md shows: another processor rounds differently, and ends with other weights.
 assert dice["mean"] >= 0.55, "the demo's network has become worse"
-assert baseline < 0.48 and baseline < dice["mean"], "the phantom has become too easy for rules"
+assert baseline < 0.40 and baseline < dice["mean"], "the phantom has become too easy for rules"
