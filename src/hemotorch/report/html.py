@@ -87,8 +87,8 @@ def _facts(scores: Scores) -> str:
         _fact("Dice, scans with bleeding", f"{_n(dice['mean'])} <small>{_interval(dice['ci95'])}</small>",
               f'<div class="scale">{bars}</div><p class="note">Mean over {_many(dice["n"], "scan")} with bleeding; in '
               "brackets and as a line the 95 % interval over patients.</p>"),
-        _fact("Scans called bleeding", _of(hit, scan["positive"]), "<p class='note'>of those with bleeding: anything was "
-              "outlined, in the right place or not. "
+        _fact("Scans called bleeding", _of(hit, scan["positive"]), "<p class='note'>of those with bleeding: "
+              "anything was outlined, in the right place or not. "
               f"95 % interval {_interval(scan['sensitivity_ci95'])}</p>"),
         _fact("Normal scans left clean", _of(clean, scan["negative"]), "<p class='note'>" + (
             f"On average {_n(normal['mean'], 1)} mL were found in a normal scan, at most {_n(normal['max'], 1)} mL</p>"
