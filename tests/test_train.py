@@ -276,8 +276,8 @@ def test_small_batches_and_full_shares_have_their_plan(tiny_prepared, tmp_path, 
     assert train(tiny_prepared, tmp_path / "run", used, device="cpu").metrics[0]["step"] == 2
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_without_cuda(tiny_prepared, tmp_path):
+def test_cuda_without_cuda(tiny_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(OptionError, match=r"'cuda' was asked for, but .*--device cpu"):
         train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cuda")
 

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,16 @@ def exclusive(path: Path | str, error: HemotorchError) -> Iterator[None]:
     with explained(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "w")  # noqa: SIM115  held open for as long as the lock is
-    try:
-        with suppress(ImportError):
+    with file:
+        try:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass  # Windows has no such locks
+        except BlockingIOError:
+            raise error from None
         yield
-    except BlockingIOError:
-        raise error from None
-    finally:
-        file.close()
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -12,7 +12,7 @@ from hemotorch import NOTICE, __version__
 from hemotorch.draw import contact_sheet
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.files import atomic, jsonable, output_folder, write_json
-from hemotorch.io import DICOM_TODO, is_dicom, nifti, read_scan, write_mask
+from hemotorch.io import CONVERT_DICOM, is_dicom, nifti, read_scan, write_mask
 from hemotorch.predict import Predictor
 from hemotorch.progress import progress
 from hemotorch.scan import Prediction
@@ -97,7 +97,7 @@ def _scans(given: Sequence[Path | str], out: Path) -> tuple[list[Path], list[tup
             found.extend(inside)
         else:
             dicom = any(is_dicom(file) for file in path.rglob("*") if file.is_file())
-            todo = DICOM_TODO if dicom else "name NIfTI files (.nii, .nii.gz) or a folder of them"
+            todo = CONVERT_DICOM if dicom else "name NIfTI files (.nii, .nii.gz) or a folder of them"
             failed.append((path, InputError("holds no scan", path, todo)))
     return list({path.resolve(): path for path in found}.values()), failed
 

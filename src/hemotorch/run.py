@@ -182,6 +182,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             damaged = archive.testzip()
             # An entry marked as a folder is not read by torch, which then hands out memory that nobody wrote.
             damaged = damaged or next((info.filename for info in archive.infolist() if info.external_attr & 0x10), None)
+    except (OSError, MemoryError) as error:  # the disk's or the machine's fault, not the file's
+        raise RunError(f"cannot be read ({error})", path) from error
     except Exception as error:  # a damaged archive can raise nearly anything
         raise InputError("is cut, damaged or not a checkpoint", path, todo) from error
     if damaged:
@@ -190,6 +192,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError("holds something else than weights, which is not loaded as it could run code", path) from error
+    except (OSError, MemoryError) as error:
+        raise RunError(f"cannot be read ({error})", path) from error
     except Exception as error:
         raise InputError(f"cannot be read ({' '.join(str(error).split())[:120]})", path, todo) from error
     if not isinstance(values, dict) or not {"net", "weights", "recipe", "format"} <= values.keys():

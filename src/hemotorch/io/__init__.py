@@ -10,9 +10,9 @@ from hemotorch.errors import InputError
 from hemotorch.io import nifti, png
 from hemotorch.scan import Scan
 
-__all__ = ["DICOM_TODO", "is_dicom", "is_scan", "read_mask", "read_scan", "write_mask", "write_scan"]
+__all__ = ["CONVERT_DICOM", "is_dicom", "is_scan", "read_mask", "read_scan", "write_mask", "write_scan"]
 
-DICOM_TODO = "convert each series first, for example with dcm2niix"
+CONVERT_DICOM = "convert each series first, for example with dcm2niix"
 
 write_scan = nifti.write_scan
 write_mask = nifti.write_mask
@@ -32,7 +32,7 @@ def read_scan(path: Path | str) -> Scan:
     if png.is_png(path):
         return png.read_scan((Path(path),))
     if is_dicom(path):
-        raise InputError("is DICOM, which is not read yet", path, DICOM_TODO)
+        raise InputError("is DICOM, which is not read yet", path, CONVERT_DICOM)
     raise InputError("is not a scan that can be read", path, "give NIfTI (.nii, .nii.gz) or 8-bit PNG")
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from hemotorch.errors import InputError, OptionError, nearest
-from hemotorch.io import DICOM_TODO, is_dicom
+from hemotorch.io import CONVERT_DICOM, is_dicom
 from hemotorch.layouts import ct_ich, folder, png
 from hemotorch.layouts.case import Case, CaseInfo, Collection
 from hemotorch.scan import Scan
@@ -76,7 +76,7 @@ def _find(root: Path, names: tuple[str, ...]) -> tuple[str, Path]:
     if not places:
         looked = "; ".join(f"{LAYOUTS[name].LOOKS_FOR} ({name})" for name in names)
         if dicom := next((path for path in root.rglob("*") if path.is_file() and is_dicom(path)), None):
-            raise InputError(f"holds DICOM ({dicom.name}), which is not read yet", root, DICOM_TODO)
+            raise InputError(f"holds DICOM ({dicom.name}), which is not read yet", root, CONVERT_DICOM)
         raise InputError(
             "is not laid out in a way that is known", root, f"looked here and one level below for {looked}"
         )

@@ -16,7 +16,7 @@ from hemotorch.errors import InputError
 from hemotorch.io import nifti
 from hemotorch.labels import CT_ICH_COLUMNS
 from hemotorch.layouts.case import Case, CaseInfo, Collection, files_by_name, some, unpaired
-from hemotorch.layouts.tables import plain, read_cells, read_table, whole, write_table
+from hemotorch.layouts.tables import is_number, plain, read_cells, read_table, whole, write_table
 from hemotorch.scan import Scan
 
 NAME = "ct-ich"
@@ -129,9 +129,7 @@ def read_demographics(path: Path) -> dict[str, Person]:
     people = {}
     for _, row in rows[1:]:
         number, age, sex = ((row[place] if place < len(row) else "") for place in places)
-        if (
-            number.isdecimal() and number.isascii()
-        ):  # the header's second row, and remarks below the table, have no number
+        if is_number(number):  # the header's second row, and remarks below the table, have none
             people[_patient(number)] = Person(_years(age), sex[:1].upper() if sex[:1].upper() in ("F", "M") else None)
     return people
 
@@ -141,7 +139,7 @@ def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info:
 
     Raises InputError where the name is not a number, which the tables need.
     """
-    if not (name.isdecimal() and name.isascii()):
+    if not is_number(name):
         raise InputError("CT-ICH names its cases by number, as in 049", name)
     nifti.write_scan(scan, root / SCANS / f"{name}.nii")
     if mask is not None:
@@ -172,7 +170,7 @@ def _find(root: Path, name: str) -> Path | None:
 
 def _patient(name: str) -> str:
     """49, 049 and "049" are one patient."""
-    return f"{int(name):03d}" if name.isdecimal() and name.isascii() else name
+    return f"{int(name):03d}" if is_number(name) else name
 
 
 def _without_scan(

@@ -21,7 +21,7 @@ from hemotorch.files import read_json, write_json
 from hemotorch.io import nifti
 from hemotorch.labels import CODES, UNTYPED
 from hemotorch.layouts.case import BINARY, Case, CaseInfo, Collection, files_by_name, some, unpaired
-from hemotorch.layouts.tables import plain, read_cells, read_table, write_table
+from hemotorch.layouts.tables import is_number, plain, read_cells, read_table, write_table
 from hemotorch.progress import progress
 from hemotorch.scan import Scan
 
@@ -122,7 +122,7 @@ def _declared(path: Path) -> dict[int, int]:
         raise InputError('must map mask values to names, as in {"1": "epidural"}', path)
     codes = {}
     for value, name in entries.items():
-        if not (value.isdecimal() and value.isascii() and int(value) < 256):
+        if not (is_number(value) and int(value) < 256):
             raise InputError(f"mask value '{value}' is not a whole number from 0 to 255", path)
         if not isinstance(name, str) or name not in MEANINGS:
             raise InputError(f"unknown label '{name}'", path, nearest(str(name), MEANINGS))

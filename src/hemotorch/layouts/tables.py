@@ -67,6 +67,11 @@ def whole(cell: str, column: str, line: int, path: Path | str, allowed: range | 
     raise InputError(f"line {line}: {column} is '{cell}', not {expected}", path)
 
 
+def is_number(cell: str) -> bool:
+    """Whether it is nothing but digits that int() reads: "49", not "²"."""
+    return cell.isascii() and cell.isdecimal()
+
+
 def plain(name: str) -> str:
     """A column or file name without what people vary: case, line breaks, runs of blanks."""
     return " ".join(name.split()).casefold()
