@@ -12,9 +12,9 @@ from hemotorch.files import exclusive
 
 def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:
     busy = RunError("somebody else has it")
-    with exclusive(tmp_path / "lock", busy), pytest.raises(RunError, match="somebody else"):
-        with exclusive(tmp_path / "lock", busy):
-            pass
+    again = exclusive(tmp_path / "lock", busy)
+    with exclusive(tmp_path / "lock", busy), pytest.raises(RunError, match="somebody else"), again:
+        pass
     with exclusive(tmp_path / "lock", busy):
         pass
 

@@ -46,7 +46,8 @@ def demo(out: Path | str, say: Callable[[str], None] = print) -> dict[str, Any]:
 
     stage("phantom", "1/5  making a synthetic dataset of head CTs in the layout of CT-ICH")
     if not (out / "data" / "phantom.json").is_file():
-        shutil.rmtree(out / "data", ignore_errors=True)  # what a demo that was stopped left
+        if (out / "data").exists():  # what a demo that was stopped left
+            shutil.rmtree(out / "data")
         write_phantom(out / "data", "demo")
     done("phantom")
     stage("prepare", "2/5  preparing it")
