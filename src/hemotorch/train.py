@@ -132,7 +132,8 @@ def _memory_explained(job: Job, net: Net) -> Iterator[None]:
         sides = [job.used.augment.crop_px or side for side in job.slices.sizes.max(axis=0).tolist()]
         sides = [min(side, job.used.tiles.size_px or side) for side in sides]
         shape = "x".join(map(str, (job.used.train.batch, net.slices, *sides)))
-        todo = "lower train.batch and raise train.accumulate; the last checkpoint is intact"
+        kept = "; the last checkpoint is intact" if (job.run.root / LAST).exists() else ""
+        todo = f"lower train.batch and raise train.accumulate{kept}"
         raise RunError(f"out of memory on {job.device.name} with a batch of {shape}", "training", todo) from error
 
 
@@ -311,7 +312,7 @@ def _check_sizes(used: Recipe, net: Net) -> None:
         if pixels % net.multiple:
             nearest = max(1, round(pixels / net.multiple)) * net.multiple
             raise OptionError(
-                f"must be a multiple of {net.multiple} for '{net.name}', not {pixels}", name, f"{nearest}"
+                f"must be a multiple of {net.multiple} for '{net.name}', not {pixels}", name, f"use {nearest}"
             )
 
 
