@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hemotorch import NOTICE, __version__
+from hemotorch.bench import commands as bench
 from hemotorch.errors import HemotorchError, OptionError
 
 _AFTER = {
@@ -234,6 +235,9 @@ def _parser() -> argparse.ArgumentParser:
     _workers(p)
 
     _learning(command)
+    bench.add(
+        command("bench", None, "Measure how fast it trains and predicts here, and why.", "bench train --quick"), _show
+    )
     p = command("demo", _demo, "Phantom, prepare, train, evaluate and predict, small, in minutes.", "demo --out demo")
     p.add_argument("--out", default="demo", metavar="DIR", help="folder for all of it (default: demo)")
     return parser

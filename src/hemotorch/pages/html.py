@@ -14,7 +14,7 @@ from hemotorch import NOTICE, __version__
 def shell(title: str, body: Iterable[str], notice: str = NOTICE, told: Iterable[str] = ()) -> str:
     """A whole page that needs no other file, no network and no script.
 
-    body: its parts as HTML, empty ones left out. notice: what it is for. told: warnings that stand above everything else.
+    body: its parts as HTML, empty ones left out. notice: what it is for. told: warnings that stand above all else.
     """
     banner = "".join(f"<p>{escape(text)}</p>" for text in told)
     footer = f"<footer>Made by hemotorch {__version__}. {escape(notice)}</footer>"
