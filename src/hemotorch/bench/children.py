@@ -13,6 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import hemotorch
+
+SOURCE = Path(hemotorch.__file__).parents[1]
 POLL_S = 0.02
 WORDS = 240  #: characters of the last words
 
@@ -43,7 +46,11 @@ def run_together(command: Sequence[str], environments: Sequence[Mapping[str, str
             for added, out, err in zip(environments, outputs, errors, strict=True):
                 with open(out, "wb") as stdout, open(err, "wb") as stderr:
                     child = subprocess.Popen(
-                        command, stdout=stdout, stderr=stderr, env={**os.environ, **added}, start_new_session=True
+                        command,
+                        stdout=stdout,
+                        stderr=stderr,
+                        env={**own_environment(), **added},
+                        start_new_session=True,
                     )
                 children.append(child)
             failed = _first_failure(children, time.monotonic() + limit_s)
@@ -55,6 +62,12 @@ def run_together(command: Sequence[str], environments: Sequence[Mapping[str, str
         if failed < 0:
             return "", f"did not finish within {limit_s:.0f} s and was stopped{_last_words(errors[0])}"
         return "", _cause(children[failed].returncode, errors[failed])
+
+
+def own_environment() -> dict[str, str]:
+    """This process's environment, in which its children find the very hemotorch that started them."""
+    before = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{SOURCE}{os.pathsep}{before}" if before else str(SOURCE)}
 
 
 def _first_failure(children: Sequence[subprocess.Popen[bytes]], deadline: float) -> int | None:

@@ -18,7 +18,7 @@ def add(parser: Parser, show: Callable[[argparse.Namespace, Any, str], None]) ->
     def verb(name: str, run: Callable[..., int], text: str, example: str) -> Parser:
         made = verbs.add_parser(name, help=text, description=text, epilog=f"example: hemotorch bench {example}")
         made.set_defaults(run=lambda a: run(a, show))
-        made.add_argument("--json", action="store_true", help="print the result as JSON")
+        made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the result as JSON")
         return made
 
     p = verb("train", _train, "Measure a training on all that this machine has, and say what limits it.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hemotorch.bench.rows import Config
 from hemotorch.errors import OptionError, nearest
@@ -129,9 +130,8 @@ def sweep_configs(
                 if name == "ranks" and (why := _why_no_ranks(value, device, machine, batch)):
                     left.append(f"ranks={value}: {why}")
                     continue
-                changed = {name: value}
-                if name == "ranks":
-                    changed["threads"] = max(1, machine.cores // value)
+                threads = max(1, machine.cores // value) if name == "ranks" else base.threads
+                changed: dict[str, Any] = {"threads": threads, name: value}
                 found.setdefault(name, []).append(replace(base, **changed))
     return {name: unique(configs, batch) for name, configs in found.items()}, left
 

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hemotorch import NOTICE, __version__
+from hemotorch.bench.children import own_environment
 from hemotorch.bench.configs import Machine
 from hemotorch.bench.measure import look_at_machine
 from hemotorch.bench.result import FORMAT, aligned
@@ -104,7 +105,7 @@ def once(way: Way, scans: Sequence[str], folder: Path, device: str) -> dict[str,
     printed, told = folder / "printed", folder / "told"
     with open(printed, "wb") as out, open(told, "wb") as errors:
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=errors, preexec_fn=bound)
+        process = subprocess.Popen(command, stdout=out, stderr=errors, preexec_fn=bound, env=own_environment())
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not look for the child again

@@ -43,7 +43,7 @@ def _waiting_for_data(best: Row, ours: Sequence[Row], cores: int) -> str:
     share = best.shares.get("data", 0.0)
     if share < DATA:
         return ""
-    start = f"{_who(best).capitalize()} waits for data {share:.0%} of the time"
+    start = f"T{_who(best)[1:]} waits for data {share:.0%} of the time"
     if best.storage == "stream":
         return f"{start}: keep the slices in its memory with data.memory=resident, if they fit."
     return f"{start} although the slices are in memory: make a step larger with train.batch."

@@ -130,7 +130,7 @@ def _settings(asked: Asked, used: Recipe, dataset: Dataset) -> dict[str, Any]:
 
 def _quick_note(rows: Sequence[Row]) -> str:
     sizes = {row.size for row in rows if row.size}
-    shown = " and ".join(f"{rows} x {columns}" for rows, columns in sorted(sizes))  # type: ignore[misc]
+    shown = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes))
     return (
         f"Quick: on slices of {shown or 'at most 192 x 192'}, with few steps a process. A slice of 512 x 512 has "
         "7.1 times as many pixels as one of 192 x 192, and takes about as many times as long."
