@@ -29,17 +29,7 @@ def out(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(bench_train_file, "QUICK_SECONDS", 0.2)
         settings = [word for setting in SMALL for word in ("--set", setting)]
         arguments = ["bench", "train", "--data", str(tiny_prepared), *settings, "--device", "cpu", "--quick"]
-        arguments += [
-            "--rounds",
-            "1",
-            "--sweep",
-            "batch=2",
-            "workers=0,1",
-            "--price-per-hour",
-            "3",
-            "--out",
-            str(folder),
-        ]
+        arguments += ["--rounds", "1", "--sweep", "batch=2", "--price-per-hour", "3", "--out", str(folder)]
         assert main(arguments) == 0
     return folder
 
@@ -50,7 +40,7 @@ def rows(out: Path) -> dict[str, dict]:
 
 def test_every_config_is_measured(out: Path) -> None:
     cores = machine.cores()
-    wanted = {"reference loop, CPU", "reference loop, CPU, 1 worker", "CPU, 1 thread"}
+    wanted = {"reference loop, CPU", "CPU, 1 thread"}
     if cores > 1:
         wanted |= {f"CPU, {cores} threads", f"CPU, {cores} threads, batch 2"}
     if cores == 2:
@@ -82,7 +72,7 @@ def test_the_environment_is_whole(out: Path) -> None:
 def test_the_page_says_where_it_comes_from(out: Path) -> None:
     words = " ".join(Page((out / "bench.html").read_text(encoding="utf-8")).words)
     sentence = json.loads((out / "bench.json").read_text())["sentence"]
-    assert sentence in words and "Quick: on slices of 64 x 64" in words and "Batch" in words and "Workers" in words
+    assert sentence in words and "Quick: on slices of 64 x 64" in words and "Batch" in words
     assert (out / "speedup.svg").read_text().startswith("<svg")
 
 
