@@ -13,9 +13,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from hemotorch import augment
 from hemotorch.errors import OptionError
-from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
+from hemotorch.hu import AIR_HU
 from hemotorch.kernels import available
 from hemotorch.kernels.sample import node_weights, sample
 from hemotorch.nets.net import WindowLayer
@@ -112,10 +111,6 @@ def test_field_reaches_its_nodes_at_the_outermost_pixels_and_is_smooth() -> None
     slopes = fine.diff() * 1000
     assert slopes.abs().max() == pytest.approx(1.5 * 3, rel=1e-3)
     assert slopes[999:1001].abs().max() < 0.01  # flat at a node, from both sides
-
-
-def test_gain_turns_around_what_augment_does() -> None:
-    assert GAIN_CENTRE_HU == augment.GAIN_CENTRE_HU
 
 
 def check_agreement(device: str, size: tuple[int, int], nodes: int, windows: bool) -> None:
