@@ -94,11 +94,17 @@ def _waiting(best: Row, ours: Sequence[Row], cores: int) -> str:
     )
 
 
+def _clearly(best: Row, other: Row) -> bool:
+    """Whether it is faster by more than noise: clearly so, and in its slowest round than the other in its fastest."""
+    return best.images_s > CLEARLY * other.images_s and best.low > other.high
+
+
 def _ranks(best: Row, ours: Sequence[Row], cores: int) -> str:
-    alone = max((row.images_s for row in ours if row.config.ranks == 1), default=math.nan)
+    others = [row for row in ours if row.config.ranks == 1]
     count, threads = best.config.ranks, best.config.threads
-    if count == 1 or not best.images_s > CLEARLY * alone:
+    if count == 1 or not others or not all(_clearly(best, row) for row in others):
         return ""
+    alone = max(row.images_s for row in others)
     each = f"{threads} thread{'' if threads == 1 else 's'}"
     return (
         f"{count} processes of {each} are {best.images_s / alone:.1f} times as fast as one process with all threads: "
@@ -111,8 +117,8 @@ def _threads(best: Row, ours: Sequence[Row], cores: int) -> str:
     if used < cores and not any(row.config.threads * row.config.ranks > used for row in ours):
         return f"Only {used} of {cores} cores were used: set engine.threads=0, which takes all of them."
     more = [row for row in ours if row.config.threads * row.config.ranks > used]
-    if more and used < cores:
-        most = max(more, key=lambda row: row.config.threads * row.config.ranks)
+    most = max(more, key=lambda row: row.config.threads * row.config.ranks, default=best)
+    if used < cores and _clearly(best, most):
         return (
             f"More threads do not help: {used} of {cores} {'is' if used == 1 else 'are'} "
             f"{best.images_s / most.images_s:.1f} times as fast as {most.config.threads * most.config.ranks}, since "

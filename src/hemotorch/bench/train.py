@@ -20,8 +20,9 @@ from hemotorch.dataset import Dataset
 from hemotorch.recipe import Recipe
 
 SECONDS, QUICK_SECONDS = 15.0, 4.0  #: of timed steps in each process
-QUICK_PACE = Pace(limit_s=150.0, budget_s=480.0)
+QUICK_PACE = Pace(limit_s=150.0, budget_s=400.0)
 QUICK_SWEEP = "batch=1..8"
+UNSTEADY = 1.3  #: times the slowest round
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         rows, told = measure(specs, pace, say)
     rows = compared(rows, asked.price_per_hour)
     notes += [f"Measured in {told}."] if told else []
+    notes += [note] if (note := _unsteady_note(rows)) else []
     if asked.quick:
         notes.append(_quick_note(rows))
     return Bench(
@@ -126,6 +128,17 @@ def _settings(asked: Asked, used: Recipe, dataset: Dataset) -> dict[str, Any]:
         **bench_data.described(dataset),
         "price_per_hour": asked.price_per_hour,
     }
+
+
+def _unsteady_note(rows: Sequence[Row]) -> str:
+    """A word of warning where rounds differ more than a machine that does nothing else would let them."""
+    spread = max((row.high / row.low for row in rows if row.measured), default=1.0)
+    if spread < UNSTEADY:
+        return ""
+    return (
+        f"This machine was not steady: the fastest round of a config is up to {spread:.1f} times the slowest. Measure "
+        "again while nothing else runs."
+    )
 
 
 def _quick_note(rows: Sequence[Row]) -> str:

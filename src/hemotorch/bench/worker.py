@@ -35,25 +35,29 @@ from hemotorch.ranks import Ranks, joined
 WARM_UP = {"cpu": 1, "cuda": 10}  #: steps before the clock runs; kernels are chosen, graphs captured in them
 BLOCK_S = 0.2  #: a GPU is only waited for at the end of this long, so that it can run ahead of its host
 LEAST, MOST = 2, 1000  #: blocks of steps that are timed
-MARKED = (1, 30)  #: least and most steps with the clock of phases
+MARKED = 30  #: most steps of a GPU with the clock of phases
 
 
 def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
-    """Steps without a clock inside, then some with it, then the peak; the same number on every rank."""
-    wait = waiter(loop.device)
+    """Warm-up, steps that are timed, and the peak; the same number of steps on every rank.
 
-    def agreed(number: int) -> int:
-        return int(ranks.gather(number)[0])
-
-    first, step_s = _warm_up(loop, wait, WARM_UP[loop.device.type])
-    block = agreed(max(1, round(BLOCK_S / step_s)) if loop.device.type == "cuda" else 1)
-    blocks = agreed(min(MOST, max(LEAST, round(spec.seconds / (step_s * block)))))
-    times, loss = _timed(loop, wait, blocks, block)
-    step_s = sorted(times)[len(times) // 2]
-    marked = agreed(min(MARKED[1], max(MARKED[0], round(spec.seconds / 3 / step_s))))
-    clock = _marked(loop, marked, spec.config)
-    memory = sum(ranks.gather(memory_mb() + _children_mb()))
+    On a CPU the timed steps carry the clock of phases, which costs nothing there; on a GPU, where each of its marks
+    waits, other steps do.
+    """
     on_gpu = loop.device.type == "cuda"
+    wait = waiter(loop.device)
+    first, step_s = _warm_up(loop, wait)
+
+    def agreed(number: float, least: int, most: int) -> int:
+        return int(ranks.gather(min(most, max(least, round(number))))[0])
+
+    clock = Clock(loop.device, spec.config.threads or torch.get_num_threads())
+    block = agreed(BLOCK_S / step_s, 1, MOST) if on_gpu else 1
+    blocks = agreed(spec.seconds / (step_s * block), LEAST, MOST)
+    times, loss = _timed(loop, wait, blocks, block, None if on_gpu else clock)
+    if on_gpu:
+        _marked(loop, agreed(spec.seconds / 3 / step_s, 1, MARKED), spec.config, clock)
+    memory = sum(ranks.gather(memory_mb() + _children_mb()))
     gpu = sum(ranks.gather(torch.cuda.max_memory_allocated(loop.device) / 1e6)) if on_gpu else math.nan
     peak, whole = _peaks(loop, spec, ranks)
     return Round(
@@ -62,45 +66,45 @@ def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
     )  # fmt: skip
 
 
-def _warm_up(loop: Loop, wait: Callable[[], None], steps: int) -> tuple[float, float]:
-    """The very first loss, and the seconds of the last step."""
-    first = float(loop.step())
-    seconds = _once(loop, wait) if steps == 1 else 0.0
-    for _ in range(steps - 1):
-        seconds = _once(loop, wait)
+def _warm_up(loop: Loop, wait: Callable[[], None]) -> tuple[float, float]:
+    """The very first loss, and the seconds of the last step before the clock runs."""
+    first = math.nan
+    for number in range(WARM_UP[loop.device.type]):
+        wait()
+        began = time.perf_counter()
+        loss = loop.step()
+        wait()
+        seconds = time.perf_counter() - began
+        first = first if number else float(loss)
     return first, seconds
 
 
-def _once(loop: Loop, wait: Callable[[], None]) -> float:
-    wait()
-    began = time.perf_counter()
-    loop.step()
-    wait()
-    return time.perf_counter() - began
-
-
-def _timed(loop: Loop, wait: Callable[[], None], blocks: int, block: int) -> tuple[list[float], float]:
+def _timed(
+    loop: Loop, wait: Callable[[], None], blocks: int, block: int, clock: Clock | None
+) -> tuple[list[float], float]:
     """Seconds of a step in each block, and the last loss."""
     times = []
     wait()
+    if clock is not None:
+        loop.listen(clock.mark)
+        clock.start()
     for _ in range(blocks):
         began = time.perf_counter()
         for _ in range(block):
             loss = loop.step()
         wait()
         times.append((time.perf_counter() - began) / block)
+    loop.listen(lambda phase: None)
     return times, float(loss)
 
 
-def _marked(loop: Loop, steps: int, config: Config) -> Clock:
-    clock = Clock(loop.device, config.threads or torch.get_num_threads())
+def _marked(loop: Loop, steps: int, config: Config, clock: Clock) -> None:
     loop.listen(clock.mark)
     clock.start()
     for _ in range(steps):
         loop.step()
         clock.mark("graph" if config.graphs else "waiting")
     loop.listen(lambda phase: None)
-    return clock
 
 
 def _peaks(loop: Loop, spec: Spec, ranks: Ranks) -> tuple[float, float]:
