@@ -59,7 +59,7 @@ def bench(*rows: Row, **other: Any) -> Bench:
     settings = {"recipe": "paper", "recipe_toml": 'name = "<paper>"', "quick": True, "data": "phantom"}
     settings |= {"layout": "ct-ich", "scans": 10, "slices": 180, "price_per_hour": None}
     found = compared(rows)
-    values: dict[str, Any] = {"sentence": "Arithmetic is the limit.", "sweeps": {}, "notes": ("Quick: small.",)}
+    values: dict[str, Any] = {"sentence": "Arithmetic is the limit.", "sweeps": {}, "warnings": ("Quick: small.",)}
     if len(found) == 12:
         values["sweeps"] = {"batch": {"cpu": [8, 9, 2, 10]}, "threads": {"cpu": [1, 2]}}
     values |= other

@@ -59,7 +59,7 @@ def test_the_perceptron_is_the_pixel_windows_one_on_one_window() -> None:
 def test_slices_are_learned_through_the_same_step(tiny_prepared: Path, monkeypatch, net: str) -> None:
     monkeypatch.setattr(mlp, "QUICK_STEPS", {net: 12})
     monkeypatch.setattr(mlp, "POINTS", {net: 2})
-    used = small_recipe(net).changed(["augment.crop_px=48", "grid.pixel_mm=3.0", "grid.size_px=64"])
+    used = small_recipe(net).changed(["augment.crop_px=32"])
     found = curve(curve_spec(net, "cpu", "Adam", tiny_prepared, used, quick=True))
     assert not isinstance(found, str), found
     assert found["steps"] == [3, 12] and found["loss"][1] < found["loss"][0]
@@ -97,4 +97,5 @@ def test_what_is_said_of_the_algorithms() -> None:
     text = said_of([slow, never, fast])[0]
     assert text.startswith("Digits: Adam is the first to reach accuracy 0.90") and "after 2.0 s" in text
     assert "SGD after 9.0 s" in text and "momentum not at all" in text
+    assert "no algorithm finds anything yet" in said_of([entry("SGD", (1.0,), (0.0,))])[0]
     assert said_of([]) == []

@@ -41,7 +41,8 @@ def written(made: Bench) -> tuple[str, Page]:
 def test_it_says_all_that_was_asked() -> None:
     _, found = written(bench())
     words = " ".join(found.words)
-    assert found.words[0].startswith("Research use only") and found.words[2] == "Arithmetic is the limit."
+    assert found.words[0] == "Quick: small." and found.words[1].startswith("Research use only")
+    assert found.words[3] == "Arithmetic is the limit."
     for made in bench().rows:
         assert made.config.label in words
     for wanted in ("Example 9000", "GFLOP/s", "of peak", "efficiency", "reference", "Quick: small.", "SIGKILL"):

@@ -26,7 +26,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 def speed_up(rows: Sequence[Row]) -> str:
     """A bar a row: images a second, with its interval and how many times the reference loop's; a whole SVG file."""
-    shown = [row for row in rows if row.measured]
+    shown = [row for row in rows if row.measured and row.config.batch == rows[0].config.batch]
     with figure("speed-up", 8, 0.9 + 0.36 * len(shown)) as (axes, out):
         for place, row in enumerate(shown):
             axes.barh(place, row.images_s, 0.62, color=RULES if row.config.reference else NET, lw=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,23 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hemotorch.augment import augment
+from hemotorch.batches import batches
 from hemotorch.bench.children import end_with_parent
 from hemotorch.bench.clock import waiter
 from hemotorch.bench.rows import from_json
 from hemotorch.dataset import Dataset
 from hemotorch.device import choose
 from hemotorch.errors import HemotorchError
-from hemotorch.evaluate import summarise
 from hemotorch.files import jsonable, read_json
-from hemotorch.predict import Predictor
 from hemotorch.ranks import Ranks
 from hemotorch.recipe import from_toml
-from hemotorch.step import Learner, open_job
+from hemotorch.step import Job, Learner, open_job
 from hemotorch.train import parts
 
 HIDDEN = (64, 32)  #: of the digits' perceptron; the pixel windows' is `nets.mlp`
 DIGITS_BATCH = 64
 TESTED = 4  #: every fourth digit is not trained on
+LOOKED_AT = 6  #: batches of squares
 
 
 @dataclass(frozen=True)
@@ -127,22 +129,45 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def slices_curve(spec: CurveSpec) -> Curve:
-    """A network on slices, validated as a training validates it."""
+    """A network on squares around bleeding; its value is the Dice on such squares of patients that were not trained on.
+
+    Nothing is chosen by it, so that test patients may be among them: a small dataset has few others.
+    """
     used, dataset = from_toml(spec.recipe, "recipe"), Dataset(spec.data)
     device = choose(spec.device, used.engine)
     device.use()
-    training, validation = parts(dataset.split(used.data.split), used)
-    job, net = open_job(dataset, training, validation, used, device, Ranks())
+    split = dataset.split(used.data.split)
+    training, _ = parts(split, used)
+    job, net = open_job(dataset, training, {}, used, device, Ranks())
     learner = Learner(job, net)
     endless = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
+    others = {case: slices for case, slices in {**split.val, **split.test}.items() if case not in training}
+    squares = _squares(open_job(dataset, others, {}, used, device, Ranks())[0])
 
+    @torch.no_grad()
     def dice() -> float:
-        model = Predictor(learner.deployed.eval(), used, device, used.name)
-        found = summarise(model, dataset, validation)
+        net = learner.deployed.eval()
+        sums = [_overlap(net(hu), target) for hu, target in squares]
         learner.net.train()
-        return float(found["dice"])
+        both, total = (sum(values) for values in zip(*sums, strict=True))
+        return 2 * both / total if total else math.nan
 
     return followed(lambda: next(endless), dice, waiter(device.place), spec)
+
+
+def _squares(job: Job) -> list[tuple[Tensor, Tensor]]:
+    """HU and mask of some batches of the job, as its network sees them."""
+    found = []
+    for part in itertools.islice(batches(job.slices, job.plan, 0, job.device), LOOKED_AT):
+        hu, target = augment(part.hu, part.mask, part.rows, job.used.augment, part.keys)
+        found.append((hu.contiguous(memory_format=job.device.memory_format), target))
+    return found
+
+
+def _overlap(logits: Tensor, target: Tensor) -> tuple[int, int]:
+    """Pixels in both, and in the one plus in the other."""
+    found, truth = logits > 0, target > 0
+    return int((found & truth).sum()), int(found.sum()) + int(truth.sum())
 
 
 def main(arguments: list[str]) -> int:

@@ -17,10 +17,10 @@ QUICK_PX, QUICK_MM = 192, 1.2  #: rows and columns of a quick bench, and their s
 PHANTOM, QUICK_PHANTOM = ("ct-ich", 8), ("small", 10)  #: preset and patients
 
 
-def make_phantom(folder: Path, quick: bool) -> Path:
+def make_phantom(folder: Path, quick: bool, patients: int = 0) -> Path:
     """A small prepared phantom, the same each time; slices of 512 x 512, or 192 x 192 for a quick bench."""
-    name, patients = QUICK_PHANTOM if quick else PHANTOM
-    write_phantom(folder / "phantom", name, patients=patients)
+    name, usual = QUICK_PHANTOM if quick else PHANTOM
+    write_phantom(folder / "phantom", name, patients=patients or usual)
     prepare(folder / "phantom", folder / "prepared")
     return folder / "prepared"
 

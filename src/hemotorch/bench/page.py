@@ -41,7 +41,7 @@ def page(bench: Bench) -> str:
         _methods(bench),
         unfolded(_details(bench)),
     ]
-    return shell(f"hemotorch bench: {bench.settings.get('recipe', bench.kind)}", body)
+    return shell(f"hemotorch bench: {bench.settings.get('recipe', bench.kind)}", body, told=bench.warnings)
 
 
 def _header(bench: Bench) -> str:
@@ -131,8 +131,8 @@ def _shares(rows: Sequence[Row]) -> str:
             f'<span class="at faint">{clock(row.step_s)} a step</span></div>'
         )
     return (
-        '<section><h2>Where the time goes</h2><p class="note">Shares of a step, from steps of their own in which every '
-        "phase was waited for. On a CPU, waiting is the time in which not all threads worked.</p>"
+        '<section><h2>Where the time goes</h2><p class="note">Shares of a step. On a GPU they are from steps of '
+        "their own, in which each phase is waited for; on a CPU, waiting is time in which not all threads worked.</p>"
         f'<p class="legend">{legend}</p><div class="rates parts">{"".join(lines)}</div></section>'
     )
 
@@ -180,7 +180,7 @@ def _table(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     priced = any(not math.isnan(row.cost) for row in rows)
-    heads = ["", "images/s", "an epoch", "training", "GFLOP/s", "of peak", "efficiency", "memory, GB"]
+    heads = ["", "images/s", "training", "GFLOP/s", "of peak", "efficiency", "memory, GB"]
     referred = any(row.config.reference for row in rows)
     heads += ["× CPU", *(["× reference"] if referred else [])]
     heads += ["cost"] if priced else []
@@ -189,7 +189,7 @@ def _table(rows: Sequence[Row]) -> str:
         gpu = f" + {row.gpu_memory_mb / 1000:,.1f}" if not math.isnan(row.gpu_memory_mb) else ""
         cells = [
             f'{rate(row.images_s)}<br><span class="faint">{_range(row)}</span>',
-            *(clock(row.epoch_s), clock(row.training_s)),
+            f'{clock(row.training_s)}<br><span class="faint">{clock(row.epoch_s)} an epoch</span>',
             *(_whole(row.gflops), _percent(row.peak_share), _percent(row.efficiency)),
             *(f"{row.memory_mb / 1000:,.1f}{gpu}", _times(row.to_cpu, "")),
             *([_times(row.to_reference, "")] if referred else []),

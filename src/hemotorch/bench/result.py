@@ -23,7 +23,7 @@ class Bench:
 
     kind: "train" or "mlp". sentence: the bottleneck. settings: what must be the same for two of them to be compared
     (recipe, data, quick, ...). sweeps: what was varied -> device -> numbers of its rows. curves: of learning
-    algorithms. notes: what was left out or made up, in words.
+    algorithms. warnings: what makes the figures less than they seem, said first; notes: what was left out or made up.
     """
 
     kind: str
@@ -33,6 +33,7 @@ class Bench:
     rows: tuple[Row, ...]
     sweeps: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
     curves: tuple[Mapping[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -56,12 +57,12 @@ class Bench:
             raise InputError("is damaged", path, "measure again") from error
         return Bench(
             values["kind"], values["sentence"], values["settings"], values["environment"], rows, values["sweeps"],
-            tuple(values["curves"]), tuple(values["notes"]),
+            tuple(values["curves"]), tuple(values["warnings"]), tuple(values["notes"]),
         )  # fmt: skip
 
     def lines(self) -> list[str]:
         """The table and the sentence as text."""
-        return [*text_table(self.rows), "", *self.notes, self.sentence]
+        return [*text_table(self.rows), "", *self.notes, *self.warnings, self.sentence]
 
 
 def text_table(rows: Sequence[Row]) -> list[str]:

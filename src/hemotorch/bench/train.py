@@ -68,13 +68,10 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         pace = replace(QUICK_PACE if asked.quick else Pace(), rounds=asked.rounds)
         rows, told = measure(specs, pace, say)
     rows = compared(rows, asked.price_per_hour)
-    notes += [f"Measured in {told}."] if told else []
-    notes += [note] if (note := _unsteady_note(rows)) else []
-    if asked.quick:
-        notes.append(_quick_note(rows))
+    warnings = [unsteady(rows), _quick(rows) if asked.quick else "", f"Measured in {told}." if told else ""]
     return Bench(
         "train", bottleneck(rows, machine.cores), _settings(asked, used, dataset), environment, tuple(rows),
-        row_numbers(sweeps, configs), notes=tuple(notes),
+        row_numbers(sweeps, configs), warnings=tuple(filter(None, warnings)), notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -130,7 +127,7 @@ def _settings(asked: Asked, used: Recipe, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _unsteady_note(rows: Sequence[Row]) -> str:
+def unsteady(rows: Sequence[Row]) -> str:
     """A word of warning where rounds differ more than a machine that does nothing else would let them."""
     spread = max((row.high / row.low for row in rows if row.measured), default=1.0)
     if spread < UNSTEADY:
@@ -141,7 +138,7 @@ def _unsteady_note(rows: Sequence[Row]) -> str:
     )
 
 
-def _quick_note(rows: Sequence[Row]) -> str:
+def _quick(rows: Sequence[Row]) -> str:
     sizes = {row.size for row in rows if row.size}
     shown = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes))
     return (
