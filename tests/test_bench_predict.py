@@ -12,6 +12,7 @@ from hemotorch import io, machine
 from hemotorch.bench.predict import PHASES, _sentence, count_slices, mirrored_otherwise, phantom
 from hemotorch.cli import main
 from hemotorch.predict import Predictor
+from webpage import Page
 
 
 def test_the_command(tiny_run: Path, tmp_path: Path, capsys) -> None:
@@ -28,6 +29,8 @@ def test_the_command(tiny_run: Path, tmp_path: Path, capsys) -> None:
         assert row["seconds"] == pytest.approx(sum(row["phases"].values()), abs=1e-3)
         assert row["peak_mb"] > 50 and row["images_s"] > 0
     assert found["rows"][0]["seconds"] < found["rows"][1]["seconds"]
+    page = Page((tmp_path / "out" / "bench.html").read_text(encoding="utf-8"))
+    assert found["sentence"] in page.words and page.links == []
     assert found["settings"]["slices"] == tiny.SLICES and found["sentence"] in text and "Research use only" in text
 
 

@@ -80,7 +80,7 @@ def sweep(name: str, rows: Sequence[Row], by_device: Mapping[str, Sequence[int]]
     return out[0]
 
 
-def curves(entries: Sequence[Mapping[str, Any]], over: str, value: str, label: str, limits: Any = None) -> str:
+def curves(entries: Sequence[Mapping[str, Any]], over: str, value: str, label: str) -> str:
     """Learning curves: `value` of each entry against "steps" or "seconds"; a line an algorithm."""
     with figure(f"{over}-{value}-{entries[0]['task']}", 5.4, 3.1) as (axes, out):
         lines = zip(entries, cycle((NET, RULES, INK, FAINT)), cycle(DASHES))
@@ -88,8 +88,9 @@ def curves(entries: Sequence[Mapping[str, Any]], over: str, value: str, label: s
             axes.plot(entry[over], entry[value], color=colour, ls=dashes, lw=1.8, label=entry["algorithm"])
         axes.set(xlabel="steps" if over == "steps" else "seconds of training", ylabel=label)
         axes.set_xlim(left=0)
-        if limits:
-            axes.set_ylim(*limits)
+        if value == "value":
+            most = max(max(entry[value]) for entry in entries)
+            axes.set_ylim(0, 1 if most > 0.5 else max(0.1, 1.15 * most))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=1.2, handlelength=1.8)
         axes.spines["left"].set_color(LINE)
     return out[0]

@@ -58,9 +58,10 @@ def _measuring(p: Parser) -> None:
 
 def _train(a: argparse.Namespace, show: Callable[..., None]) -> int:
     from hemotorch.bench.train import Asked, bench_train
-    from hemotorch.bench.write import out_folder, write_bench
+    from hemotorch.bench.write import write_bench
+    from hemotorch.files import output_folder
 
-    out = out_folder(a.out, a.overwrite)
+    out = output_folder(a.out, may_exist=a.overwrite)
     asked = Asked(a.data, a.recipe, tuple(a.set), a.device, tuple(a.sweep), a.quick, a.rounds, a.price_per_hour)
     found = bench_train(asked, _say(a))
     page = write_bench(found, out)
@@ -70,20 +71,23 @@ def _train(a: argparse.Namespace, show: Callable[..., None]) -> int:
 
 def _predict(a: argparse.Namespace, show: Callable[..., None]) -> int:
     from hemotorch.bench.predict import bench_predict, lines
-    from hemotorch.bench.write import out_folder, write_values
+    from hemotorch.files import output_folder
 
-    out = out_folder(a.out, a.overwrite)
+    out = output_folder(a.out, may_exist=a.overwrite)
     found = bench_predict(a.run_folder, a.scan, device=a.device, rounds=a.rounds, quick=a.quick, say=_say(a))
-    write_values(found, out)
-    show(a, found, "\n".join(lines(found)))
+    from hemotorch.bench.write import write_predictions  # not before: its weight would count as each child's memory
+
+    page = write_predictions(found, out)
+    show(a, found, "\n".join([*lines(found), f"page: {page}"]))
     return 0
 
 
 def _mlp(a: argparse.Namespace, show: Callable[..., None]) -> int:
     from hemotorch.bench.mlp import bench_mlp
-    from hemotorch.bench.write import out_folder, write_bench
+    from hemotorch.bench.write import write_bench
+    from hemotorch.files import output_folder
 
-    out = out_folder(a.out, a.overwrite)
+    out = output_folder(a.out, may_exist=a.overwrite)
     found = bench_mlp(a.data, a.net, device=a.device, rounds=a.rounds, quick=a.quick, say=_say(a))
     page = write_bench(found, out)
     show(a, found.to_json(), "\n".join([*found.lines(), f"page: {page}"]))

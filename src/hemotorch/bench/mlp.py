@@ -23,8 +23,8 @@ from hemotorch.bench.train import engine_settings, row_numbers, unsteady
 from hemotorch.files import write_json
 from hemotorch.recipe import Recipe
 
-#: Learning rate of each algorithm: of two or three tried, a factor of three apart, the one with the lowest training loss
-#: after 300 steps (150 of the U-Net's) of those that did not end in finding nothing at all.
+#: Learning rate of each algorithm: of two or three tried, a factor of three apart, the one with the lowest training
+#: loss after 300 steps (150 of the U-Net's) of those that did not end in finding nothing at all.
 RATES: Mapping[str, Mapping[str, float]] = {
     "digits": {"SGD": 0.3, "momentum": 0.1, "Adam": 3e-3},
     "mlp": {"SGD": 1.0, "momentum": 0.1, "Adam": 1e-3},

@@ -10,7 +10,7 @@ from typing import Any
 
 from hemotorch.bench import chart
 from hemotorch.bench.result import Bench, clock
-from hemotorch.bench.rows import PHASES, Row
+from hemotorch.bench.rows import Row
 from hemotorch.files import jsonable
 from hemotorch.pages.html import fact, many, number, shell, table, unfolded
 
@@ -35,7 +35,7 @@ def page(bench: Bench) -> str:
         _header(bench),
         *([_facts(measured), _rates(plain), _shares(plain)] if bench.kind == "train" else _curves(bench)),
         _sweeps(bench),
-        _table(measured),
+        _table(measured, bench.kind),
         _failed(bench.rows),
         _published(bench),
         _methods(bench),
@@ -54,10 +54,13 @@ def _header(bench: Bench) -> str:
         f"Measured on {about.get('processor', 'an unknown processor')} with {cores}{gpus}; "
         f"{what} on {data} ({many(settings['scans'], 'scan')}, {many(settings['slices'], 'slice')})."
     )
+    first, stop, others = bench.sentence.partition(". ")
     quick = "Quick benchmark" if settings["quick"] else "Benchmark"
     return (
-        f'<header><p class="over">{quick} of {escape(what)}</p><h1 class="said">{escape(bench.sentence)}</h1>'
-        f'<p class="lead">{escape(lead)}</p></header>'
+        f'<header><p class="over">{quick} of {escape(what)}</p>'
+        f'<h1 class="said">{escape(first + stop.strip())}</h1>'
+        + (f'<p class="lead">{escape(others)}</p>' if others else "")
+        + f'<p class="lead">{escape(lead)}</p></header>'
     )
 
 
@@ -107,34 +110,42 @@ def _rates(rows: Sequence[Row]) -> str:
 
 
 def _shares(rows: Sequence[Row]) -> str:
-    shown = [row for row in rows if row.shares]
-    if not shown:
+    shown = [(row.config.label, row.shares, f"{clock(row.step_s)} a step") for row in rows if row.shares]
+    bars = stacked(shown, PHASE_NAMES)
+    if not bars:
         return ""
-    colours = dict(zip(PHASES, (f"var(--s{n})" for n in range(1, 8)), strict=True))
-    seen = [phase for phase in PHASES if any(row.shares.get(phase, 0.0) >= 0.005 for row in shown)]
-    legend = "".join(
-        f'<span><span class="swatch" style="background:{colours[phase]}"></span>{PHASE_NAMES[phase]}</span>'
-        for phase in seen
-    )
-    lines = []
-    for row in shown:
-        parts = {phase: row.shares.get(phase, 0.0) for phase in seen}
-        told = ", ".join(f"{PHASE_NAMES[phase]} {share:.0%}" for phase, share in parts.items() if share >= 0.005)
-        bar = "".join(
-            f'<i style="flex:{share:.4f} 0 0;background:{colours[phase]}"></i>'
-            for phase, share in parts.items()
-            if share >= 0.002
-        )
-        lines.append(
-            f'<div class="rate"><span>{escape(row.config.label)}</span>'
-            f'<span class="stack" role="img" aria-label="{told}" title="{told}">{bar}</span>'
-            f'<span class="at faint">{clock(row.step_s)} a step</span></div>'
-        )
     return (
         '<section><h2>Where the time goes</h2><p class="note">Shares of a step. On a GPU they are from steps of '
         "their own, in which each phase is waited for; on a CPU, waiting is time in which not all threads worked.</p>"
-        f'<p class="legend">{legend}</p><div class="rates parts">{"".join(lines)}</div></section>'
+        f"{bars}</section>"
     )
+
+
+def stacked(rows: Sequence[tuple[str, Mapping[str, float], str]], names: Mapping[str, str]) -> str:
+    """Bars of one length with a legend, "" without any: each row's label, shares that sum to 1, and what stands behind.
+
+    names: of what is shared, in words and in order, at most seven.
+    """
+    colours = dict(zip(names, (f"var(--s{n})" for n in range(1, 8)), strict=False))
+    seen = [name for name in names if any(shares.get(name, 0.0) >= 0.005 for _, shares, _ in rows)]
+    legend = "".join(
+        f'<span><span class="swatch" style="background:{colours[name]}"></span>{names[name]}</span>' for name in seen
+    )
+    lines = []
+    for label, shares, behind in rows:
+        parts = {name: shares.get(name, 0.0) for name in seen}
+        told = ", ".join(f"{names[name]} {share:.0%}" for name, share in parts.items() if share >= 0.005)
+        bar = "".join(
+            f'<i style="flex:{share:.4f} 0 0;background:{colours[name]}"></i>'
+            for name, share in parts.items()
+            if share >= 0.002
+        )
+        lines.append(
+            f'<div class="rate"><span>{escape(label)}</span>'
+            f'<span class="stack" role="img" aria-label="{told}" title="{told}">{bar}</span>'
+            f'<span class="at faint">{behind}</span></div>'
+        )
+    return f'<p class="legend">{legend}</p><div class="rates parts">{"".join(lines)}</div>' if lines else ""
 
 
 def _sweeps(bench: Bench) -> str:
@@ -158,8 +169,8 @@ def _curves(bench: Bench) -> list[str]:
         entries = [entry for entry in bench.curves if entry["task"] == task]
         name = entries[0]["value_name"]
         figures = "".join(
-            f"<figure>{chart.curves(entries, over, value, label, limits)}</figure>"
-            for value, label, limits in (("value", name, (0, 1)), ("loss", "training loss", None))
+            f"<figure>{chart.curves(entries, over, value, label)}</figure>"
+            for value, label in (("value", name), ("loss", "training loss"))
             for over in ("steps", "seconds")
         )
         rows = [
@@ -176,11 +187,12 @@ def _curves(bench: Bench) -> list[str]:
     return sections
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row], kind: str) -> str:
     if not rows:
         return ""
     priced = any(not math.isnan(row.cost) for row in rows)
-    heads = ["", "images/s", "training", "GFLOP/s", "of peak", "efficiency", "memory, GB"]
+    whole = kind == "train"  # a small network has no training to project
+    heads = ["", "images/s", "training" if whole else "a step", "GFLOP/s", "of peak", "efficiency", "memory, GB"]
     referred = any(row.config.reference for row in rows)
     heads += ["× CPU", *(["× reference"] if referred else [])]
     heads += ["cost"] if priced else []
@@ -189,7 +201,9 @@ def _table(rows: Sequence[Row]) -> str:
         gpu = f" + {row.gpu_memory_mb / 1000:,.1f}" if not math.isnan(row.gpu_memory_mb) else ""
         cells = [
             f'{rate(row.images_s)}<br><span class="faint">{_range(row)}</span>',
-            f'{clock(row.training_s)}<br><span class="faint">{clock(row.epoch_s)} an epoch</span>',
+            f'{clock(row.training_s)}<br><span class="faint">{clock(row.epoch_s)} an epoch</span>'
+            if whole
+            else clock(row.step_s),
             *(_whole(row.gflops), _percent(row.peak_share), _percent(row.efficiency)),
             *(f"{row.memory_mb / 1000:,.1f}{gpu}", _times(row.to_cpu, "")),
             *([_times(row.to_reference, "")] if referred else []),
@@ -198,10 +212,11 @@ def _table(rows: Sequence[Row]) -> str:
         lines.append(
             f'<tr><th scope="row">{escape(row.config.label)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
         )
+    training = " Training: all epochs of the recipe, without validation." if whole else ""
     on_gpu = " and + of the GPU" if any(row.config.device == "cuda" for row in rows) else ""
     return (
         f'<section><h2>All figures</h2><div class="scroll">{table(heads, lines)}</div><p class="note">Under the images '
-        "a second, the slowest round and the fastest. Training: all epochs of the recipe, without validation. Of peak: "
+        f"a second, the slowest round and the fastest.{training} Of peak: "
         "GFLOP/s against a large matrix product with the same threads and precision. Efficiency: against one thread, "
         f"or one GPU, times as many. Memory: the most that was held, main memory{on_gpu}, over all processes.</p>"
         "</section>"

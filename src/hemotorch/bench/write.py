@@ -8,13 +8,9 @@ from typing import Any
 
 from hemotorch.bench.chart import speed_up
 from hemotorch.bench.page import page
+from hemotorch.bench.predict_page import predict_page
 from hemotorch.bench.result import FILE, Bench
-from hemotorch.files import output_folder, write_json, write_text
-
-
-def out_folder(path: Path | str, overwrite: bool) -> Path:
-    """The folder for results, made now so that nothing is measured in vain. Raises InputError where it is in use."""
-    return output_folder(path, may_exist=overwrite)
+from hemotorch.files import write_json, write_text
 
 
 def write_bench(bench: Bench, out: Path) -> Path:
@@ -26,6 +22,8 @@ def write_bench(bench: Bench, out: Path) -> Path:
     return out / "bench.html"
 
 
-def write_values(values: Mapping[str, Any], out: Path) -> None:
-    """Writes OUT/bench.json of a bench that has no page."""
+def write_predictions(values: Mapping[str, Any], out: Path) -> Path:
+    """Writes OUT/bench.json and OUT/bench.html of what `bench_predict` returned; the page's path."""
     write_json(out / FILE, values)
+    write_text(out / "bench.html", predict_page(values))
+    return out / "bench.html"
