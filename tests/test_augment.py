@@ -7,7 +7,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from hemotorch.augment import augment, rng, torch_seed
+from hemotorch.augment import augment as augment_rows
+from hemotorch.augment import bend, rng, torch_seed
+from hemotorch.draws import keys as draw_keys
 from hemotorch.hu import AIR_HU
 from hemotorch.recipe import Augment
 
@@ -22,8 +24,17 @@ def _batch(count: int = 4, height: int = 48, width: int = 64) -> tuple[torch.Ten
     return torch.from_numpy(hu).expand(count, 3, -1, -1).contiguous(), mask.contiguous()
 
 
-def _keys(count: int, first: int = 0) -> list[tuple[int, ...]]:
-    return [(0, 1, 2, sample) for sample in range(first, first + count)]
+def _keys(count: int, first: int = 0, step: int = 2) -> torch.Tensor:
+    return draw_keys(0, 1, step + 1, first + count)[step, first:]
+
+
+def augment(hu, mask, options, keys, block=None):
+    """Of a batch whose samples share no slices, as (N, slices, H, W) and (N, 1, H, W)."""
+    count, slices = hu.shape[:2]
+    rows = torch.arange(count * slices).view(count, slices)
+    spread = torch.full((count * slices, *mask.shape[2:]), 7, dtype=torch.uint8)
+    spread[rows[:, slices // 2]] = mask[:, 0]
+    return augment_rows(hu.flatten(0, 1), spread, rows, options, keys, block)
 
 
 def test_no_options_change_nothing():
@@ -35,9 +46,9 @@ def test_no_options_change_nothing():
 def test_a_sample_depends_on_its_key_alone():
     hu, mask = _batch(6)
     whole, _ = augment(hu, mask, ALL, _keys(6))
-    half, _ = augment(hu[3:], mask[3:], ALL, _keys(3, first=3))
+    half, _ = augment(hu[3:], mask[3:], ALL, _keys(6)[3:])
     torch.testing.assert_close(whole[3:], half, rtol=0, atol=1e-3)
-    other, _ = augment(hu, mask, ALL, [(0, 1, 3, s) for s in range(6)])
+    other, _ = augment(hu, mask, ALL, _keys(6, step=3))
     assert not torch.allclose(whole, other, atol=1)
 
 
@@ -129,3 +140,40 @@ def test_a_crop_is_shifted_too():
     hu, mask = _batch(16, 64, 96)
     still, moved = (augment(hu, mask, Augment(crop_px=32, shift=shift), _keys(16))[1] for shift in (0.0, 0.3))
     assert not torch.equal(still, moved)
+
+
+def test_blocks_are_cut_where_they_lie_and_filled_up_with_air():
+    hu, mask = _batch(3, 48, 64)
+    hu = hu + torch.arange(64, dtype=torch.int16)
+    corners = torch.tensor([[0, 0], [10, 30], [40, 50]])
+    out, target = augment(hu, mask, Augment(), _keys(3), (corners, 24))
+    assert torch.equal(out[0], hu[0, :, :24, :24].float()) and torch.equal(out[1], hu[1, :, 10:34, 30:54].float())
+    assert torch.equal(out[2, :, :8, :14], hu[2, :, 40:, 50:].float()) and (out[2, :, 8:] == AIR_HU).all()
+    assert torch.equal(target[1, 0], mask[1, 0, 10:34, 30:54].float())
+    moved, _ = augment(hu, mask, Augment(zoom=1e-6), _keys(3), (corners, 24))
+    torch.testing.assert_close(moved, out, rtol=0, atol=0.1)
+
+
+def test_a_turned_block_shows_what_lies_beside_it_in_its_slice():
+    hu, mask = _batch(1, 64, 64)
+    out, _ = augment(hu, mask, Augment(rotate_deg=45), _keys(1), (torch.tensor([[20, 20]]), 24))
+    assert out.min() > 29
+
+
+def test_bending_goes_through_its_nodes_and_is_smooth_between():
+    field = torch.randn(2, 2, 4, 5)
+    bent = bend(field, (64, 96))
+    assert bent.shape == (2, 2, 64, 96)
+    assert bent.amax() <= field.amax() and bent.amin() >= field.amin()
+    # Pixel centres nearest to node (1, 2), which lies at a third of the rows and the middle of the columns.
+    torch.testing.assert_close(bent[:, :, 21, 47:49].mean(-1), field[:, :, 1, 2], rtol=0.02, atol=0.02)
+    steps = bent.diff(dim=3).abs().amax()
+    assert steps < 1.6 * field.diff(dim=3).abs().amax() * 4 / 96, "no jump from a pixel to the next"
+
+
+def test_elastic_moves_image_and_mask_together_and_unlike_any_affine_map():
+    hu, mask = _batch(8)
+    out, target = augment(hu, mask, Augment(elastic=0.05), _keys(8))
+    for image, moved in zip(out[:, 1].numpy(), target[:, 0].numpy(), strict=True):
+        assert ((image > 50) == (moved > 0)).mean() > 0.99
+    assert len({float(t.sum()) for t in target}) > 4

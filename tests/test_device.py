@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from hemotorch import machine
-from hemotorch.device import choose, free_memory
+from hemotorch import device, machine
+from hemotorch.device import Device, choose, free_memory
 from hemotorch.errors import OptionError
+from hemotorch.ranks import Ranks
+from hemotorch.recipe import Engine
 
 
-def _fake_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, count: int = 1) -> None:
+def _fake_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, count: int = 1, capability: tuple = (9, 0)) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Fake GPU")
@@ -22,15 +26,84 @@ def _fake_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, count: int = 1) -> No
 
 def test_a_cpu_computes_in_fp32_and_says_why():
     chosen = choose("cpu")
-    assert chosen.name == "cpu" and not chosen.autocast and chosen.threads >= 1
+    assert (chosen.name, chosen.precision, chosen.compile, chosen.graphs) == ("cpu", "fp32", False, False)
+    assert chosen.threads == machine.cores()
     assert any("asked for" in reason for reason in chosen.reasons)
 
 
-def test_a_gpu_gets_bf16_only_where_it_is_native(monkeypatch):
+def test_a_gpu_gets_the_fastest_precision_that_it_has_itself(monkeypatch):
     _fake_gpu(monkeypatch, bf16=True)
-    assert choose("auto").autocast == "bfloat16" and choose("auto").name == "cuda"
-    _fake_gpu(monkeypatch, bf16=False)
-    assert choose("cuda:0").autocast == ""
+    assert choose("auto").precision == "bf16" and choose("auto").name == "cuda"
+    _fake_gpu(monkeypatch, bf16=False, capability=(7, 5))
+    assert choose("cuda:0").precision == "fp16" and not choose("cuda:0").graphs
+    assert any("gradients are scaled" in reason for reason in choose("cuda:0").reasons)
+    with pytest.raises(OptionError, match=r"engine.precision: this GPU has no native bf16"):
+        choose("cuda", Engine(precision="bf16"))
+    _fake_gpu(monkeypatch, bf16=False, capability=(6, 1))
+    assert choose("cuda:0").precision == "fp32"
+    assert choose("cuda:0", Engine(precision="tf32")).precision == "tf32"
+
+
+def test_a_gpu_compiles_and_captures_where_that_can_be(monkeypatch):
+    _fake_gpu(monkeypatch, bf16=True, count=2)
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    alone = choose("cuda")
+    assert not alone.compile and alone.graphs and "not compiled: triton is not installed" in alone.reasons
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(device.shutil, "which", lambda name: "/usr/bin/cc" if name == "cc" else None)
+    assert choose("cuda").compile and not choose("cuda", Engine(compile="off")).compile
+    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    assert "not compiled: no C compiler" in choose("cuda").reasons
+    second = choose("cuda", ranks=Ranks(rank=1, world=2, local=1, beside=2))
+    assert second.name == "cuda:1" and not second.graphs
+    assert choose("cuda", Engine(graphs="off")).graphs is False
+
+
+def test_a_cpu_is_not_given_what_it_has_not(monkeypatch):
+    for precision in ("tf32", "fp16"):
+        with pytest.raises(OptionError, match=f"a CPU has no {precision}"):
+            choose("cpu", Engine(precision=precision))
+    monkeypatch.setattr(machine, "has_bf16", lambda: False)
+    with pytest.raises(OptionError, match=r"no bf16 units.*use fp32"):
+        choose("cpu", Engine(precision="bf16"))
+    monkeypatch.setattr(machine, "has_bf16", lambda: True)
+    assert choose("cpu", Engine(precision="bf16")).precision == "bf16"
+    assert choose("cpu").precision == "fp32", "it changes results beyond rounding, so it is asked for"
+    monkeypatch.setattr(machine, "has_compiler", lambda: False)
+    with pytest.raises(OptionError, match=r"needs a C\+\+ compiler"):
+        choose("cpu", Engine(compile="on"))
+    assert any("no C++ compiler" in reason for reason in choose("cpu").reasons)
+    with pytest.raises(OptionError, match=r"engine.graphs: needs a CUDA GPU"):
+        choose("cpu", Engine(graphs="on"))
+
+
+def test_ranks_share_cores_and_gpus(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    assert choose("cpu", ranks=Ranks(world=4, beside=4)).threads == 4
+    assert choose("cpu", Engine(threads=3), Ranks(world=4, beside=4)).threads == 3
+    with pytest.raises(OptionError, match=r"17 ranks were started on a machine of 16 cores"):
+        choose("cpu", ranks=Ranks(world=17, beside=17))
+    _fake_gpu(monkeypatch, bf16=True, count=2)
+    with pytest.raises(OptionError, match=r"3 ranks were started on a machine of 2 GPU"):
+        choose("cuda", ranks=Ranks(world=3, beside=3))
+
+
+def test_decisions_come_back_from_a_record():
+    chosen = choose("cpu").with_reason("measured: this", channels_last=False)
+    again = Device.from_dict(json.loads(json.dumps(chosen.to_dict())))
+    assert again == chosen and again.reasons[-1] == "measured: this"
+
+
+def test_cores_are_told_from_their_hardware_threads(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(machine, "CPUS", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    assert machine.physical_cores() == 4, "where the system does not say"
+    for number, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(siblings)
+    assert machine.physical_cores() == 2 and machine.cores() == 4
 
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cuda:7", "cpu:1:2", ""])

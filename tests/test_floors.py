@@ -14,15 +14,15 @@ SOURCE = Path(__file__).parents[1] / "src" / "hemotorch"
 #: Files and folders of the package, lowest floor first; on a floor, each may import those before it.
 FLOORS = (
     ("errors", "files", "machine", "progress", "hu", "labels", "scan", "grid", "skull", "draw", "recipe"),
-    ("device", "io"),
+    ("ranks", "device", "io"),
     ("layouts",),
     ("phantom",),
     ("manifest", "shards", "dataset", "records", "splits", "counts", "pngs", "prepare"),
-    ("kernels", "augment", "batches", "nets", "losses", "metrics"),
+    ("draws", "kernels", "augment", "batches", "nets", "losses", "metrics"),
     ("run",),
     ("predict", "baseline", "outputs"),
     ("evaluate",),
-    ("train",),
+    ("step", "fits", "train"),
     ("bench", "report"),
     ("export", "cluster", "node"),
     ("app",),

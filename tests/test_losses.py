@@ -95,16 +95,17 @@ def test_by_hand() -> None:
         assert loss(logits, target).item() == pytest.approx(value, rel=1e-12)
 
 
-def test_dice_sums_of_parts_add_up_to_those_of_the_batch() -> None:
-    """What several processes rely on: reduce the sums, divide once."""
+@pytest.mark.parametrize("name", NAMES)
+def test_sums_of_parts_add_up_to_those_of_the_batch(name: str) -> None:
+    """What several processes rely on: add the sums, divide once."""
     logits, target = batch()
     target[0] = 0  # unequal parts
-    parts = [losses.dice_sums(logits[i : i + 1], target[i : i + 1]) for i in range(3)]
-    intersection, total = (sum(column[1:], column[0]) for column in zip(*parts, strict=True))
-    whole = losses.negative_dice(logits, target)
-    torch.testing.assert_close(-losses.dice_ratio(intersection, total), whole, rtol=1e-12, atol=0)
-    mean_of_ratios = torch.stack([losses.dice_ratio(*part) for part in parts]).mean()
-    assert abs(mean_of_ratios + whole) > 1e-3  # the order matters, or this test says nothing
+    loss = losses.build(name)
+    parts = [loss.sums(logits[i : i + 1], target[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(loss.value(sum(parts[1:], parts[0])), loss(logits, target), rtol=1e-12, atol=0)
+    if "dice" in name:
+        mean_of_values = torch.stack([loss.value(part) for part in parts]).mean()
+        assert abs(mean_of_values - loss(logits, target)) > 1e-3  # the order matters, or this test says nothing
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ from conftest import require
 from hemotorch import nets
 from hemotorch.errors import OptionError
 from hemotorch.hu import apply_window
+from hemotorch.nets.dropout import Dropout
 
 
 def theirs(seed: int = 0) -> nn.Module:
@@ -71,7 +72,11 @@ def test_one_seed_starts_both_alike() -> None:
 
 def test_has_their_dropout() -> None:
     models = require("medicaltorch.models")
-    ours = {key: m.p for key, m in nets.build("unet-medicaltorch").body.named_modules() if isinstance(m, nn.Dropout2d)}
+    ours = {
+        key: m.p
+        for key, m in nets.build("unet-medicaltorch").body.named_modules()
+        if isinstance(m, Dropout) and m.channels
+    }
     expected = {key: m.p for key, m in models.Unet().named_modules() if isinstance(m, nn.Dropout2d)}
     assert ours == expected and len(ours) == 14 and set(ours.values()) == {0.4}
 

@@ -66,9 +66,10 @@ def test_dropout_on_the_two_deepest_levels_only() -> None:
     torch.manual_seed(0)
     body = nets.build("unet", channels=4, levels=4).body
     dropped = []
-    body.drop.register_forward_hook(lambda module, inputs, output: dropped.append(output.shape[1]))
+    for layer in body.drop:
+        layer.register_forward_hook(lambda module, inputs, output: dropped.append(output.shape[1]))
     body(torch.rand(1, 1, 16, 16))
-    assert dropped == [16, 32] and body.drop.p == 0.5
+    assert dropped == [16, 32] and all(layer.p == 0.5 for layer in body.drop)
 
 
 def test_batch_norm_is_an_option() -> None:

@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-import hemotorch.train as training
+import hemotorch.step
 import tiny
-from hemotorch import io
+from hemotorch import io, losses
 from hemotorch.dataset import Dataset
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.prepare import prepare
 from hemotorch.recipe import Optimizer, load
 from hemotorch.run import BEST, LAST, Run, load_checkpoint
 from hemotorch.scan import even_scan
-from hemotorch.train import learning_rate, parts, train
+from hemotorch.step import learning_rate
+from hemotorch.train import parts, train
 
 
 def _weights(root: Path, name: str = LAST) -> dict[str, torch.Tensor]:
@@ -54,8 +55,9 @@ def test_the_run_folder_says_what_was_done(tiny_run, tiny_prepared):
 
 KILL = """
 import sys, tiny
+import hemotorch.step as s
 import hemotorch.train as t
-limit, calls, inner = int(sys.argv[3]), 0, t._update
+limit, calls, inner = int(sys.argv[3]), 0, s.Learner._update
 def update(*a):
     global calls
     calls += 1
@@ -63,7 +65,7 @@ def update(*a):
         import os, signal
         os.kill(os.getpid(), signal.SIGKILL)
     inner(*a)
-t._update = update
+s.Learner._update = update
 t.LOSS_EVERY = 2
 t.train(sys.argv[1], sys.argv[2], tiny.recipe("train.checkpoint_s=0.0"), device="cpu", resume=True)
 """
@@ -198,8 +200,8 @@ def test_out_of_memory_says_what_to_lower(tiny_prepared, tmp_path, monkeypatch):
         # What torch's CPU allocator really does when asked for far too much.
         return torch.empty(2**60)
 
-    monkeypatch.setattr(training.losses, "build", lambda name, **options: full)
-    with pytest.raises(RunError, match=r"out of memory on cpu with a batch of 4x3x32x32; lower train.batch"):
+    monkeypatch.setattr(hemotorch.step.losses, "build", lambda name, **options: losses.Loss(full, full))
+    with pytest.raises(RunError, match=r"out of memory on cpu with a batch of 4x3x32x32; not even the smallest"):
         train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
 
 

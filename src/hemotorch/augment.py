@@ -1,24 +1,25 @@
 """Augmentation of whole batches on their own device.
 
-What happens to a sample is a function of its key alone, (seed, epoch, step, place in the global batch): neither a
-worker, nor a resume, nor the number of processes changes it.
+What happens to a sample is a function of its key alone, which comes from (seed, epoch, step, place in the global
+batch): neither a worker, nor a resume, nor the number of processes changes it. Nothing is drawn on the host.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hemotorch.draws import fold, normal, uniform
 from hemotorch.hu import AIR_HU
 from hemotorch.recipe import Augment
 
 GAIN_CENTRE_HU = 40.0  #: brightness changes turn around the brain's own level, so that air and bone hardly matter
-Key = tuple[int, ...]
+ELASTIC_NODES = 7  #: a side, of the coarse net by which images are bent
+_NOISE, _ELASTIC = 1, 2  # what a key is folded with, so that noise and bending have draws of their own
 
 
 def rng(*key: int) -> np.random.Generator:
@@ -31,96 +32,139 @@ def torch_seed(*key: int) -> int:
     return int(np.random.SeedSequence((*key, len(key) + 1)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def augment(hu: Tensor, mask: Tensor, options: Augment, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-    """Cuts out, moves, brightens, roughens and blurs each sample.
+def moves(options: Augment) -> bool:
+    """Whether pixels change their place."""
+    o = options
+    return bool(o.flip or o.rotate_deg or o.shift or o.shear or o.zoom or o.elastic)
 
-    hu: (N, slices, H, W) HU; mask: (N, 1, H, W) of 0 and 1; keys: one a sample. Returns float32 tensors of the same
-    shapes, or with rows and columns of `crop_px`; the mask stays 0 and 1.
+
+def augment(
+    hu: Tensor, mask: Tensor, rows: Tensor, options: Augment, keys: Tensor, block: tuple[Tensor, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Takes samples out of a stack of slices, moves, brightens, roughens and blurs them.
+
+    hu: (S, H, W) int16; mask: (S, H, W) uint8 of 0 and 1; rows: (N, slices) which slices make each sample, whose mask
+    is its middle one's; keys: (N,) int32; block: (N, 2) top-left corners and the side of the square to take, for
+    networks that work on blocks. Returns float32 HU (N, slices, h, w) and target (N, 1, h, w) of 0 and 1: whole slices,
+    or squares of the block's side, else of `crop_px`, around a pixel of bleeding where there is some.
     """
-    hu, target = hu.float(), mask.float()
-    height, width = hu.shape[2:]
-    draws = [_draw(options, rng(*key), height / width) for key in keys]
-    crop = options.crop_px if 0 < options.crop_px < min(height, width) else 0
-    if crop or any(not np.array_equal(d["matrix"], _STILL) for d in draws):
-        theta = torch.tensor(np.stack([d["matrix"] for d in draws]), dtype=torch.float32, device=hu.device)
-        if crop:
-            at = torch.tensor(np.stack([d["at"] for d in draws]), dtype=torch.float32, device=hu.device)
-            theta = _cut(theta, target, crop, at)
-        both = torch.cat([hu - AIR_HU, target], dim=1)
-        shape = [*both.shape[:2], crop or height, crop or width]
-        moved = F.grid_sample(both, F.affine_grid(theta, shape, align_corners=False), align_corners=False)
-        hu, target = moved[:, :-1] + AIR_HU, (moved[:, -1:] >= 0.5).float()
+    height, width = hu.shape[1:]
+    target = mask.index_select(0, rows[:, rows.shape[1] // 2])[:, None]
+    image = hu.index_select(0, rows.flatten()).view(*rows.shape, height, width)
+    crop = options.crop_px if not block and 0 < options.crop_px < min(height, width) else 0
+    if block and not moves(options):
+        image, target = (_cut(values, *block, fill) for values, fill in ((image, AIR_HU), (target, 0)))
+    shown, target = image.float(), target.float()
+    draws = uniform(keys, (15,))
+    if moves(options) or crop:
+        theta = _affine(options, draws, height / width)
+        if block:
+            theta = _at_block(theta, *block, height, width)
+        elif crop:
+            theta = _near_bleeding(theta, target, crop, draws[:, 12:])
+        side = block[1] if block else crop
+        shown, target = _sample(shown, target, theta, (side or height, side or width), options, keys)
     if options.gain or options.offset_hu:
-        gain, offset = (_column(draws, name, hu) for name in ("gain", "offset"))
-        hu = GAIN_CENTRE_HU + (hu - GAIN_CENTRE_HU) * gain + offset
+        signed = (2 * draws[:, 6:8] - 1)[:, :, None, None, None]
+        gain, offset = 1 + options.gain * signed[:, 0], options.offset_hu * signed[:, 1]
+        shown = GAIN_CENTRE_HU + (shown - GAIN_CENTRE_HU) * gain + offset
     if options.noise_hu:
-        hu = hu + _noise(hu, draws)
+        amount = options.noise_hu * (2 * draws[:, 8] - 1).abs()
+        noise = normal(fold(keys, _NOISE), tuple(shown.shape[1:]))
+        shown = shown + noise * amount[:, None, None, None]
     if options.blur:
-        smooth = F.avg_pool2d(F.pad(hu, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        hu = hu + _column(draws, "blur", hu) * (smooth - hu)
-    return hu, target
+        # Above 0 is blurred, below 0 sharpened.
+        amount = torch.where(draws[:, 10] < options.blur, draws[:, 11] * 1.5 - 0.5, 0.0)
+        smooth = F.avg_pool2d(F.pad(shown, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        shown = shown + amount[:, None, None, None] * (smooth - shown)
+    return shown, target
 
 
-def _cut(theta: Tensor, target: Tensor, crop: int, at: Tensor) -> Tensor:
-    """The affine maps (N, 2, 3) narrowed to a square of `crop` pixels whose middle lies at least half its side within
-    the image, on the pixel grid, so that a square that is not turned is not interpolated.
+def _affine(options: Augment, draws: Tensor, aspect: float) -> Tensor:
+    """(N, 2, 3) maps from output to input coordinates, both -1 to 1, as `affine_grid` takes them.
+
+    aspect: rows by columns.
+    """
+    turn, shift_x, shift_y, shear, zoom_x, zoom_y = (2 * draws[:, :6] - 1).unbind(1)
+    angle = math.radians(options.rotate_deg) * turn
+    cos, sin = angle.cos(), angle.sin()
+    # One zoom for both axes, with a little of the second draw so that heads also become longer or rounder.
+    zoom_y = (zoom_x + 0.3 * zoom_y).clamp(-1, 1)
+    flipped = -1.0 if options.flip else 1.0
+    scale_x = (1 + options.zoom * zoom_x) * torch.where(draws[:, 9] < 0.5, flipped, 1.0)
+    scale_y = 1 + options.zoom * zoom_y
+    slant = options.shear * shear
+    # Rotation, then shear, then zoom; affine_grid counts in half images, not pixels: without `aspect` a rotation would
+    # shear an oblong image.
+    top = torch.stack([cos * scale_x, (cos * slant - sin) * scale_y * aspect, 2 * options.shift * shift_x], dim=1)
+    low = torch.stack([sin * scale_x / aspect, (sin * slant + cos) * scale_y, 2 * options.shift * shift_y], dim=1)
+    return torch.stack([top, low], dim=1)
+
+
+def _at_block(theta: Tensor, corners: Tensor, size: int, height: int, width: int) -> Tensor:
+    """The maps narrowed to squares of `size` pixels whose top-left corners (N, 2) are given."""
+    middle = (corners + size / 2) * 2
+    return _narrowed(theta, (size / width, size / height), middle[:, 1] / width - 1, middle[:, 0] / height - 1)
+
+
+def _near_bleeding(theta: Tensor, target: Tensor, crop: int, at: Tensor) -> Tensor:
+    """The maps narrowed to a square of `crop` pixels whose middle lies at least half its side within the image, on the
+    pixel grid, so that a square that is not turned is not interpolated.
 
     at: (N, 3) from 0 to 1: which of the bleeding's pixels, in order, the middle is near; and how far off it (to either
     side by half the square), or, without bleeding, where it lies.
     """
     height, width = target.shape[2:]
-    side = torch.tensor([crop / width, crop / height], device=theta.device)
-    counted = target.flatten(1).cumsum(1)
+    counted = target.flatten(1).cumsum(1, dtype=torch.int32)
     total = counted[:, -1:]
-    index = torch.searchsorted(counted, (at[:, :1] * total).floor() + 1).clamp(max=height * width - 1)
-    pixel = torch.cat([(index % width + 0.5) / width, (index // width + 0.5) / height], dim=1) * 2 - 1
-    pixel = pixel + side * (at[:, 1:] - 0.5)
-    anywhere = (2 * at[:, 1:] - 1) * (1 - side)
-    middle = torch.where(total > 0, pixel, anywhere) + theta[:, :, 2]
-    extent = torch.tensor([width, height], dtype=theta.dtype, device=theta.device)
-    corner = ((middle + 1 - side) * extent / 2).round().clamp(torch.zeros_like(extent), extent - crop)
-    middle = corner * 2 / extent - 1 + side
-    return torch.cat([theta[:, :, :2] * side, middle[:, :, None]], dim=2)
+    chosen = (at[:, :1] * total).to(torch.int32).clamp(max=(total - 1).clamp(min=0)) + 1
+    pixel = torch.searchsorted(counted, chosen).clamp(max=height * width - 1)[:, 0]
+    places, bleeds = [], total[:, 0] > 0
+    for axis, (index, extent) in enumerate(((pixel % width, width), (pixel // width, height))):
+        side = crop / extent
+        near = (index + 0.5) / extent * 2 - 1 + side * (at[:, 1 + axis] - 0.5)
+        middle = torch.where(bleeds, near, (2 * at[:, 1 + axis] - 1) * (1 - side)) + theta[:, axis, 2]
+        corner = ((middle + 1 - side) * (extent / 2)).round().clamp(0, extent - crop)
+        places.append(corner * 2 / extent - 1 + side - theta[:, axis, 2])
+    return _narrowed(theta, (crop / width, crop / height), *places)
 
 
-_STILL = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+def _narrowed(theta: Tensor, side: tuple[float, float], x: Tensor, y: Tensor) -> Tensor:
+    """The maps on a part of the image: `side` of its width and height, around (x, y) from -1 to 1."""
+    columns = (theta[:, :, 0] * side[0], theta[:, :, 1] * side[1], theta[:, :, 2] + torch.stack([x, y], dim=1))
+    return torch.stack(columns, dim=2)
 
 
-def _draw(options: Augment, random: np.random.Generator, aspect: float) -> dict[str, np.ndarray | float]:
-    """All of a sample's numbers, always drawn in the same order. aspect: rows by columns."""
-    turn, shift_x, shift_y, shear, zoom_x, zoom_y, gain, offset, noise = random.uniform(-1, 1, 9)
-    flip, blurred, amount = random.uniform(0, 1, 3)
-    angle = math.radians(options.rotate_deg) * turn
-    cos, sin = math.cos(angle), math.sin(angle)
-    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1.0, options.shear * shear], [0.0, 1.0]])
-    # One zoom for both axes, with a little of the second draw so that heads also become longer or rounder.
-    zoom_y = np.clip(zoom_x + 0.3 * zoom_y, -1, 1)
-    matrix = matrix @ np.diag([1 + options.zoom * zoom_x, 1 + options.zoom * zoom_y])
-    if options.flip and flip < 0.5:
-        matrix = matrix @ np.diag([-1.0, 1.0])
-    # affine_grid counts in half images, not pixels: without this a rotation would shear an oblong image.
-    matrix = matrix * np.array([[1.0, aspect], [1.0 / aspect, 1.0]])
-    shift = 2 * options.shift * np.array([[shift_x], [shift_y]])
-    return {
-        "matrix": np.concatenate([matrix, shift], axis=1),
-        "gain": 1 + options.gain * gain,
-        "offset": options.offset_hu * offset,
-        "noise": options.noise_hu * abs(noise),
-        # Above 0 is blurred, below 0 sharpened.
-        "blur": (amount * 1.5 - 0.5) if blurred < options.blur else 0.0,
-        "seed": float(random.integers(2**52)),
-        "at": random.uniform(0, 1, 3),
-    }
+def _sample(
+    hu: Tensor, target: Tensor, theta: Tensor, size: tuple[int, int], options: Augment, keys: Tensor
+) -> tuple[Tensor, Tensor]:
+    """HU and target at the places that the maps, and the bending of `elastic`, lead to; outside is air."""
+    grid = F.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
+    if options.elastic:
+        nodes = uniform(fold(keys, _ELASTIC), (2, ELASTIC_NODES, ELASTIC_NODES))
+        grid = grid + bend((2 * nodes - 1) * 2 * options.elastic, size).permute(0, 2, 3, 1)
+    both = torch.cat([hu - AIR_HU, target], dim=1)
+    moved = F.grid_sample(both, grid.to(both.dtype), align_corners=False)
+    return moved[:, :-1] + AIR_HU, (moved[:, -1:] >= 0.5).to(hu.dtype)
 
 
-def _column(draws: list[dict[str, np.ndarray | float]], name: str, like: Tensor) -> Tensor:
-    return torch.tensor([float(d[name]) for d in draws], dtype=torch.float32, device=like.device)[:, None, None, None]
+def bend(field: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 2, nodes, nodes) displacements, from corner to corner of the output, to (N, 2, rows, columns), smooth."""
+    for dim, length in ((2, size[0]), (3, size[1])):
+        place = (torch.arange(length, device=field.device) + 0.5) / length * (field.shape[dim] - 1)
+        first = place.floor().clamp(max=field.shape[dim] - 2)
+        part = place - first
+        weight = part * part * (3 - 2 * part)
+        weight = weight[:, None] if dim == 2 else weight
+        low = first.long()
+        field = torch.lerp(field.index_select(dim, low), field.index_select(dim, low + 1), weight)
+    return field
 
 
-def _noise(hu: Tensor, draws: list[dict[str, np.ndarray | float]]) -> Tensor:
-    generator = torch.Generator(device=hu.device)
-    noise = torch.empty_like(hu, memory_format=torch.contiguous_format)
-    for sample, draw in zip(noise, draws, strict=True):
-        generator.manual_seed(int(draw["seed"]))
-        sample.normal_(generator=generator)
-    return noise * _column(draws, "noise", hu)
+def _cut(values: Tensor, corners: Tensor, size: int, fill: int) -> Tensor:
+    """Squares of `size` pixels at each sample's own corner (N, 2), filled up where the image ends."""
+    padded = F.pad(values, (0, size, 0, size), value=fill)
+    reach = torch.arange(size, device=values.device)
+    rows, columns = (corners[:, axis : axis + 1].clamp(max=values.shape[2 + axis]) + reach for axis in (0, 1))
+    sample = torch.arange(len(values), device=values.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,11 +1,12 @@
 """Prepared dataset -> batches of HU and masks on the network's grid; and the paper's ICHDataset.
 
-Slices are resident on the device where they fit, else streamed in constant memory by a thread that works two batches
-ahead. Which slices make a batch is a function of (seed, epoch, step).
+Slices are resident on the device where they fit, else streamed in constant memory by threads that work some batches
+ahead. Which slices make a batch is a function of (seed, epoch, step); of several ranks each takes its share of it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,22 +20,31 @@ from torch import Tensor
 
 from hemotorch.augment import rng
 from hemotorch.dataset import Dataset, Part
-from hemotorch.device import free_memory
+from hemotorch.device import Device, free_memory
+from hemotorch.draws import keys
 from hemotorch.errors import InputError
 from hemotorch.grid import Grid, Placement, hu_to_working, mask_to_working, place
 from hemotorch.hu import AIR_HU
 from hemotorch.progress import progress
-from hemotorch.recipe import Data, Tiles
+from hemotorch.ranks import Ranks
+from hemotorch.recipe import Recipe
 
 RESIDENT_SHARE = 0.4  #: of the free memory; the rest is for the network
 
 
 @dataclass(frozen=True)
 class Batch:
-    """hu: (N, slices, H, W) int16; mask: (N, 1, H, W) uint8, 0 or 1."""
+    """A stack of slices, and which of them make each sample.
+
+    hu: (S, H, W) int16; mask: (S, H, W) uint8, 0 or 1, where a sample needs it; rows: (N, slices) places in the stack;
+    keys: (N,) int32, what the sample's augmentation and dropout are drawn from; corners: (N, 2) of its block, or None.
+    """
 
     hu: Tensor
     mask: Tensor
+    rows: Tensor
+    keys: Tensor
+    corners: Tensor | None = None
 
 
 class Slices(Protocol):
@@ -44,8 +54,8 @@ class Slices(Protocol):
     case_of: np.ndarray  # (n,) int
     sizes: np.ndarray  # (cases, 2) rows and columns on the grid; slices are filled up to the largest of each
 
-    def take(self, numbers: np.ndarray) -> Batch:
-        """The slices of those numbers with their neighbours."""
+    def take(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The slices of those numbers with their neighbours: `hu`, `mask` and `rows` of a Batch."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +104,10 @@ class Resident:
         frame = self.sizes.max(axis=0)
         self._hu, self._mask = _stack(hu, frame, AIR_HU).to(device), _stack(masks, frame, 0).to(device)
         self._rows = torch.from_numpy(rows).to(device)
-        self._device = device
 
-    def take(self, numbers: np.ndarray) -> Batch:
-        """The slices of those numbers with their neighbours."""
-        rows = self._rows[torch.from_numpy(numbers).to(self._device)]
-        flat = self._hu.index_select(0, rows.flatten())
-        hu = flat.view(*rows.shape, *flat.shape[1:])
-        return Batch(hu, self._mask.index_select(0, rows[:, rows.shape[1] // 2])[:, None])
+    def take(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The slices of those numbers with their neighbours: the whole stack, and their places in it."""
+        return self._hu, self._mask, self._rows.index_select(0, numbers.to(self._rows.device))
 
 
 def _load(dataset: Dataset, index: _Index, grid: Grid, i: int) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -126,28 +132,25 @@ def _stack(parts: list[Tensor], frame: np.ndarray, fill: int) -> Tensor:
 class Streamed:
     """Slices read from the dataset when they are needed; memory does not grow with the dataset."""
 
-    def __init__(self, dataset: Dataset, index: _Index, grid: Grid, device: torch.device):
+    def __init__(self, dataset: Dataset, index: _Index, grid: Grid):
         self.positive, self.case_of = index.positive, index.case_of
-        self._dataset, self._index, self._device = dataset, index, device
+        self._dataset, self._index = dataset, index
         scans = progress(index.cases, "measuring", unit="scan")
         self._places: list[Placement] = [place(grid, dataset.scan(case)) for case in scans]
         self.sizes = np.array([(one.rows.working, one.columns.working) for one in self._places])
         self._frame = self.sizes.max(axis=0)
 
-    def take(self, numbers: np.ndarray) -> Batch:
-        """The slices of those numbers with their neighbours."""
+    def take(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The slices of those numbers with their neighbours, read now."""
         hu, masks = [], []
-        for number in numbers:
+        for number in numbers.tolist():
             i, wanted = self._index.case_of[number], self._index.neighbours[number]
             start = int(wanted.min())
             source_hu, source_mask = self._dataset.read(self._index.cases[i], start, int(wanted.max()) + 1)
-            middle = wanted[len(wanted) // 2] - start
             hu.append(hu_to_working(source_hu[wanted - start], self._places[i]))
-            masks.append(mask_to_working(source_mask[middle : middle + 1], self._places[i]))
-        shape = (len(hu), len(hu[0]))
-        stacked = _stack(hu, self._frame, AIR_HU)
-        batch_hu = stacked.view(*shape, *stacked.shape[1:])
-        return Batch(batch_hu.to(self._device), _stack(masks, self._frame, 0)[:, None].to(self._device))
+            masks.append(mask_to_working(source_mask[wanted - start], self._places[i]))
+        rows = torch.arange(sum(map(len, hu))).view(len(hu), -1)
+        return _stack(hu, self._frame, AIR_HU), _stack(masks, self._frame, 0), rows
 
 
 def open_slices(dataset: Dataset, part: Part, slices: int, grid: Grid, memory: str, device: torch.device) -> Slices:
@@ -168,7 +171,7 @@ def open_slices(dataset: Dataset, part: Part, slices: int, grid: Grid, memory: s
         kept = sum(len(np.unique(index.neighbours[index.case_of == i])) for i in range(len(index.cases)))
         needed = 2 * kept * _pixels(dataset, grid, index.cases) * 3  # twice: stacking makes a second copy
         memory = "resident" if needed < RESIDENT_SHARE * free_memory(device) else "stream"
-    return (Resident if memory == "resident" else Streamed)(dataset, index, grid, device)
+    return Resident(dataset, index, grid, device) if memory == "resident" else Streamed(dataset, index, grid)
 
 
 def _pixels(dataset: Dataset, grid: Grid, cases: Sequence[str]) -> int:
@@ -180,43 +183,32 @@ def _pixels(dataset: Dataset, grid: Grid, cases: Sequence[str]) -> int:
     return on_grid or max(dataset.rows[case][0].pixels for case in cases)
 
 
-@dataclass(frozen=True)
-class Item:
-    """One thing to show: a slice, and the corner of a block in it (0, 0 for whole slices)."""
-
-    number: int
-    top: int = 0
-    left: int = 0
-
-
 class Plan:
-    """Which items an epoch shows, in which batches."""
+    """Which items an epoch shows, in which batches. An item is a slice, or a block of one.
 
-    def __init__(self, slices: Slices, data: Data, tiles: Tiles, batch: int, steps: int, seed: int):
-        self.items, self.positive = _items(slices, data, tiles, seed)
-        if not len(self.items):
+    All batches are of one size: where each item is to be shown once, a few are shown twice to fill the last one.
+    """
+
+    def __init__(self, slices: Slices, used: Recipe):
+        self.numbers, self.corners, self.positive = _items(slices, used)
+        if not len(self.numbers):
             raise InputError("no slice with bleeding to train on", todo="check the masks, or train on all slices")
-        self.batch, self.seed = batch, seed
-        wanted = max(1, round(data.positive_share * batch)) if data.positive_share else 0
-        self.positives = wanted if self.positive.any() else 0
-        self.steps = steps or -(-len(self.items) // batch)
+        self.seed, self.block = used.train.seed, used.tiles.size_px
+        share, batch = used.data.positive_share, used.train.batch
+        self.positives = max(1, round(share * batch)) if share and self.positive.any() else 0
+        self.batch = batch if self.positives else min(batch, len(self.numbers))
+        self.steps = used.train.steps_per_epoch or -(-len(self.numbers) // self.batch)
 
-    def epoch(self, epoch: int) -> list[np.ndarray]:
-        """(batch,) item numbers of each step; the last batch may be smaller where each item is shown once."""
+    def epoch(self, epoch: int) -> np.ndarray:
+        """(steps, batch) item numbers."""
         random = rng(self.seed, epoch, 1)
         if not self.positives:
-            order = _repeat(np.arange(len(self.items)), min(self.steps * self.batch, _whole(self)), random)
-            return [order[i * self.batch : (i + 1) * self.batch] for i in range(self.steps)]
+            return _repeat(np.arange(len(self.numbers)), self.steps * self.batch, random).reshape(self.steps, -1)
         with_bleeding, rest = np.flatnonzero(self.positive), np.flatnonzero(~self.positive)
         rest = rest if len(rest) else with_bleeding
         first = _repeat(with_bleeding, self.steps * self.positives, random).reshape(self.steps, -1)
         second = _repeat(rest, self.steps * (self.batch - self.positives), random).reshape(self.steps, -1)
-        return list(np.concatenate([first, second], axis=1))
-
-
-def _whole(plan: Plan) -> int:
-    """Items of an epoch: all of them once, or full batches where more steps were asked for than that takes."""
-    return len(plan.items) if plan.steps * plan.batch - len(plan.items) < plan.batch else plan.steps * plan.batch
+        return np.concatenate([first, second], axis=1)
 
 
 def _repeat(numbers: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
@@ -227,68 +219,70 @@ def _repeat(numbers: np.ndarray, count: int, random: np.random.Generator) -> np.
     return np.concatenate(rounds)[:count]
 
 
-def _items(slices: Slices, data: Data, tiles: Tiles, seed: int) -> tuple[list[Item], np.ndarray]:
+def _items(slices: Slices, used: Recipe) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Slice numbers (n,), corners (n, 2) of blocks or None, and whether bleeding is in them (n,)."""
+    data, tiles = used.data, used.tiles
     chosen = np.flatnonzero(slices.positive)
     if data.slices == "all":
         chosen = np.arange(len(slices.positive))
     normal = np.array([], int)
     if data.slices == "positive-and-one-normal":
-        random = rng(seed, 2)
+        random = rng(used.train.seed, 2)
         groups = [np.flatnonzero((slices.case_of == c) & ~slices.positive) for c in np.unique(slices.case_of)]
         normal = np.array([random.choice(group) for group in groups if len(group)], int)
+    numbers = np.concatenate([chosen, normal])
     if not tiles.size_px:
-        numbers = np.concatenate([chosen, normal])
-        return [Item(int(n)) for n in numbers], slices.positive[numbers]
+        return numbers, None, slices.positive[numbers]
     items, positive = [], []
-    for number in np.concatenate([chosen, normal]):
-        mask = slices.take(np.array([number])).mask[0, 0].cpu()
+    for number in progress(numbers, "blocks", unit="slice"):
+        _, masks, rows = slices.take(torch.tensor([number]))
+        mask = masks[rows[0, rows.shape[1] // 2]].cpu()
         bleeds = bool(slices.positive[number])
         for top, left in tiles.corners(*map(int, slices.sizes[slices.case_of[number]])):
             block = bool(mask[top : top + tiles.size_px, left : left + tiles.size_px].any())
             # Of a slice with bleeding only the blocks that hold some are shown, unless all slices were asked for.
             if block or not bleeds or data.slices == "all":
-                items.append(Item(int(number), top, left))
+                items.append((number, top, left))
                 positive.append(block)
-    return items, np.array(positive, bool)
+    table = np.array(items, int).reshape(-1, 3)
+    return table[:, 0], table[:, 1:], np.array(positive, bool)
 
 
-def batches(slices: Slices, plan: Plan, tiles: Tiles, epoch: int, first: int = 0) -> Iterator[Batch]:
-    """The batches of an epoch from step `first` on; streamed ones are read while earlier ones are computed.
+def batches(
+    slices: Slices, plan: Plan, epoch: int, device: Device, ranks: Ranks | None = None, first: int = 0
+) -> Iterator[Batch]:
+    """This rank's part of the epoch's batches from number `first` on, on the device.
 
-    An error while reading is raised here, in the loop that waits for the batch.
+    Where slices are resident nothing is copied to the device but the epoch's table, once. Streamed ones are read while
+    earlier ones are computed; an error while reading is raised here, in the loop that waits for the batch.
     """
-    steps = plan.epoch(epoch)[first:]
-
-    def read(numbers: np.ndarray) -> Batch:
-        return _cut(slices, [plan.items[n] for n in numbers], tiles)
-
+    ranks = ranks or Ranks()
+    own = slice(ranks.rank, None, ranks.world)
+    items = plan.epoch(epoch)[first:, own]
+    drawn = keys(plan.seed, epoch, plan.steps, plan.batch, device.place)[first:, own]
+    numbers = torch.from_numpy(plan.numbers[items])
+    corners = [None] * len(items)
+    if plan.corners is not None:
+        corners = list(torch.from_numpy(plan.corners[items]).to(device.place))
     if isinstance(slices, Resident):
-        yield from map(read, steps)
+        for taken, key, corner in zip(numbers.to(device.place), drawn, corners, strict=True):
+            yield Batch(*slices.take(taken), key, corner)
         return
-    with ThreadPoolExecutor(1) as pool:
-        ahead: list[Future[Batch]] = []
-        for numbers in steps:
-            ahead.append(pool.submit(read, numbers))
-            if len(ahead) > 2:
-                yield ahead.pop(0).result()
-        while ahead:
-            yield ahead.pop(0).result()
+    cuda = device.place.type == "cuda"
 
+    def read(taken: Tensor) -> tuple[Tensor, ...]:
+        parts = slices.take(taken)
+        return tuple(part.pin_memory() for part in parts) if cuda else parts
 
-def _cut(slices: Slices, items: Sequence[Item], tiles: Tiles) -> Batch:
-    whole = slices.take(np.array([item.number for item in items]))
-    if not tiles.size_px:
-        return whole
-    size = tiles.size_px
-    hu = whole.hu.new_full((*whole.hu.shape[:2], size, size), AIR_HU)
-    mask = whole.mask.new_zeros((len(items), 1, size, size))
-    for i, item in enumerate(items):
-        block = whole.hu[i, :, item.top : item.top + size, item.left : item.left + size]
-        hu[i, :, : block.shape[1], : block.shape[2]] = block
-        mask[i, :, : block.shape[1], : block.shape[2]] = whole.mask[
-            i, :, item.top : item.top + size, item.left : item.left + size
-        ]
-    return Batch(hu, mask)
+    # On a CPU the network needs the cores; beside a GPU they are free.
+    workers = min(8, device.threads) if cuda else 1
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[Future[tuple[Tensor, ...]]] = deque()
+        for place, (key, corner) in enumerate(zip(drawn, corners, strict=True)):
+            while len(ahead) < 2 * workers + 1 and place + len(ahead) < len(numbers):
+                ahead.append(pool.submit(read, numbers[place + len(ahead)]))
+            hu, mask, rows = (part.to(device.place, non_blocking=True) for part in ahead.popleft().result())
+            yield Batch(hu, mask, rows, key, corner)
 
 
 class ICHDataset(torch.utils.data.Dataset[dict[str, Any]]):

@@ -27,7 +27,16 @@ _AFTER = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 an explained error, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    status = _run(_parser().parse_args(argv))
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # One of several ranks: gloo may abort a process that is torn down while its partners still talk to it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except HemotorchError as error:
@@ -115,7 +124,8 @@ def _train(a: argparse.Namespace) -> int:
 
     used = recipe.asked(a.recipe, a.set, a.fold, a.resume)
 
-    board = _tensorboard(a.run_folder) if a.tensorboard else None
+    first = os.environ.get("RANK", "0") == "0"  # of several ranks one writes and prints
+    board = _tensorboard(a.run_folder) if a.tensorboard and first else None
 
     def report(row: dict[str, Any]) -> None:
         if board is not None:
@@ -128,7 +138,8 @@ def _train(a: argparse.Namespace) -> int:
             print(epoch_line(row), flush=True)
 
     run = train(a.data, a.run_folder, used, device=a.device, resume=a.resume, report=report)
-    _show(a, {"run": str(run.root), "epochs": run.metrics}, f"trained: {run.root}")
+    if first:
+        _show(a, {"run": str(run.root), "epochs": run.metrics}, f"trained: {run.root}")
     return 0
 
 

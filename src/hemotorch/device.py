@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import platform
+import shutil
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +15,8 @@ import torch
 
 from hemotorch import machine
 from hemotorch.errors import OptionError
+from hemotorch.ranks import Ranks
+from hemotorch.recipe import Engine
 
 N = TypeVar("N", bound=torch.nn.Module)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  #: glibc's mallopt(3)
@@ -20,11 +24,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  #: glibc's mallopt(3)
 
 @dataclass(frozen=True)
 class Device:
-    """The decisions. `name` is a torch device; `autocast` a dtype's name or "" for fp32 throughout."""
+    """The decisions. `name` is a torch device; `precision` is one of fp32, tf32, bf16, fp16 and fp64."""
 
     name: str
-    autocast: str
+    precision: str
     channels_last: bool
+    compile: bool
+    graphs: bool
+    kernels: bool
     threads: int
     reasons: tuple[str, ...]
 
@@ -38,57 +45,159 @@ class Device:
         """What networks and batches are laid out in."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def precision(self) -> AbstractContextManager[Any]:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and of HU: float64 where that was asked for, else float32."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+    def autocast(self) -> AbstractContextManager[Any]:
         """The context that forward passes run in."""
-        if not self.autocast:
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        if half is None:
             return nullcontext()
-        return torch.autocast(self.place.type, dtype=getattr(torch, self.autocast))
+        # What a CUDA graph captured must not depend on casts that were kept from the step before.
+        return torch.autocast(self.place.type, dtype=half, cache_enabled=not self.graphs)
 
     def put(self, net: N) -> N:
-        """The network on the device, its weights laid out for it."""
-        return net.to(self.place, memory_format=self.memory_format)  # type: ignore[call-overload]
+        """The network on the device, its weights in the type and layout decided for it."""
+        return net.to(self.place, self.dtype, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def use(self) -> None:
-        """Sets the process's thread count, which bit-for-bit repeats need, and on a CPU keeps memory (see below)."""
+        """Sets the process up: its thread count, which bit-for-bit repeats need; memory on a CPU; TF32 on a GPU."""
         torch.set_num_threads(self.threads)
         if self.place.type == "cpu":
             keep_memory()
+            return
+        torch.cuda.set_device(self.place)
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+        torch.backends.cudnn.benchmark = True
+
+    def with_reason(self, reason: str, **decisions: Any) -> Device:
+        """The device with decisions made later, such as measured ones."""
+        return replace(self, reasons=(*self.reasons, reason), **decisions)
 
     def to_dict(self) -> dict[str, Any]:
         """For the run's record."""
         return asdict(self)
 
+    @staticmethod
+    def from_dict(record: dict[str, Any]) -> Device:
+        """What `to_dict` gave."""
+        return Device(**{**record, "reasons": tuple(record["reasons"])})
 
-def choose(wanted: str = "auto", threads: int | None = None) -> Device:
-    """Decides for "auto", "cpu", "cuda" or "cuda:N". Raises OptionError where that device is not there.
 
-    threads: compute threads of a run that is resumed; by default every core this process may use.
+def choose(wanted: str = "auto", engine: Engine | None = None, ranks: Ranks | None = None) -> Device:
+    """Decides for "auto", "cpu", "cuda" or "cuda:N"; of several ranks each gets its own GPU or its share of the cores.
+
+    Raises OptionError where that device is not there, cannot do what `engine` asks for, or is asked for by more ranks
+    than there are.
     """
     kind, _, number = wanted.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise OptionError(f"unknown device '{wanted}'", "--device", "use auto, cpu, cuda or cuda:N")
-    cores = threads or machine.cores()
+    engine, ranks = engine or Engine(), ranks or Ranks()
     cuda = torch.cuda.is_available()
     if kind == "cuda" and not cuda:
         raise OptionError(f"'{wanted}' was asked for, but {_why_no_cuda()}", "--device", "use --device cpu or auto")
     if number and int(number) >= torch.cuda.device_count():
         raise OptionError(f"there is no '{wanted}'; this machine has {torch.cuda.device_count()} GPU(s)", "--device")
     if kind == "cpu" or not cuda:
-        why = "asked for" if kind == "cpu" else _why_no_cuda()
-        reasons: tuple[str, ...] = (
-            f"cpu: {why}",
-            "fp32: the exact and, without native bf16 units, also the fastest arithmetic of a CPU",
-            "channels-last: what its convolutions run fastest in",
-            "memory of freed tensors is kept for the next ones, where the C library is glibc",
-            f"{cores} threads: " + ("as when the run was started" if threads else "every core this process may use"),
-        )
-        return Device("cpu", "", True, cores, reasons)
-    name = wanted if kind == "cuda" else "cuda"
-    native = torch.cuda.is_bf16_supported(including_emulation=False)
-    dtype = "bfloat16" if native else ""
-    precision = "bf16 autocast: native on this GPU" if native else "fp32: no native bf16 on this GPU"
-    reasons = (f"{name}: {torch.cuda.get_device_name(name)}", precision, "channels-last: what tensor cores want")
-    return Device(name, dtype, True, cores, reasons)
+        return _cpu("asked for" if kind == "cpu" else _why_no_cuda(), engine, ranks)
+    return _cuda(wanted, engine, ranks)
+
+
+def _cpu(why: str, engine: Engine, ranks: Ranks) -> Device:
+    cores = machine.cores()
+    if ranks.beside > cores:
+        todo = f"start at most {cores}"
+        raise OptionError(f"{ranks.beside} ranks were started on a machine of {cores} cores", "ranks", todo)
+    share = max(1, cores // ranks.beside)
+    whole = "every core this process may use" if ranks.beside == 1 else f"its share of {cores} cores"
+    precision = "fp32: exact" if engine.precision == "auto" else f"{engine.precision}: asked for"
+    if engine.precision in ("tf32", "fp16"):
+        raise OptionError(f"a CPU has no {engine.precision}", "engine.precision", "use fp32, or bf16 if it has that")
+    if engine.precision == "bf16" and not machine.has_bf16():
+        what = "this CPU has no bf16 units and would take hundreds of times as long"
+        raise OptionError(what, "engine.precision", "use fp32")
+    compiler = machine.has_compiler()
+    if engine.compile == "on" and not compiler:
+        raise OptionError("torch.compile needs a C++ compiler on a CPU", "engine.compile", "install g++, or use auto")
+    for name in ("graphs", "kernels"):
+        if getattr(engine, name) == "on":
+            raise OptionError("needs a CUDA GPU", f"engine.{name}", "use auto or off")
+    layout = "what most CPUs' convolutions run fastest in" if engine.channels_last == "auto" else ASKED
+    compiled = engine.compile == "on"
+    why_compiled = ASKED if engine.compile != "auto" else "rarely faster on a CPU" if compiler else "no C++ compiler"
+    threads = engine.threads or share
+    reasons = (
+        f"cpu: {why}",
+        precision,
+        f"{'channels-last' if engine.channels_last != 'off' else 'contiguous'}: {layout}",
+        f"{'compiled' if compiled else 'not compiled'}: {why_compiled}",
+        "memory of freed tensors is kept for the next ones, where the C library is glibc",
+        f"{threads} threads: {ASKED if engine.threads else whole}",
+    )
+    last, exact = engine.channels_last != "off", _precision(engine, "fp32")
+    return Device("cpu", exact, last, compiled, False, False, threads, reasons)
+
+
+ASKED = "asked for"
+
+
+def _precision(engine: Engine, otherwise: str) -> str:
+    return otherwise if engine.precision == "auto" else engine.precision
+
+
+def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
+    gpus = torch.cuda.device_count()
+    if ranks.beside > gpus:
+        todo = f"start at most {gpus}, or use --device cpu"
+        raise OptionError(f"{ranks.beside} ranks were started on a machine of {gpus} GPU(s)", "ranks", todo)
+    name = f"cuda:{ranks.local}" if ranks.world > 1 else wanted if wanted.startswith("cuda") else "cuda"
+    place = torch.device(name)
+    precision, why = _half(place)
+    if engine.precision != "auto":
+        precision, why = engine.precision, ASKED
+        if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise OptionError("this GPU has no native bf16", "engine.precision", "use fp16, tf32 or fp32")
+    compiled, why_compiled = _decided(engine.compile, *_can_compile())
+    # Several ranks talk within a step, fp16 looks at the gradients on the host: neither fits into a captured step.
+    free = ranks.world == 1 and precision != "fp16"
+    graphs, why_graphs = _decided(engine.graphs, free, "one GPU" if free else "not with several ranks or fp16")
+    kernels, why_kernels = _decided(engine.kernels, False, "not shown to be faster than torch.compile on any GPU yet")
+    reasons = (
+        f"{name}: {torch.cuda.get_device_name(place)}",
+        f"{precision}: {why}",
+        "channels-last: " + ("what tensor cores want" if engine.channels_last == "auto" else ASKED),
+        f"{'compiled' if compiled else 'not compiled'}: {why_compiled}",
+        f"{'CUDA graphs' if graphs else 'no CUDA graphs'}: {why_graphs}",
+        f"{'own kernels' if kernels else 'no own kernels'}: {why_kernels}",
+    )
+    threads = engine.threads or max(1, machine.cores() // ranks.beside)
+    return Device(name, precision, engine.channels_last != "off", compiled, graphs, kernels, threads, reasons)
+
+
+def _half(place: torch.device) -> tuple[str, str]:
+    """The fastest precision that trains as well as fp32, and why."""
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16", "native on this GPU"
+    if torch.cuda.get_device_capability(place) >= (7, 0):
+        return "fp16", "tensor cores without bf16; gradients are scaled"
+    return "fp32", "no tensor cores on this GPU"
+
+
+def _can_compile() -> tuple[bool, str]:
+    if importlib.util.find_spec("triton") is None:
+        return False, "triton is not installed"
+    # Triton builds a small launcher for each kernel.
+    if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
+        return False, "no C compiler"
+    return True, "triton and a C compiler are there"
+
+
+def _decided(switch: str, otherwise: bool, why: str) -> tuple[bool, str]:
+    return (otherwise, why) if switch == "auto" else (switch == "on", ASKED)
 
 
 def keep_memory() -> None:

@@ -20,6 +20,7 @@ from hemotorch.labels import UNTYPED
 from hemotorch.metrics.scores import Example, ScanScore, Scores, outline
 from hemotorch.metrics.summary import Outline, brief
 from hemotorch.progress import progress
+from hemotorch.ranks import Ranks
 from hemotorch.scan import Prediction, Scan
 from hemotorch.splits import audit
 
@@ -79,17 +80,21 @@ def evaluate(
     )
 
 
-def summarise(predictor: Predicts, dataset: Dataset, part: Part) -> dict[str, float]:
+def summarise(predictor: Predicts, dataset: Dataset, part: Part, ranks: Ranks | None = None) -> dict[str, float]:
     """The few values a training loop looks at (`metrics.summary.brief`), without baseline.
 
-    Only the part's own slices are scored. Scans without truth are passed over.
+    Only the part's own slices are scored. Scans without truth are passed over. Several ranks share the scans; their
+    counts are put together in the part's order and divided once, so that each gets what one process would.
     """
-    entries = []
-    for case, indices in progress(part.items(), "validating", len(part), "scan"):
+    ranks, scored = ranks or Ranks(), []
+    mine = ranks.mine(list(enumerate(part.items())))
+    for place, (case, indices) in progress(mine, "validating", len(mine), "scan"):
         truth = truth_of(dataset, case, indices)
         if truth is not None:
-            entries.append(_score(predictor, None, dataset, case, truth, indices, quick=True)[0])
-    return brief([score.entry(score.network) for score in entries])
+            score = _score(predictor, None, dataset, case, truth, indices, quick=True)[0]
+            scored.append((place, score.entry(score.network)))
+    together = sorted((pair for pairs in ranks.gather(scored) for pair in pairs), key=lambda pair: pair[0])
+    return brief([entry for _, entry in together])
 
 
 def write_scores(scores: Scores, out: Path | str) -> None:

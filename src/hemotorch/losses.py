@@ -1,15 +1,16 @@
 """Losses on logits (N, 1, rows, columns) and targets of the same shape, 0 or 1, of any type. Each gives a scalar.
 
-All are computed in float32 (float64 stays), autocast or not, and are finite with finite gradients for logits of +-1e4.
-Sums come first and the division last, so that the sums of several processes can be added before dividing.
+A loss is two steps: sums over pixels, then a value of those sums. The sums of several processes are added in between,
+so that many processes compute the loss of the whole batch and not a mean of their own. All are computed in float32
+(float64 stays), autocast or not, and are finite with finite gradients for logits of +-1e4.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,63 +19,94 @@ from torch.nn import functional as F
 
 from hemotorch.errors import OptionError, nearest
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
 EPS = 1e-4  #: MedicalTorch's, added to both sides of the fraction
 
 
-def negative_dice(logits: Tensor, target: Tensor, eps: float = EPS) -> Tensor:
+@dataclass(frozen=True)
+class Loss:
+    """sums: logits, target -> (K,) sums over pixels, which add up over parts of a batch; value: (K,) -> scalar."""
+
+    sums: Callable[[Tensor, Tensor], Tensor]
+    value: Callable[[Tensor], Tensor]
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch. Raises ValueError where the shapes differ."""
+        return self.value(self.sums(logits, target))
+
+
+def negative_dice(eps: float = EPS) -> Loss:
     """-Dice over the whole batch as one set of pixels: -(2 sum(p t) + eps) / (sum(p) + sum(t) + eps).
 
     MedicalTorch's `dice_loss` on p = sigmoid(logits). On a batch without any bleeding it is -eps / (sum(p) + eps):
     finite, never above 0, and -1 once nothing is found. Its gradient still points down but is all but gone while sum(p)
     is large (eps / sum(p)**2), so a net trained with it alone learns nothing from such batches: add cross-entropy.
     """
-    return -dice_ratio(*dice_sums(logits, target), eps)
+    return Loss(dice_sums, lambda sums: -dice_ratio(sums, eps))
 
 
-def cross_entropy(logits: Tensor, target: Tensor, positive_weight: float = 1.0) -> Tensor:
+def cross_entropy(positive_weight: float = 1.0) -> Loss:
     """Binary cross-entropy, the mean over pixels; a bleeding pixel's term counts `positive_weight` times."""
-    with torch.autocast(logits.device.type, enabled=False):
-        logits, target = wide(logits, target)
-        weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
-        return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+    return Loss(lambda logits, target: entropy_sums(logits, target, positive_weight), mean)
 
 
-def dice_cross_entropy(
-    logits: Tensor, target: Tensor, dice_weight: float = 1.0, positive_weight: float = 1.0, eps: float = EPS
-) -> Tensor:
+def dice_cross_entropy(dice_weight: float = 1.0, positive_weight: float = 1.0, eps: float = EPS) -> Loss:
     """dice_weight * negative_dice + cross_entropy."""
-    return dice_weight * negative_dice(logits, target, eps) + cross_entropy(logits, target, positive_weight)
+
+    def sums(logits: Tensor, target: Tensor) -> Tensor:
+        return torch.cat([dice_sums(logits, target), entropy_sums(logits, target, positive_weight)])
+
+    return Loss(sums, lambda sums: mean(sums[2:]) - dice_weight * dice_ratio(sums[:2], eps))
 
 
-def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = -1.0) -> Tensor:
+def focal(gamma: float = 2.0, alpha: float = -1.0) -> Loss:
     """Focal loss, the mean of (1 - p_true)**gamma * cross-entropy (Lin et al. 2017, arXiv:1708.02002, eq. 4 and 5).
 
     alpha: weight of bleeding pixels, 1 - alpha that of the others; below 0 there are no weights.
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        logits, target = wide(logits, target)
-        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        # log(1 - p_true); its exponential has a finite gradient where the power of a vanished p has none
-        log_wrong = F.logsigmoid(logits * (1 - 2 * target))
-        loss = loss * (gamma * log_wrong).exp()
-        if alpha >= 0:
-            loss = loss * (alpha * target + (1 - alpha) * (1 - target))
-        return loss.mean()
+
+    def sums(logits: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, target = wide(logits, target)
+            loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+            # log(1 - p_true); its exponential has a finite gradient where the power of a vanished p has none
+            log_wrong = F.logsigmoid(logits * (1 - 2 * target))
+            loss = loss * (gamma * log_wrong).exp()
+            if alpha >= 0:
+                loss = loss * (alpha * target + (1 - alpha) * (1 - target))
+            return _with_count(loss.sum(), target)
+
+    return Loss(sums, mean)
 
 
-def dice_sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """sum(p t) and sum(p) + sum(t) with p = sigmoid(logits), two scalars: what batch Dice divides."""
+def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
+    """(2,): sum(p t) and sum(p) + sum(t) with p = sigmoid(logits): what batch Dice divides."""
     with torch.autocast(logits.device.type, enabled=False):
         logits, target = wide(logits, target)
         probability = logits.sigmoid()
-        return (probability * target).sum(), probability.sum() + target.sum()
+        return torch.stack([(probability * target).sum(), probability.sum() + target.sum()])
 
 
-def dice_ratio(intersection: Tensor, total: Tensor, eps: float = EPS) -> Tensor:
-    """(2 intersection + eps) / (total + eps)."""
-    return (2 * intersection + eps) / (total + eps)
+def dice_ratio(sums: Tensor, eps: float = EPS) -> Tensor:
+    """(2 intersection + eps) / (total + eps) of `dice_sums`."""
+    return (2 * sums[0] + eps) / (sums[1] + eps)
+
+
+def entropy_sums(logits: Tensor, target: Tensor, positive_weight: float = 1.0) -> Tensor:
+    """(2,): the sum of the pixels' binary cross-entropies, and how many pixels there are."""
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, target = wide(logits, target)
+        weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
+        entropy = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="sum")
+        return _with_count(entropy, target)
+
+
+def mean(sums: Tensor) -> Tensor:
+    """A sum over pixels and their number: the first by the second."""
+    return sums[0] / sums[1]
+
+
+def _with_count(total: Tensor, target: Tensor) -> Tensor:
+    return torch.stack([total, total.new_full((), target.numel())])
 
 
 def wide(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +117,7 @@ def wide(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return logits, target.to(logits.dtype)
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
+LOSSES: dict[str, Callable[..., Loss]] = {
     "negative-dice": negative_dice,
     "cross-entropy": cross_entropy,
     "dice-cross-entropy": dice_cross_entropy,
@@ -97,7 +129,7 @@ def build(name: str, **options: float) -> Loss:
     """The named loss. Raises OptionError for an unknown name or option, naming the nearest, and for no number."""
     if name not in LOSSES:
         raise OptionError(f"unknown loss '{name}'", todo=nearest(name, LOSSES))
-    known = list(inspect.signature(LOSSES[name]).parameters)[2:]
+    known = list(inspect.signature(LOSSES[name]).parameters)
     for key, value in options.items():
         if key not in known:
             todo = nearest(key, known)
@@ -107,4 +139,4 @@ def build(name: str, **options: float) -> Loss:
         if value < 0 and key != "alpha":
             raise OptionError(f"must not be negative, but is {value}", f"{name}.{key}")
     kept: dict[str, Any] = {key: float(value) for key, value in options.items()}
-    return functools.partial(LOSSES[name], **kept)
+    return LOSSES[name](**kept)

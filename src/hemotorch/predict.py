@@ -109,8 +109,8 @@ class Predictor:
         return out
 
     def _forward(self, hu: Tensor) -> Tensor:
-        hu = hu.to(self.device.place).float().contiguous(memory_format=self.device.memory_format)
-        with self.device.precision():
+        hu = hu.to(self.device.place, self.device.dtype).contiguous(memory_format=self.device.memory_format)
+        with self.device.autocast():
             logits = self.net(hu)
             if self.used.predict.mirror:
                 mirrored = self.net(hu.flip(-1)).flip(-1)

@@ -20,6 +20,6 @@ def progress(items: Iterable[T], label: str, total: int | None = None, unit: str
     return tqdm(items, desc=label, total=total, unit=unit, initial=done, delay=2.0, disable=quiet, leave=False)
 
 
-def bar(total: int, label: str, unit: str = "it", done: int = 0) -> Any:
-    """A bar moved by hand with `.update()`; use it as a context manager."""
-    return progress((), label, total=total, unit=unit, done=done)
+def bar(total: int, label: str, unit: str = "it", done: int = 0, quiet: bool = False) -> Any:
+    """A bar moved by hand with `.update()`; use it as a context manager. quiet: no bar after all."""
+    return tqdm(total=None, disable=True) if quiet else progress((), label, total=total, unit=unit, done=done)

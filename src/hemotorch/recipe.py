@@ -77,6 +77,7 @@ class Augment:
     gain: float = 0.0  # of HU around 40; 0.1: 0.9 to 1.1 times
     noise_hu: float = 0.0  # largest standard deviation of added noise
     blur: float = 0.0  # share of slices that are blurred or sharpened
+    elastic: float = 0.0  # share of the image by which a coarse net of points is moved
     crop_px: int = 0  # side of the square that is cut out, around bleeding where there is some; 0: whole slices
 
 
@@ -116,6 +117,23 @@ class Train:
     checkpoint_s: float = 120.0  # seconds between checkpoints inside an epoch; results do not depend on it
 
 
+Switch = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How it is computed. "auto" is decided in `hemotorch.device` from what the machine has; the run records why."""
+
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp64"] = "auto"  # fp64: to compare ways of computing
+    channels_last: Switch = "auto"
+    compile: Switch = "auto"
+    graphs: Switch = "auto"  # CUDA graphs around the whole step
+    kernels: Switch = "auto"  # hemotorch's own Triton kernels
+    threads: int = 0  # of a CPU, a process; 0: the cores it may use
+    sync_batch_norm: bool = False  # several ranks: batch statistics over all of them
+    rank_timeout_s: float = 600.0  # after which a rank that does not answer is given up
+
+
 @dataclass(frozen=True)
 class Predict:
     """From probabilities to the mask."""
@@ -141,6 +159,7 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Train = field(default_factory=Train)
+    engine: Engine = field(default_factory=Engine)
     predict: Predict = field(default_factory=Predict)
 
     def __post_init__(self) -> None:
@@ -253,7 +272,7 @@ def _toml_value(text: str) -> Any:
 _AT_LEAST_ONE = ("train.epochs", "train.batch", "train.accumulate", "train.validate_every")
 _SHARES = (
     *("data.positive_share", "train.ema", "optimizer.warmup", "optimizer.momentum", "predict.threshold"),
-    *("augment.blur", "augment.zoom", "augment.shift", "augment.shear"),
+    *("augment.blur", "augment.zoom", "augment.shift", "augment.shear", "augment.elastic"),
 )
 _AT_MOST = {"grid.size_px": 4096, "tiles.size_px": 4096, "augment.crop_px": 4096, "predict.closing_px": 99,
             "predict.opening_px": 99, "grid.pixel_mm": 20, "augment.rotate_deg": 180}  # fmt: skip
@@ -279,9 +298,11 @@ def _check_values(recipe: Recipe) -> None:
     for key in ("train.ema", "augment.zoom"):
         if value(key) == 1:
             raise OptionError("must be below 1", key)
+    if recipe.engine.rank_timeout_s < 1:
+        raise OptionError("must be at least 1", "engine.rank_timeout_s")
     if not recipe.optimizer.lr > 0:
         raise OptionError(f"must be above 0, not {recipe.optimizer.lr}", "optimizer.lr")
-    for section in ("data", "augment", "grid", "tiles", "optimizer", "train", "predict"):
+    for section in ("data", "augment", "grid", "tiles", "optimizer", "train", "engine", "predict"):
         for name, number in dataclasses.asdict(getattr(recipe, section)).items():
             if isinstance(number, (int, float)) and not 0 <= number < float("inf"):
                 raise OptionError(f"must be a number that is not negative, not {number}", f"{section}.{name}")

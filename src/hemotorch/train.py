@@ -1,36 +1,37 @@
-"""The training loop, visible from top to bottom, for CPU and CUDA; and how it goes on after it was killed.
+"""The training loop, visible from top to bottom, for CPU and CUDA, alone or as one of several ranks; and how it goes on
+after it was killed.
 
 Everything random is a function of (seed, epoch, step, sample), and a checkpoint is exactly the state between two
 steps, so a run that was killed ends with the weights of one that never was: bit for bit on a CPU with the same number
-of threads. When checkpoints are written follows the clock; what they hold does not.
+of threads and ranks. When checkpoints are written follows the clock; what they hold does not.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hemotorch import losses, nets
-from hemotorch.augment import augment, torch_seed
-from hemotorch.batches import Batch, Plan, Resident, Slices, batches, open_slices
+from hemotorch.batches import Resident
 from hemotorch.dataset import PARTS, Dataset, Part, Split
 from hemotorch.device import Device, choose, environment
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.evaluate import summarise
+from hemotorch.fits import memory_explained
 from hemotorch.nets import Net
-from hemotorch.predict import Predictor, grid_of
+from hemotorch.predict import Predictor
 from hemotorch.progress import bar
-from hemotorch.recipe import Optimizer, Recipe, load
+from hemotorch.ranks import Ranks, joined
+from hemotorch.recipe import Recipe, load
 from hemotorch.run import BEST, LAST, Checkpoint, Run, load_checkpoint, save_checkpoint
+from hemotorch.step import Job, Learner, learning_rate, open_job, settle
 
 LOSS_EVERY = 20  #: steps between two looks at the loss, each of which waits for the device
 Report = Callable[[dict[str, Any]], None]
@@ -40,41 +41,12 @@ Report = Callable[[dict[str, Any]], None]
 class State:
     """All that changes while training. `epoch` and `step` say where the next step is."""
 
-    net: Net
-    averaged: Net | None
-    optimizer: torch.optim.Optimizer
+    learner: Learner
     epoch: int = 0
     step: int = 0  # within the epoch
     best: float = -math.inf
     loss_sum: float = 0.0  # of the epoch's steps so far
     seconds: float = 0.0  # of training, over all sessions of the run
-
-    @property
-    def deployed(self) -> Net:
-        """The network that is validated and kept."""
-        return self.averaged if self.averaged is not None else self.net
-
-
-@dataclass(frozen=True)
-class Job:
-    """What does not change while training. `steps` are the optimiser's, an epoch."""
-
-    run: Run
-    used: Recipe
-    dataset: Dataset
-    device: Device
-    slices: Slices
-    plan: Plan
-    loss_of: losses.Loss
-    validation: Part
-
-    @property
-    def steps(self) -> int:
-        return -(-self.plan.steps // self.used.train.accumulate)
-
-    @property
-    def total(self) -> int:
-        return self.steps * self.used.train.epochs
 
 
 def train(
@@ -88,130 +60,71 @@ def train(
 ) -> Run:
     """Trains `used` on the prepared dataset `data` into the run folder `root`.
 
-    resume: go on with the run in `root`, with its own recipe, split, device and number of threads; start it if there
-    is none. used: the recipe; None takes the run's own when resuming, else `fast`.
-    report: called with each epoch's row of metrics. Raises InputError, OptionError, RunError.
+    resume: go on with the run in `root`, with its own recipe, split and device decisions; start it if there is none.
+    used: the recipe; None takes the run's own when resuming, else `fast`. report: called with each epoch's row of
+    metrics. Started by torchrun, SLURM or Ray, each process is a rank and calls this alike; the first one writes and
+    reports. Raises InputError, OptionError, RunError.
     """
     run = Run(Path(root))
-    with run.locked():
+    asked = used.engine.rank_timeout_s if used else 600.0
+    with joined(asked) as ranks, run.locked() if ranks.first else nullcontext():
+        ranks.gather(None)  # the first rank holds the folder: nobody looks into it before
         dataset = Dataset(data)
-        going_on = resume and (run.root / "run.json").exists()
+        going_on = resume and all(ranks.gather((run.root / "run.json").exists()))
         if going_on:
             run = Run.open(run.root)
             used, split, record = _own(run, used), run.split, run.record
-            decided = choose(record["device"]["name"] if device == "auto" else device, record["device"]["threads"])
-            memory = record["memory"]
+            decided, memory = _as_before(Device.from_dict(record["device"]), device, used, ranks), record["memory"]
             _same_scans(dataset, record)
         else:
-            run.must_be_new()
+            if ranks.first:
+                run.must_be_new()
             used = used or load("fast")
-            split, decided, memory = dataset.split(used.data.split), choose(device), used.data.memory
+            split, decided, memory = dataset.split(used.data.split), choose(device, used.engine, ranks), ""
         decided.use()
-        training, validation = parts(split, used)
-        torch.manual_seed(torch_seed(used.train.seed, 0))
-        net = nets.build(used.net.name, **used.net.options)
-        loss_of = losses.build(used.loss.name, **used.loss.options)
-        _check_sizes(used, net)
-        slices = open_slices(dataset, training, net.slices, grid_of(used, net), memory, decided.place)
-        plan = Plan(slices, used.data, used.tiles, used.train.batch, used.train.steps_per_epoch, used.train.seed)
-        if not going_on:
-            run = Run.create(run.root, used, _record(dataset, split, decided, slices))
-        job = Job(run, used, dataset, decided, slices, plan, loss_of, validation)
-        with _memory_explained(job, net):
-            _loop(job, _start(job, net), report or (lambda row: None))
+        job, net = open_job(dataset, *parts(split, used), used, decided, ranks, memory)
+        with memory_explained(job, net, run.root / LAST):
+            if not going_on:
+                job = replace(job, device=settle(job, net))
+                if ranks.first:
+                    run = Run.create(run.root, used, _record(job, split))
+            _loop(job, run, _start(job, run, net), report or (lambda row: None))
     return run
 
 
-@contextmanager
-def _memory_explained(job: Job, net: Net) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
-            raise
-        sides = [job.used.augment.crop_px or side for side in job.slices.sizes.max(axis=0).tolist()]
-        sides = [min(side, job.used.tiles.size_px or side) for side in sides]
-        shape = "x".join(map(str, (job.used.train.batch, net.slices, *sides)))
-        kept = "; the last checkpoint is intact" if (job.run.root / LAST).exists() else ""
-        todo = f"lower train.batch and raise train.accumulate{kept}"
-        raise RunError(f"out of memory on {job.device.name} with a batch of {shape}", "training", todo) from error
-
-
-def _loop(job: Job, state: State, report: Report) -> None:
-    options, plan, steps = job.used.train, job.plan, job.steps
+def _loop(job: Job, run: Run, state: State, report: Report) -> None:
+    options, steps, first = job.used.train, job.steps, job.ranks.first
     began, saved = time.perf_counter() - state.seconds, time.perf_counter()
-    with bar(job.total, "training", "step", state.epoch * steps + state.step) as shown:
+    with bar(job.total, "training", "step", state.epoch * steps + state.step, quiet=not first) as shown:
         while state.epoch < options.epochs:
-            source = batches(job.slices, plan, job.used.tiles, state.epoch, state.step * options.accumulate)
             loss, since = torch.zeros((), device=job.device.place), 0
-            while state.step < steps:
-                first = state.step * options.accumulate
-                size = min(options.accumulate, plan.steps - first)
-                for part in range(first, first + size):
-                    loss = loss + _backward(job, state, next(source), part, size)
-                _update(job, state)
-                state.step, since = state.step + 1, since + 1
+            for one in state.learner.epoch(state.epoch, state.step):
+                loss, since, state.step = loss + one, since + 1, state.step + 1
                 shown.update()
                 if since == LOSS_EVERY or state.step == steps:
-                    state.loss_sum += _finite(loss, job, state)
+                    state.loss_sum += _finite(loss, job, run, state)
                     loss, since = torch.zeros((), device=job.device.place), 0
                     shown.set_postfix(loss=f"{state.loss_sum / state.step:.3f}", refresh=False)
-                    if time.perf_counter() - saved > options.checkpoint_s and state.step < steps:
+                    if first and time.perf_counter() - saved > options.checkpoint_s and state.step < steps:
                         state.seconds, saved = time.perf_counter() - began, time.perf_counter()
-                        save_checkpoint(_checkpoint(job, state), job.run.root / LAST)
+                        save_checkpoint(_checkpoint(job, state), run.root / LAST)
             state.seconds = time.perf_counter() - began
-            report(_end_epoch(job, state))
+            row = _end_epoch(job, run, state)
+            if first:
+                report(row)
             saved = time.perf_counter()
 
 
-def _backward(job: Job, state: State, batch: Batch, part: int, size: int) -> Tensor:
-    """Forward and backward of one of a step's `size` batches, the epoch's number `part`.
-
-    Adds to the gradients and returns the batch's share of the step's loss, without waiting for the device.
-    """
-    key = (job.used.train.seed, state.epoch, part)
-    torch.manual_seed(torch_seed(*key))  # dropout
-    hu, target = augment(batch.hu, batch.mask, job.used.augment, [(*key, sample) for sample in range(len(batch.hu))])
-    hu = hu.contiguous(memory_format=job.device.memory_format)
-    with job.device.precision():
-        logits = state.net(hu)
-    loss = job.loss_of(logits, target) / size
-    loss.backward()
-    return loss.detach()
-
-
-def _update(job: Job, state: State) -> None:
-    options = job.used.optimizer
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(options, state.epoch * job.steps + state.step, job.total)
-    if options.clip_norm:
-        torch.nn.utils.clip_grad_norm_(state.net.parameters(), options.clip_norm)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    if state.averaged is not None:
-        _average(state.averaged, state.net, job.used.train.ema)
-
-
-@torch.no_grad()
-def _average(averaged: Net, net: Net, decay: float) -> None:
-    """Moves the average toward the weights and the batch statistics; counters are copied."""
-    mean, new = averaged.state_dict(), net.state_dict()
-    floating = [name for name, value in new.items() if value.is_floating_point()]
-    torch._foreach_lerp_([mean[name] for name in floating], [new[name] for name in floating], 1 - decay)
-    for name in new.keys() - set(floating):
-        mean[name].copy_(new[name])
-
-
-def _finite(loss: Tensor, job: Job, state: State) -> float:
+def _finite(loss: Tensor, job: Job, run: Run, state: State) -> float:
     """The sum of losses since the last look. Raises RunError where it, or a weight after it, is not finite."""
     value = float(loss)
-    if math.isfinite(value) and not _all_finite(state.net, state.deployed):
+    if math.isfinite(value) and not _all_finite(state.learner.net, state.learner.deployed):
         value = math.nan
     if not math.isfinite(value):
         where = f"epoch {state.epoch + 1}, step {state.step}"
-        kept = (job.run.root / LAST).exists()
+        kept = (run.root / LAST).exists()
         todo = "train again with a lower optimizer.lr"
-        todo += f"; the checkpoints in {job.run.root} are from before it" if kept else ", into another folder"
+        todo += f"; the checkpoints in {run.root} are from before it" if kept else ", into another folder"
         raise RunError(f"the loss became {value}", where, todo)
     return value
 
@@ -222,23 +135,14 @@ def _all_finite(*nets: Net) -> bool:
     return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
 
-def learning_rate(options: Optimizer, step: int, total: int) -> float:
-    """The rate of a step counted over the whole training: constant, or up to `lr` and down again (one-cycle)."""
-    warm = options.warmup * total
-    rise = min(1.0, (step + 1) / (warm + 1))
-    if options.schedule == "constant" or step < warm:
-        return options.lr * rise
-    return options.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, total - warm)))
-
-
-def _end_epoch(job: Job, state: State) -> dict[str, Any]:
+def _end_epoch(job: Job, run: Run, state: State) -> dict[str, Any]:
     """Validates, writes the epoch's row and both checkpoints, and moves the state to the next epoch."""
-    options = job.used.train
+    options, done = job.used.train, (state.epoch + 1) * job.steps
     row: dict[str, Any] = {
         "epoch": state.epoch + 1,
-        "step": (state.epoch + 1) * job.steps,
+        "step": done,
         "loss": state.loss_sum / job.steps,
-        "lr": state.optimizer.param_groups[0]["lr"],
+        "lr": learning_rate(job.used.optimizer, done - 1, job.total),
         "seconds": round(state.seconds, 2),
     }
     state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
@@ -249,19 +153,23 @@ def _end_epoch(job: Job, state: State) -> dict[str, Any]:
         measure = "dice" if options.best_by == "last" else options.best_by
         score = row["val"][measure] if row["val"]["n"] else -row["val"]["fp_ml"]
     always = options.best_by == "last" or not job.validation
-    if always or (score is not None and score >= state.best):
+    better = always or (score is not None and score >= state.best)
+    if better:
         state.best = state.best if score is None else score
-        save_checkpoint(_checkpoint(job, state, score, trainer=False), job.run.root / BEST)
-    job.run.keep_metrics(state.epoch - 1)
-    job.run.add_metrics(row)
-    save_checkpoint(_checkpoint(job, state, score), job.run.root / LAST)
+    if job.ranks.first:
+        if better:
+            save_checkpoint(_checkpoint(job, state, score, trainer=False), run.root / BEST)
+        run.keep_metrics(state.epoch - 1)
+        run.add_metrics(row)
+        save_checkpoint(_checkpoint(job, state, score), run.root / LAST)
     return row
 
 
 def _validate(job: Job, state: State) -> dict[str, float]:
-    model = Predictor(state.deployed.eval(), job.used, job.device, f"{job.used.name}, epoch {state.epoch}")
-    found = summarise(model, job.dataset, job.validation)
-    state.net.train()
+    learner = state.learner
+    model = Predictor(learner.deployed.eval(), job.used, job.device, f"{job.used.name}, epoch {state.epoch}")
+    found = summarise(model, job.dataset, job.validation, job.ranks)
+    learner.net.train()
     return found
 
 
@@ -270,50 +178,47 @@ _NUMBERS = ("epoch", "step", "best", "loss_sum", "seconds")  # of State, kept in
 
 def _checkpoint(job: Job, state: State, score: float | None = None, trainer: bool = True) -> Checkpoint:
     inner: dict[str, Any] = {}
+    learner = state.learner
     if trainer:
         numbers = {name: getattr(state, name) for name in _NUMBERS}
-        inner = {"net": state.net.state_dict(), "optimizer": state.optimizer.state_dict(), **numbers}
-    net = state.deployed
+        inner = {"net": learner.net.state_dict(), "optimizer": learner.optimizer.state_dict(), **numbers}
+        if learner.scaler is not None:
+            inner["scaler"] = learner.scaler.state_dict()
+    net = learner.deployed
     return Checkpoint(net.name, net.options, net.state_dict(), asdict(job.used), state.epoch, state.step, score, inner)
 
 
-def _start(job: Job, net: Net) -> State:
+def _start(job: Job, run: Run, net: Net) -> State:
     """The state to begin with: fresh, or as last.pt has it."""
-    net = job.device.put(net).train()
-    averaged = copy.deepcopy(net) if job.used.train.ema else None
-    state = State(net, averaged, _optimizer(job.used.optimizer, net))
-    path = job.run.root / LAST
-    if path.exists():
+    state = State(Learner(job, net))
+    learner, path = state.learner, run.root / LAST
+    if all(job.ranks.gather(path.exists())):
         checkpoint = load_checkpoint(path)
         try:
-            net.load_state_dict(checkpoint.trainer["net"])
-            if averaged is not None:
-                averaged.load_state_dict(checkpoint.weights)
-            state.optimizer.load_state_dict(checkpoint.trainer["optimizer"])
+            learner.net.load_state_dict(checkpoint.trainer["net"])
+            if learner.averaged is not None:
+                learner.averaged.load_state_dict(checkpoint.weights)
+            learner.load(checkpoint.trainer["optimizer"])
+            if learner.scaler is not None:
+                learner.scaler.load_state_dict(checkpoint.trainer["scaler"])
             for name in _NUMBERS:
                 setattr(state, name, checkpoint.trainer[name])
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError("does not fit this run's recipe", path, "train again in a new folder") from error
-    job.run.keep_metrics(state.epoch)
+    if job.ranks.first:
+        run.keep_metrics(state.epoch)
     return state
 
 
-def _optimizer(options: Optimizer, net: Net) -> torch.optim.Optimizer:
-    parameters = list(net.parameters())
-    if options.name == "adam":
-        return torch.optim.Adam(parameters, options.lr, weight_decay=options.weight_decay)
-    if options.name == "adamw":
-        return torch.optim.AdamW(parameters, options.lr, weight_decay=options.weight_decay)
-    return torch.optim.SGD(parameters, options.lr, options.momentum, weight_decay=options.weight_decay)
-
-
-def _check_sizes(used: Recipe, net: Net) -> None:
-    for name, pixels in (("augment.crop_px", used.augment.crop_px), ("tiles.size_px", used.tiles.size_px)):
-        if pixels % net.multiple:
-            nearest = max(1, round(pixels / net.multiple)) * net.multiple
-            raise OptionError(
-                f"must be a multiple of {net.multiple} for '{net.name}', not {pixels}", name, f"use {nearest}"
-            )
+def _as_before(before: Device, wanted: str, used: Recipe, ranks: Ranks) -> Device:
+    """What the run decided when it was started; anew where it goes on elsewhere than it was."""
+    now = choose(before.place.type if wanted == "auto" else wanted, used.engine, ranks)
+    if now.place.type != before.place.type:
+        return now
+    same = {"precision": before.precision, "channels_last": before.channels_last, "compile": before.compile}
+    if ranks.world == 1:  # bit for bit needs the threads too; more ranks share the cores
+        same["threads"] = before.threads
+    return now.with_reason("as when the run was started, where that can be kept", **same)
 
 
 def _own(run: Run, asked: Recipe | None) -> Recipe:
@@ -354,14 +259,15 @@ def parts(split: Split, used: Recipe) -> tuple[Part, Part]:
     return merged, {}
 
 
-def _record(dataset: Dataset, split: Split, device: Device, slices: Slices) -> dict[str, Any]:
+def _record(job: Job, split: Split) -> dict[str, Any]:
     cases = [case for part in PARTS for case in split.part(part)]
     return {
-        "data": str(dataset.root.resolve()),
+        "data": str(job.dataset.root.resolve()),
         "split": asdict(split),
-        "device": device.to_dict(),
-        "memory": "resident" if isinstance(slices, Resident) else "stream",
-        "scans": {case: dataset.digest(case) for case in cases},
-        "masks": {case: dataset.mask_digest(case) for case in cases},
+        "device": job.device.to_dict(),
+        "ranks": job.ranks.world,
+        "memory": "resident" if isinstance(job.slices, Resident) else "stream",
+        "scans": {case: job.dataset.digest(case) for case in cases},
+        "masks": {case: job.dataset.mask_digest(case) for case in cases},
         "environment": environment(),
     }

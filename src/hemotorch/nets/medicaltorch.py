@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hemotorch.nets.dropout import Dropout
+
 
 class DoubleConv(nn.Module):
     """Twice: 3x3 convolution, ReLU, batch norm, 2-D dropout."""
@@ -19,10 +21,10 @@ class DoubleConv(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv1_bn = nn.BatchNorm2d(outputs, momentum=bn_momentum)
-        self.conv1_drop = nn.Dropout2d(drop_rate)
+        self.conv1_drop = Dropout(drop_rate, channels=True)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv2_bn = nn.BatchNorm2d(outputs, momentum=bn_momentum)
-        self.conv2_drop = nn.Dropout2d(drop_rate)
+        self.conv2_drop = Dropout(drop_rate, channels=True)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1_drop(self.conv1_bn(F.relu(self.conv1(x))))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hemotorch.errors import InputError, OptionError
 from hemotorch.hu import window, window_bounds
+from hemotorch.nets.dropout import draw
 
 WindowChoice = str | Sequence[float]  # a name from hu.WINDOWS, or [level, width] in HU
 
@@ -79,6 +80,10 @@ class Net(nn.Module):
         self.slices: int = options["slices"]
         self.multiple = multiple
         self.window, self.body = window, body
+
+    def draw(self, keys: Tensor | None) -> None:
+        """Sets what dropout is drawn from: a key a sample of the next batch, (N,) int32. See `hemotorch.draws`."""
+        draw(self, keys)
 
     def forward(self, hu: Tensor) -> Tensor:
         """Raises InputError for a shape the network does not take."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hemotorch.nets.dropout import Dropout
+
 
 class Unet(nn.Module):
     """(N, in_channels, rows, columns) to logits (N, 1, rows, columns); rows and columns multiples of 2 ** (levels - 1).
@@ -42,7 +44,7 @@ class Unet(nn.Module):
         pairs = list(zip(widths[1:], widths, strict=False))[::-1]
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs)
         self.merge = nn.ModuleList(double(a, b) for a, b in pairs)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.ModuleList(Dropout(dropout) for _ in range(2))
         self.last = nn.Conv2d(channels, 1, 1)
         self.apply(start_gaussian)
 
@@ -54,7 +56,7 @@ class Unet(nn.Module):
         deepest = len(self.down) - 1
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))
-            x = self.drop(x) if level >= deepest - 1 else x
+            x = self.drop[level - deepest + 1](x) if level >= deepest - 1 else x
             skipped.append(x)
         skipped.pop()
         for up, merge in zip(self.up, self.merge, strict=True):

@@ -1,0 +1,190 @@
+"""The processes that train together: which one this is, what they add up, and what is said when one of them is lost.
+
+torchrun, SLURM and Ray start one process a GPU, or a share of the cores; each is a rank. Started alone, a process is
+rank 0 of one, and everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hemotorch.errors import HemotorchError, OptionError, RunError
+
+NOTE_S = 3.0  #: how long a rank waits, after another was lost, for the word of what happened
+TODO = "go on from the last checkpoint with --resume, with as many ranks as you like"
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `world` ones; `local` counts on its machine, which runs `beside` of them."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+    beside: int = 1
+    timeout_s: float = 600.0
+    store: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.rank == 0
+
+    def mine(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Every `world`-th of the items, this rank's own."""
+        return items[self.rank :: self.world]
+
+    def all_sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, on each of them, with its gradient: to each rank that of all ranks' losses."""
+        return _Sum.apply(values) if self.world > 1 else values
+
+    def average_(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces tensors by their mean over ranks, in one message a type."""
+        for dtype in {tensor.dtype for tensor in tensors} if self.world > 1 else ():
+            group = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.flatten() for tensor in group])
+            dist.all_reduce(flat)
+            parts = (flat / self.world).split([tensor.numel() for tensor in group])
+            torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, on each of them, in the ranks' order."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Leaves a note of this rank's error for the others, and says what happened to the one that was lost."""
+        if self.world == 1:
+            yield
+            return
+        try:
+            yield
+        except HemotorchError as error:
+            self._tell(f"{error}")
+            raise
+        except RuntimeError as error:
+            if not _is_message_lost(error):
+                self._tell(f"{type(error).__name__}: {error}".splitlines()[0])
+                raise
+            raise RunError(self._what_happened(error), f"rank {self.rank}", TODO) from error
+        except BaseException as error:
+            self._tell(
+                "was interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+            )
+            raise
+
+    def _tell(self, text: str) -> None:
+        with suppress(RuntimeError, AttributeError):
+            self.store.set("stopped", f"rank {self.rank} stopped: {text}")
+
+    def linger(self) -> None:
+        """Keeps the store, which ends with this process, until the other ranks have read what happened."""
+        until = time.monotonic() + NOTE_S
+        others = [f"heard/{rank}" for rank in range(self.world) if rank != self.rank]
+        while time.monotonic() < until and not self.store.check(others):
+            time.sleep(0.1)
+
+    def _what_happened(self, error: RuntimeError) -> str:
+        """In words: another rank's own note, or which rank is not there any more."""
+        late = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        with suppress(RuntimeError, AttributeError):
+            self.store.set(f"waiting/{self.rank}", "yes")
+            until = time.monotonic() + NOTE_S
+            while time.monotonic() < until:
+                if self.store.check(["stopped"]):
+                    note = str(self.store.get("stopped").decode())
+                    self.store.set(f"heard/{self.rank}", "yes")
+                    return note
+                time.sleep(0.1)
+            gone = [str(r) for r in range(self.world) if not self.store.check([f"waiting/{r}"])]
+            if gone:
+                who = f"rank {' and '.join(gone)}"
+                return f"{who} has not answered for {self.timeout_s:g} s" if late else f"{who} was killed"
+        return f"another rank has not answered for {self.timeout_s:g} s" if late else "another rank was killed"
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+@contextmanager
+def joined(timeout_s: float = 600.0) -> Iterator[Ranks]:
+    """Joins the processes that torchrun's environment variables tell of, or a group that was formed already; leaves it
+    at the end if it was formed here. Raises OptionError where the variables make no sense.
+
+    The group talks through gloo on CPUs and through nccl between GPUs.
+    """
+    if dist.is_available() and dist.is_initialized():
+        rank, world = dist.get_rank(), dist.get_world_size()
+        yield Ranks(rank, world, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", world), timeout_s)
+        return
+    world = _number("WORLD_SIZE", 1)
+    if world == 1:
+        yield Ranks()
+        return
+    rank = _number("RANK", -1)
+    address, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT", 0)
+    if not 0 <= rank < world or not address or not port:
+        todo = "start the ranks with torchrun or `hemotorch cluster`, or unset WORLD_SIZE"
+        raise OptionError("WORLD_SIZE is set, but RANK, MASTER_ADDR and MASTER_PORT do not fit", "environment", todo)
+    wait = timedelta(seconds=timeout_s)
+    try:
+        # torchrun holds the store in a process of its own, which outlives a rank that dies.
+        owner = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        store = dist.TCPStore(address, port, world, owner, wait)
+        local = _number("LOCAL_RANK", rank)
+        if torch.cuda.is_available() and local < torch.cuda.device_count():
+            torch.cuda.set_device(local)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(
+            backend, store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=wait
+        )
+    except RuntimeError as error:
+        what = f"the {world} ranks did not find each other within {timeout_s:g} s ({str(error).splitlines()[0]})"
+        raise RunError(what, f"rank {rank}", f"are all of them started, and is {address}:{port} reachable?") from error
+    ranks = Ranks(rank, world, local, _number("LOCAL_WORLD_SIZE", world), timeout_s, dist.PrefixStore("notes", store))
+    try:
+        with ranks.explained():
+            yield ranks
+            dist.barrier()  # all leave together
+    except BaseException:
+        dist.destroy_process_group()
+        if owner:
+            ranks.linger()
+        raise
+    dist.destroy_process_group()
+
+
+def _number(name: str, otherwise: int) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.lstrip("-").isdigit() else otherwise
+
+
+def _is_message_lost(error: RuntimeError) -> bool:
+    kind = getattr(dist, "DistError", ())
+    words = ("gloo", "connection closed", "connection reset", "timed out waiting", "nccl", "broken pipe")
+    return isinstance(error, kind) or any(word in str(error).lower() for word in words)

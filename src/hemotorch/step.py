@@ -1,0 +1,330 @@
+"""One step of the optimiser: batches, augmentation, forward, loss, backward, update. On one process or as one of
+several ranks; eager, compiled, or captured once as a CUDA graph and replayed.
+
+Nothing in a step waits for the device: learning rate and loss are tensors on it, and what is random is drawn on it from
+each sample's key.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from hemotorch import losses, machine, nets
+from hemotorch.augment import augment, torch_seed
+from hemotorch.batches import Batch, Plan, Resident, Slices, batches, open_slices
+from hemotorch.dataset import Dataset, Part
+from hemotorch.device import Device
+from hemotorch.errors import OptionError
+from hemotorch.nets import Net
+from hemotorch.nets.sync import SyncBatchNorm, synchronise
+from hemotorch.predict import grid_of
+from hemotorch.ranks import Ranks
+from hemotorch.recipe import Optimizer, Recipe
+
+WARM_UP = 3  #: steps before one is captured as a graph; they are real steps of the training
+MEASURED_STEPS = 3  #: of each candidate, the first of which is not counted
+MEASURED_SHARE = 0.02  #: of the training's steps, at most, are spent on measuring
+COMPILE_PAYS_S = 1800.0  #: shorter trainings than this are not worth a trial of torch.compile on a CPU
+CLEARLY = 1.1  #: how much faster than the default a way must be, so that noise does not choose
+
+
+@dataclass(frozen=True)
+class Job:
+    """What does not change while training. `steps` are the optimiser's, an epoch."""
+
+    used: Recipe
+    dataset: Dataset
+    device: Device
+    ranks: Ranks
+    slices: Slices
+    plan: Plan
+    loss: losses.Loss
+    validation: Part
+
+    @property
+    def steps(self) -> int:
+        return -(-self.plan.steps // self.used.train.accumulate)
+
+    @property
+    def total(self) -> int:
+        return self.steps * self.used.train.epochs
+
+
+def open_job(
+    dataset: Dataset, training: Part, validation: Part, used: Recipe, device: Device, ranks: Ranks, memory: str = ""
+) -> tuple[Job, Net]:
+    """A training on those slices, and its network as it starts, on the CPU.
+
+    memory: resident or stream, if not as the recipe says. Raises OptionError, InputError.
+    """
+    torch.manual_seed(torch_seed(used.train.seed, 0))
+    net = nets.build(used.net.name, **used.net.options)
+    loss = losses.build(used.loss.name, **used.loss.options)
+    _check_sizes(used, net)
+    slices = open_slices(dataset, training, net.slices, grid_of(used, net), memory or used.data.memory, device.place)
+    plan = Plan(slices, used)
+    if plan.batch % ranks.world:
+        todo = f"choose a multiple of {ranks.world}, or another number of ranks"
+        raise OptionError(f"a batch of {plan.batch} is not shared evenly by {ranks.world} ranks", "train.batch", todo)
+    return Job(used, dataset, device, ranks, slices, plan, loss, validation), net
+
+
+class Learner:
+    """What learns: the network, its average, its optimiser. `step` moves them on.
+
+    mark: called with "data", "augment", "forward", "backward" and "optimiser" at the end of each, for whoever measures;
+    a graph has no such parts, and a compiled step's are not told apart by it any less.
+    """
+
+    def __init__(self, job: Job, net: Net):
+        self.job, self.mark = job, _nothing
+        device, ranks = job.device, job.ranks
+        self.net = device.put(net).train()
+        self.averaged = copy.deepcopy(self.net) if job.used.train.ema else None
+        if ranks.world > 1 and job.used.engine.sync_batch_norm:
+            synchronise(self.net, ranks)
+        self.lr = torch.tensor(job.used.optimizer.lr, device=device.place)
+        self.optimizer = _optimizer(job.used.optimizer, self.net, self.lr)
+        self.scaler = torch.amp.GradScaler(device.place.type) if device.precision == "fp16" else None
+        self._average = _Average(self.averaged, self.net, job.used.train.ema) if self.averaged else None
+        self._unshared = _batch_statistics(self.net) if ranks.world > 1 else []
+        self._augment = torch.compile(augment, dynamic=False) if device.compile else augment
+        self._model: Any = torch.compile(self.net, dynamic=False) if device.compile else self.net
+        if ranks.world > 1:
+            self._model = _parallel(self._model, device)
+        self._graphs: dict[int, _Graph] = {}
+        self._warm = 0
+
+    @property
+    def deployed(self) -> Net:
+        """The network that is validated and kept."""
+        return self.averaged if self.averaged is not None else self.net
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Tensor]:
+        """Does the epoch's steps from `first` on, one each time it is asked, and gives its loss, on the device."""
+        job, many = self.job, self.job.used.train.accumulate
+        source = batches(job.slices, job.plan, epoch, job.device, job.ranks, first * many)
+        for step in range(first, job.steps):
+            parts = list(itertools.islice(source, many))
+            self.mark("data")
+            yield self.step(parts, epoch * job.steps + step)
+
+    def step(self, parts: Sequence[Batch], number: int) -> Tensor:
+        """One step on the mean loss of its batches; number: the step's, over the whole training."""
+        self.lr.fill_(learning_rate(self.job.used.optimizer, number, self.job.total))
+        if not self.job.device.graphs:
+            return self._whole(parts)
+        if self._warm < WARM_UP:
+            self._warm += 1
+            return _on_side_stream(lambda: self._whole(parts))
+        if len(parts) not in self._graphs:
+            self._graphs[len(parts)] = _Graph(self._whole, parts, isinstance(self.job.slices, Resident))
+        return self._graphs[len(parts)].replay(parts)
+
+    def load(self, optimizer: dict[str, Any]) -> None:
+        """Takes the optimiser's state back. The learning rate stays this learner's own tensor."""
+        self.optimizer.load_state_dict(optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+
+    def _whole(self, parts: Sequence[Batch]) -> Tensor:
+        total = torch.zeros((), device=self.job.device.place)
+        for place, part in enumerate(parts):
+            total = total + self._backward(part, 1 / len(parts), last=place == len(parts) - 1)
+        self._update()
+        return total
+
+    def _backward(self, part: Batch, share: float, last: bool) -> Tensor:
+        """Adds to the gradients; returns the batch's share of the step's loss."""
+        job, device = self.job, self.job.device
+        block = None if part.corners is None else (part.corners, job.plan.block)
+        hu, target = self._augment(part.hu, part.mask, part.rows, job.used.augment, part.keys, block)
+        hu = hu.to(device.dtype).contiguous(memory_format=device.memory_format)
+        self.mark("augment")
+        self.net.draw(part.keys)
+        # Gradients of a step's earlier batches stay with their rank; the last one's message carries all.
+        quiet = isinstance(self._model, DistributedDataParallel) and not last
+        with self._model.no_sync() if quiet else nullcontext():
+            with device.autocast():
+                logits = self._model(hu)
+            loss = job.loss.value(job.ranks.all_sum(job.loss.sums(logits, target))) * share
+            self.mark("forward")
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        self.mark("backward")
+        return loss.detach()
+
+    def _update(self) -> None:
+        clip = self.job.used.optimizer.clip_norm
+        if clip:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), clip)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.job.ranks.average_(self._unshared)
+        if self._average is not None:
+            self._average.update()
+        self.mark("optimiser")
+
+
+def _parallel(model: Any, device: Device) -> DistributedDataParallel:
+    """Averages gradients over ranks while they are computed. Batch statistics are looked after in `_update`."""
+    gpu = [device.place.index] if device.place.type == "cuda" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames broadcast_buffers, 2.11 knows no other
+        return DistributedDataParallel(model, gpu, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def _nothing(phase: str) -> None:
+    pass
+
+
+class _Average:
+    """Moves the averaged weights and batch statistics toward the network's; counters are copied."""
+
+    def __init__(self, averaged: Net, net: Net, decay: float):
+        self._share = 1 - decay
+        mean, new = averaged.state_dict(), net.state_dict()
+        names = [name for name, value in new.items() if value.is_floating_point()]
+        self._floating = [mean[name] for name in names], [new[name] for name in names]
+        others = [name for name in new if name not in set(names)]
+        self._counting = [mean[name] for name in others], [new[name] for name in others]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After each step."""
+        torch._foreach_lerp_(*self._floating, self._share)
+        if self._counting[0]:
+            torch._foreach_copy_(*self._counting)
+
+
+class _Graph:
+    """A step captured as a CUDA graph: launched as one, with the same memory each time."""
+
+    def __init__(self, run: Callable[[Sequence[Batch]], Tensor], parts: Sequence[Batch], resident: bool):
+        # A resident stack stays where it is; what differs from step to step gets a place of its own.
+        own = [f.name for f in fields(Batch) if not (resident and f.name in ("hu", "mask"))]
+        copies: list[dict[str, Any]] = [{name: _copy(getattr(part, name)) for name in own} for part in parts]
+        self._parts = [replace(part, **mine) for part, mine in zip(parts, copies, strict=True)]
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._loss = run(self._parts)
+
+    def replay(self, parts: Sequence[Batch]) -> Tensor:
+        """The step on other batches of the same shapes."""
+        for mine, part in zip(self._parts, parts, strict=True):
+            for f in fields(Batch):
+                place, value = getattr(mine, f.name), getattr(part, f.name)
+                if value is not None and place is not value:
+                    place.copy_(value, non_blocking=True)
+        self._graph.replay()
+        return self._loss.clone()
+
+
+def _copy(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.clone()
+
+
+def _on_side_stream(run: Callable[[], Tensor]) -> Tensor:
+    """What a CUDA graph's warm-up must run on."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        value = run()
+    torch.cuda.current_stream().wait_stream(stream)
+    return value
+
+
+def _batch_statistics(net: Net) -> list[Tensor]:
+    """What plain batch norm collects, on each rank from its own samples: averaged after each step."""
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    norms = [norm for norm in norms if not isinstance(norm, SyncBatchNorm)]
+    return [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
+
+
+def _optimizer(options: Optimizer, net: Net, lr: Tensor) -> torch.optim.Optimizer:
+    parameters, decay = list(net.parameters()), options.weight_decay
+    if options.name == "sgd":
+        return torch.optim.SGD(parameters, lr, options.momentum, weight_decay=decay, fused=True)
+    kind = torch.optim.Adam if options.name == "adam" else torch.optim.AdamW
+    # One kernel for all parameters; on a GPU nothing of it, step count included, is on the host.
+    return kind(parameters, lr, weight_decay=decay, fused=True, capturable=lr.is_cuda)
+
+
+def learning_rate(options: Optimizer, step: int, total: int) -> float:
+    """The rate of a step counted over the whole training: constant, or up to `lr` and down again (one-cycle)."""
+    warm = options.warmup * total
+    rise = min(1.0, (step + 1) / (warm + 1))
+    if options.schedule == "constant" or step < warm:
+        return options.lr * rise
+    return options.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, total - warm)))
+
+
+def settle(job: Job, net: Net) -> Device:
+    """The device with what a CPU decides by measuring: layout, threads, compiled or not. All ranks decide the same.
+
+    Trainings too short for it keep the defaults, and so does whatever is not clearly faster than them.
+    """
+    device, engine = job.device, job.used.engine
+    ways: dict[str, dict[str, Any]] = {}
+    if engine.channels_last == "auto":
+        ways["contiguous"] = {"channels_last": False}
+    if not engine.threads and machine.physical_cores() < device.threads * job.ranks.beside:
+        ways["a thread a physical core"] = {"threads": max(1, machine.physical_cores() // job.ranks.beside)}
+    if device.place.type != "cpu":
+        return device
+    if job.total * MEASURED_SHARE < MEASURED_STEPS * (1 + len(ways)):
+        return device.with_reason("nothing was measured: the training is short")
+    usual = _seconds(job, net)
+    told = [f"as above {usual:.3f} s a step"]
+    best, chosen = usual, dict[str, Any]()
+    for name, way in ways.items():
+        seconds = _seconds(replace(job, device=replace(device, **chosen, **way)), net)
+        told.append(f"{name} {seconds:.3f}")
+        if seconds * CLEARLY < best:
+            best, chosen = seconds, {**chosen, **way}
+    if engine.compile == "auto" and machine.has_compiler() and best * job.total > COMPILE_PAYS_S:
+        began = time.perf_counter()
+        seconds = _seconds(replace(job, device=replace(device, **chosen, compile=True)), net)
+        told.append(f"compiled {seconds:.3f}, after {time.perf_counter() - began:.0f} s of compiling")
+        if seconds * CLEARLY < best:
+            chosen["compile"] = True
+    device.use()
+    kept = ", ".join(f"{key} = {value}" for key, value in chosen.items()) or "as above"
+    return device.with_reason(f"measured: {'; '.join(told)}; chosen: {kept}", **chosen)
+
+
+def _seconds(job: Job, net: Net) -> float:
+    """Of a step, the fastest of a few, on a copy of the network; the slowest rank's."""
+    job.device.use()
+    learner, times = Learner(job, copy.deepcopy(net)), []
+    began = time.perf_counter()
+    for _ in itertools.islice(itertools.chain.from_iterable(map(learner.epoch, itertools.count())), MEASURED_STEPS):
+        times.append(time.perf_counter() - began)
+        began = time.perf_counter()
+    return float(max(job.ranks.gather(min(times[1:]))))
+
+
+def _check_sizes(used: Recipe, net: Net) -> None:
+    for name, pixels in (("augment.crop_px", used.augment.crop_px), ("tiles.size_px", used.tiles.size_px)):
+        if pixels % net.multiple:
+            nearest = max(1, round(pixels / net.multiple)) * net.multiple
+            raise OptionError(
+                f"must be a multiple of {net.multiple} for '{net.name}', not {pixels}", name, f"use {nearest}"
+            )

@@ -1,0 +1,171 @@
+"""Several processes train as one: the same numbers, the same end, and a word of what happened to one that died."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from hemotorch.errors import OptionError
+from hemotorch.ranks import joined
+from hemotorch.run import LAST, Run, load_checkpoint
+from hemotorch.train import train
+
+TRAIN = "import sys\n{before}\nfrom hemotorch.cli import main\nsys.exit(main(sys.argv[1:]))"
+#: Nothing random is left out: dropout, augmentation, noise. fp64, so that only what differs in kind shows.
+EXACT = ("engine.precision=fp64", "engine.sync_batch_norm=true", "train.epochs=2", "train.steps_per_epoch=6")
+
+
+def ranks(count: int, data: Path, root: Path, *settings: str, before: str = "") -> list[subprocess.Popen[str]]:
+    """Starts that many ranks of `hemotorch train` on this machine, as torchrun would; `before` is run in each first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    recipe = root.with_suffix(".toml")
+    recipe.write_text(tiny.recipe(*settings).to_toml())
+    shared = {"OMP_WAIT_POLICY": "PASSIVE", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    command = [sys.executable, "-c", TRAIN.format(before=before), "train", str(data), str(root)]
+    command += ["--recipe", str(recipe), "--device", "cpu", "--resume"]
+    return [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit status and output of each."""
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def weights(root: Path) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(root / LAST)
+    return {**checkpoint.weights, **{f"raw.{k}": v for k, v in checkpoint.trainer["net"].items()}}
+
+
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("net.name=unet-medicaltorch", "net.options={channels=4}", "loss.name=negative-dice", "optimizer.name=adam"),
+        ("train.accumulate=2", "loss.name=cross-entropy", "optimizer.name=sgd", "optimizer.lr=0.05"),
+    ],
+    ids=["fast", "paper", "accumulated"],
+)
+def test_two_ranks_follow_one(tiny_prepared: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
+    train(tiny_prepared, tmp_path / "one", tiny.recipe(*EXACT, *settings), device="cpu")
+    for status, output in ended(ranks(2, tiny_prepared, tmp_path / "two", *EXACT, *settings)):
+        assert status == 0, output
+    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-9
+    one, two = (Run.open(tmp_path / name) for name in ("one", "two"))
+    assert two.record["ranks"] == 2
+    for row, other in zip(one.metrics, two.metrics, strict=True):
+        assert row["val"] == other["val"], "counts are put together and divided once"
+        assert row["loss"] == pytest.approx(other["loss"], abs=1e-7)
+
+
+def test_plain_batch_norm_is_another_training(tiny_prepared: Path, tmp_path: Path) -> None:
+    """What docs/parallel.md says of it, and what shows that the test above could fail."""
+    plain = ("engine.precision=fp64", "train.epochs=1")
+    train(tiny_prepared, tmp_path / "one", tiny.recipe(*plain), device="cpu")
+    for status, output in ended(ranks(2, tiny_prepared, tmp_path / "two", *plain)):
+        assert status == 0, output
+    assert 1e-5 < furthest(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(tiny_prepared: Path, tmp_path: Path) -> None:
+    dies = "import hemotorch.step as s, os, signal\ninner, calls = s.Learner._update, []\n"
+    dies += (
+        "def update(self):\n    calls.append(1)\n    if len(calls) > 8:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    dies += "    inner(self)\ns.Learner._update = update\n"
+    steady = (*EXACT, "train.checkpoint_s=0.0")
+    killed = ended(ranks(2, tiny_prepared, tmp_path / "run", *steady, before=dies))
+    assert [status for status, _ in killed] == [-signal.SIGKILL] * 2
+    train(tiny_prepared, tmp_path / "run", device="cpu", resume=True)
+    train(tiny_prepared, tmp_path / "whole", tiny.recipe(*steady), device="cpu")
+    assert furthest(weights(tmp_path / "run"), weights(tmp_path / "whole")) < 1e-9
+
+
+def test_a_killed_rank_stops_the_other_at_once_and_is_named(tiny_prepared: Path, tmp_path: Path) -> None:
+    started = ranks(2, tiny_prepared, tmp_path / "run", "train.epochs=500", "train.checkpoint_s=0.0")
+    until = time.monotonic() + 60
+    while not (tmp_path / "run" / LAST).exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    started[1].kill()
+    began = time.monotonic()
+    (status, output), _ = ended(started)
+    assert status == 1 and "rank 1 was killed; go on from the last checkpoint with --resume" in output
+    assert time.monotonic() - began < 20 and "Traceback" not in output
+    assert load_checkpoint(tmp_path / "run" / LAST).epoch >= 0
+
+
+@pytest.mark.parametrize("ill", [0, 1])
+def test_a_rank_with_an_error_tells_the_other(tiny_prepared: Path, tmp_path: Path, ill: int) -> None:
+    fails = "import os\nimport hemotorch.step as s\ninner = s.Learner._backward\n"
+    fails += "def backward(self, *a, **k):\n    from hemotorch.errors import InputError\n"
+    fails += f"    if os.environ['RANK'] == '{ill}':\n        raise InputError('is damaged', 'scan 7')\n"
+    fails += "    return inner(self, *a, **k)\ns.Learner._backward = backward\n"
+    results = ended(ranks(2, tiny_prepared, tmp_path / "run", before=fails))
+    assert results[ill] == (1, "hemotorch train: scan 7: is damaged\n")
+    assert results[1 - ill][0] == 1
+    assert f"rank {1 - ill}: rank {ill} stopped: scan 7: is damaged" in results[1 - ill][1].splitlines()[-1]
+
+
+def test_a_rank_that_hangs_is_named(tiny_prepared: Path, tmp_path: Path) -> None:
+    hangs = "import os, time\nimport hemotorch.step as s\ninner = s.Learner._update\n"
+    hangs += "def update(self):\n    if os.environ['RANK'] == '1':\n        time.sleep(60)\n    inner(self)\n"
+    hangs += "s.Learner._update = update\n"
+    started = ranks(2, tiny_prepared, tmp_path / "run", "engine.rank_timeout_s=4", before=hangs)
+    output = started[0].communicate(timeout=60)[0]
+    started[1].kill()
+    started[1].communicate()
+    assert started[0].returncode == 1
+    assert "rank 1 has not answered for 4 s" in output.splitlines()[-1]
+
+
+def test_more_ranks_than_cores(tiny_prepared: Path, tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    results = ended(ranks(cores + 1, tiny_prepared, tmp_path / "run"))
+    assert all(status == 1 and f"{cores + 1} ranks were started on a machine of" in text for status, text in results)
+
+
+def test_a_batch_that_cannot_be_shared(tiny_prepared: Path, tmp_path: Path) -> None:
+    for status, output in ended(ranks(2, tiny_prepared, tmp_path / "run", "train.batch=5")):
+        assert status == 1 and "a batch of 5 is not shared evenly by 2 ranks; choose a multiple of 2" in output
+
+
+def test_an_environment_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OptionError, match="start the ranks with torchrun"), joined():
+        pass
+
+
+def test_one_process_is_a_rank_too() -> None:
+    with joined() as alone:
+        values = torch.arange(3.0)
+        assert alone.all_sum(values) is values and alone.gather(5) == [5] and alone.first
+        assert alone.mine(np.arange(4)).tolist() == [0, 1, 2, 3]
+        alone.average_([values])
+        assert values.tolist() == [0, 1, 2]
