@@ -1,4 +1,4 @@
-"""A real SLURM of one node on this machine, for as long as a test runs: munged, slurmctld and slurmd, started as root."""
+"""A real SLURM of one node on this machine while a test runs: munged, slurmctld and slurmd, started as root."""
 
 from __future__ import annotations
 
@@ -70,9 +70,14 @@ def running(root: Path) -> Iterator[dict[str, str]]:
     (root / "key").write_bytes(os.urandom(128))
     (root / "key").chmod(0o400)
     environment = {**os.environ, "SLURM_CONF": str(root / "slurm.conf"), "PATH": path()}
-    files = [f"--{name}={root}/munge.{name.partition('-')[0]}" for name in ("socket", "pid-file", "log-file", "seed-file")]
+    files = [
+        f"--{name}={root}/munge.{name.partition('-')[0]}" for name in ("socket", "pid-file", "log-file", "seed-file")
+    ]
     daemons = [
-        (["munged", "--foreground", "--force", f"--key-file={root}/key", *files], lambda: (root / "munge.socket").exists()),
+        (
+            ["munged", "--foreground", "--force", f"--key-file={root}/key", *files],
+            lambda: (root / "munge.socket").exists(),
+        ),
         (["slurmctld", "-D", "-c"], lambda: "UP" in asked(environment, "scontrol", "ping")),
         (["slurmd", "-D", "-c"], lambda: "idle" in asked(environment, "sinfo", "--noheader", "--format=%T")),
     ]
@@ -98,7 +103,9 @@ def running(root: Path) -> Iterator[dict[str, str]]:
 
 def log(root: Path, name: str) -> str:
     """What a daemon said last."""
-    texts = [file.read_text(errors="replace")[-1500:] for file in root.glob(f"{name}.*") if file.suffix in (".out", ".log")]
+    texts = [
+        file.read_text(errors="replace")[-1500:] for file in root.glob(f"{name}.*") if file.suffix in (".out", ".log")
+    ]
     return f"{name}: " + "\n".join(texts)
 
 

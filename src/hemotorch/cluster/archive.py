@@ -21,14 +21,15 @@ import torch
 
 from hemotorch import errors
 from hemotorch.cluster import ray as engine
-from hemotorch.errors import HemotorchError, InputError, OptionError, RunError
+from hemotorch.cluster.training import Devices
+from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.files import exclusive, output_folder, read_json, write_json
 from hemotorch.outputs import Result, find_scans, name_scans, predict_file
 from hemotorch.predict import Predictor
 from hemotorch.run import BEST, load_checkpoint
 
 MODEL, LOADS, LOCK = ".model.json", ".loads.jsonl", ".lock"  #: in the output folder
-BEGUN = ".begun"  #: ending of a file with a letter for each time that a scan was begun
+BEGUN = ".begun"  #: ending of a file with the number of each process that began a scan
 TRIES = 3  #: of a scan whose worker died
 BLOCKS = 10_000  #: that Ray Data is given at most; a block is what a worker takes, and what is taken again if it dies
 
@@ -97,27 +98,21 @@ def predict_archive(
     yield from archive.unreadable
     if not archive.todo:
         return
+    if address is None:
+        Devices.here().workers(workers, device)  # what is wrong is said before Ray is started
     with engine.cluster(address) as has:
         import ray.data
 
         engine.hush("ray.data")
         ray.data.DataContext.get_current().enable_progress_bars = False
-        gpus, cores = int(has.get("GPU", 0)), int(has.get("CPU", 0))
-        on_gpus = gpus > 0 and device != "cpu"
-        count = min(_workers(workers, on_gpus, gpus, cores), len(archive.todo))
+        count = min(has.workers(workers, device), len(archive.todo))
+        settings = (archive.model, archive.weights, archive.folder, device, any_anatomy, max(1, has.cores // count))
         rows = [{"path": str(path), "name": name} for path, name in archive.todo.items()]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).map(
             Worker,
-            fn_constructor_args=(
-                archive.model,
-                archive.weights,
-                archive.folder,
-                device,
-                any_anatomy,
-                max(1, cores // count),
-            ),
+            fn_constructor_args=settings,
             compute=ray.data.ActorPoolStrategy(size=count),
-            **({"num_gpus": 1} if on_gpus else {"num_cpus": 1}),
+            **({"num_gpus": 1} if has.on_gpus(device) else {"num_cpus": 1}),
         )
         missing = set(archive.todo)
         for row in dataset.iter_rows():
@@ -154,8 +149,8 @@ class Worker:
             result = read_json(written) if written.exists() else None
             if result is None:
                 with open(begun, "a") as file:
-                    file.write("x")
-                if begun.stat().st_size > TRIES:
+                    file.write(f"{os.getpid()}\n")
+                if len(begun.read_text().splitlines()) > TRIES:
                     todo = "is there enough memory? the same command tries it again"
                     raise RunError(f"the worker that had it died {TRIES} times", path, todo)
                 result = predict_file(self._predictor, path, self._folder, row["name"], self._any_anatomy)
@@ -178,15 +173,6 @@ def _result(told: Any) -> Result:
 def _results(folder: Path) -> dict[str, dict[str, Any]]:
     """What is in the output folder, by name."""
     return {path.stem: dict(read_json(path)) for path in folder.glob("*.json") if path.name[0] != "."}
-
-
-def _workers(asked: int | None, on_gpus: bool, gpus: int, cores: int) -> int:
-    most, kind = (gpus, "GPU(s)") if on_gpus else (cores, "core(s)")
-    if asked is not None and asked > most:
-        raise OptionError(
-            f"{asked} workers were asked for, but there are {most} {kind}", "--workers", f"at most {most}"
-        )
-    return asked or (gpus if on_gpus else max(1, cores // 2))
 
 
 def _digest(file: Path) -> str:

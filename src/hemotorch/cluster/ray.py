@@ -15,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
+from uuid import uuid4
 
-from hemotorch import errors, machine
-from hemotorch.cluster.training import Training, ranks_for
+from hemotorch import errors
+from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, InputError, OptionError, RunError
+from hemotorch.recipe import Recipe
 from hemotorch.run import Run, epoch_line
 
 POLL_S = 0.5  #: between two looks at how far the training is
@@ -27,8 +29,8 @@ RAYS_THREAD = "ray_listen_error_messages"  #: of the driver, which prints
 
 
 @contextmanager
-def cluster(address: str | None = None) -> Iterator[dict[str, float]]:
-    """Ray on this machine alone, ended at the end; or the cluster at `address`. Yields what it has: "CPU", "GPU".
+def cluster(address: str | None = None) -> Iterator[Devices]:
+    """Ray on this machine alone, ended at the end; or the cluster at `address`. Yields what it has.
 
     Nothing is sent anywhere, and no dashboard is started. Raises OptionError where Ray is not installed or not there.
     """
@@ -43,16 +45,33 @@ def cluster(address: str | None = None) -> Iterator[dict[str, float]]:
         if not address:
             # Its sockets lie in it, whose paths must be short.
             folder = stack.enter_context(TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
-            options |= {"num_cpus": machine.cores(), "include_dashboard": False, "_temp_dir": folder}
-            options |= {"object_store_memory": OBJECTS_BYTES}
+            here = Devices.here()
+            options |= {"num_cpus": here.cores, "num_gpus": here.gpus, "object_store_memory": OBJECTS_BYTES}
+            options |= {"include_dashboard": False, "_temp_dir": folder}
         stack.enter_context(redirect_stdout(_WithoutRay(sys.stdout)))
         try:
             stack.callback(ray.shutdown)
-            ray.init(address=address or "local", **options)
+            with _no_stderr():  # where Ray says that it heeds the log level
+                ray.init(address=address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             what = f"Ray could not be started or reached ({str(error).splitlines()[0]})"
             raise OptionError(what, "--address" if address else "ray") from error
-        yield ray.cluster_resources()
+        has = ray.cluster_resources()
+        place = f"the Ray cluster at {address}" if address else "this machine"
+        yield Devices(int(has.get("GPU", 0)), int(has.get("CPU", 0)), place)
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Sends what is written to file descriptor 2, from C++ too, nowhere."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 class _WithoutRay(io.TextIOBase):
@@ -90,13 +109,13 @@ def train_on_ray(
     epochs are told. Raises what a rank raised, RunError where one was killed, OptionError, InputError.
     """
     training.check()
+    if address is None:
+        Devices.here().ranks(ranks, training.device)  # what is wrong is said before Ray is started
     with cluster(address) as has:
-        gpus, cores = int(has.get("GPU", 0)), int(has.get("CPU", 0))
-        place = f"the Ray cluster at {address}" if address else "this machine"
-        world = ranks_for(ranks, training.device, gpus, cores, place)
+        world, on_gpus = has.ranks(ranks, training.device), has.on_gpus(training.device)
         notes = _Notes(training.run, restarts, say, quiet)
         try:
-            _fit(replace(training, resume=True), world, gpus > 0 and training.device != "cpu", restarts, notes)
+            _fit(replace(training, resume=True), world, on_gpus, restarts, notes)
         finally:
             shutil.rmtree(notes.folder, ignore_errors=True)
     return training.run
@@ -107,7 +126,7 @@ def _fit(training: Training, world: int, on_gpus: bool, restarts: int, notes: _N
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    timeout = 600.0  # MERGE
+    timeout = (training.used or Recipe()).engine.rank_timeout_s
     trainer = TorchTrainer(
         _rank,
         train_loop_config={"training": training, "notes": str(notes.folder)},
@@ -143,11 +162,10 @@ class _Notes:
     """What is told while Ray trains: the run's epochs, and what its processes leave in `folder`, inside the run."""
 
     def __init__(self, run: Run, restarts: int, say: Callable[[str], None], quiet: bool):
-        self.folder = run.root / ".ray"
+        self.folder = run.root / f".ray-{uuid4().hex}"
         self._run, self._restarts, self._say, self._quiet = run, restarts, say, quiet
         self._told = max((row["epoch"] for row in run.metrics), default=0)
         self._lost = 0
-        shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
     def tell(self) -> None:
@@ -222,4 +240,6 @@ def _first(failures: dict[int, Exception]) -> HemotorchError:
         if isinstance(error, HemotorchError):
             return error
     rank, error = next(iter(failures.items()))
-    return RunError(f"{type(error).__name__}: {error}".splitlines()[0], f"rank {rank}")
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    late = "timed out" in what.lower()
+    return RunError("another rank has not answered in time" if late else what, f"rank {rank}")

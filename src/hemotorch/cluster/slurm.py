@@ -83,8 +83,10 @@ while true; do
     wait "$ranks"
     status=$?
     # A signal ends the waiting, not the ranks.
-    kill -0 "$ranks" 2>/dev/null || exit "$status"
+    kill -0 "$ranks" 2>/dev/null || break
 done
+[ "$status" = 0 ] || echo "a rank failed, as said above; submitted again, this script goes on from the last checkpoint"
+exit "$status"
 """
 
 

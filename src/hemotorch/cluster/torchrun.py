@@ -15,17 +15,15 @@ from dataclasses import replace
 from multiprocessing import resource_tracker
 from typing import NoReturn
 
-import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from hemotorch import errors, machine
-from hemotorch.cluster.training import Training, ranks_for
+from hemotorch import errors
+from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, RunError
 from hemotorch.run import Run, epoch_line
 
-STOPPING_S = 10  #: from asking the other ranks to end until they are killed
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  #: that the agent takes
 
 
@@ -43,7 +41,7 @@ def train_here(
     prints no epochs. Raises what a rank raised, RunError where one was killed, OptionError.
     """
     training.check()
-    world = ranks_for(ranks, training.device, torch.cuda.device_count(), machine.cores(), "this machine")
+    world = Devices.here().ranks(ranks, training.device)
     for again in range(restarts + 1):
         try:
             _launch(training, world, quiet)
@@ -58,7 +56,6 @@ def train_here(
 
 def _launch(training: Training, world: int, quiet: bool) -> None:
     """One start of all ranks. Raises the first one's error that failed, KeyboardInterrupt at Ctrl-C."""
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(STOPPING_S))
     with tempfile.TemporaryDirectory(prefix="hemotorch-ranks-") as folder, _hushed(), _signals_kept():
         config = LaunchConfig(
             min_nodes=1,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from hemotorch import machine
 from hemotorch.dataset import Dataset
 from hemotorch.errors import OptionError
 from hemotorch.recipe import Recipe
@@ -49,16 +52,36 @@ class Training:
         return "go on from the last checkpoint with --resume, with as many ranks as you like" if kept else "start again"
 
 
-def ranks_for(asked: int | None, device: str, gpus: int, cores: int, place: str) -> int:
-    """How many ranks to start on a place with so many devices: one a GPU, else two a CPU, unless asked for otherwise.
+@dataclass(frozen=True)
+class Devices:
+    """What a place has to compute on."""
 
-    Raises OptionError where there are fewer devices than were asked for.
-    """
-    on_gpus = gpus > 0 and device != "cpu"
-    most, kind = (gpus, "GPU(s)") if on_gpus else (cores, "core(s)")
-    if asked is None:
-        return gpus if on_gpus else min(RANKS_OF_A_CPU, cores)
-    if asked > most:
-        todo = f"start at most {most}" + (", or use --device cpu" if on_gpus else "")
-        raise OptionError(f"{asked} ranks were asked for, but {place} has {most} {kind}", "--ranks", todo)
-    return asked
+    gpus: int
+    cores: int
+    place: str = "this machine"
+
+    @staticmethod
+    def here() -> Devices:
+        """Those of this machine."""
+        return Devices(torch.cuda.device_count(), machine.cores())
+
+    def on_gpus(self, device: str) -> bool:
+        """Whether processes asked to use `device` get a GPU each."""
+        return self.gpus > 0 and device != "cpu"
+
+    def ranks(self, asked: int | None, device: str) -> int:
+        """How many ranks to start: one a GPU, else two, unless asked for otherwise. Raises OptionError for too many."""
+        return self._processes("ranks", asked, device, min(RANKS_OF_A_CPU, self.cores))
+
+    def workers(self, asked: int | None, device: str) -> int:
+        """How many processes predict: one a GPU, else one for two cores. Raises OptionError for too many."""
+        return self._processes("workers", asked, device, max(1, self.cores // 2))
+
+    def _processes(self, name: str, asked: int | None, device: str, without_gpus: int) -> int:
+        most, kind = (self.gpus, "GPU(s)") if self.on_gpus(device) else (self.cores, "core(s)")
+        if asked is None:
+            return self.gpus if self.on_gpus(device) else without_gpus
+        if asked > most:
+            todo = f"start at most {most}" + (", or use --device cpu" if self.on_gpus(device) else "")
+            raise OptionError(f"{asked} {name} were asked for, but {self.place} has {most} {kind}", f"--{name}", todo)
+        return asked
