@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from hemotorch.cluster.archive import LOADS, TRIES, Worker, opened
 from hemotorch.errors import InputError, RunError
 from hemotorch.run import Run
 from hemotorch.scan import even_scan
+from slurmd import free_ports
 
 require("ray")
 
@@ -90,6 +93,43 @@ def test_what_no_restart_helps_against_is_said_at_once(tiny_prepared, tmp_path):
     out, error = driver.communicate(timeout=120)
     assert (driver.returncode, out) == (1, ""), error
     assert "train.batch: a batch of 3 is not shared evenly by 2 ranks" in error and error.count("\n") == 1
+
+
+@pytest.mark.long
+def test_a_cluster_that_is_there(tiny_run, tmp_path, monkeypatch):
+    """Started as its owner would, with a token."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    (port,), paths = free_ports(1), scans(tmp_path / "archive", 2)
+    command = ["predict", str(tiny_run), *map(str, paths), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
+        start += ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
+        with open(tmp_path / "head.log", "w") as log:
+            head = subprocess.Popen(start, stdout=log, stderr=log)
+        try:
+            until(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text(), head)
+            too_many = started(*command, "--address", f"127.0.0.1:{port}", "--workers", 3)
+            error = too_many.communicate(timeout=120)[1]
+            assert f"3 workers were asked for, but the Ray cluster at 127.0.0.1:{port} has 2 core(s)" in error
+            fitting = started(*command, "--address", f"127.0.0.1:{port}", "--workers", 2)
+            out, error = fitting.communicate(timeout=120)
+            assert fitting.returncode == 0 and "2 scans predicted, 0 done before, 0 failed" in out, error
+            monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            (more,) = scans(tmp_path / "archive", 1, first=2)
+            stranger = started(*command, more, "--address", f"127.0.0.1:{port}")
+            error = stranger.communicate(timeout=120)[1]
+            assert stranger.returncode == 1 and "are RAY_AUTH_MODE and its token set here" in error
+        finally:
+            head.terminate()
+            head.wait(60)
+
+
+def test_a_cluster_that_does_not_answer(tiny_prepared, tmp_path, capsys):
+    for address in ("127.0.0.1:1", "nowhere"):
+        assert main(["cluster", "ray", str(tiny_prepared), str(tmp_path / "run"), "--address", address]) == 1
+        error = capsys.readouterr().err
+        assert f"no Ray cluster answers at '{address}'" in error and error.count("\n") == 1
 
 
 def test_more_ranks_than_cores(tiny_prepared, tmp_path, capsys):

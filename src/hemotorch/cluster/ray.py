@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from hemotorch.recipe import Recipe
 from hemotorch.run import Run, epoch_line
 
 POLL_S = 0.5  #: between two looks at how far the training is
+ANSWER_S = 10.0  #: in which a cluster has to answer
 OBJECTS_BYTES = 128 * 1024**2  #: of memory for what Ray's processes send each other: here it is little
 RAYS_THREAD = "ray_listen_error_messages"  #: of the driver, which prints
 
@@ -34,12 +36,15 @@ def cluster(address: str | None = None) -> Iterator[Devices]:
 
     Nothing is sent anywhere, and no dashboard is started. Raises OptionError where Ray is not installed or not there.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # both are read when ray is imported
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when ray is imported, as the others are
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # a busy machine needs more than 60
     try:
         import ray
     except ImportError as error:
         raise OptionError("Ray is not installed", "ray", "install it with `pip install 'hemotorch[ray]'`") from error
+    if address:
+        _must_answer(address)
     with ExitStack() as stack:
         options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         if not address:
@@ -55,10 +60,21 @@ def cluster(address: str | None = None) -> Iterator[Devices]:
                 ray.init(address=address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             what = f"Ray could not be started or reached ({str(error).splitlines()[0]})"
-            raise OptionError(what, "--address" if address else "ray") from error
+            todo = "does it run this version of Ray, and are RAY_AUTH_MODE and its token set here as they are there?"
+            raise OptionError(what, "--address" if address else "ray", todo if address else None) from error
         has = ray.cluster_resources()
         place = f"the Ray cluster at {address}" if address else "this machine"
         yield Devices(int(has.get("GPU", 0)), int(has.get("CPU", 0)), place)
+
+
+def _must_answer(address: str) -> None:
+    """Raises OptionError where nobody listens at an address, which Ray itself notices after minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        todo = "name the HOST:PORT that `ray start --head` told, or leave --address out"
+        raise OptionError(f"no Ray cluster answers at '{address}' ({error})", "--address", todo) from error
 
 
 @contextmanager
