@@ -98,7 +98,8 @@ def _run_one(
         return None
     # Peers do not see hemotorch; it sees what this process does.
     seen = [str(HERE), *(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)) if one.ours else ())]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(seen), "OMP_NUM_THREADS": str(cores)}
+    threads = {"OMP_NUM_THREADS": str(cores), "OMP_WAIT_POLICY": "PASSIVE"}
+    variables = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(seen)}
     options = {**one.options, "data": str(a.data.resolve()), "test": test} if one.ours else one.options
     job = {
         **{"data": str((a.out / "data").resolve()), "work": str(work), "minutes": a.minutes, "every_s": 60 * a.every},

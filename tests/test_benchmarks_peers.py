@@ -65,6 +65,7 @@ def test_table_marks_where_a_peer_wins_and_how_long_fast_takes() -> None:
         "Dice at the end: paper, told has 0.700, `fast` 0.600",
         "peak memory, GB: monai-dicece, told has 0.50, `fast` 1.00",
     ]
+    assert wins(RESULTS[1:]) == ["unknown: `fast` has not run at its own length"]
 
 
 def test_targets_take_the_better_peer_and_say_when_they_are_missed() -> None:

@@ -38,6 +38,7 @@ ALIKE = (
     "The clock starts with the process (imports, loading and caching count) and stands still while held-out scans are "
     "outlined. `hemotorch prepare`, and nnU-Net's planning and preprocessing, are not counted.",
     "fp32 on the same cores, one contender at a time, one seed. Training scans only, but for `paper`.",
+    "OMP_WAIT_POLICY=PASSIVE, so that threads that wait leave the cores to loading processes.",
     "Memory is that of all of a contender's processes together, outlining included.",
 )
 

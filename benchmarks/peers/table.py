@@ -103,7 +103,7 @@ def wins(results: Sequence[Result]) -> list[str]:
     """Where another contender does better than `fast` at its own length, in a line each."""
     ours = next((one for one in results if one["name"] == "fast"), None)
     if ours is None:
-        return []
+        return ["unknown: `fast` has not run at its own length"]
     lines = []
     for name, value, more, form in MEASURES:
         for one in results:
