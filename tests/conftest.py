@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -32,6 +36,33 @@ def require(module: str) -> ModuleType:
     except ImportError as error:
         reason = f"the reference '{module}' cannot be imported here: {error}"
     return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+@contextmanager
+def apart(**environment: str) -> Iterator[Callable[..., Any]]:
+    """Calls a function, with these arguments, in a process of its own with these variables."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            process.submit(int).result(timeout=60)  # starts it, and it keeps the variables
+        yield lambda function, *args: process.submit(function, *args).result(timeout=120)
+
+
+@pytest.fixture(scope="session")
+def interpreted() -> Iterator[Callable[..., Any]]:
+    """Calls a function where Triton's kernels run on the CPU; a process that imported triton so stays so."""
+    require("triton")
+    with apart(TRITON_INTERPRET="1") as call:
+        yield call
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Calls a function where Triton's kernels are built for a GPU, and not run, see ahead.py."""
+    require("triton")
+    with apart(TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path)) as call:
+        yield call
 
 
 @pytest.fixture(scope="session")

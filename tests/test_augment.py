@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from hemotorch.augment import augment as augment_rows
-from hemotorch.augment import bend, rng, torch_seed
+from hemotorch.augment import rng, torch_seed
 from hemotorch.draws import keys as draw_keys
 from hemotorch.hu import AIR_HU
 from hemotorch.recipe import Augment
@@ -158,17 +158,6 @@ def test_a_turned_block_shows_what_lies_beside_it_in_its_slice():
     hu, mask = _batch(1, 64, 64)
     out, _ = augment(hu, mask, Augment(rotate_deg=45), _keys(1), (torch.tensor([[20, 20]]), 24))
     assert out.min() > 29
-
-
-def test_bending_goes_through_its_nodes_and_is_smooth_between():
-    field = torch.randn(2, 2, 4, 5)
-    bent = bend(field, (64, 96))
-    assert bent.shape == (2, 2, 64, 96)
-    assert bent.amax() <= field.amax() and bent.amin() >= field.amin()
-    # Pixel centres nearest to node (1, 2), which lies at a third of the rows and the middle of the columns.
-    torch.testing.assert_close(bent[:, :, 21, 47:49].mean(-1), field[:, :, 1, 2], rtol=0.02, atol=0.02)
-    steps = bent.diff(dim=3).abs().amax()
-    assert steps < 1.6 * field.diff(dim=3).abs().amax() * 4 / 96, "no jump from a pixel to the next"
 
 
 def test_elastic_moves_image_and_mask_together_and_unlike_any_affine_map():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 import tiny
 from hemotorch.errors import OptionError
@@ -21,18 +21,19 @@ from hemotorch.run import LAST, Run, load_checkpoint
 from hemotorch.train import train
 
 TRAIN = "import sys\n{before}\nfrom hemotorch.cli import main\nsys.exit(main(sys.argv[1:]))"
+STORES: list[dist.TCPStore] = []  # kept while their ranks run
 #: Nothing random is left out: dropout, augmentation, noise. fp64, so that only what differs in kind shows.
 EXACT = ("engine.precision=fp64", "engine.sync_batch_norm=true", "train.epochs=2", "train.steps_per_epoch=6")
 
 
 def ranks(count: int, data: Path, root: Path, *settings: str, before: str = "") -> list[subprocess.Popen[str]]:
     """Starts that many ranks of `hemotorch train` on this machine, as torchrun would; `before` is run in each first."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    STORES.append(store)
     recipe = root.with_suffix(".toml")
     recipe.write_text(tiny.recipe(*settings).to_toml())
-    shared = {"OMP_WAIT_POLICY": "PASSIVE", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {"OMP_WAIT_POLICY": "PASSIVE", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True"}  # torchrun too holds the store outside of its ranks
     shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     command = [sys.executable, "-c", TRAIN.format(before=before), "train", str(data), str(root)]
     command += ["--recipe", str(recipe), "--device", "cpu", "--resume"]

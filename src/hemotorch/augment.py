@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hemotorch.draws import fold, normal, uniform
-from hemotorch.hu import AIR_HU
+from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
+from hemotorch.kernels.sample import sample
 from hemotorch.recipe import Augment
 
-GAIN_CENTRE_HU = 40.0  #: brightness changes turn around the brain's own level, so that air and bone hardly matter
 ELASTIC_NODES = 7  #: a side, of the coarse net by which images are bent
 _NOISE, _ELASTIC = 1, 2  # what a key is folded with, so that noise and bending have draws of their own
 
@@ -39,7 +39,13 @@ def moves(options: Augment) -> bool:
 
 
 def augment(
-    hu: Tensor, mask: Tensor, rows: Tensor, options: Augment, keys: Tensor, block: tuple[Tensor, int] | None = None
+    hu: Tensor,
+    mask: Tensor,
+    rows: Tensor,
+    options: Augment,
+    keys: Tensor,
+    block: tuple[Tensor, int] | None = None,
+    triton: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Takes samples out of a stack of slices, moves, brightens, roughens and blurs them.
 
@@ -47,29 +53,34 @@ def augment(
     is its middle one's; keys: (N,) int32; block: (N, 2) top-left corners and the side of the square to take, for
     networks that work on blocks. Returns float32 HU (N, slices, h, w) and target (N, 1, h, w) of 0 and 1: whole slices,
     or squares of the block's side, else of `crop_px`, around a pixel of bleeding where there is some.
+    triton: sample with hemotorch's own kernel.
     """
     height, width = hu.shape[1:]
-    target = mask.index_select(0, rows[:, rows.shape[1] // 2])[:, None]
-    image = hu.index_select(0, rows.flatten()).view(*rows.shape, height, width)
-    crop = options.crop_px if not block and 0 < options.crop_px < min(height, width) else 0
-    if block and not moves(options):
-        image, target = (_cut(values, *block, fill) for values, fill in ((image, AIR_HU), (target, 0)))
-    shown, target = image.float(), target.float()
     draws = uniform(keys, (15,))
+    signed = 2 * draws - 1
+    gain, offset = 1 + options.gain * signed[:, 6], options.offset_hu * signed[:, 7]
+    crop = options.crop_px if not block and 0 < options.crop_px < min(height, width) else 0
     if moves(options) or crop:
         theta = _affine(options, draws, height / width)
         if block:
             theta = _at_block(theta, *block, height, width)
         elif crop:
-            theta = _near_bleeding(theta, target, crop, draws[:, 12:])
+            theta = _near_bleeding(theta, _middle(mask, rows), crop, draws[:, 12:])
         side = block[1] if block else crop
-        shown, target = _sample(shown, target, theta, (side or height, side or width), options, keys)
-    if options.gain or options.offset_hu:
-        signed = (2 * draws[:, 6:8] - 1)[:, :, None, None, None]
-        gain, offset = 1 + options.gain * signed[:, 0], options.offset_hu * signed[:, 1]
-        shown = GAIN_CENTRE_HU + (shown - GAIN_CENTRE_HU) * gain + offset
+        nodes = (2, ELASTIC_NODES, ELASTIC_NODES)
+        field = (2 * uniform(fold(keys, _ELASTIC), nodes) - 1) * 2 * options.elastic if options.elastic else None
+        size = (side or height, side or width)
+        shown, target = sample(hu, mask, rows, theta, size, field=field, gain=gain, offset=offset, triton=triton)
+    else:
+        image, target = hu.index_select(0, rows.flatten()).view(*rows.shape, height, width), _middle(mask, rows)
+        if block:
+            image, target = _cut(image, *block, AIR_HU), _cut(target, *block, 0)
+        shown, target = image.float(), target.float()
+        if options.gain or options.offset_hu:
+            gain, offset = gain[:, None, None, None], offset[:, None, None, None]
+            shown = GAIN_CENTRE_HU + (shown - GAIN_CENTRE_HU) * gain + offset
     if options.noise_hu:
-        amount = options.noise_hu * (2 * draws[:, 8] - 1).abs()
+        amount = options.noise_hu * signed[:, 8].abs()
         noise = normal(fold(keys, _NOISE), tuple(shown.shape[1:]))
         shown = shown + noise * amount[:, None, None, None]
     if options.blur:
@@ -78,6 +89,10 @@ def augment(
         smooth = F.avg_pool2d(F.pad(shown, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         shown = shown + amount[:, None, None, None] * (smooth - shown)
     return shown, target
+
+
+def _middle(mask: Tensor, rows: Tensor) -> Tensor:
+    return mask.index_select(0, rows[:, rows.shape[1] // 2])[:, None]
 
 
 def _affine(options: Augment, draws: Tensor, aspect: float) -> Tensor:
@@ -133,32 +148,6 @@ def _narrowed(theta: Tensor, side: tuple[float, float], x: Tensor, y: Tensor) ->
     """The maps on a part of the image: `side` of its width and height, around (x, y) from -1 to 1."""
     columns = (theta[:, :, 0] * side[0], theta[:, :, 1] * side[1], theta[:, :, 2] + torch.stack([x, y], dim=1))
     return torch.stack(columns, dim=2)
-
-
-def _sample(
-    hu: Tensor, target: Tensor, theta: Tensor, size: tuple[int, int], options: Augment, keys: Tensor
-) -> tuple[Tensor, Tensor]:
-    """HU and target at the places that the maps, and the bending of `elastic`, lead to; outside is air."""
-    grid = F.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
-    if options.elastic:
-        nodes = uniform(fold(keys, _ELASTIC), (2, ELASTIC_NODES, ELASTIC_NODES))
-        grid = grid + bend((2 * nodes - 1) * 2 * options.elastic, size).permute(0, 2, 3, 1)
-    both = torch.cat([hu - AIR_HU, target], dim=1)
-    moved = F.grid_sample(both, grid.to(both.dtype), align_corners=False)
-    return moved[:, :-1] + AIR_HU, (moved[:, -1:] >= 0.5).to(hu.dtype)
-
-
-def bend(field: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 2, nodes, nodes) displacements, from corner to corner of the output, to (N, 2, rows, columns), smooth."""
-    for dim, length in ((2, size[0]), (3, size[1])):
-        place = (torch.arange(length, device=field.device) + 0.5) / length * (field.shape[dim] - 1)
-        first = place.floor().clamp(max=field.shape[dim] - 2)
-        part = place - first
-        weight = part * part * (3 - 2 * part)
-        weight = weight[:, None] if dim == 2 else weight
-        low = first.long()
-        field = torch.lerp(field.index_select(dim, low), field.index_select(dim, low + 1), weight)
-    return field
 
 
 def _cut(values: Tensor, corners: Tensor, size: int, fill: int) -> Tensor:

@@ -212,6 +212,14 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
+def give_back(device: torch.device) -> None:
+    """Gives memory of freed tensors back to the system, or to the GPU's other users: after running out of it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _why_no_cuda() -> str:
     if torch.version.cuda is None:
         return "this build of torch has no CUDA"

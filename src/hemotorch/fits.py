@@ -11,10 +11,14 @@ from pathlib import Path
 
 import torch
 
+from hemotorch import machine
 from hemotorch.batches import Plan
+from hemotorch.device import give_back
 from hemotorch.errors import RunError
 from hemotorch.nets import Net
 from hemotorch.step import Job, Learner
+
+MEMORY_SHARE = 0.9  #: of the free main memory may be filled
 
 
 @contextmanager
@@ -42,30 +46,53 @@ def _todo(job: Job, net: Net) -> str:
 
 
 def largest_batch(job: Job, net: Net) -> int:
-    """Samples that one step of a copy of the network has room for, halving from the recipe's; 0 where not even a rank's
-    single one fits. Several ranks are not tried, as not all may have run out: half is named."""
+    """Samples that a step has room for, 0 where not even one fits. A GPU is tried with half the batch, and half again.
+
+    A system may hand out main memory that it has not, and kill the process later: there a step with one sample and with
+    two is measured, and the rest counted. Several ranks are not tried, as not all may have run out: half is named.
+    """
     world, size = job.ranks.world, job.used.train.batch
     if world > 1:
         return max(world, size // 2 // world * world)
-    while size > 1:
-        size //= 2
-        used = job.used.changed([f"train.batch={size}", "train.accumulate=1"])
-        try:
-            _step(replace(job, used=used, plan=Plan(job.slices, used)), net)
-            return size
-        except (RuntimeError, MemoryError) as error:
-            if not _is_memory(error):
-                raise
-            traceback.clear_frames(error.__traceback__)
-        finally:
-            if job.device.place.type == "cuda":
-                torch.cuda.empty_cache()
+    give_back(job.device.place)
+    try:
+        if job.device.place.type == "cpu":
+            one, two = (_peak(job, net, size) for size in (1, 2))
+            room = MEMORY_SHARE * machine.free_memory()
+            return max(0, min(size // 2, int((room - (2 * one - two)) / max(1, two - one))))
+        while size > 1:
+            size //= 2
+            if _fits(job, net, size):
+                return size
+    finally:
+        give_back(job.device.place)
     return 0
 
 
-def _step(job: Job, net: Net) -> None:
+def _fits(job: Job, net: Net, size: int) -> bool:
+    try:
+        _step(job, net, size)
+        return True
+    except (RuntimeError, MemoryError) as error:
+        if not _is_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+    give_back(job.device.place)
+    return False
+
+
+def _peak(job: Job, net: Net, size: int) -> int:
+    """Bytes that a step takes at its height, above what the process holds before it."""
+    before = machine.resident(reset_peak=True)[0]
+    _step(job, net, size)
+    return machine.resident()[1] - before
+
+
+def _step(job: Job, net: Net, size: int) -> None:
     # Eagerly: graphs and compiled steps need no more, and take longer to come by.
-    job = replace(job, device=replace(job.device, graphs=False, compile=False))
+    used = job.used.changed([f"train.batch={size}", "train.accumulate=1"])
+    device = replace(job.device, graphs=False, compile=False)
+    job = replace(job, used=used, device=device, plan=Plan(job.slices, used))
     float(next(Learner(job, copy.deepcopy(net)).epoch(0)))
 
 
@@ -75,5 +102,6 @@ def _sides(job: Job) -> list[int]:
 
 
 def _is_memory(error: BaseException) -> bool:
-    # torch.OutOfMemoryError is a RuntimeError; a CPU's allocator raises a plain one.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+    # torch.OutOfMemoryError is a RuntimeError; a CPU's allocator and its convolution library raise plain ones.
+    words = ("allocate memory", "could not create a primitive", "could not create a memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)

@@ -14,6 +14,7 @@ import numpy as np
 from hemotorch.errors import OptionError, nearest
 
 AIR_HU = -1024  #: what is written where there is no data: outside the scanner's circle, padding, non-finite values
+GAIN_CENTRE_HU = 40.0  #: brightness changes turn around the brain's own level, so that air and bone hardly matter
 LARGEST_HU = 100_000  #: beyond any window: metal is at 30,000
 
 

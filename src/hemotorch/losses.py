@@ -7,6 +7,7 @@ so that many processes compute the loss of the whole batch and not a mean of the
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -18,16 +19,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemotorch.errors import OptionError, nearest
+from hemotorch.kernels.dice_ce import dice_ce_sums
 
 EPS = 1e-4  #: MedicalTorch's, added to both sides of the fraction
 
 
 @dataclass(frozen=True)
 class Loss:
-    """sums: logits, target -> (K,) sums over pixels, which add up over parts of a batch; value: (K,) -> scalar."""
+    """sums: logits, target -> (K,) sums over pixels, which add up over parts of a batch; value: (K,) -> scalar.
+
+    kernel: the same sums by hemotorch's own Triton kernels, where there are some.
+    """
 
     sums: Callable[[Tensor, Tensor], Tensor]
     value: Callable[[Tensor], Tensor]
+    kernel: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch. Raises ValueError where the shapes differ."""
@@ -52,10 +58,11 @@ def cross_entropy(positive_weight: float = 1.0) -> Loss:
 def dice_cross_entropy(dice_weight: float = 1.0, positive_weight: float = 1.0, eps: float = EPS) -> Loss:
     """dice_weight * negative_dice + cross_entropy."""
 
-    def sums(logits: Tensor, target: Tensor) -> Tensor:
-        return torch.cat([dice_sums(logits, target), entropy_sums(logits, target, positive_weight)])
+    def value(sums: Tensor) -> Tensor:
+        return mean(sums[2:]) - dice_weight * dice_ratio(sums[:2], eps)
 
-    return Loss(sums, lambda sums: mean(sums[2:]) - dice_weight * dice_ratio(sums[:2], eps))
+    sums = functools.partial(dice_ce_sums, positive_weight=positive_weight)
+    return Loss(sums, value, functools.partial(sums, triton=True))
 
 
 def focal(gamma: float = 2.0, alpha: float = -1.0) -> Loss:

@@ -65,6 +65,20 @@ def free_memory() -> int:
     return free
 
 
+def resident(reset_peak: bool = False) -> tuple[int, int]:
+    """Bytes of main memory that this process holds, and the most that it held since it started or the last reset.
+
+    (0, 0) where the system does not say.
+    """
+    with suppress(OSError, ValueError):
+        if reset_peak:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+        now, most = (1024 * int(lines[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+        return now, most
+    return 0, 0
+
+
 def _inactive(path: Path) -> int:
     with suppress(OSError, ValueError):
         for line in path.read_text().splitlines():

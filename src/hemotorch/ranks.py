@@ -91,13 +91,6 @@ class Ranks:
         with suppress(RuntimeError, AttributeError):
             self.store.set("stopped", f"rank {self.rank} stopped: {text}")
 
-    def linger(self) -> None:
-        """Keeps the store, which ends with this process, until the other ranks have read what happened."""
-        until = time.monotonic() + NOTE_S
-        others = [f"heard/{rank}" for rank in range(self.world) if rank != self.rank]
-        while time.monotonic() < until and not self.store.check(others):
-            time.sleep(0.1)
-
     def _what_happened(self, error: RuntimeError) -> str:
         """In words: another rank's own note, or which rank is not there any more."""
         late = "timed out" in str(error).lower() or "timeout" in str(error).lower()
@@ -106,15 +99,15 @@ class Ranks:
             until = time.monotonic() + NOTE_S
             while time.monotonic() < until:
                 if self.store.check(["stopped"]):
-                    note = str(self.store.get("stopped").decode())
-                    self.store.set(f"heard/{self.rank}", "yes")
-                    return note
+                    return str(self.store.get("stopped").decode())
                 time.sleep(0.1)
             gone = [str(r) for r in range(self.world) if not self.store.check([f"waiting/{r}"])]
             if gone:
                 who = f"rank {' and '.join(gone)}"
                 return f"{who} has not answered for {self.timeout_s:g} s" if late else f"{who} was killed"
-        return f"another rank has not answered for {self.timeout_s:g} s" if late else "another rank was killed"
+        return (
+            f"another rank has not answered for {self.timeout_s:g} s" if late else "the first rank stopped: it said why"
+        )
 
 
 class _Sum(torch.autograd.Function):
@@ -171,12 +164,8 @@ def joined(timeout_s: float = 600.0) -> Iterator[Ranks]:
         with ranks.explained():
             yield ranks
             dist.barrier()  # all leave together
-    except BaseException:
+    finally:
         dist.destroy_process_group()
-        if owner:
-            ranks.linger()
-        raise
-    dist.destroy_process_group()
 
 
 def _number(name: str, otherwise: int) -> int:

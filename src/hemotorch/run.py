@@ -25,7 +25,7 @@ from hemotorch.errors import InputError, RunError
 from hemotorch.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
 from hemotorch.recipe import Recipe
 
-FORMAT = 3  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
+FORMAT = 4  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
 BEST, LAST = "best.pt", "last.pt"
 
 

@@ -34,7 +34,7 @@ from hemotorch.ranks import Ranks
 from hemotorch.recipe import Optimizer, Recipe
 
 WARM_UP = 3  #: steps before one is captured as a graph; they are real steps of the training
-MEASURED_STEPS = 3  #: of each candidate, the first of which is not counted
+MEASURED_STEPS = 4  #: of each candidate, after one that is not counted
 MEASURED_SHARE = 0.02  #: of the training's steps, at most, are spent on measuring
 COMPILE_PAYS_S = 1800.0  #: shorter trainings than this are not worth a trial of torch.compile on a CPU
 CLEARLY = 1.1  #: how much faster than the default a way must be, so that noise does not choose
@@ -104,6 +104,7 @@ class Learner:
         self._model: Any = torch.compile(self.net, dynamic=False) if device.compile else self.net
         if ranks.world > 1:
             self._model = _parallel(self._model, device)
+        self._sums = job.loss.kernel if device.kernels and job.loss.kernel else job.loss.sums
         self._graphs: dict[int, _Graph] = {}
         self._warm = 0
 
@@ -150,7 +151,7 @@ class Learner:
         """Adds to the gradients; returns the batch's share of the step's loss."""
         job, device = self.job, self.job.device
         block = None if part.corners is None else (part.corners, job.plan.block)
-        hu, target = self._augment(part.hu, part.mask, part.rows, job.used.augment, part.keys, block)
+        hu, target = self._augment(part.hu, part.mask, part.rows, job.used.augment, part.keys, block, device.kernels)
         hu = hu.to(device.dtype).contiguous(memory_format=device.memory_format)
         self.mark("augment")
         self.net.draw(part.keys)
@@ -159,7 +160,7 @@ class Learner:
         with self._model.no_sync() if quiet else nullcontext():
             with device.autocast():
                 logits = self._model(hu)
-            loss = job.loss.value(job.ranks.all_sum(job.loss.sums(logits, target))) * share
+            loss = job.loss.value(job.ranks.all_sum(self._sums(logits, target))) * share
             self.mark("forward")
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         self.mark("backward")
@@ -282,43 +283,51 @@ def settle(job: Job, net: Net) -> Device:
     Trainings too short for it keep the defaults, and so does whatever is not clearly faster than them.
     """
     device, engine = job.device, job.used.engine
-    ways: dict[str, dict[str, Any]] = {}
-    if engine.channels_last == "auto":
-        ways["contiguous"] = {"channels_last": False}
-    if not engine.threads and machine.physical_cores() < device.threads * job.ranks.beside:
-        ways["a thread a physical core"] = {"threads": max(1, machine.physical_cores() // job.ranks.beside)}
     if device.place.type != "cpu":
         return device
-    if job.total * MEASURED_SHARE < MEASURED_STEPS * (1 + len(ways)):
+    ways: dict[str, Device] = {"as above": device}
+    if engine.channels_last == "auto":
+        ways["contiguous"] = replace(device, channels_last=False)
+    physical = max(1, machine.physical_cores() // job.ranks.beside)
+    if not engine.threads and physical < device.threads:
+        ways["a thread a physical core"] = replace(device, threads=physical)
+    if job.total * MEASURED_SHARE < (1 + MEASURED_STEPS) * len(ways):
         return device.with_reason("nothing was measured: the training is short")
-    usual = _seconds(job, net)
-    told = [f"as above {usual:.3f} s a step"]
-    best, chosen = usual, dict[str, Any]()
-    for name, way in ways.items():
-        seconds = _seconds(replace(job, device=replace(device, **chosen, **way)), net)
-        told.append(f"{name} {seconds:.3f}")
-        if seconds * CLEARLY < best:
-            best, chosen = seconds, {**chosen, **way}
-    if engine.compile == "auto" and machine.has_compiler() and best * job.total > COMPILE_PAYS_S:
-        began = time.perf_counter()
-        seconds = _seconds(replace(job, device=replace(device, **chosen, compile=True)), net)
-        told.append(f"compiled {seconds:.3f}, after {time.perf_counter() - began:.0f} s of compiling")
-        if seconds * CLEARLY < best:
-            chosen["compile"] = True
-    device.use()
-    kept = ", ".join(f"{key} = {value}" for key, value in chosen.items()) or "as above"
-    return device.with_reason(f"measured: {'; '.join(told)}; chosen: {kept}", **chosen)
+    seconds = _seconds(job, net, ways)
+    chosen = _fastest(seconds)
+    if engine.compile == "auto" and machine.has_compiler() and seconds[chosen] * job.total > COMPILE_PAYS_S:
+        trial = {chosen: ways[chosen], "compiled": replace(ways[chosen], compile=True)}
+        seconds |= (again := _seconds(job, net, trial))
+        ways, chosen = {**ways, **trial}, _fastest(again)
+    told = ", ".join(f"{name} {each:.3g}" for name, each in seconds.items())
+    best = ways[chosen]
+    best.use()
+    same = {"channels_last": best.channels_last, "threads": best.threads, "compile": best.compile}
+    return device.with_reason(f"measured, seconds a step: {told}; chosen: {chosen}", **same)
 
 
-def _seconds(job: Job, net: Net) -> float:
-    """Of a step, the fastest of a few, on a copy of the network; the slowest rank's."""
-    job.device.use()
-    learner, times = Learner(job, copy.deepcopy(net)), []
-    began = time.perf_counter()
-    for _ in itertools.islice(itertools.chain.from_iterable(map(learner.epoch, itertools.count())), MEASURED_STEPS):
-        times.append(time.perf_counter() - began)
-        began = time.perf_counter()
-    return float(max(job.ranks.gather(min(times[1:]))))
+def _fastest(seconds: dict[str, float]) -> str:
+    """The usual way, which comes first, unless another is clearly faster."""
+    usual, best = next(iter(seconds)), min(seconds, key=lambda name: seconds[name])
+    return best if seconds[best] * CLEARLY < seconds[usual] else usual
+
+
+def _seconds(job: Job, net: Net, ways: dict[str, Device]) -> dict[str, float]:
+    """Of a step each way, on copies of the network: the fastest of several taken in turns, so that what else the
+    machine does hits all alike; of several ranks the slowest one's."""
+    steps = {}
+    for name, device in ways.items():
+        learner = Learner(replace(job, device=device), copy.deepcopy(net))
+        steps[name] = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(1 + MEASURED_STEPS):
+        for name, device in ways.items():
+            device.use()
+            began = time.perf_counter()
+            next(steps[name])
+            times[name].append(time.perf_counter() - began)
+    # The first step builds what the others use.
+    return {name: float(max(job.ranks.gather(min(taken[1:])))) for name, taken in times.items()}
 
 
 def _check_sizes(used: Recipe, net: Net) -> None:
