@@ -117,7 +117,7 @@ def test_a_cluster_that_is_there(tiny_run, tmp_path, monkeypatch):
             assert fitting.returncode == 0 and "2 scans predicted, 0 done before, 0 failed" in out, error
             monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
             (more,) = scans(tmp_path / "archive", 1, first=2)
-            stranger = started(*command, more, "--address", f"127.0.0.1:{port}")
+            stranger = started(*command[:2], more, *command[4:], "--address", f"127.0.0.1:{port}")
             error = stranger.communicate(timeout=120)[1]
             assert stranger.returncode == 1 and "are RAY_AUTH_MODE and its token set here" in error
         finally:

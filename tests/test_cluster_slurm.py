@@ -59,7 +59,7 @@ def epochs(run: Path) -> list[int]:
 
 
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(slurm, tiny_prepared, tmp_path):
-    run = tmp_path / "run"
+    run = tmp_path / "my first run"
     job = cluster(slurm, tiny_prepared, run, "--ranks", "2", "--time", "1:00:00")
     until(lambda: "epoch   1" in log(run), 120, lambda: log(run))
     asked(slurm, "scancel", "--batch", "--signal=USR1", job)  # what SLURM sends before the time is up

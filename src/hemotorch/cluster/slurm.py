@@ -35,12 +35,16 @@ class Batch:
 
     def directives(self, root: Path) -> list[str]:
         """The script's #SBATCH lines, without what every script has."""
-        lines = [f"job-name={root.name}", f"nodes={self.nodes}", f"ntasks-per-node={self.ranks}"]
+        lines = [f"job-name={shlex.quote(root.name)}", f"nodes={self.nodes}", f"ntasks-per-node={self.ranks}"]
         lines += [f"gpus-per-node={self.gpus}"] if self.gpus else []
         lines += [f"cpus-per-task={self.cpus}"] if self.cpus else []
         lines += [f"time={self.time}"]
         lines += [f"partition={self.partition}"] if self.partition else []
-        return [*lines, f"output={root}-%j.log", *(option.removeprefix("--") for option in self.options)]
+        return [
+            *lines,
+            f"output={shlex.quote(f'{root}-%j.log')}",
+            *(option.removeprefix("--") for option in self.options),
+        ]
 
 
 SCRIPT = """\
