@@ -15,7 +15,7 @@ from hemotorch import io
 from hemotorch.cli import main
 from hemotorch.phantom import write_phantom
 
-COMMANDS = ("phantom", "prepare", "train", "evaluate", "predict", "demo")
+COMMANDS = ("phantom", "prepare", "train", "evaluate", "predict", "bench", "demo")
 ENGINES = ("cluster torchrun", "cluster slurm", "cluster ray", "cluster predict")
 
 

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "hemotorch"
 
 #: Files and folders of the package, lowest floor first; on a floor, each may import those before it.
 FLOORS = (
-    ("errors", "files", "machine", "progress", "hu", "labels", "scan", "grid", "skull", "draw", "recipe"),
+    ("errors", "files", "machine", "progress", "hu", "labels", "scan", "grid", "skull", "draw", "pages", "recipe"),
     ("ranks", "device", "io"),
     ("layouts",),
     ("phantom",),

@@ -7,7 +7,6 @@ import io
 import re
 import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel as nib
@@ -27,38 +26,12 @@ from hemotorch.report import evaluate_run, split_for, write_report
 from hemotorch.report.figures import PICTURE_PX, agreement, dice_by_volume, pictures, training
 from hemotorch.run import Run
 from hemotorch.train import train
+from webpage import Page
 
 METRICS = [
     {"epoch": n, "step": 7 * n, "loss": 1 / n, "lr": 4e-3 / n, "seconds": 9.0 * n, "val": {"dice": 0.1 * n, "n": 1}}
     for n in range(1, 7)
 ]
-
-
-class Page(HTMLParser):
-    """The text of a page's body in order, and whether every element that is opened is closed."""
-
-    VOID = frozenset({"meta", "img", "br", "path", "use"})
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open, self.words, self.links = [], [], []
-        self.feed(text)
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if data.strip() and "body" in self.open and "style" not in self.open:
-            self.words.append(data.strip())
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hemotorch import NOTICE, __version__
+from hemotorch.bench import commands as bench
 from hemotorch.cluster import commands as cluster
 from hemotorch.errors import HemotorchError, OptionError
 
@@ -242,6 +243,9 @@ def _parser() -> argparse.ArgumentParser:
     _workers(p)
 
     _learning(command)
+    bench.add(
+        command("bench", None, "Measure how fast it trains and predicts here, and why.", "bench train --quick"), _show
+    )
     cluster.add(commands, _command, _training, _show)
     p = command("demo", _demo, "Phantom, prepare, train, evaluate and predict, small, in minutes.", "demo --out demo")
     p.add_argument("--out", default="demo", metavar="DIR", help="folder for all of it (default: demo)")

@@ -89,7 +89,8 @@ class Learner:
     """
 
     def __init__(self, job: Job, net: Net):
-        self.job, self.mark = job, _nothing
+        self.job = job
+        self.mark: Callable[[str], None] = _nothing
         device, ranks = job.device, job.ranks
         self.net = device.put(net).train()
         self.averaged = copy.deepcopy(self.net) if job.used.train.ema else None

@@ -1,48 +1,20 @@
-"""The report's figures: inline SVG that follows the page's light or dark colours, and PNG pictures of scans."""
+"""The report's figures: plots as inline SVG, and PNG pictures of scans."""
 
 from __future__ import annotations
 
 import base64
 import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from hemotorch.draw import FOUND_RGB, TRUTH_RGB, slice_rgb
 from hemotorch.metrics.scores import Example, Scores
+from hemotorch.pages.figures import FAINT, LINE, NET, RULES, figure, plain_log
 
-# Colours that stand for the page's own: each becomes a CSS variable, so that one figure fits light and dark.
-INK, FAINT, LINE, NET, RULES = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line", NET: "--net", RULES: "--rules"}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text, in the page's font
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": FAINT,
-    "axes.edgecolor": LINE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": FAINT,
-    "ytick.labelcolor": FAINT,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "legend.frameon": False,
-    "legend.labelcolor": FAINT,
-}
 SMALL_ML = 0.1  #: volumes below it share the left edge of a logarithmic axis
 PICTURE_PX = 300  #: height of a slice's picture
 
@@ -53,7 +25,7 @@ def dice_by_volume(scores: Scores) -> str:
     if not scans:
         return ""
     volumes = [max(SMALL_ML, scan.network.truth_ml) for scan in scans]
-    with _figure("dice", 5.4, 3.7) as (axes, out):
+    with figure("dice", 5.4, 3.7) as (axes, out):
         if all(scan.baseline for scan in scans):
             rules = [scan.baseline.volume.dice for scan in scans if scan.baseline]
             pairs = zip(volumes, rules, [scan.network.volume.dice for scan in scans], strict=True)
@@ -65,7 +37,7 @@ def dice_by_volume(scores: Scores) -> str:
         network = [scan.network.volume.dice for scan in scans]
         axes.scatter(volumes, network, s=34, color=NET, lw=0, label="network", zorder=3)
         axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="true volume, mL", ylabel="Dice")
-        _plain_log(axes, volumes)
+        plain_log(axes, volumes)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2, columnspacing=1.2)
     return out[0]
 
@@ -78,7 +50,7 @@ def agreement(scores: Scores) -> str:
     volume = scores.summary["volume"]
     means = [(each.predicted_ml + each.truth_ml) / 2 for each in found]
     errors = [each.predicted_ml - each.truth_ml for each in found]
-    with _figure("agreement", 5.4, 3.7) as (axes, out):
+    with figure("agreement", 5.4, 3.7) as (axes, out):
         axes.axhline(0, color=FAINT, lw=0.8)
         marks: list[tuple[float, str, Any]] = [(volume["bias_ml"], f"bias {volume['bias_ml']:+.1f}", "-")]
         marks += [(limit, f"{limit:+.1f}", (0, (4, 3))) for limit in volume["limits_ml"] if np.isfinite(limit)]
@@ -106,7 +78,7 @@ def training(rows: Sequence[Mapping[str, Any]]) -> str:
         dice = [row["val"]["dice"] for row in validated]
         panels.append(("validation Dice", [row["epoch"] for row in validated], dice))
     panels.append(("learning rate", [row["epoch"] for row in rows], [row["lr"] for row in rows]))
-    with _figure("training", 11, 2.7, panels=len(panels)) as (axes, out):
+    with figure("training", 11, 2.7, panels=len(panels)) as (axes, out):
         for place, (title, epochs, values) in zip(np.atleast_1d(axes), panels, strict=True):
             dots = "o" if len(values) < 40 else ""
             place.plot(epochs, values, color=NET, lw=1.6, marker=dots, ms=3.5)
@@ -144,39 +116,3 @@ def _png(rgb: np.ndarray) -> str:
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def _plain_log(axes: Axes, values: Sequence[float]) -> None:
-    """Ticks 0.1, 1, 10, ... in plain numbers, with room around the values; 2 and 5 between them where these are few."""
-    low, high = min(values) * 0.7, max(values) * 1.4
-    steps = (1, 2, 5) if high < 200 * low else (1,)
-    ticks = [step * 10.0**power for power in range(-3, 6) for step in steps]
-    shown = [tick for tick in ticks if low <= tick <= high]
-    axes.set_xlim(low, high)
-    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
-    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
-
-
-@contextmanager
-def _figure(name: str, width: float, height: float, panels: int = 1) -> Iterator[tuple[Any, list[str]]]:
-    """A figure in the page's style; at the end of the block its SVG is put into the list."""
-    out: list[str] = []
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure((width, height), layout="constrained")
-        yield figure.subplots(1, panels), out
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    out.append(_inline(stream.getvalue()))
-
-
-def _inline(svg: str) -> str:
-    """An SVG file as part of a page: no header, the page's colours and font, no ids but those that are used."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    return svg.strip()

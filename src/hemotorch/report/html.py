@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
-from string import Template
 from typing import Any
 
-from hemotorch import __version__
 from hemotorch.metrics import VALUES
 from hemotorch.metrics.scores import DEFINITIONS, NOTICE, Example, ScanScore, Scores, warnings
+from hemotorch.pages.html import duration, fact, interval, many, number, sentence, shell, table, unfolded
 from hemotorch.report import figures
 
 #: What the authors of CT-ICH report for their own network, five folds by subject on the whole set.
@@ -31,7 +29,6 @@ def page(scores: Scores, metrics: Sequence[Mapping[str, Any]], details: Mapping[
     """The whole page. details: title -> preformatted text (recipe, environment)."""
     split = scores.split
     told = warnings(split)
-    banner = "".join(f"<p>{escape(text)}</p>" for text in told)
     body = [
         _header(scores),
         _facts(scores),
@@ -43,29 +40,22 @@ def page(scores: Scores, metrics: Sequence[Mapping[str, Any]], details: Mapping[
         _training(scores, metrics),
         _scans(scores),
         _methods(scores),
-        _details(details),
-        f"<footer>Made by hemotorch {__version__}. {escape(NOTICE)}</footer>",
+        unfolded(details),
     ]
-    template = Template(resources.files("hemotorch.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=f"hemotorch: {escape(scores.model)}",
-        banner=f'<div class="banner" role="note">{banner}</div>\n' if told else "",
-        notice=escape(NOTICE),
-        body="\n".join(part for part in body if part),
-    )
+    return shell(f"hemotorch: {scores.model}", body, NOTICE, told)
 
 
 def _header(scores: Scores) -> str:
     split = scores.split
     bleeding = sum(scan.network.bleeding for scan in scores.scans)
-    whom = f"{_many(split['patients'], 'patient')}" if split["patients_known"] else "unknown patients"
+    whom = f"{many(split['patients'], 'patient')}" if split["patients_known"] else "unknown patients"
     slices = sum(len(scan.indices) for scan in scores.scans)
     where = (
         "every scan of the dataset" if split["part"] == "all" else f"the {split['part']} part of split {split['name']}"
     )
     lead = (
-        f"How well a network outlines bleeding inside the skull on {_many(len(scores.scans), 'head CT')} "
-        f"({_many(slices, 'slice')}) of {whom}: {where}. {bleeding} hold bleeding by "
+        f"How well a network outlines bleeding inside the skull on {many(len(scores.scans), 'head CT')} "
+        f"({many(slices, 'slice')}) of {whom}: {where}. {bleeding} hold bleeding by "
         f"their masks, {len(scores.scans) - bleeding} do not."
     )
     clean = not split["patients_on_both_sides"] and split["patients_known"] and not split["external"]
@@ -84,22 +74,20 @@ def _facts(scores: Scores) -> str:
     normal = found["false_positive_ml"]
     hit, clean = scan["positive"] - scan["missed"], scan["negative"] - scan["false_alarms"]
     return '<div class="facts">' + "".join([
-        _fact("Dice, scans with bleeding", f"{_n(dice['mean'])} <small>{_interval(dice['ci95'])}</small>",
-              f'<div class="scale">{bars}</div><p class="note">Mean over {_many(dice["n"], "scan")} with bleeding; in '
+        fact("Dice, scans with bleeding", f"{number(dice['mean'])} <small>{interval(dice['ci95'])}</small>",
+              f'<div class="scale">{bars}</div><p class="note">Mean over {many(dice["n"], "scan")} with bleeding; in '
               "brackets and as a line the 95 % interval over patients.</p>"),
-        _fact("Scans called bleeding", _of(hit, scan["positive"]), "<p class='note'>of those with bleeding: "
+        fact("Scans called bleeding", _of(hit, scan["positive"]), "<p class='note'>of those with bleeding: "
               "anything was outlined, in the right place or not. "
-              f"95 % interval {_interval(scan['sensitivity_ci95'])}</p>"),
-        _fact("Normal scans left clean", _of(clean, scan["negative"]), "<p class='note'>" + (
-            f"On average {_n(normal['mean'], 1)} mL were found in a normal scan, at most {_n(normal['max'], 1)} mL</p>"
+              f"95 % interval {interval(scan['sensitivity_ci95'])}</p>"),
+        fact("Normal scans left clean", _of(clean, scan["negative"]), "<p class='note'>" + (
+            f"On average {number(normal['mean'], 1)} mL were found in a normal scan, at most "
+            f"{number(normal['max'], 1)} mL</p>"
             if normal["n"] else "No normal scan of known volume</p>")),
-        _fact("Volume error", f"{_n(volume['bias_ml'], 1, sign=True)} <small>mL</small>", "<p class='note'>on average; "
-              f"{_n(volume['median_absolute_ml'], 1)} mL off in the median scan with bleeding</p>"),
+        fact("Volume error", f"{number(volume['bias_ml'], 1, sign=True)} <small>mL</small>",
+              f"<p class='note'>on average; {number(volume['median_absolute_ml'], 1)} mL off in the median scan with "
+              "bleeding</p>"),
     ]) + "</div>"  # fmt: skip
-
-
-def _fact(title: str, value: str, rest: str) -> str:
-    return f'<div class="fact"><h3>{title}</h3><div class="big">{value}</div>{rest}</div>'
 
 
 def _bar(name: str, dice: Mapping[str, Any], kind: str) -> str:
@@ -108,7 +96,7 @@ def _bar(name: str, dice: Mapping[str, Any], kind: str) -> str:
         return f"<span>{name}</span><span></span><span>–</span>"
     line = "" if math.isnan(low) else f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b>'
     bar = f'<span class="track {kind}"><i style="width:{100 * mean:.1f}%"></i>{line}</span>'
-    return f"<span>{name}</span>{bar}<span>{_n(mean)}</span>"
+    return f"<span>{name}</span>{bar}<span>{number(mean)}</span>"
 
 
 def _pictures(examples: Sequence[Example]) -> str:
@@ -118,10 +106,10 @@ def _pictures(examples: Sequence[Example]) -> str:
     for example in examples:
         facts = [f"scan {escape(example.case)}"]
         if not math.isnan(example.dice) and example.kind != "false alarm":
-            facts.append(f"Dice {_n(example.dice)}")
+            facts.append(f"Dice {number(example.dice)}")
         if not math.isnan(example.truth_ml):
-            truth = "" if example.kind == "false alarm" else f"true {_n(example.truth_ml, 1)} mL, "
-            facts.append(f"{truth}predicted {_n(example.predicted_ml, 1)} mL")
+            truth = "" if example.kind == "false alarm" else f"true {number(example.truth_ml, 1)} mL, "
+            facts.append(f"{truth}predicted {number(example.predicted_ml, 1)} mL")
         shown = figures.pictures(example)
         tiles = "".join(
             f'<figure><img alt="Slice {number} of scan {escape(example.case)}" src="{url}">'
@@ -150,7 +138,7 @@ def _plots(scores: Scores) -> str:
         f'<div class="two"><figure>{dice}<figcaption>Dice against the true volume; a line joins the network\'s Dice '
         "with that of the baseline on the same scan.</figcaption></figure>"
         f"<figure>{agreement}<figcaption>Bland-Altman: volume error against volume. Bias with 95 % interval "
-        f"{_n(volume['bias_ml'], 1)} {_interval(volume['bias_ci95'], 1)} mL; limits of agreement dashed."
+        f"{number(volume['bias_ml'], 1)} {interval(volume['bias_ci95'], 1)} mL; limits of agreement dashed."
         "</figcaption></figure></div></section>"
     )
 
@@ -162,21 +150,21 @@ def _table1(scores: Scores) -> str:
     }
     tables = []
     for reading, (title, meaning) in readings.items():
-        table, rules = scores.summary["table1"][reading], scores.baseline_summary.get("table1", {}).get(reading)
+        values, rules = scores.summary["table1"][reading], scores.baseline_summary.get("table1", {}).get(reading)
         rows = []
         for value in VALUES:
-            row = table[value]
+            row = values[value]
             subjects = f"{row['n']} of {row['n'] + row['undefined']}"
-            cells = "".join(f"<td>{_n(row[name], 3)}</td>" for name in ("min", "max", "std"))
-            beside = f'<td class="rules">{_n(rules[value]["mean"], 3)}</td>' if rules else ""
+            cells = "".join(f"<td>{number(row[name], 3)}</td>" for name in ("min", "max", "std"))
+            beside = f'<td class="rules">{number(rules[value]["mean"], 3)}</td>' if rules else ""
             rows.append(
-                f'<tr><th scope="row">{value.capitalize()}</th>{cells}<td class="strong">{_n(row["mean"], 3)}</td>'
+                f'<tr><th scope="row">{value.capitalize()}</th>{cells}<td class="strong">{number(row["mean"], 3)}</td>'
                 f"{beside}<td>{subjects}</td></tr>"
             )
         heads = ["", "min", "max", "std", "mean", *(["baseline"] if rules else []), "subjects"]
         tables.append(
-            f'<div><h3>{title}</h3><p class="note">{escape(_sentence(meaning.partition(": ")[2]))}</p>'
-            f'<div class="scroll">{_table(heads, rows)}</div></div>'
+            f'<div><h3>{title}</h3><p class="note">{escape(sentence(meaning.partition(": ")[2]))}</p>'
+            f'<div class="scroll">{table(heads, rows)}</div></div>'
         )
     return (
         "<section><h2>Table 1, over subjects</h2><p>As in Sokolovskyy et al. 2021, which does not say whether its "
@@ -195,12 +183,12 @@ def _detection(scores: Scores) -> str:
             values = found["detection"][name]
             if name == "lesion":
                 sides = [f"{values['found']} of {values['lesions']}", f"{values['false']} false"]
-                specificity = f"{_n(values['false_a_scan'], 1)} false a scan"
+                specificity = f"{number(values['false_a_scan'], 1)} false a scan"
             else:
                 hit, clean = (values["positive"] - values["missed"], values["negative"] - values["false_alarms"])
                 sides = [f"{hit} of {values['positive']}", f"{clean} of {values['negative']}"]
-                specificity = f"{_n(values['specificity'])} {_interval(values['specificity_ci95'])}"
-            sensitivity = f"{_n(values['sensitivity'])} {_interval(values['sensitivity_ci95'])}"
+                specificity = f"{number(values['specificity'])} {interval(values['specificity_ci95'])}"
+            sensitivity = f"{number(values['sensitivity'])} {interval(values['sensitivity_ci95'])}"
             kind = ' class="rules"' if by == "baseline" else ""
             rows.append(
                 f'<tr><th scope="row">{title}</th><td class="words"><span{kind}>{by}</span></td><td>{sides[0]}</td>'
@@ -212,8 +200,8 @@ def _detection(scores: Scores) -> str:
     return (
         '<section><h2>Is there bleeding at all?</h2><p class="note">'
         f"{escape(DEFINITIONS['detection'].partition(' `ranking`')[0])} {escape(DEFINITIONS['detection.lesion'])} "
-        f"Ranked by the mL found in them, scans have an area under the ROC curve of {_n(ranking)}.</p>"
-        f'<div class="scroll">{_table(heads, rows)}</div></section>'
+        f"Ranked by the mL found in them, scans have an area under the ROC curve of {number(ranking)}.</p>"
+        f'<div class="scroll">{table(heads, rows)}</div></section>'
     )
 
 
@@ -223,15 +211,15 @@ def _types(scores: Scores) -> str:
         return ""
     rows = []
     for name, row in found.items():
-        beside = f'<td class="rules">{_n(rules[name]["sensitivity"])}</td>' if name in rules else ""
+        beside = f'<td class="rules">{number(rules[name]["sensitivity"])}</td>' if name in rules else ""
         rows.append(
             f'<tr><th scope="row">{name.capitalize()}</th><td>{_meter(row["sensitivity"])}</td>'
-            f"<td>{_interval(row['ci95'])}</td>{beside}<td>{row['scans']}</td><td>{row['voxels']:,}</td></tr>"
+            f"<td>{interval(row['ci95'])}</td>{beside}<td>{row['scans']}</td><td>{row['voxels']:,}</td></tr>"
         )
     heads = ["", "voxels found", "95 % interval", *(["baseline"] if rules else []), "scans", "voxels"]
     return (
         f'<section><h2>By type of bleeding</h2><p class="note">{escape(DEFINITIONS["types"])}</p>'
-        f'<div class="scroll">{_table(heads, rows)}</div></section>'
+        f'<div class="scroll">{table(heads, rows)}</div></section>'
     )
 
 
@@ -240,7 +228,7 @@ def _training(scores: Scores, metrics: Sequence[Mapping[str, Any]]) -> str:
     if not curves:
         return ""
     last = metrics[-1]
-    seconds = f" in {_duration(last['seconds'])}" if last.get("seconds") else ""
+    seconds = f" in {duration(last['seconds'])}" if last.get("seconds") else ""
     kept = scores.about.get("recipe", {}).get("train", {}).get("best_by", "last")
     if not any(row.get("val") for row in metrics):
         chosen = "No validation: the last epoch is what was scored."
@@ -249,8 +237,8 @@ def _training(scores: Scores, metrics: Sequence[Mapping[str, Any]]) -> str:
     else:
         chosen = f"The epoch with the best validation {kept} is what was scored."
     return (
-        f'<section><h2>Training</h2><p class="note">{_many(last["epoch"], "epoch")}, '
-        f"{_many(last['step'], 'step')}{seconds}. {chosen}</p>"
+        f'<section><h2>Training</h2><p class="note">{many(last["epoch"], "epoch")}, '
+        f"{many(last['step'], 'step')}{seconds}. {chosen}</p>"
         f'<figure class="wide scroll">{curves}</figure></section>'
     )
 
@@ -265,18 +253,18 @@ def _scans(scores: Scores) -> str:
         kind = "by label only" if any(scan.labelled) else "normal"
         dice = _meter(net.volume.dice) if net.bleeding else f'<span class="note">{kind}</span>'
         pieces = f"{net.lesions.found} of {net.lesions.lesions}" if net.lesions and net.lesions.lesions else "–"
-        beside = f'<td class="rules">{_n(rules.volume.dice) if net.bleeding else "–"}</td>' if rules else ""
-        rules_ml = f'<td class="rules">{_n(rules.predicted_ml, 1)}</td>' if rules else ""
+        beside = f'<td class="rules">{number(rules.volume.dice) if net.bleeding else "–"}</td>' if rules else ""
+        rules_ml = f'<td class="rules">{number(rules.predicted_ml, 1)}</td>' if rules else ""
         rows.append(
-            f'<tr><th scope="row">{escape(scan.case)}</th><td>{dice}</td>{beside}<td>{_n(net.truth_ml, 1)}</td>'
-            f"<td>{_n(net.predicted_ml, 1)}</td>{rules_ml}<td>{pieces}</td><td>{len(scan.indices)}</td></tr>"
+            f'<tr><th scope="row">{escape(scan.case)}</th><td>{dice}</td>{beside}<td>{number(net.truth_ml, 1)}</td>'
+            f"<td>{number(net.predicted_ml, 1)}</td>{rules_ml}<td>{pieces}</td><td>{len(scan.indices)}</td></tr>"
         )
     both = scores.baseline_summary["scans"]
     heads = ["scan", "Dice", *(["baseline"] if both else []), "true mL", "predicted mL"]
     heads += [*(["baseline mL"] if both else []), "lesions found", "slices"]
     left = scores.unscored
     note = f'<p class="note">Not scored, for want of a mask: {escape(", ".join(left))}.</p>' if left else ""
-    return f'<section><h2>Every scan</h2><div class="scroll">{_table(heads, rows)}</div>{note}</section>'
+    return f'<section><h2>Every scan</h2><div class="scroll">{table(heads, rows)}</div>{note}</section>'
 
 
 def _methods(scores: Scores) -> str:
@@ -290,65 +278,22 @@ def _methods(scores: Scores) -> str:
     entries = {title: DEFINITIONS[key] for key, title in names.items()}
     if scores.baseline_model:
         entries["Baseline"] = f"{scores.baseline_model}. Nothing in it is learned."
-    entries["Split"] = " ".join([f"{scores.split['name']}.", *map(_sentence, scores.split["audit"])])
-    entries["Noticed"] = " ".join(map(_sentence, scores.split["warnings"]))
+    entries["Split"] = " ".join([f"{scores.split['name']}.", *map(sentence, scores.split["audit"])])
+    entries["Noticed"] = " ".join(map(sentence, scores.split["warnings"]))
     entries["Dataset"] = f"{scores.dataset['root']} ({scores.dataset['layout']}, {scores.dataset['cases']} scans)"
     seconds = scores.to_json()["seconds_a_scan"]
-    entries["Time"] = f"{_n(seconds)} s a scan"
+    entries["Time"] = f"{number(seconds)} s a scan"
     rows = "".join(f"<dt>{title}</dt><dd>{escape(text)}</dd>" for title, text in entries.items() if text)
     return f"<section><h2>How it was measured</h2><dl>{rows}</dl></section>"
-
-
-def _details(details: Mapping[str, str]) -> str:
-    if not details:
-        return ""
-    parts = "".join(
-        f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
-        for title, text in details.items()
-    )
-    return f"<section><h2>How it was made</h2>{parts}</section>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
-    top = "".join(f'<th scope="col"{_kind(head)}>{head}</th>' for head in heads)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _kind(head: str) -> str:
-    return ' class="rules"' if head.startswith("baseline") else ""
 
 
 def _meter(value: float) -> str:
     if math.isnan(value):
         return "–"
-    return f'<span class="track meter" aria-hidden="true"><i style="width:{100 * value:.0f}%"></i></span>{_n(value)}'
-
-
-def _n(value: float | None, digits: int = 2, sign: bool = False) -> str:
-    """A number for reading; a dash where it is undefined; a minus sign, not a hyphen."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-    return text.replace("-", "−")
-
-
-def _interval(ends: Sequence[float], digits: int = 2) -> str:
-    return f"[{_n(ends[0], digits)}, {_n(ends[1], digits)}]" if math.isfinite(ends[0]) else ""
+    return (
+        f'<span class="track meter" aria-hidden="true"><i style="width:{100 * value:.0f}%"></i></span>{number(value)}'
+    )
 
 
 def _of(some: int, every: int) -> str:
     return f"{some} <small>of {every}</small>" if every else "–"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,119 @@
+"""The parser of `hemotorch bench`; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Parser = argparse.ArgumentParser
+RUNNING = "bench"  #: name of the default output folder
+
+
+def add(parser: Parser, show: Callable[[argparse.Namespace, Any, str], None]) -> None:
+    """Adds train, predict, mlp and compare. show: prints a result, as JSON or as text."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=type(parser))
+
+    def verb(name: str, run: Callable[..., int], text: str, example: str) -> Parser:
+        made = verbs.add_parser(name, help=text, description=text, epilog=f"example: hemotorch bench {example}")
+        made.set_defaults(run=lambda a: run(a, show))
+        made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the result as JSON")
+        return made
+
+    p = verb("train", _train, "Measure a training on all that this machine has, and say what limits it.",
+             "train --quick --out bench")  # fmt: skip
+    p.add_argument("--data", metavar="DATA", type=Path, help="prepared dataset (default: a phantom, made for it)")
+    p.add_argument("--recipe", default="paper", metavar="NAME|FILE", help="what is trained (default: paper)")
+    p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value of the recipe")
+    p.add_argument("--device", default="auto", metavar="LIST", help="cpu, cuda or cpu,cuda (default: all there are)")
+    p.add_argument("--sweep", nargs="+", default=[], metavar="NAME=VALUES",
+                   help="also vary batch, threads, workers or ranks, as batch=1..32 threads=1,2")  # fmt: skip
+    p.add_argument("--price-per-hour", type=_price, metavar="N", help="of the machine: adds the cost of a training")
+    _measuring(p)
+
+    p = verb("predict", _predict, "Measure how long a user waits for predictions.", "predict run scan.nii.gz")
+    p.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint file")
+    p.add_argument("scan", nargs="*", metavar="SCAN", help="NIfTI files (default: a phantom of 512x512x32)")
+    p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")
+    _measuring(p)
+
+    p = verb("mlp", _mlp, "Compare SGD, momentum and Adam on small networks, in steps and in seconds.", "mlp --quick")
+    p.add_argument("--data", metavar="DATA", type=Path, help="prepared dataset (default: a phantom, made for it)")
+    p.add_argument("--net", default="mlp", choices=("mlp", "unet"), help="trained on it (default: mlp)")
+    p.add_argument("--device", default="auto", metavar="LIST", help="cpu, cuda or cpu,cuda (default: all there are)")
+    _measuring(p)
+
+    p = verb("compare", _compare, "Compare two results: two machines, or two versions.", "compare A.json B.json")
+    p.add_argument("a", metavar="A.json", help="bench.json, or the folder it is in")
+    p.add_argument("b", metavar="B.json", help="the other one")
+
+
+def _measuring(p: Parser) -> None:
+    p.add_argument("--quick", action="store_true", help="smaller and shorter: minutes on two cores")
+    p.add_argument("--rounds", type=_rounds, default=3, metavar="N", help="how often each is measured (default: 3)")
+    p.add_argument("--out", default=RUNNING, metavar="DIR", help=f"for bench.json, chart and page (default: {RUNNING})")
+    p.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+
+
+def _train(a: argparse.Namespace, show: Callable[..., None]) -> int:
+    from hemotorch.bench.train import Asked, bench_train
+    from hemotorch.bench.write import out_folder, write_bench
+
+    out = out_folder(a.out, a.overwrite)
+    asked = Asked(a.data, a.recipe, tuple(a.set), a.device, tuple(a.sweep), a.quick, a.rounds, a.price_per_hour)
+    found = bench_train(asked, _say(a))
+    page = write_bench(found, out)
+    show(a, found.to_json(), "\n".join([*found.lines(), f"page: {page}"]))
+    return 0 if any(row.measured for row in found.rows) else 1
+
+
+def _predict(a: argparse.Namespace, show: Callable[..., None]) -> int:
+    from hemotorch.bench.predict import bench_predict, lines
+    from hemotorch.bench.write import out_folder, write_values
+
+    out = out_folder(a.out, a.overwrite)
+    found = bench_predict(a.run_folder, a.scan, device=a.device, rounds=a.rounds, quick=a.quick, say=_say(a))
+    write_values(found, out)
+    show(a, found, "\n".join(lines(found)))
+    return 0
+
+
+def _mlp(a: argparse.Namespace, show: Callable[..., None]) -> int:
+    from hemotorch.bench.mlp import bench_mlp
+    from hemotorch.bench.write import out_folder, write_bench
+
+    out = out_folder(a.out, a.overwrite)
+    found = bench_mlp(a.data, a.net, device=a.device, rounds=a.rounds, quick=a.quick, say=_say(a))
+    page = write_bench(found, out)
+    show(a, found.to_json(), "\n".join([*found.lines(), f"page: {page}"]))
+    return 0
+
+
+def _compare(a: argparse.Namespace, show: Callable[..., None]) -> int:
+    from hemotorch.bench.compare import compare
+    from hemotorch.bench.result import Bench
+
+    found = compare(Bench.read(a.a), Bench.read(a.b))
+    show(a, found.to_json(), "\n".join(found.lines()))
+    return 0
+
+
+def _say(a: argparse.Namespace) -> Callable[[str], None]:
+    return (lambda text: None) if a.json else (lambda text: print(text, flush=True))
+
+
+def _rounds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 100, not {text!r}")
+    return int(text)
+
+
+def _price(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"must be a number that is not negative, not {text!r}")
+    return value

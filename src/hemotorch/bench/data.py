@@ -1,0 +1,59 @@
+"""What a bench trains on: a prepared dataset or a phantom, checked before anything is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hemotorch.bench.reference import write_pngs
+from hemotorch.dataset import Dataset
+from hemotorch.errors import InputError
+from hemotorch.phantom import write_phantom
+from hemotorch.prepare import prepare
+from hemotorch.recipe import Recipe
+from hemotorch.train import parts
+
+QUICK_PX, QUICK_MM = 192, 1.2  #: rows and columns of a quick bench, and their size: the whole head
+PHANTOM, QUICK_PHANTOM = ("ct-ich", 8), ("small", 10)  #: preset and patients
+
+
+def make_phantom(folder: Path, quick: bool) -> Path:
+    """A small prepared phantom, the same each time; slices of 512 x 512, or 192 x 192 for a quick bench."""
+    name, patients = QUICK_PHANTOM if quick else PHANTOM
+    write_phantom(folder / "phantom", name, patients=patients)
+    prepare(folder / "phantom", folder / "prepared")
+    return folder / "prepared"
+
+
+def quick_recipe(used: Recipe) -> Recipe:
+    """The recipe on slices of 192 x 192; one that trains on blocks or on no larger slices stays as it is."""
+    if used.tiles.size_px or 0 < used.grid.size_px <= QUICK_PX:
+        return used
+    return used.changed([f"grid.size_px={QUICK_PX}", f"grid.pixel_mm={QUICK_MM}"])
+
+
+def checked(data: Path | str, used: Recipe) -> Dataset:
+    """The dataset, if the recipe finds something to train on in it. Raises InputError, OptionError."""
+    dataset = Dataset(data)
+    training, _ = parts(dataset.split(used.data.split), used)
+    count = sum(map(len, training.values()))
+    if not count:
+        raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
+    if used.data.slices == "positive":
+        count = sum(dataset.rows[case][i].positive_pixels > 0 for case, indices in training.items() for i in indices)
+        if not count:
+            todo = "check the masks, or train on all slices with --set data.slices=all"
+            raise InputError("no slice with bleeding to train on", dataset.root, todo)
+    return dataset
+
+
+def reference_pngs(dataset: Dataset, used: Recipe, root: Path) -> Path:
+    """The training slices of the recipe as the paper's PNG folders."""
+    training, _ = parts(dataset.split(used.data.split), used)
+    write_pngs(dataset, training, used, root)
+    return root
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """The dataset for records: layout, scans, slices."""
+    return {"layout": dataset.layout, "scans": len(dataset.cases), "slices": len(dataset.slices)}

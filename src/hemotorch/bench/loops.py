@@ -1,0 +1,113 @@
+"""What is measured, seen alike from outside: hemotorch's own training step, and the reference loop."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hemotorch import nets
+from hemotorch.batches import Resident
+from hemotorch.bench.reference import ReferenceLoop
+from hemotorch.bench.rows import Spec
+from hemotorch.dataset import Dataset
+from hemotorch.device import choose
+from hemotorch.nets import Net
+from hemotorch.pngs import IMAGE
+from hemotorch.ranks import Ranks
+from hemotorch.recipe import Recipe, from_toml
+from hemotorch.step import Job, Learner, open_job
+from hemotorch.train import parts
+
+FLOPS_PX = 256  #: side of the slice whose arithmetic is counted; a convolution's grows with the pixels
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A training that can be moved on by a step.
+
+    step: does one and returns its loss, on the device. listen: takes what is called with each phase's name at its end.
+    The others are as in `rows.Round`.
+    """
+
+    step: Callable[[], Tensor]
+    listen: Callable[[Callable[[str], None]], None]
+    device: torch.device
+    images: int
+    image_gflop: float
+    steps: int
+    epochs: int
+    storage: str
+    size: tuple[int, int]
+    reasons: tuple[str, ...]
+
+
+def own_loop(spec: Spec, ranks: Ranks) -> Loop:
+    """The step that `hemotorch train` repeats, as this rank of `ranks` does it. Raises OptionError, InputError."""
+    used, dataset = from_toml(spec.recipe, "recipe"), Dataset(spec.data)
+    device = choose(spec.config.device, used.engine, ranks)
+    device.use()
+    job, net = open_job(dataset, *parts(dataset.split(used.data.split), used), used, device, ranks)
+    size = seen_size(job)
+    gflop = image_gflop(net, size)
+    learner = Learner(job, net)
+    endless = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
+
+    def listen(mark: Callable[[str], None]) -> None:
+        learner.mark = mark
+
+    storage = "resident" if isinstance(job.slices, Resident) else "stream"
+    images = job.plan.batch * used.train.accumulate
+    return Loop(
+        lambda: next(endless), listen, device.place, images, gflop, job.steps, used.train.epochs, storage, size,
+        device.reasons,
+    )  # fmt: skip
+
+
+def seen_size(job: Job) -> tuple[int, int]:
+    """Rows and columns that the network sees while training."""
+    side = job.used.augment.crop_px or job.used.tiles.size_px
+    rows, columns = (int(length) for length in job.slices.sizes.max(axis=0))
+    return (min(side, rows), min(side, columns)) if side else (rows, columns)
+
+
+def image_gflop(net: Net, size: tuple[int, int]) -> float:
+    """GFLOP of a forward pass of one image."""
+    return nets.flops(net, FLOPS_PX) / FLOPS_PX**2 * size[0] * size[1]
+
+
+def reference_loop(spec: Spec) -> Loop:
+    """The paper's way, on the PNGs of `spec`."""
+    used, config = from_toml(spec.recipe, "recipe"), spec.config
+    size, count = png_size(spec.pngs, used)
+    loop = ReferenceLoop(spec.pngs, used, config.workers, config.device, size)
+
+    def listen(mark: Callable[[str], None]) -> None:
+        loop.mark = mark
+
+    batch = used.train.batch
+    steps = used.train.steps_per_epoch or math.ceil(count / batch)
+    reasons = ("as the framework does it when it is told nothing",)
+    return Loop(
+        loop.step, listen, loop.device, batch, image_gflop(loop.net, size), steps, used.train.epochs, "png", size,
+        reasons,
+    )  # fmt: skip
+
+
+def png_size(root: str, used: Recipe) -> tuple[tuple[int, int], int]:
+    """Rows and columns that all PNGs are brought to, what the network needs a multiple of; and how many PNGs."""
+    sizes = []
+    for path in sorted((Path(root) / IMAGE).glob("*.png")):
+        with Image.open(path) as image:
+            sizes.append((image.height, image.width))
+    side = used.grid.size_px
+    rows, columns = (side, side) if side else np.array(sizes).max(axis=0).tolist()
+    multiple = nets.build(used.net.name, **used.net.options).multiple
+    return (-(-rows // multiple) * multiple, -(-columns // multiple) * multiple), len(sizes)

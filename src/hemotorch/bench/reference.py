@@ -1,0 +1,118 @@
+"""The training loop that the 2021 paper's authors had to write, as the baseline of every speed-up.
+
+PNG files read one by one, torch's DataLoader, the paper's network, Adam and negative Dice, eager, with the framework's
+own choice of threads, memory layout and TF32, and Dice computed on the host after every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hemotorch import losses, nets
+from hemotorch.augment import torch_seed
+from hemotorch.batches import ICHDataset
+from hemotorch.dataset import Dataset, Part
+from hemotorch.hu import window
+from hemotorch.pngs import IMAGE, LABEL, PngFolders
+from hemotorch.recipe import Recipe
+
+WINDOW = "brain"  #: of the paper's PNGs
+
+
+class ReferenceLoop:
+    """One optimiser step a call of `step`, over and over the PNGs in random order.
+
+    mark: called with the name of each phase at its end. dice: of the last step. size: rows and columns all slices are
+    brought to, multiples of what the network needs. Only for networks that see one slice in one window.
+    """
+
+    def __init__(self, pngs: Path | str, used: Recipe, workers: int, device: str, size: tuple[int, int]):
+        torch.manual_seed(torch_seed(used.train.seed, 0))
+        self.mark: Callable[[str], None] = lambda phase: None
+        self.net = nets.build(used.net.name, **used.net.options)
+        self.device, self.dice = torch.device(device), 0.0
+        self._net = self.net.body.to(self.device).train()
+        self._loss_of = losses.build(used.loss.name, **used.loss.options)
+        self._optimizer = torch.optim.Adam(self._net.parameters(), used.optimizer.lr)
+        loader = DataLoader(
+            ICHDataset(pngs, _Tensors(size)), used.train.batch, shuffle=True, num_workers=workers, drop_last=True
+        )
+        self._batches = _forever(loader)
+
+    def step(self) -> Tensor:
+        """Trains on one batch and returns its loss."""
+        batch = next(self._batches)
+        image, target = batch["input"].to(self.device), batch["gt"].to(self.device)
+        self.mark("data")
+        logits = self._net(image)
+        loss = self._loss_of(logits, target)
+        self.mark("forward")
+        self._optimizer.zero_grad()
+        loss.backward()
+        self.mark("backward")
+        self._optimizer.step()
+        self.mark("optimiser")
+        loss.item()
+        self.dice = _dice((logits.detach().sigmoid() >= 0.5).cpu().numpy(), target.cpu().numpy() > 0)
+        self.mark("metric")
+        return loss.detach()
+
+
+class _Tensors:
+    """A slice and its mask as float32 tensors (1, rows, columns) of [0, 1] and {0, 1}, resized where they must be."""
+
+    def __init__(self, size: tuple[int, int]):
+        self._size = (size[1], size[0])  # Pillow counts columns first
+
+    def __call__(self, pair: Mapping[str, Image.Image]) -> dict[str, Tensor]:
+        image, label = pair["input"], pair["gt"]
+        if image.size != self._size:
+            image = image.resize(self._size, Image.Resampling.BILINEAR)
+            label = label.resize(self._size, Image.Resampling.NEAREST)
+        image_values, label_values = (torch.from_numpy(np.array(one))[None] for one in (image, label))
+        return {"input": image_values.float() / 255, "gt": (label_values > 0).float()}
+
+
+def _forever(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Tensor]]:
+    while True:
+        yield from loader
+
+
+def _dice(found: np.ndarray, truth: np.ndarray) -> float:
+    total = int(found.sum()) + int(truth.sum())
+    return 2 * int((found & truth).sum()) / total if total else 1.0
+
+
+def why_not(used: Recipe) -> str:
+    """Why the reference loop cannot train a recipe, "" where it can: it reads 8-bit slices, one at a time."""
+    options = nets.options_of(used.net.name) | used.net.options
+    if options["slices"] != 1 or len(options["windows"]) != 1:
+        seen = f"{options['slices']} slices in {len(options['windows'])} windows"
+        return f"the reference loop reads one slice in one window, recipe '{used.name}' {seen}"
+    if used.tiles.size_px or used.augment.crop_px:
+        return f"the reference loop reads whole slices, recipe '{used.name}' blocks of them"
+    return ""
+
+
+def write_pngs(dataset: Dataset, part: Part, used: Recipe, root: Path) -> int:
+    """The training slices as ROOT/image and ROOT/label, with bleeding only where the recipe wants that; how many."""
+    low_high = window(WINDOW)
+    folders = PngFolders(root, low_high.level, low_high.width, used.data.slices == "positive")
+    for name in (IMAGE, LABEL):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    count = 0
+    for case, indices in part.items():
+        if not indices:
+            continue
+        scan, mask = dataset.scan(case), dataset.mask(case)
+        drawn = np.zeros(scan.shape, np.uint8) if mask is None else mask
+        count += len(folders.write(case, indices, scan.hu[list(indices)], drawn[list(indices)]))
+    return count

@@ -1,0 +1,152 @@
+"""The one plain sentence that a bench ends in: what holds the training up on this machine, and what to change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hemotorch.bench.rows import Row
+
+DATA, OPTIMISER, AUGMENT, WAITING = 0.2, 0.25, 0.3, 0.25  #: shares of a step from which on a phase is what to change
+LAUNCH = 0.6  #: of a GPU's time waiting for Python's next call
+SCALING = 0.6  #: efficiency of threads below which they are not worth their cores
+CLEARLY = 1.1  #: times as fast, so that noise is not advice
+LOW_PEAK = 0.3  #: share of a matrix product's rate below which arithmetic is not what takes the time
+
+
+def bottleneck(rows: Sequence[Row], cores: int) -> str:
+    """One sentence about the fastest row, or about the change that would help most; `rows` as `compared` left them.
+
+    cores: of the machine. Names the recipe key or option to change.
+    """
+    ours = [row for row in rows if row.measured and not row.config.reference]
+    if not ours:
+        why = next((row.error for row in rows if row.error), "there was nothing to measure")
+        return f"Nothing of hemotorch's own could be measured: {why}"
+    device = "cuda" if any(row.config.device == "cuda" for row in ours) else "cpu"
+    batch = ours[0].config.batch
+    ours = [row for row in ours if row.config.device == device and row.config.batch == batch]
+    best = max(ours, key=lambda row: row.images_s)
+    rules = (_waiting_for_data, _launching, _optimiser, _augmenting, _waiting)
+    for rule in (*rules, _ranks, _threads) if device == "cpu" else rules:
+        text = rule(best, ours, cores)
+        if text:
+            return text
+    return _memory_or_arithmetic(best)
+
+
+def _who(row: Row) -> str:
+    return "the GPU" if row.config.device == "cuda" else "the processor"
+
+
+def _waiting_for_data(best: Row, ours: Sequence[Row], cores: int) -> str:
+    share = best.shares.get("data", 0.0)
+    if share < DATA:
+        return ""
+    start = f"T{_who(best)[1:]} waits for data {share:.0%} of the time"
+    if best.storage == "stream":
+        return f"{start}: keep the slices in its memory with data.memory=resident, if they fit."
+    return f"{start} although the slices are in memory: make a step larger with train.batch."
+
+
+def _launching(best: Row, ours: Sequence[Row], cores: int) -> str:
+    if not best.launch >= LAUNCH:  # NaN on a CPU, and in graphs, which are launched once
+        return ""
+    way = best.config
+    todo = "engine.graphs=on, engine.compile=on" if not (way.graphs or way.compile) else "engine.graphs=on"
+    return (
+        f"The GPU waits for Python's next call {best.launch:.0%} of the time, since its own work is done sooner: "
+        f"launch less often with {todo}, or a larger train.batch."
+    )
+
+
+def _optimiser(best: Row, ours: Sequence[Row], cores: int) -> str:
+    share = best.shares.get("optimiser", 0.0)
+    if share < OPTIMISER:
+        return ""
+    return (
+        f"The optimiser takes {share:.0%} of a step whatever the batch: let each step see more images with a larger "
+        "train.batch or train.accumulate."
+    )
+
+
+def _augmenting(best: Row, ours: Sequence[Row], cores: int) -> str:
+    share = best.shares.get("augment", 0.0)
+    if share < AUGMENT:
+        return ""
+    return (
+        f"Augmentation takes {share:.0%} of a step: switch off what is not needed in the recipe's [augment], or cut "
+        "out smaller squares with augment.crop_px."
+    )
+
+
+def _waiting(best: Row, ours: Sequence[Row], cores: int) -> str:
+    share = best.shares.get("waiting", 0.0)
+    if share < WAITING:
+        return ""
+    if best.config.device == "cuda":
+        return f"The GPU waits for the host {share:.0%} of the time: look at less while training, or raise train.batch."
+    if best.config.ranks > 1:
+        return f"The ranks wait for one another {share:.0%} of the time: start fewer of them, or raise train.batch."
+    return (
+        f"The processor's cores stand idle or do other work {share:.0%} of the time: stop what else runs on this "
+        "machine, or give each step more to do with train.batch."
+    )
+
+
+def _clearly(best: Row, other: Row) -> bool:
+    """Whether it is faster by more than noise: clearly so, and in its slowest round than the other in its fastest."""
+    return best.images_s > CLEARLY * other.images_s and best.low > other.high
+
+
+def _ranks(best: Row, ours: Sequence[Row], cores: int) -> str:
+    others = [row for row in ours if row.config.ranks == 1]
+    count, threads = best.config.ranks, best.config.threads
+    if count == 1 or not others or not all(_clearly(best, row) for row in others):
+        return ""
+    alone = max(row.images_s for row in others)
+    each = f"{threads} thread{'' if threads == 1 else 's'}"
+    return (
+        f"{count} processes of {each} are {best.images_s / alone:.1f} times as fast as one process with all threads: "
+        f"start the training with `torchrun --nproc-per-node {count}` and engine.threads={threads}."
+    )
+
+
+def _threads(best: Row, ours: Sequence[Row], cores: int) -> str:
+    used = best.config.threads * best.config.ranks
+    if used < cores and not any(row.config.threads * row.config.ranks > used for row in ours):
+        return f"Only {used} of {cores} cores were used: set engine.threads=0, which takes all of them."
+    more = [row for row in ours if row.config.threads * row.config.ranks > used]
+    most = max(more, key=lambda row: row.config.threads * row.config.ranks, default=best)
+    if used < cores and _clearly(best, most):
+        return (
+            f"More threads do not help: {used} of {cores} {'is' if used == 1 else 'are'} "
+            f"{best.images_s / most.images_s:.1f} times as fast as {most.config.threads * most.config.ranks}, since "
+            f"they share memory or work beside others: set engine.threads={used}."
+        )
+    if used > 1 and best.efficiency < SCALING:
+        return (
+            f"{used} threads are only {best.efficiency * used:.1f} times as fast as one, as they share the memory's "
+            "bandwidth or the cores with other work: give them more at once with a larger train.batch."
+        )
+    return ""
+
+
+def _memory_or_arithmetic(best: Row) -> str:
+    share, who = best.peak_share, _who(best)
+    busy = sum(best.shares.get(phase, 0.0) for phase in ("forward", "backward", "graph"))
+    if share < LOW_PEAK:
+        fix = "engine.compile=on, which fuses steps" if not best.config.compile else "fewer channels in net.options"
+        half = " and engine.precision=bf16" if best.config.device == "cuda" and best.config.precision != "bf16" else ""
+        return (
+            f"Moving numbers through memory takes the time, not computing with them: {who} reaches {share:.0%} of the "
+            f"rate of a large matrix product; try {fix}{half}."
+        )
+    reached = f", at {share:.0%} of the rate of a large matrix product" if not math.isnan(share) else ""
+    todo = (
+        "only a faster GPU, or several (torchrun), or less of it helps: smaller slices (grid.size_px) or a smaller "
+        "network (--recipe fast)."
+        if best.config.device == "cuda"
+        else "only a GPU or less of it helps: smaller slices (grid.size_px) or a smaller network (--recipe fast)."
+    )
+    return f"Arithmetic is the limit: forward and backward take {busy:.0%} of a step{reached}; {todo}"

@@ -1,0 +1,150 @@
+"""`hemotorch bench train`: the same training job on all that this machine has, beside the paper's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hemotorch import recipe
+from hemotorch.bench import data as bench_data
+from hemotorch.bench.configs import Machine, base_configs, devices_of, parse_sweep, sweep_configs, unique
+from hemotorch.bench.measure import Pace, look_at_machine, measure
+from hemotorch.bench.reference import why_not
+from hemotorch.bench.result import Bench
+from hemotorch.bench.rows import Config, Row, Spec, compared
+from hemotorch.bench.sentence import bottleneck
+from hemotorch.dataset import Dataset
+from hemotorch.recipe import Recipe
+
+SECONDS, QUICK_SECONDS = 15.0, 4.0  #: of timed steps in each process
+QUICK_PACE = Pace(limit_s=150.0, budget_s=400.0)
+QUICK_SWEEP = "batch=1..8"
+UNSTEADY = 1.3  #: times the slowest round
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks of `bench train`. data: None makes a phantom. device: auto, or a list such as cpu,cuda."""
+
+    data: Path | None = None
+    recipe: str = "paper"
+    settings: tuple[str, ...] = ()
+    device: str = "auto"
+    sweep: tuple[str, ...] = ()
+    quick: bool = False
+    rounds: int = 3
+    price_per_hour: float | None = None
+
+
+def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) -> Bench:
+    """Measures, and returns what it came to. say: called with a line now and then.
+
+    Raises InputError and OptionError before anything is measured; a config that fails is an error in its row.
+    """
+    used = recipe.load(asked.recipe).changed(asked.settings)
+    used = bench_data.quick_recipe(used) if asked.quick else used
+    sweep = parse_sweep(asked.sweep or ((QUICK_SWEEP,) if asked.quick else ()))
+    if asked.data is not None:
+        bench_data.checked(asked.data, used)
+    machine, environment = look_at_machine()
+    devices = devices_of(asked.device, machine)
+    notes = []
+    with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
+        place = asked.data
+        if place is None:
+            size = "192 x 192" if asked.quick else "512 x 512"
+            notes.append(f"Trained on a phantom with slices of {size}, made for this; name your own data with --data.")
+            say(f"no --data: making a phantom with slices of {size} in {folder}")
+            place = bench_data.make_phantom(Path(folder), asked.quick)
+        dataset = bench_data.checked(place, used)
+        reason = why_not(used)
+        pngs = "" if reason else str(bench_data.reference_pngs(dataset, used, Path(folder) / "png"))
+        configs, sweeps, left = _configs(used, devices, machine, sweep, not reason, asked.quick)
+        notes += [f"Left out: {text}." for text in ([reason] if reason else []) + left]
+        specs = [_spec(config, place, used, pngs, asked.quick, machine.cores) for config in configs]
+        pace = replace(QUICK_PACE if asked.quick else Pace(), rounds=asked.rounds)
+        rows, told = measure(specs, pace, say)
+    rows = compared(rows, asked.price_per_hour)
+    notes += [f"Measured in {told}."] if told else []
+    notes += [note] if (note := _unsteady_note(rows)) else []
+    if asked.quick:
+        notes.append(_quick_note(rows))
+    return Bench(
+        "train", bottleneck(rows, machine.cores), _settings(asked, used, dataset), environment, tuple(rows),
+        row_numbers(sweeps, configs), notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _configs(
+    used: Recipe, devices: Sequence[str], machine: Machine, sweep: dict[str, tuple[int, ...]], reference: bool,
+    quick: bool,
+) -> tuple[list[Config], dict[str, list[Config]], list[str]]:  # fmt: skip
+    """All configs, each once; those of each sweep; what was left out."""
+    batch = used.train.batch * used.train.accumulate
+    base = base_configs(devices, machine, batch, reference, quick)
+    sweeps, left = sweep_configs(sweep, devices, machine, batch, reference)
+    return unique([*base, *(config for configs in sweeps.values() for config in configs)], batch), sweeps, left
+
+
+def _spec(config: Config, place: Path, used: Recipe, pngs: str, quick: bool, cores: int) -> Spec:
+    """The config's own engine, and its batch; a config of another batch than the recipe's does not accumulate."""
+    settings = [] if config.reference else engine_settings(config)
+    if config.batch != used.train.batch * used.train.accumulate:
+        settings += [f"train.batch={config.batch}", "train.accumulate=1"]
+    seconds = QUICK_SECONDS if quick else SECONDS
+    return Spec(config, str(place), used.changed(settings).to_toml(), pngs, seconds, cores)
+
+
+def engine_settings(config: Config) -> list[str]:
+    """The config as a recipe says it."""
+    switch = {True: "on", False: "off"}
+    return [
+        f"engine.precision={config.precision}",
+        f"engine.compile={switch[config.compile]}",
+        f"engine.graphs={switch[config.graphs]}",
+        f"engine.threads={config.threads}",
+    ]
+
+
+def row_numbers(sweeps: dict[str, list[Config]], configs: Sequence[Config]) -> dict[str, dict[str, list[int]]]:
+    """Of each sweep the numbers of its rows, a device at a time."""
+    place = {config.key: number for number, config in enumerate(configs)}
+    found: dict[str, dict[str, list[int]]] = {}
+    for name, members in sweeps.items():
+        for config in members:
+            found.setdefault(name, {}).setdefault(config.device, []).append(place[config.key])
+    return found
+
+
+def _settings(asked: Asked, used: Recipe, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "recipe": used.name,
+        "recipe_toml": used.to_toml(),
+        "quick": asked.quick,
+        "data": "phantom" if asked.data is None else str(asked.data),
+        **bench_data.described(dataset),
+        "price_per_hour": asked.price_per_hour,
+    }
+
+
+def _unsteady_note(rows: Sequence[Row]) -> str:
+    """A word of warning where rounds differ more than a machine that does nothing else would let them."""
+    spread = max((row.high / row.low for row in rows if row.measured), default=1.0)
+    if spread < UNSTEADY:
+        return ""
+    return (
+        f"This machine was not steady: the fastest round of a config is up to {spread:.1f} times the slowest. Measure "
+        "again while nothing else runs."
+    )
+
+
+def _quick_note(rows: Sequence[Row]) -> str:
+    sizes = {row.size for row in rows if row.size}
+    shown = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes))
+    return (
+        f"Quick: on slices of {shown or 'at most 192 x 192'}, with few steps a process. A slice of 512 x 512 has "
+        "7.1 times as many pixels as one of 192 x 192, and takes about as many times as long."
+    )

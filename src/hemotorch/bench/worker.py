@@ -1,0 +1,187 @@
+"""One measurement in a fresh process: `python -m hemotorch.bench.worker SPEC.json` prints a Round as a line of JSON.
+
+Several of it, with torchrun's environment variables, are the ranks of one. Started with `--machine` it prints what the
+machine is and has.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from hemotorch import machine
+from hemotorch.bench.children import end_with_parent
+from hemotorch.bench.clock import Clock, memory_mb, peak_gflops, waiter
+from hemotorch.bench.configs import Machine
+from hemotorch.bench.loops import Loop, own_loop, reference_loop
+from hemotorch.bench.rows import Config, Round, Spec, from_json
+from hemotorch.device import environment
+from hemotorch.errors import HemotorchError
+from hemotorch.files import jsonable, read_json
+from hemotorch.ranks import Ranks, joined
+
+WARM_UP = {"cpu": 1, "cuda": 10}  #: steps before the clock runs; kernels are chosen, graphs captured in them
+BLOCK_S = 0.2  #: a GPU is only waited for at the end of this long, so that it can run ahead of its host
+LEAST, MOST = 2, 1000  #: blocks of steps that are timed
+MARKED = 30  #: most steps of a GPU with the clock of phases
+
+
+def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
+    """Warm-up, steps that are timed, and the peak; the same number of steps on every rank.
+
+    On a CPU the timed steps carry the clock of phases, which costs nothing there; on a GPU, where each of its marks
+    waits, other steps do.
+    """
+    on_gpu = loop.device.type == "cuda"
+    wait = waiter(loop.device)
+    first, step_s = _warm_up(loop, wait)
+
+    def agreed(number: float, least: int, most: int) -> int:
+        return int(ranks.gather(min(most, max(least, round(number))))[0])
+
+    clock = Clock(loop.device, spec.config.threads or torch.get_num_threads())
+    block = agreed(BLOCK_S / step_s, 1, MOST) if on_gpu else 1
+    blocks = agreed(spec.seconds / (step_s * block), LEAST, MOST)
+    times, loss = _timed(loop, wait, blocks, block, None if on_gpu else clock)
+    if on_gpu:
+        _marked(loop, agreed(spec.seconds / 3 / step_s, 1, MARKED), spec.config, clock)
+    memory = sum(ranks.gather(memory_mb() + _children_mb()))
+    gpu = sum(ranks.gather(torch.cuda.max_memory_allocated(loop.device) / 1e6)) if on_gpu else math.nan
+    peak, whole = _peaks(loop, spec, ranks)
+    return Round(
+        tuple(times), loop.images, clock.shares, clock.launch, loop.image_gflop, peak, whole, memory, gpu,
+        (first, loss), loop.steps, loop.epochs, loop.storage, loop.size, loop.reasons,
+    )  # fmt: skip
+
+
+def _warm_up(loop: Loop, wait: Callable[[], None]) -> tuple[float, float]:
+    """The very first loss, and the seconds of the last step before the clock runs."""
+    first = math.nan
+    for number in range(WARM_UP[loop.device.type]):
+        wait()
+        began = time.perf_counter()
+        loss = loop.step()
+        wait()
+        seconds = time.perf_counter() - began
+        first = first if number else float(loss)
+    return first, seconds
+
+
+def _timed(
+    loop: Loop, wait: Callable[[], None], blocks: int, block: int, clock: Clock | None
+) -> tuple[list[float], float]:
+    """Seconds of a step in each block, and the last loss."""
+    times = []
+    wait()
+    if clock is not None:
+        loop.listen(clock.mark)
+        clock.start()
+    for _ in range(blocks):
+        began = time.perf_counter()
+        for _ in range(block):
+            loss = loop.step()
+        wait()
+        times.append((time.perf_counter() - began) / block)
+    loop.listen(lambda phase: None)
+    return times, float(loss)
+
+
+def _marked(loop: Loop, steps: int, config: Config, clock: Clock) -> None:
+    loop.listen(clock.mark)
+    clock.start()
+    for _ in range(steps):
+        loop.step()
+        clock.mark("graph" if config.graphs else "waiting")
+    loop.listen(lambda phase: None)
+
+
+def _peaks(loop: Loop, spec: Spec, ranks: Ranks) -> tuple[float, float]:
+    """GFLOP/s of a matrix product as this config computes, over all ranks at once; and with all threads by the first
+    rank alone, while the others wait."""
+    config = spec.config
+    threads = config.threads or torch.get_num_threads()
+    ranks.gather(None)
+    peak = sum(ranks.gather(peak_gflops(loop.device, config.precision, threads)))
+    if loop.device.type == "cuda" or (ranks.world == 1 and threads == spec.cores):
+        return peak, peak
+    whole = peak_gflops(loop.device, config.precision, spec.cores) if ranks.first else math.nan
+    return peak, float(ranks.gather(whole)[0])
+
+
+def _children_mb() -> float:
+    """Of the reference loop's loading processes."""
+    return sum(memory_mb(child.pid) for child in multiprocessing.active_children())
+
+
+def about_machine() -> dict[str, Any]:
+    """The whole environment, for records, and what there is to measure on."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = Machine(
+        machine.cores(),
+        gpus,
+        bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False),
+        machine.has_compiler(),
+    )
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
+    told = {
+        **environment(),
+        "cores": found.cores,
+        "physical_cores": machine.physical_cores(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(_total_memory() / 2**30, 1),
+        "gpus": gpus,
+        "driver": _driver(),
+        "load_before": round(load, 2),
+        "variables": {name: value for name, value in os.environ.items() if name.startswith(("OMP_", "MKL_", "KMP_"))},
+    }
+    return {"environment": told, "machine": asdict(found)}
+
+
+def _total_memory() -> int:
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine.free_memory()
+
+
+def _driver() -> str | None:
+    if shutil.which("nvidia-smi") is None:
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(ask, capture_output=True, text=True, timeout=20).stdout.splitlines()[0].strip()
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    """Prints one line of JSON; an explained error goes to stderr in one line."""
+    end_with_parent()
+    if arguments == ["--machine"]:
+        print(json.dumps(jsonable(about_machine())))
+        return 0
+    spec = from_json(Spec, read_json(arguments[0]))
+    try:
+        with joined() as ranks:
+            loop = reference_loop(spec) if spec.config.reference else own_loop(spec, ranks)
+            found = measure(loop, spec, ranks)
+            if ranks.first:
+                print(json.dumps(jsonable(asdict(found))))
+    except HemotorchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

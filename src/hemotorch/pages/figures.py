@@ -1,0 +1,75 @@
+"""Figures of HTML pages: inline SVG that follows the page's light or dark colours."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Colours that stand for the page's own: each becomes a CSS variable, so that one figure fits light and dark.
+INK, FAINT, LINE, NET, RULES = "#010101", "#020202", "#030303", "#040404", "#050505"
+_VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line", NET: "--net", RULES: "--rules"}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": FAINT,
+    "axes.edgecolor": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": FAINT,
+    "ytick.labelcolor": FAINT,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "legend.frameon": False,
+    "legend.labelcolor": FAINT,
+}
+
+
+def plain_log(axes: Axes, values: Sequence[float]) -> None:
+    """Ticks 0.1, 1, 10, ... in plain numbers, with room around the values; 2 and 5 between them where these are few."""
+    low, high = min(values) * 0.7, max(values) * 1.4
+    steps = (1, 2, 5) if high < 200 * low else (1,)
+    ticks = [step * 10.0**power for power in range(-3, 6) for step in steps]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xlim(low, high)
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+@contextmanager
+def figure(name: str, width: float, height: float, panels: int = 1) -> Iterator[tuple[Any, list[str]]]:
+    """A figure in the page's style; at the end of the block its SVG is put into the list."""
+    out: list[str] = []
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        drawn = Figure((width, height), layout="constrained")
+        yield drawn.subplots(1, panels), out
+        stream = io.StringIO()
+        drawn.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    out.append(_inline(stream.getvalue()))
+
+
+def _inline(svg: str) -> str:
+    """An SVG file as part of a page: no header, the page's colours and font, no ids but those that are used."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg.strip()

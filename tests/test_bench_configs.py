@@ -1,0 +1,110 @@
+"""Which configs are measured, and what --sweep takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from hemotorch.bench.configs import Machine, base_configs, devices_of, parse_sweep, sweep_configs
+from hemotorch.errors import OptionError
+
+TWO = Machine(cores=2)
+BIG = Machine(cores=16, gpus=2, bf16=True, compiler=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("batch=1..32", (1, 2, 4, 8, 16, 32)),
+        ("workers=0..2", (0, 1, 2)),
+        ("threads=3..12", (3, 4, 8, 12)),
+        ("ranks=2..2", (2,)),
+        ("threads=4,1,2,2", (1, 2, 4)),
+        ("batch=7", (7,)),
+    ],
+)
+def test_a_range_is_its_ends_and_the_powers_of_two_between(text, values) -> None:
+    assert parse_sweep([text]) == {text.partition("=")[0]: values}
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["batch"], "is not NAME=VALUES"),
+        (["bach=1"], "did you mean 'batch'"),
+        (["batch=1", "batch=2"], "names batch twice"),
+        (["batch=0..4"], "from 1 to"),
+        (["batch=8..2"], "write batch=2..8"),
+        (["batch="], "from 1 to"),
+        (["batch=1,,2"], "from 1 to"),
+        (["threads=-1"], "from 1 to"),
+        (["threads=two"], "from 1 to"),
+        (["ranks=²"], "from 1 to"),
+        (["workers=1..99999"], "from 0 to"),
+        (["batch=1...4"], "from 1 to"),
+    ],
+)
+def test_bad_sweeps_are_explained_in_one_line(texts, says) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse_sweep(texts)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_cpu_is_measured_with_one_thread_all_and_two_processes() -> None:
+    labels = [config.label for config in base_configs(["cpu"], TWO, 4, reference=True, quick=True)]
+    assert labels == ["reference loop, CPU", "CPU, 1 thread", "CPU, 2 threads", "CPU, 2 processes of 1 thread"]
+    one = base_configs(["cpu"], Machine(cores=1), 4, reference=False, quick=True)
+    assert [config.label for config in one] == ["CPU, 1 thread"]
+
+
+def test_processes_share_a_batch_evenly() -> None:
+    found = base_configs(["cpu"], Machine(cores=3), 4, reference=False, quick=True)
+    assert {(config.ranks, config.threads) for config in found} == {(1, 1), (1, 3), (2, 1)}
+
+
+def test_a_gpu_is_measured_in_each_precision_with_and_without_compiling_and_graphs() -> None:
+    found = base_configs(["cuda"], BIG, 4, reference=True, quick=False)
+    ways = {(c.precision, c.compile, c.graphs) for c in found if c.ranks == 1 and not c.reference}
+    assert len(ways) == 12 and {way[0] for way in ways} == {"fp32", "tf32", "bf16"}
+    assert [c.precision for c in found if c.ranks == 2] == ["fp32", "bf16"]
+    assert len({config.key for config in found}) == len({config.label for config in found}) == len(found)
+    old = base_configs(["cuda"], Machine(cores=4, gpus=1), 4, reference=False, quick=False)
+    assert {config.precision for config in old} == {"fp32", "tf32"}
+
+
+def test_sweeps_vary_one_thing_at_a_time() -> None:
+    sweep = parse_sweep(["batch=2..8", "threads=1,2", "workers=0,1", "ranks=1..4"])
+    found, left = sweep_configs(sweep, ["cpu"], TWO, 4, reference=True)
+    assert [config.label for config in found["batch"]] == [
+        "CPU, 2 threads, batch 2",
+        "CPU, 2 threads",
+        "CPU, 2 threads, batch 8",
+    ]
+    assert [config.label for config in found["workers"]] == ["reference loop, CPU", "reference loop, CPU, 1 worker"]
+    assert [(config.ranks, config.threads) for config in found["ranks"]] == [(1, 2), (2, 1)]
+    assert left == ["ranks=4: this machine has 2 cores"]
+    base = {config.key for config in base_configs(["cpu"], TWO, 4, reference=True, quick=True)}
+    assert {config.key for config in found["threads"]} <= base, "measured once, shown twice"
+
+
+def test_what_cannot_be_varied_is_told() -> None:
+    found, left = sweep_configs(parse_sweep(["workers=1", "ranks=8"]), ["cpu"], BIG, 4, reference=False)
+    assert found == {} and len(left) == 2
+    assert "only the reference loop has them" in left[0] and "not shared evenly" in left[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "machine", "says"),
+    [
+        ("gpu", BIG, "unknown device 'gpu'"),
+        ("cpu,", BIG, "unknown device ''"),
+        ("cpu,cuda", TWO, "torch finds no CUDA GPU"),
+    ],
+)
+def test_devices_that_are_not_there(text, machine, says) -> None:
+    with pytest.raises(OptionError, match=says):
+        devices_of(text, machine)
+
+
+def test_devices() -> None:
+    assert devices_of("auto", BIG) == ["cpu", "cuda"] and devices_of("auto", TWO) == ["cpu"]
+    assert devices_of("cuda, cpu,cuda", BIG) == ["cuda", "cpu"]

@@ -1,0 +1,100 @@
+"""Learning algorithms on small networks: that they learn, that only learning is timed, and what is said of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import require
+from hemotorch.bench import mlp
+from hemotorch.bench.curves import CurveSpec, digits_curve, followed, perceptron
+from hemotorch.bench.mlp import bench_mlp, curve, curve_spec, said_of, small_recipe
+from hemotorch.bench.write import write_bench
+from hemotorch.nets import build
+from webpage import Page
+
+RATES = mlp.RATES["digits"]
+
+
+@pytest.mark.parametrize("algorithm", list(RATES))
+def test_digits_are_learned(algorithm: str) -> None:
+    require("sklearn")
+    found = digits_curve(CurveSpec("digits", algorithm, "cpu", 400, 6, RATES[algorithm]))
+    assert found.steps[-1] == 400 and len(found.steps) == 6 and found.steps == tuple(sorted(found.steps))
+    assert found.value[0] < 0.6 and found.value[-1] > 0.9, "accuracy on digits that were not trained on"
+    assert found.loss[-1] < 0.3 < found.loss[0]
+    assert found.seconds == tuple(sorted(found.seconds))
+
+
+def test_looking_is_not_counted() -> None:
+    def slow() -> float:
+        time.sleep(0.2)
+        return 1.0
+
+    spec = CurveSpec("digits", "SGD", "cpu", steps=9, points=3, lr=1.0)
+    found = followed(lambda: torch.ones(()), slow, lambda: None, spec)
+    assert found.steps == (1, 4, 9) and found.loss == (1.0, 1.0, 1.0)
+    assert found.seconds[-1] < 0.2
+
+
+def test_the_perceptron_is_the_pixel_windows_one_on_one_window() -> None:
+    """`nets.mlp` is the same sum written as convolutions; on one window of 8 x 8 they must agree, weights alike."""
+    own, body = perceptron(81, 1), build("mlp", patch=9).body
+    ours = [module for module in own if isinstance(module, torch.nn.Linear)]
+    theirs = [module for module in body.modules() if isinstance(module, torch.nn.Conv2d)]
+    with torch.no_grad():
+        for one, other in zip(ours, theirs, strict=True):
+            other.weight.copy_(one.weight.view(other.weight.shape))
+            other.bias.copy_(one.bias)
+        window = torch.rand(1, 1, 9, 9)
+        assert float(body(window)[0, 0, 4, 4]) == pytest.approx(float(own(window.flatten(1))), abs=1e-5)
+
+
+@pytest.mark.parametrize("net", ["mlp", "unet"])
+def test_slices_are_learned_through_the_same_step(tiny_prepared: Path, monkeypatch, net: str) -> None:
+    monkeypatch.setattr(mlp, "QUICK_STEPS", {net: 12})
+    monkeypatch.setattr(mlp, "POINTS", {net: 2})
+    used = small_recipe(net).changed(["augment.crop_px=48", "grid.pixel_mm=3.0", "grid.size_px=64"])
+    found = curve(curve_spec(net, "cpu", "Adam", tiny_prepared, used, quick=True))
+    assert not isinstance(found, str), found
+    assert found["steps"] == [3, 12] and found["loss"][1] < found["loss"][0]
+    assert all(0 <= value <= 1 for value in found["value"])
+
+
+def test_a_curve_that_fails_says_why(tmp_path: Path) -> None:
+    assert "no such folder" in str(curve(curve_spec("mlp", "cpu", "SGD", tmp_path / "no", small_recipe("mlp"), True)))
+
+
+def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(mlp, "QUICK_STEPS", {"mlp": 4})
+    monkeypatch.setattr(mlp, "POINTS", {"mlp": 2})
+    monkeypatch.setattr(mlp, "BATCHES", (2, 8))
+    monkeypatch.setattr(mlp, "SETTINGS", {"Adam": mlp.SETTINGS["Adam"]})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found = bench_mlp(tiny_prepared, device="cpu", rounds=1, quick=True)
+    assert any("scikit-learn is not installed; `pip install" in note for note in found.notes)
+    assert [entry["algorithm"] for entry in found.curves] == ["Adam"]
+    assert set(found.sweeps) == {"batch", "threads"}
+    assert [found.rows[n].config.batch for n in found.sweeps["batch"]["cpu"]] == [2, 8]
+    assert all(row.measured and row.error == "" for row in found.rows)
+    page = write_bench(found, tmp_path)
+    words = " ".join(Page(page.read_text(encoding="utf-8")).words)
+    assert "Pixel windows" in words and found.sentence in words
+    assert json.loads((tmp_path / "bench.json").read_text())["kind"] == "mlp"
+
+
+def test_what_is_said_of_the_algorithms() -> None:
+    def entry(name: str, seconds: tuple[float, ...], value: tuple[float, ...]) -> dict:
+        return {"task": "Digits", "algorithm": name, "value_name": "accuracy", "seconds": seconds, "value": value}
+
+    slow, fast = entry("SGD", (1.0, 4.0, 9.0), (0.2, 0.8, 0.9)), entry("Adam", (1.0, 2.0, 3.0), (0.5, 0.95, 1.0))
+    never = entry("momentum", (1.0, 2.0), (0.1, 0.2))
+    text = said_of([slow, never, fast])[0]
+    assert text.startswith("Digits: Adam is the first to reach accuracy 0.90") and "after 2.0 s" in text
+    assert "SGD after 9.0 s" in text and "momentum not at all" in text
+    assert said_of([]) == []

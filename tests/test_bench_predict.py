@@ -1,0 +1,62 @@
+"""`hemotorch bench predict`: real processes, the checkpoint that mirrors the other way, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import tiny
+from hemotorch import io, machine
+from hemotorch.bench.predict import PHASES, _sentence, count_slices, mirrored_otherwise, phantom
+from hemotorch.cli import main
+from hemotorch.predict import Predictor
+
+
+def test_the_command(tiny_run: Path, tmp_path: Path, capsys) -> None:
+    io.write_scan(tiny.head(77)[0], tmp_path / "scan.nii.gz")
+    arguments = ["bench", "predict", str(tiny_run), str(tmp_path / "scan.nii.gz"), "--device", "cpu", "--rounds", "1"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "bench.json").read_text())
+    labels = [row["label"] for row in found["rows"]]
+    assert labels[:3] == ["import torch", "all cores, with mirroring", "all cores, without mirroring"]
+    assert len(labels) == (4 if machine.cores() > 1 else 3)
+    for row in found["rows"][1:]:
+        assert set(row["phases"]) == set(PHASES) and row["phases"]["network"] > 0
+        assert row["seconds"] == pytest.approx(sum(row["phases"].values()), abs=1e-3)
+        assert row["peak_mb"] > 50 and row["images_s"] > 0
+    assert found["rows"][0]["seconds"] < found["rows"][1]["seconds"]
+    assert found["settings"]["slices"] == tiny.SLICES and found["sentence"] in text and "Research use only" in text
+
+
+def test_the_other_checkpoint_mirrors_the_other_way(tiny_run: Path, tmp_path: Path) -> None:
+    path, mirrors = mirrored_otherwise(str(tiny_run), str(tmp_path / "other.pt"))
+    model, other = Predictor.load(tiny_run, "cpu"), Predictor.load(path, "cpu")
+    assert model.used.predict.mirror is mirrors and other.used.predict.mirror is not mirrors
+    scan = tiny.head(5)[0]
+    assert (model.predict(scan).probability != other.predict(scan).probability).any()
+
+
+def test_a_phantom_to_predict(tmp_path: Path) -> None:
+    path = phantom(str(tmp_path / "phantom.nii.gz"), quick=True)
+    assert io.read_scan(path).hu.shape[1:] == (192, 192) and count_slices([path, path]) == 2 * 24
+
+
+def test_errors_are_one_line(tiny_run: Path, tmp_path: Path, capsys) -> None:
+    for arguments in ([str(tmp_path / "no")], [str(tiny_run), str(tmp_path / "no.nii")]):
+        assert main(["bench", "predict", *arguments, "--out", str(tmp_path / "out"), "--overwrite"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("hemotorch bench: ") and error.count("\n") == 1
+
+
+def row(seconds: float, **phases: float) -> dict:
+    return {"seconds": seconds, "phases": dict.fromkeys(PHASES, 0.0) | phases}
+
+
+def test_what_a_user_waits_for() -> None:
+    bare = row(1.5)
+    start = _sentence([bare, row(3.0, start=2.0, network=1.0)])
+    assert "3.0 s" in start and "67% of it for the start" in start and "several scans in one call" in start
+    assert "'network': use a GPU" in _sentence([bare, row(9.0, start=2.0, network=7.0)])
