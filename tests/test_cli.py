@@ -16,12 +16,13 @@ from hemotorch.cli import main
 from hemotorch.phantom import write_phantom
 
 COMMANDS = ("phantom", "prepare", "train", "evaluate", "predict", "bench", "demo")
+ENGINES = ("cluster torchrun", "cluster slurm", "cluster ray", "cluster predict")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "cluster", *ENGINES])
 def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert ended.value.code == 0 and f"example: hemotorch {command}" in capsys.readouterr().out
 
 

@@ -141,14 +141,16 @@ def test_a_compiled_step_is_the_eager_one_to_rounding(tiny_prepared: Path) -> No
 
 
 def test_out_of_memory_names_a_batch_that_fits_as_measured(tiny_prepared: Path, tmp_path: Path) -> None:
-    # 29 GB of HU, more than this machine has, asked for in one piece and so refused at once.
-    settings = ("train.batch=2097152", "train.steps_per_epoch=1", "train.accumulate=1")
-    with pytest.raises(RunError, match=r"out of memory on cpu with a batch of 2097152x3x32x32; a batch of") as error:
+    # Whole slices first, 400 GB of HU in one piece, more than this machine can have: refused at once.
+    asked = 2**18
+    still = [f"augment.{key}=0" for key in ("rotate_deg", "shift", "shear", "zoom", "crop_px")]
+    settings = (f"train.batch={asked}", "train.steps_per_epoch=1", "grid.size_px=512", "augment.flip=false", *still)
+    with pytest.raises(RunError, match=f"out of memory on cpu with a batch of {asked}x3x512x512; a batch of") as error:
         train(tiny_prepared, tmp_path / "run", tiny.recipe(*settings), device="cpu")
     size = int(str(error.value).split("a batch of ")[2].split()[0])
-    assert f"--set train.batch={size} --set train.accumulate={-(-2097152 // size)}" in str(error.value)
+    assert f"--set train.batch={size} --set train.accumulate={-(-asked // size)}" in str(error.value)
     # A sample's step takes between its own input and a hundred times that.
-    sample = 3 * 48 * 48 * 4
+    sample = 3 * 512 * 512 * 4
     assert machine.free_memory() / (100 * sample) < size < machine.free_memory() / sample
 
 

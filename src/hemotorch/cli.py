@@ -7,17 +7,22 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hemotorch import NOTICE, __version__
 from hemotorch.bench import commands as bench
+from hemotorch.cluster import commands as cluster
 from hemotorch.errors import HemotorchError, OptionError
 
 _AFTER = {
     "prepare": "; the same command goes on from there",
     "train": "; with --resume it goes on from its last checkpoint",
     "demo": "; the same command goes on from there",
+    "cluster torchrun": "; with --resume it goes on from its last checkpoint",
+    "cluster ray": "; with --resume it goes on from its last checkpoint",
+    "cluster predict": "; the same command goes on from there",
 }
 
 
@@ -115,11 +120,10 @@ def _prepare(a: argparse.Namespace) -> int:
 
 def _train(a: argparse.Namespace) -> int:
     from hemotorch import recipe
+    from hemotorch.run import epoch_line
     from hemotorch.train import train
 
-    settings = [*a.set, *([f"data.split='fold-{a.fold}'"] if a.fold is not None else [])]
-    asked = a.recipe is not None or settings or not a.resume
-    used = recipe.load(a.recipe or "fast").changed(settings) if asked else None
+    used = recipe.asked(a.recipe, a.set, a.fold, a.resume)
 
     first = os.environ.get("RANK", "0") == "0"  # of several ranks one writes and prints
     board = _tensorboard(a.run_folder) if a.tensorboard and first else None
@@ -132,9 +136,7 @@ def _train(a: argparse.Namespace) -> int:
                     board.add_scalar(name, value, row["epoch"])
             board.flush()
         if not a.json:
-            val = row.get("val")
-            found = f"   validation Dice {_number(val['dice'])} over {val['n']} scans" if val else ""
-            print(f"epoch {row['epoch']:>3}   loss {row['loss']:.3f}{found}   {row['seconds']:.0f} s", flush=True)
+            print(epoch_line(row), flush=True)
 
     run = train(a.data, a.run_folder, used, device=a.device, resume=a.resume, report=report)
     if first:
@@ -216,12 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hemotorch {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, epilog=f"example: hemotorch {example}")
-        made.set_defaults(run=run)
-        made.add_argument("--json", action="store_true", help="print the result as JSON")
-        return made
+    command = partial(_command, commands)
 
     p = command("phantom", _phantom, "Make a synthetic dataset of head CTs.", "phantom ct --preset small")
     p.add_argument("out", metavar="OUT", help="new folder")
@@ -249,22 +246,37 @@ def _parser() -> argparse.ArgumentParser:
     bench.add(
         command("bench", None, "Measure how fast it trains and predicts here, and why.", "bench train --quick"), _show
     )
+    cluster.add(commands, _command, _training, _show)
     p = command("demo", _demo, "Phantom, prepare, train, evaluate and predict, small, in minutes.", "demo --out demo")
     p.add_argument("--out", default="demo", metavar="DIR", help="folder for all of it (default: demo)")
     return parser
 
 
-def _learning(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Train, evaluate and predict."""
-    p = command("train", _train, "Train a network.", "train prepared run --recipe fast --set train.epochs=20")
+def _command(commands: Any, name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=f"example: hemotorch {example}"
+    )
+    made.set_defaults(run=run)
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return made
+
+
+def _training(p: argparse.ArgumentParser) -> None:
+    """What `train` takes, however many processes do it."""
     p.add_argument("data", metavar="DATA", help="prepared dataset")
     p.add_argument("run_folder", metavar="RUN", help="new folder for the run")
     p.add_argument("--recipe", metavar="NAME|FILE", help="a recipe's name or TOML file (default: fast)")
     p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one value; may be repeated")
     p.add_argument("--fold", type=int, metavar="K", help="cross-validation: fold K is test, K+1 validation")
-    p.add_argument("--tensorboard", action="store_true", help="also log to RUN-tensorboard, for TensorBoard")
     p.add_argument("--resume", action="store_true", help="go on with RUN if it was started, with its own recipe")
     _device(p)
+
+
+def _learning(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Train, evaluate and predict."""
+    p = command("train", _train, "Train a network.", "train prepared run --recipe fast --set train.epochs=20")
+    _training(p)
+    p.add_argument("--tensorboard", action="store_true", help="also log to RUN-tensorboard, for TensorBoard")
 
     p = command(
         "evaluate", _evaluate, "Measure a trained network on scans it has not seen.", "evaluate run --out report"

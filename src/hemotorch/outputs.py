@@ -35,27 +35,35 @@ def predict_files(
     A scan that fails does not stop the others. Raises InputError at once for a model or folder that cannot be used.
     """
     folder = output_folder(out, may_exist=True)
-    paths, unreadable = _scans(scans, folder.resolve())
+    paths, unreadable = find_scans(scans, folder.resolve())
     predictor = Predictor.load(model, device)
     yield from unreadable
-    names = _names(paths)
+    names = name_scans(paths)
     for path in progress(paths, "predicting", unit="scan"):
         try:
-            name = names[path]
             if not overwrite:
-                _must_be_new(folder, name, path)
-            began = time.perf_counter()
-            scan = read_scan(path)
-            read = time.perf_counter() - began
-            prediction = predictor.predict(scan, any_anatomy)
-            prediction.seconds["read"] = round(read, 4)
-            yield path, write_prediction(prediction, folder, name)
+                _must_be_new(folder, names[path], path)
+            yield path, predict_file(predictor, path, folder, names[path], any_anatomy)
         except HemotorchError as error:
             yield path, error
-        except (MemoryError, RuntimeError) as error:
-            if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
-                raise
-            yield path, RunError("there is not enough memory for this scan", path, "predict it on a larger machine")
+
+
+def predict_file(
+    predictor: Predictor, path: Path, folder: Path, name: str, any_anatomy: bool = False
+) -> dict[str, Any]:
+    """Predicts one scan and writes its files as `write_prediction` does. Raises HemotorchError."""
+    try:
+        began = time.perf_counter()
+        scan = read_scan(path)
+        read = time.perf_counter() - began
+        prediction = predictor.predict(scan, any_anatomy)
+        prediction.seconds["read"] = round(read, 4)
+        return write_prediction(prediction, folder, name)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        what = "there is not enough memory for this scan"
+        raise RunError(what, path, "predict it on a larger machine") from error
 
 
 def _must_be_new(folder: Path, name: str, scan: Path) -> None:
@@ -86,7 +94,7 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
     return dict(jsonable(result))
 
 
-def _scans(given: Sequence[Path | str], out: Path) -> tuple[list[Path], list[tuple[Path, HemotorchError]]]:
+def find_scans(given: Sequence[Path | str], out: Path) -> tuple[list[Path], list[tuple[Path, HemotorchError]]]:
     """The files to predict, each once, and what of the paths given cannot be: a folder without scans."""
     found: list[Path] = []
     failed: list[tuple[Path, HemotorchError]] = []
@@ -112,7 +120,7 @@ def _in_folder(folder: Path, out: Path) -> list[Path]:
     return [path for path in found if (path.parent, nifti.stem(path)) not in masks]
 
 
-def _names(paths: Sequence[Path]) -> dict[Path, str]:
+def name_scans(paths: Sequence[Path]) -> dict[Path, str]:
     """What each scan's files are called: its file's name; where names repeat, with its folder, suffix or whole path."""
     longer: tuple[Callable[[Path], str], ...] = (
         lambda path: f"{path.resolve().parent.name}_{_stem(path)}",

@@ -206,6 +206,12 @@ def load(name_or_path: str | Path) -> Recipe:
     return from_toml(text, f"recipe {name_or_path}")
 
 
+def asked(name: str | None, settings: Iterable[str], fold: int | None, resume: bool) -> Recipe | None:
+    """The recipe that a command's --recipe, --set and --fold ask for; None where a run is to go on with its own."""
+    changes = [*settings, *([f"data.split='fold-{fold}'"] if fold is not None else [])]
+    return None if resume and not (name or changes) else load(name or "fast").changed(changes)
+
+
 def known_recipes() -> list[str]:
     """Names of the recipes that come with hemotorch."""
     folder = resources.files("hemotorch").joinpath("recipes")

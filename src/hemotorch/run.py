@@ -25,7 +25,7 @@ from hemotorch.errors import InputError, RunError
 from hemotorch.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
 from hemotorch.recipe import Recipe
 
-FORMAT = 3  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
+FORMAT = 4  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
 BEST, LAST = "best.pt", "last.pt"
 
 
@@ -202,6 +202,16 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if values.pop("digest", None) != _digest(values):
         raise InputError("is damaged or was altered (its digest is wrong)", path, todo)
     return Checkpoint(**values)
+
+
+def epoch_line(row: dict[str, Any]) -> str:
+    """A row of metrics as people read it while a run trains."""
+    found = ""
+    if val := row.get("val"):
+        dice = val["dice"]
+        shown = "unknown" if dice is None or dice != dice else f"{dice:.3f}"
+        found = f"   validation Dice {shown} over {val['n']} scans"
+    return f"epoch {row['epoch']:>3}   loss {row['loss']:.3f}{found}   {row['seconds']:.0f} s"
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -70,7 +70,7 @@ def train(
     with joined(asked) as ranks, run.locked() if ranks.first else nullcontext():
         ranks.gather(None)  # the first rank holds the folder: nobody looks into it before
         dataset = Dataset(data)
-        going_on = resume and all(ranks.gather((run.root / "run.json").exists()))
+        going_on = resume and ranks.gather((run.root / "run.json").exists())[0]
         if going_on:
             run = Run.open(run.root)
             used, split, record = _own(run, used), run.split, run.record
@@ -192,7 +192,7 @@ def _start(job: Job, run: Run, net: Net) -> State:
     """The state to begin with: fresh, or as last.pt has it."""
     state = State(Learner(job, net))
     learner, path = state.learner, run.root / LAST
-    if all(job.ranks.gather(path.exists())):
+    if job.ranks.gather(path.exists())[0]:
         checkpoint = load_checkpoint(path)
         try:
             learner.net.load_state_dict(checkpoint.trainer["net"])

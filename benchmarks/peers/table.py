@@ -1,0 +1,134 @@
+"""Results -> the one table, in Markdown: who was how good after how long, how fast, at what memory, and who wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Result = Mapping[str, Any]  #: the content of RESULTS/NAME.json
+Point = tuple[float, float]  #: seconds of training, Dice on the held-out scans
+MARKS_MIN = (5, 10, 20)  #: when the table says how far each was
+
+#: The project's targets: name, against the best of whom, at least and aim as how many times faster.
+TARGETS = (
+    (
+        "the better of nnU-Net v2 2d and MONAI's U-Net with Dice+CE",
+        ("nnunet", "monai-dicece", "monai-dicece-1e-3"),
+        2,
+        5,
+    ),
+    ("`paper`", ("paper",), 10, 30),
+)
+
+#: What is compared with `fast` at its own length, whether more of it is better, and how it is written.
+MEASURES: tuple[tuple[str, Callable[[Result], float | None], bool, str], ...] = (
+    ("Dice at the end", lambda one: one["rows"][-1]["dice"], True, ".3f"),
+    ("images a second", lambda one: one["images_s"], True, ".1f"),
+    ("mL in normal scans", lambda one: one["rows"][-1]["normal_ml"], False, ".1f"),
+    ("peak memory, GB", lambda one: one["peak_mb"] / 1024, False, ".2f"),
+    ("seconds to outline a scan", lambda one: one["rows"][-1]["predict_s"] / one["test_scans"], False, ".2f"),
+    ("parameters, M", lambda one: one["parameters_m"], False, ".2f"),
+    ("GFLOP a slice", lambda one: one["gflop_slice"], False, ".1f"),
+)
+
+
+def curve(result: Result) -> list[Point]:
+    """The points that have a Dice, in the order of time."""
+    return [(row["seconds"], row["dice"]) for row in result["rows"] if row["dice"] is not None]
+
+
+def is_fast(result: Result) -> bool:
+    """Whether it is one of the runs of `fast`."""
+    return str(result["name"]).split("-")[0] == "fast"
+
+
+def fast_points(results: Sequence[Result]) -> list[Point]:
+    """Where the runs of `fast`, each of its own length, ended; in the order of time."""
+    return sorted(curve(one)[-1] for one in results if is_fast(one) and curve(one))
+
+
+def time_to(points: Sequence[Point], dice: float) -> float | None:
+    """Seconds of the first point that has at least this Dice. Nothing is read between points; None: never."""
+    return next((seconds for seconds, found in points if found >= dice), None)
+
+
+def dice_after(points: Sequence[Point], seconds: float) -> float | None:
+    """The Dice of the last point by then; None before the first."""
+    return next((dice for when, dice in reversed(points) if when <= seconds), None)
+
+
+def table(results: Sequence[Result]) -> str:
+    """A row a contender. Bold: better than `fast` at its own length."""
+    after = [f"Dice after {mark} min" for mark in MARKS_MIN]
+    head = ["contender", "trained, min", *after, "Dice at the end", "`fast` has that after, min"]
+    head += ["images a second (side, batch)", *(name for name, *_ in MEASURES[2:])]
+    ours = next((one for one in results if one["name"] == "fast"), None)
+    rows = [_row(one, ours, fast_points(results)) for one in results]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _row(one: Result, ours: Result | None, points: Sequence[Point]) -> list[str]:
+    own, last = curve(one), one["rows"][-1]
+    measured = []
+    for _, value, more, form in MEASURES:
+        text = _number(value(one), form)
+        measured.append(f"**{text}**" if beats(value(one), ours and value(ours), more) and not is_fast(one) else text)
+    low, high = last["ci95"] if last["ci95"] and None not in last["ci95"] else (None, None)
+    measured[0] += "" if low is None else f" [{low:.2f}, {high:.2f}]"
+    measured[1] += f" ({one['image_px']}, {one['batch']})"
+    marks = [_number(dice_after(own, 60 * mark), ".3f") if own else "" for mark in MARKS_MIN]
+    race = "" if is_fast(one) or not own else _race(own[-1], points)
+    return [one["title"], f"{last['seconds'] / 60:.1f}", *marks, measured[0], race, *measured[1:]]
+
+
+def _race(end: Point, points: Sequence[Point]) -> str:
+    seconds = time_to(points, end[1])
+    return "**never**" if seconds is None else f"{seconds / 60:.1f}, {_ratio(seconds, end[0])}"
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    return f"1/{theirs / ours:.1f}" if ours <= theirs else f"{ours / theirs:.1f}/1"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def beats(its: float | None, mine: float | None, more: bool) -> bool:
+    """Whether its value is the better one; what is not known beats nothing."""
+    return its is not None and mine is not None and its != mine and (its > mine) is more
+
+
+def wins(results: Sequence[Result]) -> list[str]:
+    """Where another contender does better than `fast` at its own length, in a line each."""
+    ours = next((one for one in results if one["name"] == "fast"), None)
+    if ours is None:
+        return ["unknown: `fast` has not run at its own length"]
+    lines = []
+    for name, value, more, form in MEASURES:
+        for one in results:
+            if not is_fast(one) and beats(value(one), value(ours), more):
+                lines.append(f"{name}: {one['title']} has {value(one):{form}}, `fast` {value(ours):{form}}")
+    return lines
+
+
+def targets(results: Sequence[Result]) -> list[str]:
+    """The project's targets, in a line each, so far as their contenders have run."""
+    points, ends = fast_points(results), {one["name"]: curve(one)[-1] for one in results if curve(one)}
+    found = []
+    for text, names, least, aim in TARGETS:
+        there = [name for name in names if name in ends]
+        if not there or not points:
+            continue
+        best = max(there, key=lambda name: ends[name][1])
+        end, dice = ends[best]
+        ours = time_to(points, dice)
+        got = "never" if ours is None else f"in {ours / 60:.1f} min, {_ratio(ours, end)}"
+        missed = "missed" if ours is None or ours * least > end else "aim reached" if ours * aim <= end else "reached"
+        lacking = [name for name in names if name not in ends]
+        without = f" (without {', '.join(lacking)}, not run)" if lacking else ""
+        found.append(
+            f"Dice of {text}{without} ({best}: {dice:.3f} after {end / 60:.1f} min): `fast` has it {got}; "
+            f"at least 1/{least}, aim 1/{aim}: {missed}"
+        )
+    return found

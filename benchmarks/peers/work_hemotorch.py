@@ -1,0 +1,62 @@
+"""hemotorch: `hemotorch train`, called as the command line calls it, and its deployed network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hemotorch import nets, recipe
+from hemotorch.dataset import Dataset
+from hemotorch.predict import Predictor
+from hemotorch.train import train
+from peers.child import Job, begin
+
+
+def main() -> None:
+    """Options: data (prepared dataset), recipe, set (as of --set), curve (points before the end too)."""
+    job, recorder = begin()
+    used = recipe.load(job.options["recipe"]).changed(job.options["set"])
+    dataset = Dataset(job.options["data"])
+    run = job.work / "run"
+    shown: dict[str, Any] = {}
+
+    def report(row: dict[str, Any]) -> None:
+        if not shown:
+            recorder.start(earlier_s=row["seconds"])
+            shown["steps"] = row["step"]
+        per_epoch = images_an_epoch(used, shown["steps"], job)
+        recorder.step(per_epoch, row["loss"])
+        if job.options["curve"] and recorder.due and row["epoch"] < used.train.epochs:
+            recorder.point(lambda: outlined(run, dataset, job))
+
+    train(dataset.root, run, used, report=report)
+    recorder.point(lambda: outlined(run, dataset, job))
+    side = used.grid.size_px or job.side_px
+    net = nets.build(used.net.name, **used.net.options)
+    recorder.finish(
+        ("hemotorch", "torch", "numpy"),
+        parameters_m=sum(parameter.numel() for parameter in net.parameters()) / 1e6,
+        gflop_slice=nets.flops(net, side),
+        image_px=used.augment.crop_px or side,
+        batch=used.train.batch,
+    )
+
+
+def images_an_epoch(used: recipe.Recipe, steps: int, job: Job) -> int:
+    """How many slices an epoch of so many steps shows; where steps are not given, each of the training part once."""
+    if used.train.steps_per_epoch:
+        return steps * used.train.batch * used.train.accumulate
+    dataset = Dataset(job.options["data"])
+    split = dataset.split(used.data.split)
+    trained = dict(split.train) if used.data.validation else {**split.train, **split.val}
+    slices = [dataset.rows[case][index] for case, indices in trained.items() for index in indices]
+    return sum(row.positive_pixels > 0 for row in slices) if used.data.slices == "positive" else len(slices)
+
+
+def outlined(run: Any, dataset: Dataset, job: Job) -> dict[str, Any]:
+    """What the run's deployed network outlines now."""
+    predictor = Predictor.load(run)
+    return {name: predictor.predict(dataset.scan(case)).mask for name, case in job.options["test"].items()}
+
+
+if __name__ == "__main__":
+    main()

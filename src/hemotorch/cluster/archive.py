@@ -1,0 +1,180 @@
+"""An archive of scans predicted with Ray Data: one model load a worker, restartable, no scan lost or done twice.
+
+A scan is done when its NAME.json is there, which is written last and names its scan. The output folder belongs to one
+set of weights, which `.model.json` in it tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hemotorch import errors
+from hemotorch.cluster import ray as engine
+from hemotorch.cluster.training import Devices
+from hemotorch.errors import HemotorchError, InputError, RunError
+from hemotorch.files import exclusive, output_folder, read_json, write_json
+from hemotorch.outputs import Result, find_scans, name_scans, predict_file
+from hemotorch.predict import Predictor
+from hemotorch.run import BEST, load_checkpoint
+
+MODEL, LOADS, LOCK = ".model.json", ".loads.jsonl", ".lock"  #: in the output folder
+BEGUN = ".begun"  #: ending of a file with the number of each process that began a scan
+TRIES = 3  #: of a scan whose worker died
+BLOCKS = 10_000  #: that Ray Data is given at most; a block is what a worker takes, and what is taken again if it dies
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What there is to do. done: results of scans that are done; todo: the others and what their files are called;
+    unreadable: what was named but holds no scan; weights: the digest of the checkpoint file."""
+
+    model: Path
+    weights: str
+    folder: Path
+    done: dict[Path, dict[str, Any]]
+    todo: dict[Path, str]
+    unreadable: tuple[tuple[Path, HemotorchError], ...]
+
+
+@contextmanager
+def opened(model: Path | str, scans: Sequence[Path | str], out: Path | str) -> Iterator[Archive]:
+    """Looks through scans and the output folder, which is ours alone inside the block.
+
+    Raises InputError for a checkpoint that cannot be used, or a folder that holds something else than this model's
+    predictions; RunError where another process has it.
+    """
+    best = (Path(model) / BEST if Path(model).is_dir() else Path(model)).resolve()
+    load_checkpoint(best)
+    weights, folder = _digest(best), Path(out).resolve()
+    output_folder(folder, may_exist=(folder / MODEL).exists())
+    with exclusive(folder / LOCK, RunError("another prediction is writing into this folder", folder, "wait for it")):
+        if not (folder / MODEL).exists():
+            write_json(folder / MODEL, {"checkpoint": str(best), "weights": weights})
+        elif read_json(folder / MODEL).get("weights") != weights:
+            raise InputError("holds the predictions of another model", folder, "choose another --out")
+        for file in folder.glob(f".*{BEGUN}"):
+            file.unlink()
+        given, unreadable = find_scans(scans, folder)
+        paths, results = [path.resolve() for path in given], _results(folder)
+        done = {Path(path): result for result in results.values() for path in result.get("scan", ())}
+        names = name_scans([*done, *(path for path in paths if path not in done)])
+        todo: dict[Path, str] = {}
+        taken = set(results)
+        for path in paths:
+            if path not in done:
+                name = names[path]
+                while name in taken:  # by a scan that was named before there were others of its name
+                    name += "_"
+                taken.add(name)
+                todo[path] = name
+        mine = {path: done[path] for path in paths if path in done}
+        yield Archive(best, weights, folder, mine, todo, tuple(unreadable))
+
+
+def predict_archive(
+    archive: Archive,
+    workers: int | None = None,
+    *,
+    device: str = "auto",
+    any_anatomy: bool = False,
+    address: str | None = None,
+) -> Iterator[tuple[Path, Result]]:
+    """Predicts what is to do and yields each scan once, with its result or its error, in the order they are ready.
+
+    workers: processes, each with a model of its own; by default one a GPU, without GPUs one for two cores. Raises
+    OptionError.
+    """
+    yield from archive.unreadable
+    if not archive.todo:
+        return
+    if address is None:
+        Devices.here().workers(workers, device)  # what is wrong is said before Ray is started
+    with engine.cluster(address) as has:
+        import ray.data
+
+        engine.hush("ray.data")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        count = min(has.workers(workers, device), len(archive.todo))
+        settings = (archive.model, archive.weights, archive.folder, device, any_anatomy, max(1, has.cores // count))
+        rows = [{"path": str(path), "name": name} for path, name in archive.todo.items()]
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).map(
+            Worker,
+            fn_constructor_args=settings,
+            compute=ray.data.ActorPoolStrategy(size=count),
+            **({"num_gpus": 1} if has.on_gpus(device) else {"num_cpus": 1}),
+        )
+        missing = set(archive.todo)
+        for row in dataset.iter_rows():
+            path = Path(row["path"])
+            if path in missing:
+                missing.remove(path)
+                yield path, _result(json.loads(row["result"]))
+    if missing:
+        raise RunError(f"Ray Data gave no answer for {len(missing)} scans", min(missing), "run the same command again")
+
+
+class Worker:
+    """A process of the pool: the model, loaded once, and one scan after the other."""
+
+    def __init__(self, model: Path, weights: str, folder: Path, device: str, any_anatomy: bool, threads: int):
+        began = time.perf_counter()
+        self._model, self._folder, self._any_anatomy = model, folder, any_anatomy
+        self._predictor = Predictor.load(model, device)
+        torch.set_num_threads(threads)
+        self._changed = _digest(model) != weights
+        who = {"host": platform.node(), "pid": os.getpid(), "seconds": round(time.perf_counter() - began, 2)}
+        with open(folder / LOADS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(who) + "\n")
+
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        """row: "path" and "name"; adds "result", the JSON of a result or of an error's kind and words."""
+        path, written = Path(row["path"]), self._folder / f"{row['name']}.json"
+        begun = self._folder / f".{row['name']}{BEGUN}"
+        result: Any
+        try:
+            if self._changed:
+                raise RunError("was trained on while scans were predicted with it", self._model, "try again")
+            # There where a worker died between writing and telling.
+            result = read_json(written) if written.exists() else None
+            if result is None:
+                with open(begun, "a") as file:
+                    file.write(f"{os.getpid()}\n")
+                if len(begun.read_text().splitlines()) > TRIES:
+                    todo = "is there enough memory? the same command tries it again"
+                    raise RunError(f"the worker that had it died {TRIES} times", path, todo)
+                result = predict_file(self._predictor, path, self._folder, row["name"], self._any_anatomy)
+        except HemotorchError as error:
+            result = [type(error).__name__, error.what, error.where, error.todo]
+        except Exception as error:  # one scan, whatever is wrong with it, does not stop an archive
+            result = ["RunError", f"{type(error).__name__}: {error}", str(path), None]
+        begun.unlink(missing_ok=True)
+        return {**row, "result": json.dumps(result)}
+
+
+def _result(told: Any) -> Result:
+    if isinstance(told, dict):
+        return told
+    kind, *words = told
+    error: HemotorchError = getattr(errors, kind)(*words)
+    return error
+
+
+def _results(folder: Path) -> dict[str, dict[str, Any]]:
+    """What is in the output folder, by name."""
+    return {path.stem: dict(read_json(path)) for path in folder.glob("*.json") if path.name[0] != "."}
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

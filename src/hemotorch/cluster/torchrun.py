@@ -1,0 +1,158 @@
+"""Several ranks on this machine, started, watched and stopped together by torchrun's agent (torch.distributed.run)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import resource_tracker
+from typing import NoReturn
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from hemotorch import errors
+from hemotorch.cluster.training import Devices, Training
+from hemotorch.errors import HemotorchError, RunError
+from hemotorch.run import Run, epoch_line
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  #: that the agent takes
+
+
+def train_here(
+    training: Training,
+    ranks: int | None = None,
+    *,
+    restarts: int = 0,
+    say: Callable[[str], None] = print,
+    quiet: bool = False,
+) -> Run:
+    """Trains on `ranks` processes of this machine; by default one a GPU, without GPUs two.
+
+    restarts: how often a training whose rank was lost goes on from its last checkpoint by itself. quiet: the first rank
+    prints no epochs. Raises what a rank raised, RunError where one was killed, OptionError.
+    """
+    training.check()
+    world = Devices.here().ranks(ranks, training.device)
+    for again in range(restarts + 1):
+        try:
+            _launch(training, world, quiet)
+            break
+        except RunError as error:
+            if again == restarts:
+                raise
+            say(f"{error.where}: {error.what}; starting the ranks again ({again + 1} of {restarts})")
+            training = replace(training, resume=True)
+    return training.run
+
+
+def _launch(training: Training, world: int, quiet: bool) -> None:
+    """One start of all ranks. Raises the first one's error that failed, KeyboardInterrupt at Ctrl-C."""
+    with tempfile.TemporaryDirectory(prefix="hemotorch-ranks-") as folder, _hushed(), _signals_kept():
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=world,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            elastic_launch(config, _rank)(training, quiet)
+        except SignalException as error:
+            _stopped(error.sigval)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if failure.exitcode == -signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise _explained(rank, failure, training) from None
+
+
+def _rank(training: Training, quiet: bool) -> None:
+    """What each process runs."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    training.start(None if quiet else lambda row: print(epoch_line(row), flush=True))
+
+
+def _stopped(number: int) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt from None
+    todo = "go on from the last checkpoint with --resume"
+    raise RunError(f"was stopped by {signal.Signals(number).name}", "training", todo) from None
+
+
+def _explained(rank: int, failure: ProcessFailure, training: Training) -> HemotorchError:
+    """A failed rank's own error, or what is known of one that could not say it any more."""
+    where = f"rank {rank}"
+    if failure.exitcode < 0:
+        what = f"was killed by {failure.signal_name()}"
+        what += ", as the system does when memory runs out" if failure.exitcode == -signal.SIGKILL else ""
+        return RunError(what, where, training.advice())
+    told = failure.message
+    if not isinstance(told, dict):
+        return RunError(f"ended with exit status {failure.exitcode}", where, training.advice())
+    kind, _, text = told["message"].partition(": ")
+    known = getattr(errors, kind, None)
+    if isinstance(known, type) and issubclass(known, HemotorchError):
+        return known(text, None if text.startswith("rank ") else where)
+    print(told["extraInfo"]["py_callstack"], file=sys.stderr)
+    return RunError(told["message"].splitlines()[0], where, training.advice())
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps torchrun's account of a failure, tens of lines, off the terminal; the failed rank's own error is one."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Puts back the signal handlers that the agent replaces, and lets ranks start with Ctrl-C held back.
+
+    A terminal sends Ctrl-C to all processes; one that is still importing torch would answer with a page of traceback.
+    What holds it back is a mask of the thread that starts them, so that another thread takes the signal here.
+    """
+    _start_tracker()
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS} if main else {}
+    done = threading.Event()
+    threading.Thread(target=done.wait, daemon=True).start()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        done.set()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _start_tracker() -> None:
+    """Starts the process in which Python keeps account of semaphores, before Ctrl-C is held back, which it would undo.
+
+    At its end it warns of those that a killed rank left behind and clears them away: no news for anybody.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join([*([before] if before else []), "ignore:resource_tracker"])
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ.pop("PYTHONWARNINGS")
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before

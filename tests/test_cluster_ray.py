@@ -1,0 +1,288 @@
+"""Ray: a killed worker is started again; an archive loses no scan and does none twice, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tiny
+from conftest import require
+from hemotorch import io
+from hemotorch.cli import main
+from hemotorch.cluster import archive
+from hemotorch.cluster.archive import LOADS, TRIES, Worker, opened
+from hemotorch.errors import InputError, RunError
+from hemotorch.run import Run
+from hemotorch.scan import even_scan
+from slurmd import free_ports
+
+require("ray")
+
+
+def started(*command: object) -> subprocess.Popen[str]:
+    """`hemotorch cluster ...`"""
+    words = [sys.executable, "-m", "hemotorch.cli", "cluster", *map(str, command)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def descendants(ancestor: int) -> dict[int, str]:
+    """Process numbers and names of all that a process has started, and they."""
+    parents, names = {}, {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            names[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
+        except (OSError, IndexError):
+            continue
+    found, new = {}, [ancestor]
+    while new:
+        new = [number for number, parent in parents.items() if parent in new]
+        found.update({number: names.get(number, "") for number in new})
+    return found
+
+
+def workers(ancestor: int, name: str) -> list[int]:
+    return [number for number, command in sorted(descendants(ancestor).items()) if command.startswith(f"ray::{name}")]
+
+
+def epochs(root: Path) -> list[int]:
+    return [row["epoch"] for row in Run(root).metrics]
+
+
+def test_a_killed_worker_is_started_again_and_the_run_goes_on(tiny_prepared, tmp_path):
+    run, recipe = tmp_path / "run", tmp_path / "tiny.toml"
+    recipe.write_text(tiny.recipe("train.epochs=4", "train.steps_per_epoch=30").to_toml())
+    driver = started("ray", tiny_prepared, run, "--recipe", recipe, "--device", "cpu", "--ranks", 2)
+    until(lambda: epochs(run) and (run / "last.pt").exists(), driver)
+    at_work = workers(driver.pid, "RayTrainWorker")
+    assert len(at_work) == 2
+    os.kill(at_work[1], signal.SIGKILL)
+    out, error = driver.communicate(timeout=180)
+    assert driver.returncode == 0, error
+    assert re.search(r"^rank \d: was killed; Ray starts the ranks again \(1 of 2\)$", out, re.M), out
+    assert re.findall(r"^epoch +(\d)", out, re.M) == ["1", "2", "3", "4"]
+    assert epochs(run) == [1, 2, 3, 4] and Run(run).record["ranks"] == 2
+    assert not list(run.glob(".ray*")) and descendants(driver.pid) == {}
+
+
+@pytest.mark.long
+def test_what_no_restart_helps_against_is_said_at_once(tiny_prepared, tmp_path):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(tiny.recipe("train.batch=3").to_toml())
+    driver = started("ray", tiny_prepared, tmp_path / "run", "--recipe", recipe, "--device", "cpu", "--ranks", 2)
+    out, error = driver.communicate(timeout=120)
+    assert (driver.returncode, out) == (1, ""), error
+    assert "train.batch: a batch of 3 is not shared evenly by 2 ranks" in error and error.count("\n") == 1
+
+
+@pytest.mark.long
+def test_a_cluster_that_is_there(tiny_run, tmp_path, monkeypatch):
+    """Started as its owner would, with a token."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    (port,), paths = free_ports(1), scans(tmp_path / "archive", 2)
+    command = ["predict", str(tiny_run), *map(str, paths), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
+        start += ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
+        with open(tmp_path / "head.log", "w") as log:
+            head = subprocess.Popen(start, stdout=log, stderr=log)
+        try:
+            until(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text(), head)
+            too_many = started(*command, "--address", f"127.0.0.1:{port}", "--workers", 3)
+            error = too_many.communicate(timeout=120)[1]
+            assert f"3 workers were asked for, but the Ray cluster at 127.0.0.1:{port} has 2 core(s)" in error
+            fitting = started(*command, "--address", f"127.0.0.1:{port}", "--workers", 2)
+            out, error = fitting.communicate(timeout=120)
+            assert fitting.returncode == 0 and "2 scans predicted, 0 done before, 0 failed" in out, error
+            monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            (more,) = scans(tmp_path / "archive", 1, first=2)
+            stranger = started(*command[:2], more, *command[4:], "--address", f"127.0.0.1:{port}")
+            error = stranger.communicate(timeout=120)[1]
+            assert stranger.returncode == 1 and "are RAY_AUTH_MODE and its token set here" in error
+        finally:
+            head.terminate()
+            head.wait(60)
+
+
+def test_a_cluster_that_does_not_answer(tiny_prepared, tmp_path, capsys):
+    for address in ("127.0.0.1:1", "nowhere"):
+        assert main(["cluster", "ray", str(tiny_prepared), str(tmp_path / "run"), "--address", address]) == 1
+        error = capsys.readouterr().err
+        assert f"no Ray cluster answers at '{address}'" in error and error.count("\n") == 1
+
+
+def test_more_ranks_than_cores(tiny_prepared, tmp_path, capsys):
+    command = ["cluster", "ray", str(tiny_prepared), str(tmp_path / "run"), "--device", "cpu", "--ranks", "9999"]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "9999 ranks were asked for, but this machine has" in error and error.count("\n") == 1
+
+
+def test_without_ray_it_is_said_how_to_get_it(tiny_prepared, tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    io.write_scan(tiny.head(1)[0], tmp_path / "scan.nii.gz")
+    for command in (
+        ["ray", str(tiny_prepared), str(tmp_path / "run")],
+        ["predict", str(tiny_run), str(tmp_path / "scan.nii.gz"), "--out", str(tmp_path / "out")],
+    ):
+        assert main(["cluster", *command]) == 1
+        error = capsys.readouterr().err
+        assert "Ray is not installed; install it with `pip install 'hemotorch[ray]'`" in error
+        assert error.count("\n") == 1
+
+
+def scans(folder: Path, count: int, first: int = 0) -> list[Path]:
+    paths = [folder / f"scan{first + i}.nii.gz" for i in range(count)]
+    folder.mkdir(exist_ok=True)
+    for i, path in enumerate(paths):
+        io.write_scan(tiny.head(300 + first + i, bleeding=i % 3 > 0)[0], path)
+    return paths
+
+
+def written(out: Path) -> dict[str, int]:
+    """When each result was written."""
+    return {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name[0] != "."}
+
+
+def loads(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / LOADS).read_text().splitlines()] if (out / LOADS).exists() else []
+
+
+def test_an_archive_loses_no_scan_and_does_none_twice(tiny_run, tmp_path):
+    paths, out = scans(tmp_path / "archive", 8), tmp_path / "out"
+    slow = np.kron(tiny.head(7, slices=40)[0].hu, np.ones((1, 8, 8), np.int16))  # long enough to be killed in
+    io.write_scan(even_scan(slow, tiny.PIXEL_MM / 8, 5.0), paths[3])
+    (tmp_path / "archive/bad.nii").write_bytes(b"no scan")
+    command = ("predict", tiny_run, tmp_path / "archive", "--out", out, "--device", "cpu", "--workers", 2)
+
+    first = started(*command)
+    begun = out / ".scan3.begun"
+    until(lambda: begun.exists() and begun.read_text(), first)
+    os.kill(int(begun.read_text()), signal.SIGKILL)
+    told, error = first.communicate(timeout=180)
+    assert first.returncode == 1 and error.count("\n") == 1 and "bad.nii" in error, error
+    assert "8 scans predicted, 0 done before, 1 failed" in told
+    named = re.findall(r"^(\S+\.nii\.gz) ", told, re.M)
+    assert sorted(named) == sorted(map(str, paths)), "each once"
+    assert 2 <= len(loads(out)) <= 3, "one model load a worker, and one for the worker in the place of the killed one"
+    results = [json.loads(path.read_text()) for path in out.glob("scan*.json")]
+    assert sorted(result["scan"][0] for result in results) == sorted(map(str, paths))
+    assert len(written(out)) == 3 * 8 and not list(out.glob(".*.begun"))
+
+    (tmp_path / "archive/bad.nii").unlink()
+    files, models = written(out), len(loads(out))
+    (more,) = scans(tmp_path / "archive", 1, first=8)
+    second = started(*command, "--json")
+    told, error = second.communicate(timeout=180)
+    assert second.returncode == 0, error
+    result = json.loads(told)
+    assert [one["scan"] for one in result["predictions"]] == [[str(more)]] and result["done_before"] == 8
+    assert {name: when for name, when in written(out).items() if name in files} == files
+    assert len(loads(out)) == models + 1, "one scan needs one worker"
+
+    third = started(*command)
+    told, error = third.communicate(timeout=60)
+    assert third.returncode == 0 and "0 scans predicted, 9 done before, 0 failed" in told, error
+    assert len(loads(out)) == models + 1 and len(written(out)) == 3 * 9
+
+
+def test_a_worker_gives_up_a_scan_that_killed_others(tiny_run, tmp_path):
+    (path,) = scans(tmp_path / "archive", 1)
+    out = tmp_path / "out"
+    with opened(tiny_run, [path], out) as work:
+        worker = Worker(work.model, work.weights, out, "cpu", False, 1)
+        row = {"path": str(path), "name": "scan0"}
+        (out / ".scan0.begun").write_text("1\n" * (TRIES - 1))
+        assert json.loads(worker(row)["result"])["scan"] == [str(path)], "the last of its tries"
+        (out / "scan0.json").unlink()
+        (out / ".scan0.begun").write_text("1\n" * TRIES)
+        kind, what, *_ = json.loads(worker(row)["result"])
+        assert (kind, what) == ("RunError", f"the worker that had it died {TRIES} times")
+        assert not (out / ".scan0.begun").exists() and not (out / "scan0.json").exists()
+
+
+def test_a_scan_that_was_written_before_its_worker_died_is_not_done_again(tiny_run, tmp_path):
+    (path,) = scans(tmp_path / "archive", 1)
+    out = tmp_path / "out"
+    with opened(tiny_run, [path], out) as work:
+        worker = Worker(work.model, work.weights, out, "cpu", False, 1)
+        row = {"path": str(path), "name": "scan0"}
+        first = worker(row)
+        files = written(out)
+        assert worker(row) == first and written(out) == files and len(loads(out)) == 1
+
+
+def test_one_scan_with_whatever_is_wrong_does_not_stop_an_archive(tiny_run, tmp_path, monkeypatch):
+    (path,) = scans(tmp_path / "archive", 1)
+    with opened(tiny_run, [path], tmp_path / "out") as work:
+        worker = Worker(work.model, work.weights, work.folder, "cpu", False, 1)
+        monkeypatch.setattr(archive, "predict_file", lambda *_: 1 / 0)
+        kind, what, where, _ = json.loads(worker({"path": str(path), "name": "scan0"})["result"])
+    assert (kind, what, where) == ("RunError", "ZeroDivisionError: division by zero", str(path))
+
+
+def test_a_model_that_is_trained_on_meanwhile_is_not_used(tiny_run, tmp_path):
+    (path,) = scans(tmp_path / "archive", 1)
+    with opened(tiny_run, [path], tmp_path / "out") as work:
+        worker = Worker(work.model, "the digest of before", work.folder, "cpu", False, 1)
+        assert "was trained on" in worker({"path": str(path), "name": "scan0"})["result"]
+
+
+def test_whose_folder_it_is(tiny_run, tmp_path):
+    (path,) = scans(tmp_path / "archive", 1)
+    with pytest.raises(InputError, match="exists already and is not empty"), opened(tiny_run, [path], path.parent):
+        pass
+    with opened(tiny_run, [path], tmp_path / "out"):
+        busy = pytest.raises(RunError, match="another prediction is writing into this folder")
+        with busy, opened(tiny_run, [path], tmp_path / "out"):
+            pass
+    model = tmp_path / "other.pt"
+    model.write_bytes((tiny_run / "last.pt").read_bytes())
+    with pytest.raises(InputError, match="the predictions of another model"), opened(model, [path], tmp_path / "out"):
+        pass
+    with pytest.raises(InputError, match="no such checkpoint"), opened(tmp_path / "none.pt", [path], tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_scan_is_known_by_its_place_not_by_its_name(tiny_run, tmp_path):
+    """Scans that come later, or are named another way, neither take another's files nor are done again."""
+    out = tmp_path / "out"
+    (a,), (b,) = scans(tmp_path / "a", 1), scans(tmp_path / "b", 1)
+    with opened(tiny_run, [a], out) as work:
+        assert work.todo == {a: "scan0"}
+        Worker(work.model, work.weights, out, "cpu", False, 1)({"path": str(a), "name": "scan0"})
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with opened(tiny_run, [tmp_path / "link", b], out) as work:
+        assert list(work.done) == [a] and work.todo == {b: "b_scan0"}
+    with opened(tiny_run, [b], out) as work:
+        assert work.done == {} and list(work.todo) == [b] and work.todo[b] != "scan0"
+
+
+def test_more_workers_than_cores(tiny_run, tmp_path, capsys):
+    (path,) = scans(tmp_path / "archive", 1)
+    command = ["cluster", "predict", str(tiny_run), str(path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*command, "--workers", "9999"]) == 1
+    error = capsys.readouterr().err
+    assert "9999 workers were asked for, but this machine has" in error and error.count("\n") == 1
