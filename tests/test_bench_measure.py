@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hemotorch.batches import ICHDataset
 from hemotorch.bench.children import run_together
 from hemotorch.bench.clock import Clock, memory_mb, peak_gflops
 from hemotorch.bench.data import checked, quick_recipe, reference_pngs
-from hemotorch.bench.loops import png_size
+from hemotorch.bench.loops import png_size, reference_loop
 from hemotorch.bench.measure import Pace, measure, once
 from hemotorch.bench.reference import ReferenceLoop, why_not
 from hemotorch.bench.rows import PHASES, Config, Round, Spec
@@ -213,6 +214,12 @@ def test_the_reference_loop_resizes_and_has_workers(pngs, used) -> None:
     assert np.isfinite(float(loop.step()))
     handle.remove()
     assert shapes == [(2, 1, 32, 48)]
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it(pngs, used, tiny_prepared) -> None:
+    many = spec(used.changed(["train.batch=500"]), tiny_prepared, batch=500, reference=True, threads=0)
+    loop = reference_loop(replace(many, pngs=str(pngs)))
+    assert loop.images == len(ICHDataset(pngs)) and np.isfinite(float(loop.step())) and loop.steps == 1
 
 
 def test_what_the_reference_loop_cannot_do() -> None:

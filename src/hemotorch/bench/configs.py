@@ -44,9 +44,14 @@ def base_configs(devices: Sequence[str], machine: Machine, batch: int, reference
     found = []
     for device in devices:
         if reference:
-            found.append(Config("", device, batch=batch, reference=True))
+            found.append(_reference(device, batch))
         found += _on_cpu(machine, batch, quick) if device == "cpu" else _on_gpus(machine, batch)
     return unique(found, batch)
+
+
+def _reference(device: str, batch: int) -> Config:
+    # What the framework does unless told otherwise: on a GPU its convolutions use TF32.
+    return Config("", device, batch=batch, precision="tf32" if device == "cuda" else "fp32", reference=True)
 
 
 def _on_cpu(machine: Machine, batch: int, quick: bool) -> list[Config]:
@@ -55,7 +60,7 @@ def _on_cpu(machine: Machine, batch: int, quick: bool) -> list[Config]:
     # Compiling takes a minute or two for each round: not for those in a hurry.
     if machine.compiler and not quick:
         found.append(Config("", threads=cores, batch=batch, compile=True))
-    for ranks in {2, cores}:
+    for ranks in sorted({2, cores}):
         if 1 < ranks <= cores and batch % ranks == 0:
             found.append(Config("", threads=cores // ranks, ranks=ranks, batch=batch))
     return found
@@ -125,7 +130,7 @@ def sweep_configs(
                 continue
             base = Config("", device, machine.cores, batch=batch)
             if name == "workers":
-                base = Config("", device, batch=batch, reference=True)
+                base = _reference(device, batch)
             for value in values:
                 if name == "ranks" and (why := _why_no_ranks(value, device, machine, batch)):
                     left.append(f"ranks={value}: {why}")

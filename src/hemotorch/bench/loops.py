@@ -92,7 +92,7 @@ def reference_loop(spec: Spec) -> Loop:
     def listen(mark: Callable[[str], None]) -> None:
         loop.mark = mark
 
-    batch = used.train.batch
+    batch = min(used.train.batch, count)
     steps = used.train.steps_per_epoch or math.ceil(count / batch)
     reasons = ("as the framework does it when it is told nothing",)
     return Loop(

@@ -42,10 +42,10 @@ class ReferenceLoop:
         self._net = self.net.body.to(self.device).train()
         self._loss_of = losses.build(used.loss.name, **used.loss.options)
         self._optimizer = torch.optim.Adam(self._net.parameters(), used.optimizer.lr)
-        loader = DataLoader(
-            ICHDataset(pngs, _Tensors(size)), used.train.batch, shuffle=True, num_workers=workers, drop_last=True
+        data, batch = ICHDataset(pngs, _Tensors(size)), used.train.batch
+        self._batches = _forever(
+            DataLoader(data, batch, shuffle=True, num_workers=workers, drop_last=len(data) >= batch)
         )
-        self._batches = _forever(loader)
 
     def step(self) -> Tensor:
         """Trains on one batch and returns its loss."""

@@ -89,7 +89,7 @@ def _configs(
 def _spec(config: Config, place: Path, used: Recipe, pngs: str, quick: bool, cores: int) -> Spec:
     """The config's own engine, and its batch; a config of another batch than the recipe's does not accumulate."""
     settings = [] if config.reference else engine_settings(config)
-    if config.batch != used.train.batch * used.train.accumulate:
+    if config.reference or config.batch != used.train.batch * used.train.accumulate:
         settings += [f"train.batch={config.batch}", "train.accumulate=1"]
     seconds = QUICK_SECONDS if quick else SECONDS
     return Spec(config, str(place), used.changed(settings).to_toml(), pngs, seconds, cores)

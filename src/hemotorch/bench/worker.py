@@ -99,7 +99,8 @@ def _timed(
 
 
 def _marked(loop: Loop, steps: int, config: Config, clock: Clock) -> None:
-    loop.listen(clock.mark)
+    # Nothing may be waited for while a graph is captured, which a step of another size can cause even now.
+    loop.listen((lambda phase: clock.mark(phase) if phase == "data" else None) if config.graphs else clock.mark)
     clock.start()
     for _ in range(steps):
         loop.step()
