@@ -71,6 +71,13 @@ def test_threads_that_are_too_many() -> None:
     assert "2 of 8 are 2.0 times as fast as 8" in text and "engine.threads=2" in text
 
 
+def test_noise_is_no_advice() -> None:
+    once = [replace(made, rounds=(made.images_s,)) for made in (row(4, threads=2), row(2, threads=8))]
+    wide = [replace(made, low=1.0, high=6.0) for made in (row(4, threads=2), row(2, threads=8))]
+    for rows in (once, wide):
+        assert "engine.threads" not in say(*rows)
+
+
 def test_threads_that_hardly_help() -> None:
     text = say(row(1, threads=1), row(2.4, threads=8))
     assert "8 threads are only 2.4 times as fast as one" in text and "train.batch" in text

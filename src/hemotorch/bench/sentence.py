@@ -96,7 +96,8 @@ def _waiting(best: Row, ours: Sequence[Row], cores: int) -> str:
 
 def _clearly(best: Row, other: Row) -> bool:
     """Whether it is faster by more than noise: clearly so, and in its slowest round than the other in its fastest."""
-    return best.images_s > CLEARLY * other.images_s and best.low > other.high
+    several = min(len(best.rounds), len(other.rounds)) > 1
+    return several and best.images_s > CLEARLY * other.images_s and best.low > other.high
 
 
 def _ranks(best: Row, ours: Sequence[Row], cores: int) -> str:

@@ -131,7 +131,8 @@ def unsteady(rows: Sequence[Row]) -> str:
     """A word of warning where rounds differ more than a machine that does nothing else would let them."""
     spread = max((row.high / row.low for row in rows if row.measured), default=1.0)
     if spread < UNSTEADY:
-        return ""
+        alone = max((len(row.rounds) for row in rows), default=0) == 1
+        return "Measured once: nothing tells noise from a difference." if alone else ""
     return (
         f"This machine was not steady: the fastest round of a config is up to {spread:.1f} times the slowest. Measure "
         "again while nothing else runs."
