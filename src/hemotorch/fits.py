@@ -64,6 +64,9 @@ def largest_batch(job: Job, net: Net) -> int:
             size //= 2
             if _fits(job, net, size):
                 return size
+    except (RuntimeError, MemoryError) as error:
+        if not _is_memory(error):
+            raise
     finally:
         give_back(job.device.place)
     return 0
