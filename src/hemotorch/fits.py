@@ -39,24 +39,27 @@ def memory_explained(job: Job, net: Net, checkpoint: Path) -> Iterator[None]:
 
 def _todo(job: Job, net: Net) -> str:
     size = largest_batch(job, net)
+    if size is None:
+        return "lower train.batch and raise train.accumulate"
     if not size:
         return "not even the smallest batch fits: use smaller slices (grid.size_px, augment.crop_px) or network"
     times = -(-job.used.train.batch // size)
     return f"a batch of {size} fits, as measured: --set train.batch={size} --set train.accumulate={times}"
 
 
-def largest_batch(job: Job, net: Net) -> int:
+def largest_batch(job: Job, net: Net) -> int | None:
     """Samples that a step has room for, 0 where not even one fits. A GPU is tried with half the batch, and half again.
 
     A system may hand out main memory that it has not, and kill the process later: there a step with one sample and with
-    two is measured, and the rest counted. Several ranks are not tried, as not all may have run out: half is named.
+    two is measured, and the rest counted. None where nothing can be measured: with several ranks, of which not all may have run out, or where the
+    system does not say what a process holds.
     """
-    world, size = job.ranks.world, job.used.train.batch
-    if world > 1:
-        return max(world, size // 2 // world * world)
+    size, cpu = job.used.train.batch, job.device.place.type == "cpu"
+    if job.ranks.world > 1 or (cpu and not machine.resident(reset_peak=True)[1]):
+        return None
     give_back(job.device.place)
     try:
-        if job.device.place.type == "cpu":
+        if cpu:
             one, two = (_peak(job, net, size) for size in (1, 2))
             room = MEMORY_SHARE * machine.free_memory()
             return max(0, min(size // 2, int((room - (2 * one - two)) / max(1, two - one))))

@@ -21,7 +21,7 @@ from torch import Tensor
 from hemotorch.errors import HemotorchError, OptionError, RunError
 
 NOTE_S = 3.0  #: how long a rank waits, after another was lost, for the word of what happened
-TODO = "go on from the last checkpoint with --resume, with as many ranks as you like"
+GO_ON = "go on from the last checkpoint with --resume, with as many ranks as you like"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Ranks:
             if not _is_message_lost(error):
                 self._tell(f"{type(error).__name__}: {error}".splitlines()[0])
                 raise
-            raise RunError(self._what_happened(error), f"rank {self.rank}", TODO) from error
+            raise RunError(self._what_happened(error), f"rank {self.rank}", GO_ON) from error
         except BaseException as error:
             self._tell(
                 "was interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
@@ -106,7 +106,9 @@ class Ranks:
                 who = f"rank {' and '.join(gone)}"
                 return f"{who} has not answered for {self.timeout_s:g} s" if late else f"{who} was killed"
         return (
-            f"another rank has not answered for {self.timeout_s:g} s" if late else "the first rank stopped: it said why"
+            f"another rank has not answered for {self.timeout_s:g} s"
+            if late
+            else "another rank stopped: see its own message"
         )
 
 
