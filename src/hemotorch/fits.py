@@ -18,6 +18,7 @@ from hemotorch.errors import RunError
 from hemotorch.nets import Net
 from hemotorch.step import Job, Learner
 
+FEW_AND_MANY = (2, 8)  #: samples of the two steps that are measured in main memory
 MEMORY_SHARE = 0.9  #: of the free main memory may be filled
 
 
@@ -50,8 +51,8 @@ def _todo(job: Job, net: Net) -> str:
 def largest_batch(job: Job, net: Net) -> int | None:
     """Samples that a step has room for, 0 where not even one fits. A GPU is tried with half the batch, and half again.
 
-    A system may hand out main memory that it has not, and kill the process later: there a step with one sample and with
-    two is measured, and the rest counted. None where nothing can be measured: with several ranks, of which not all may
+    A system may hand out main memory that it has not, and kill the process later: there a step with few samples and one
+    with more are measured, and the rest counted. None where nothing can be measured: with several ranks, of which not all may
     have run out, or where the system does not say what a process holds.
     """
     size, cpu = job.used.train.batch, job.device.place.type == "cpu"
@@ -60,9 +61,12 @@ def largest_batch(job: Job, net: Net) -> int | None:
     give_back(job.device.place)
     try:
         if cpu:
-            one, two = (_peak(job, net, size) for size in (1, 2))
-            room = MEMORY_SHARE * machine.free_memory()
-            return max(0, min(size // 2, int((room - (2 * one - two)) / max(1, two - one))))
+            few, many = (_peak(job, net, count) for count in FEW_AND_MANY)
+            each = (many - few) / (FEW_AND_MANY[1] - FEW_AND_MANY[0])
+            if each <= 0:
+                return None
+            room = MEMORY_SHARE * machine.free_memory() - (few - FEW_AND_MANY[0] * each)
+            return max(0, min(size // 2, int(room / each)))
         while size > 1:
             size //= 2
             if _fits(job, net, size):
@@ -89,6 +93,7 @@ def _fits(job: Job, net: Net, size: int) -> bool:
 
 def _peak(job: Job, net: Net, size: int) -> int:
     """Bytes that a step takes at its height, above what the process holds before it."""
+    give_back(job.device.place)  # what freed tensors left would hide what this step takes
     before = machine.resident(reset_peak=True)[0]
     _step(job, net, size)
     return machine.resident()[1] - before
