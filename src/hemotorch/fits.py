@@ -52,8 +52,8 @@ def largest_batch(job: Job, net: Net) -> int | None:
     """Samples that a step has room for, 0 where not even one fits. A GPU is tried with half the batch, and half again.
 
     A system may hand out main memory that it has not, and kill the process later: there a step with few samples and one
-    with more are measured, and the rest counted. None where nothing can be measured: with several ranks, of which not all may
-    have run out, or where the system does not say what a process holds.
+    with more are measured, and the rest counted. None where nothing can be measured: with several ranks, of which
+    not all may have run out, or where the system does not say what a process holds.
     """
     size, cpu = job.used.train.batch, job.device.place.type == "cpu"
     if job.ranks.world > 1 or (cpu and not machine.resident(reset_peak=True)[1]):
