@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hemotorch import kernels
 from hemotorch.kernels.dice_ce import dice_ce_reference, dice_ce_sums
-from hemotorch.kernels.sample import sample, sample_reference
+from hemotorch.kernels.sample import Samples, sample, sample_reference
 
 SIZES = ((32, 1, 512, 512), (8, 3, 192, 192))
 TURN_MS = 30.0
@@ -50,11 +50,11 @@ def sample_ways(count: int, slices: int, height: int, width: int) -> dict[str, C
     given = (hu, mask, rows, theta, (height, width))
     compiled = torch.compile(sample_reference, dynamic=False)
     return {
-        "eager": lambda: sample_reference(*given, **options, windows=windows),
-        "compiled": lambda: compiled(*given, **options, windows=windows),
-        "triton": lambda: sample(*given, **options, windows=windows, triton=True),
-        "plain triton": lambda: sample(*given, **options, triton=True),
-        "exact": lambda: sample_reference(hu, mask, rows, theta.double(), (height, width), **options),
+        "eager": lambda: sample_reference(Samples(*given, **options, windows=windows)),
+        "compiled": lambda: compiled(Samples(*given, **options, windows=windows)),
+        "triton": lambda: sample(Samples(*given, **options, windows=windows), triton=True),
+        "plain triton": lambda: sample(Samples(*given, **options), triton=True),
+        "exact": lambda: sample_reference(Samples(hu, mask, rows, theta.double(), (height, width), **options)),
     }
 
 

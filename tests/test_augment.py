@@ -8,8 +8,8 @@ import torch
 from scipy import ndimage
 
 from hemotorch.augment import augment as augment_rows
-from hemotorch.augment import rng, torch_seed
 from hemotorch.draws import keys as draw_keys
+from hemotorch.draws import rng, torch_seed
 from hemotorch.hu import AIR_HU
 from hemotorch.recipe import Augment
 

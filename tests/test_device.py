@@ -33,15 +33,46 @@ def test_a_cpu_computes_in_fp32_and_says_why():
 
 def test_a_gpu_gets_the_fastest_precision_that_it_has_itself(monkeypatch):
     _fake_gpu(monkeypatch, bf16=True)
-    assert choose("auto").precision == "bf16" and choose("auto").name == "cuda"
+    assert choose("auto").precision == "bf16" and choose("auto").name == choose("cuda").name == "cuda:0"
     _fake_gpu(monkeypatch, bf16=False, capability=(7, 5))
     assert choose("cuda:0").precision == "fp16" and not choose("cuda:0").graphs
     assert any("gradients are scaled" in reason for reason in choose("cuda:0").reasons)
     with pytest.raises(OptionError, match=r"engine.precision: this GPU has no native bf16"):
         choose("cuda", Engine(precision="bf16"))
+    assert choose("cuda:0", Engine(precision="fp32")).precision == "fp32"
     _fake_gpu(monkeypatch, bf16=False, capability=(6, 1))
     assert choose("cuda:0").precision == "fp32"
-    assert choose("cuda:0", Engine(precision="tf32")).precision == "tf32"
+
+
+def test_a_gpu_is_not_given_what_it_has_not(monkeypatch):
+    _fake_gpu(monkeypatch, bf16=False, capability=(7, 5), count=2)
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    pair = Ranks(rank=1, world=2, local=1, beside=2)
+    for engine, ranks, says in (
+        (Engine(precision="tf32"), None, "no TF32"),
+        (Engine(compile="on"), None, "torch.compile cannot run here: triton is not installed"),
+        (Engine(kernels="on"), None, "from Ampere on"),
+        (Engine(graphs="on"), pair, "several ranks is not captured"),
+    ):
+        with pytest.raises(OptionError, match=says):
+            choose("cuda", engine, ranks)
+    with pytest.raises(OptionError, match="2 ranks cannot share 'cuda:1'"):
+        choose("cuda:1", ranks=pair)
+
+
+def test_a_gpu_can_be_set_up(monkeypatch):
+    """All but what CUDA itself does: torch refuses to make a GPU without a number the current one."""
+    _fake_gpu(monkeypatch, bf16=True)
+    made: list[int] = []
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", made.append, raising=False)
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    try:
+        choose("auto").use()
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False
+    assert made == [0]
 
 
 def test_a_gpu_compiles_and_captures_where_that_can_be(monkeypatch):

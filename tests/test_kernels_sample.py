@@ -16,7 +16,7 @@ from torch import Tensor
 from hemotorch.errors import OptionError
 from hemotorch.hu import AIR_HU
 from hemotorch.kernels import available
-from hemotorch.kernels.sample import node_weights, sample
+from hemotorch.kernels.sample import Samples, node_weights, sample
 from hemotorch.nets.net import WindowLayer
 
 Interpreted = Callable[..., Any]
@@ -71,7 +71,7 @@ def by_scipy(
 
 def test_reference_is_scipys() -> None:
     (hu, mask), rows, options = slices(), picks(), changes()
-    found, target = sample(hu, mask, rows, TURNED.double(), (24, 31), **options)
+    found, target = sample(Samples(hu, mask, rows, TURNED.double(), (24, 31), **options))
     assert found.shape == (2, 3, 24, 31) and target.shape == (2, 1, 24, 31) and target.dtype == torch.float32
     for n in range(2):
         for s in range(3):
@@ -89,8 +89,8 @@ def test_reference_is_scipys() -> None:
 def test_reference_in_float32_is_as_exact_as_it_says() -> None:
     (hu, mask), rows, options = slices(), picks(), changes()
     with torch.autocast("cpu", torch.bfloat16):
-        found, _ = sample(hu, mask, rows, TURNED, (24, 31), **options)
-    exact, _ = sample(hu, mask, rows, TURNED.double(), (24, 31), **options)
+        found, _ = sample(Samples(hu, mask, rows, TURNED, (24, 31), **options))
+    exact, _ = sample(Samples(hu, mask, rows, TURNED.double(), (24, 31), **options))
     assert found.dtype == torch.float32
     assert (found - exact).abs().max() < 2 * 53 * 6e-8 * 1.5 * 4000  # two axes, W, the largest gain, the contrast
 
@@ -98,8 +98,8 @@ def test_reference_in_float32_is_as_exact_as_it_says() -> None:
 def test_windows_are_the_window_layers() -> None:
     (hu, mask), rows = slices(), picks()
     layer = WindowLayer(["brain", "bone"])
-    plain, _ = sample(hu, mask, rows, TURNED, (24, 31), **changes())
-    shown, _ = sample(hu, mask, rows, TURNED, (24, 31), **changes(windows=True))
+    plain, _ = sample(Samples(hu, mask, rows, TURNED, (24, 31), **changes()))
+    shown, _ = sample(Samples(hu, mask, rows, TURNED, (24, 31), **changes(windows=True)))
     assert torch.equal(shown, layer(plain))
 
 
@@ -118,12 +118,12 @@ def check_agreement(device: str, size: tuple[int, int], nodes: int, windows: boo
     (hu, mask), rows, options = slices(), picks(), changes(nodes=nodes, windows=windows)
     if not nodes:
         options = {"windows": options.pop("windows", None)}
-    exact, target = sample(hu, mask, rows, TURNED.double(), size, **options)
+    exact, target = sample(Samples(hu, mask, rows, TURNED.double(), size, **options))
     bleeding = mask.to(torch.int16) * 1000 + AIR_HU  # moved like HU, its share of bleeding comes back unrounded
-    share = sample(bleeding, mask, rows[:, 1:2], TURNED.double(), size, field=options.get("field"))[0]
+    share = sample(Samples(bleeding, mask, rows[:, 1:2], TURNED.double(), size, field=options.get("field")))[0]
     share = (share - AIR_HU) / 1000
     there = [put(x, device) for x in (hu, mask, rows, TURNED)]
-    found, moved = sample(*there, size, **put(options, device), triton=True)
+    found, moved = sample(Samples(*there, size, **put(options, device)), triton=True)
     assert found.dtype == moved.dtype == torch.float32 and found.is_contiguous()
     torch.testing.assert_close(found.cpu().double(), exact, rtol=0, atol=1e-4 if windows else 2e-3)
     close = (share - 0.5).abs() <= 1e-5
@@ -146,9 +146,9 @@ def check_whole_pixels(device: str, height: int, width: int) -> None:
     rows = torch.tensor([[2, 0, 1]])
     mirrored = STILL * torch.tensor([[-1.0], [1.0]])
     for theta, expected in ((STILL, hu[rows]), (mirrored, hu[rows].flip(-1)), (-STILL, hu[rows].flip(-1, -2))):
-        found, _ = sample(*[put(x, device) for x in (hu, mask, rows, theta)], (height, width), triton=True)
+        found, _ = sample(Samples(*[put(x, device) for x in (hu, mask, rows, theta)], (height, width)), triton=True)
         assert torch.equal(found.cpu(), expected.float())
-    _, target = sample(*[put(x, device) for x in (hu, mask, rows, STILL)], (height, width), triton=True)
+    _, target = sample(Samples(*[put(x, device) for x in (hu, mask, rows, STILL)], (height, width)), triton=True)
     assert torch.equal(target.cpu()[0, 0], mask[0].float())
 
 
@@ -157,11 +157,11 @@ def check_crop(device: str) -> None:
     hu, mask = slices(3, 32, 64)
     rows = torch.tensor([[1]])
     theta = torch.tensor([[[0.5, 0.0, (20 + 16 - 32) / 32], [0.0, 0.5, (8 + 8 - 16) / 16]]])
-    found, target = sample(*[put(x, device) for x in (hu, mask, rows, theta)], (16, 32), triton=True)
+    found, target = sample(Samples(*[put(x, device) for x in (hu, mask, rows, theta)], (16, 32)), triton=True)
     assert torch.equal(found.cpu()[0, 0], hu[1, 8:24, 20:52].float())
     assert torch.equal(target.cpu()[0, 0], mask[1, 8:24, 20:52].float())
     theta[0, 0, 2] = 1.0
-    found, target = sample(*[put(x, device) for x in (hu, mask, rows, theta)], (16, 32), triton=True)
+    found, target = sample(Samples(*[put(x, device) for x in (hu, mask, rows, theta)], (16, 32)), triton=True)
     assert torch.equal(found.cpu()[0, 0, :, :16], hu[1, 8:24, 48:].float())
     assert (found[..., 16:] == AIR_HU).all() and not target[..., 16:].any()
 
@@ -170,7 +170,7 @@ def check_far_outside(device: str) -> None:
     """Where a map leads nowhere there is air, whatever its numbers."""
     hu, mask = slices()
     theta = STILL * torch.tensor([1e30, float("inf"), float("nan"), 1e9])[:, None, None] + 7
-    found, target = sample(*[put(x, device) for x in (hu, mask, picks(4, 1), theta)], (9, 11), triton=True)
+    found, target = sample(Samples(*[put(x, device) for x in (hu, mask, picks(4, 1), theta)], (9, 11)), triton=True)
     assert (found == AIR_HU).all() and not target.any()
 
 
@@ -183,7 +183,7 @@ def check_beyond_32_bits(device: str) -> None:
     expected = hu[-1, -9:, -7:].float(), mask[-1, -9:, -7:].float()
     theta = torch.tensor([[[7 / 1410, 0, 1 - 7 / 1410], [0, 9 / 1400, 1 - 9 / 1400]]])
     hu, mask = put((hu, mask), device)
-    found, target = sample(hu, mask, *put((torch.tensor([[1099]]), theta), device), (9, 7), triton=True)
+    found, target = sample(Samples(hu, mask, *put((torch.tensor([[1099]]), theta), device), (9, 7)), triton=True)
     torch.testing.assert_close(found[0, 0].cpu(), expected[0], rtol=0, atol=1.0)  # theta's own float32: 1e-4 pixels
     assert torch.equal(target[0, 0].cpu(), expected[1])
 
@@ -192,14 +192,14 @@ def check_graph(device: str) -> None:
     """Recorded once and replayed on other numbers in the same memory, on whatever stream records."""
     slabs, theta = put(slices(), device), TURNED.to(device)
     rows, options = picks().to(device), put(changes(windows=True), device)
-    sample(*slabs, rows, theta, (24, 31), **options, triton=True)  # builds the kernel
+    sample(Samples(*slabs, rows, theta, (24, 31), **options), triton=True)  # builds the kernel
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = sample(*slabs, rows, theta, (24, 31), **options, triton=True)
+        out = sample(Samples(*slabs, rows, theta, (24, 31), **options), triton=True)
     for turn in (1.0, -1.0):
         theta.copy_(TURNED * turn)
         graph.replay()
-        expected = sample(*slabs, rows, theta, (24, 31), **options, triton=True)
+        expected = sample(Samples(*slabs, rows, theta, (24, 31), **options), triton=True)
         assert all(torch.equal(a, b) for a, b in zip(out, expected, strict=True))
 
 
@@ -210,9 +210,7 @@ def build_all(capability: int) -> list[str]:
     compile_only(capability)
     for size, nodes in ((37, 53), 0), ((24, 31), 1), ((24, 31), 4), ((1, 1), 4):
         options = changes(nodes=nodes, windows=nodes == 4) if nodes else {}
-        launch(
-            *slices(), picks(), TURNED, size, *[options.get(name) for name in ("field", "gain", "offset", "windows")]
-        )
+        launch(Samples(*slices(), picks(), TURNED, size, **options))
     return BUILT
 
 
@@ -253,7 +251,7 @@ def test_no_samples(interpreted: Interpreted) -> None:
 
 
 def none_at_all() -> tuple[tuple[int, ...], ...]:
-    pair = sample(*slices(), picks()[:0], TURNED[:0], (8, 9), triton=True)
+    pair = sample(Samples(*slices(), picks()[:0], TURNED[:0], (8, 9)), triton=True)
     return tuple(tuple(tensor.shape) for tensor in pair)
 
 
@@ -277,16 +275,16 @@ def none_at_all() -> tuple[tuple[int, ...], ...]:
 def test_what_does_not_fit_is_refused(change: dict[str, Any], expected: str) -> None:
     hu, mask = slices()
     fitting = {"hu": hu, "mask": mask, "rows": picks(), "theta": TURNED, "size": (8, 9)}
-    sample(**fitting)
+    sample(Samples(**fitting))
     with pytest.raises(ValueError, match=expected):
-        sample(**{**fitting, **change})
+        sample(Samples(**{**fitting, **change}))
 
 
 def test_without_a_gpu_the_kernel_is_refused() -> None:
     assert not available("cpu")
     assert torch.cuda.is_available() or not available("cuda")
     with pytest.raises(OptionError, match="the tensors are on 'cpu', not on a GPU; use triton=False"):
-        sample(*slices(), picks(), TURNED, (8, 9), triton=True)
+        sample(Samples(*slices(), picks(), TURNED, (8, 9)), triton=True)
 
 
 def test_nothing_needs_triton() -> None:
@@ -298,7 +296,7 @@ import torch
 from hemotorch import kernels, train
 from hemotorch.errors import OptionError
 from hemotorch.kernels.dice_ce import dice_ce_sums
-from hemotorch.kernels.sample import sample
+from hemotorch.kernels.sample import Samples, sample
 x = torch.zeros(1, 1, 2, 2)
 assert dice_ce_sums(x, x).tolist()[3] == 4
 assert not kernels.available("cpu") and not kernels.available("cuda")

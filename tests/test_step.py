@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,9 +38,9 @@ def test_each_phase_of_a_step_is_marked_and_an_epoch_ends(tiny_prepared: Path) -
     learner, phases = Learner(job, net), []
     learner.mark = phases.append
     losses = list(learner.epoch(0))
-    assert len(losses) == job.steps == 2 and all(loss.ndim == 0 for loss in losses)
+    assert len(losses) == job.steps == 3 and all(loss.ndim == 0 for loss in losses)
     one = ["augment", "forward", "backward"]
-    assert phases == ["data", *one, *one, "optimiser", "data", *one, "optimiser"]
+    assert phases == 3 * ["data", *one, *one, "optimiser"]
 
 
 def test_an_epoch_from_its_middle_is_the_rest_of_it(tiny_prepared: Path) -> None:
@@ -126,6 +130,83 @@ def test_bf16_on_a_cpu_that_has_it_learns_too(tiny_prepared: Path, tmp_path: Pat
     used = tiny.recipe("engine.precision=bf16", "train.epochs=4", "train.steps_per_epoch=20")
     rows = train(tiny_prepared, tmp_path / "run", used, device="cpu").metrics
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.4
+
+
+def test_scaled_gradients_learn_too(tiny_prepared: Path) -> None:
+    """What fp16 adds to a step, on a CPU as far as it goes: scaling, unscaling before clipping, a skipped overflow."""
+    job, net = opened(tiny_prepared, "optimizer.name=sgd", "optimizer.lr=0.05", "optimizer.clip_norm=1")
+    learner = Learner(replace(job, device=replace(job.device, precision="fp16")), net)
+    assert learner.scaler is not None
+    before = {key: value.clone() for key, value in learner.net.named_parameters()}
+    inner, learner._update = learner._update, lambda: (_overflow(learner.net), inner())
+    next(losses := learner.epoch(0))
+    assert all(torch.equal(value, before[key]) for key, value in learner.net.named_parameters()), "left out"
+    del learner._update
+    scale = learner.scaler.get_scale()
+    assert scale < 65536 and all(math.isfinite(loss) for loss in losses)
+    assert all(value.isfinite().all() and not torch.equal(value, before[key])
+               for key, value in learner.net.named_parameters())  # fmt: skip
+
+
+def _overflow(net: Net) -> None:
+    for value in net.parameters():
+        assert value.grad is not None
+        value.grad.fill_(math.inf)
+
+
+def test_an_optimiser_taken_back_computes_as_its_own_device_wants(tiny_prepared: Path) -> None:
+    job, net = opened(tiny_prepared)
+    learner = Learner(job, net)
+    next(learner.epoch(0))
+    state = learner.optimizer.state_dict()
+    state["param_groups"][0] |= {"capturable": True, "lr": torch.tensor(7.0)}
+    learner.load(state)
+    group = learner.optimizer.param_groups[0]
+    assert group["capturable"] is False and group["lr"] is learner.lr and float(learner.lr) != 7
+
+
+def test_a_replayed_step_is_the_eager_one(tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA graph as far as a CPU has one: what is captured is done again when it is replayed, on the same memory."""
+    capturing: list[Any] = []
+
+    class Graph:
+        def replay(self) -> None:
+            self.loss.copy_(whole(self.learner, self.parts))
+
+    @contextmanager
+    def capture(graph: Any, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        capturing.append(graph)
+        yield
+        capturing.pop()
+
+    def watched(learner: Learner, parts: Any) -> torch.Tensor:
+        if not capturing:
+            return whole(learner, parts)
+        capturing[-1].learner, capturing[-1].parts, capturing[-1].loss = learner, parts, torch.zeros(())
+        return capturing[-1].loss
+
+    whole = Learner._whole
+    for name, fake in {"CUDAGraph": Graph, "graph": capture, "Stream": FakeStream, "current_stream": FakeStream,
+                       "stream": lambda stream: nullcontext()}.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, fake)
+    settings = ("data.positive_share=0", "train.steps_per_epoch=0", "train.batch=8", "train.accumulate=2")
+    ended = []
+    for graphs in (False, True):
+        job, net = opened(tiny_prepared, *settings)
+        assert job.plan.steps % 2, "the last step is of one batch: a graph of its own"
+        monkeypatch.setattr(Learner, "_whole", watched if graphs else whole)
+        learner = Learner(replace(job, device=replace(job.device, graphs=graphs)), net)
+        ended.append([float(loss) for epoch in range(3) for loss in learner.epoch(epoch)])
+        assert len(learner._graphs) == (2 if graphs else 0)
+    assert ended[0] == ended[1]
+
+
+class FakeStream:
+    """Of no GPU."""
+
+    def wait_stream(self, other: FakeStream) -> None:
+        """There is nothing to wait for."""
 
 
 @pytest.mark.long

@@ -67,7 +67,7 @@ def update(*a):
     inner(*a)
 s.Learner._update = update
 t.LOSS_EVERY = 2
-t.train(sys.argv[1], sys.argv[2], tiny.recipe("train.checkpoint_s=0.0"), device="cpu", resume=True)
+t.train(sys.argv[1], sys.argv[2], tiny.recipe("train.checkpoint_s=0.0", *sys.argv[4:]), device="cpu", resume=True)
 """
 
 
@@ -94,16 +94,24 @@ def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_prepared, tmp_
 
 
 @pytest.mark.long
-def test_fifty_random_kills(tiny_prepared, tmp_path):
-    train(tiny_prepared, tmp_path / "whole", tiny.recipe("train.checkpoint_s=0.0"), device="cpu")
-    random = np.random.default_rng(0)
-    for _ in range(50):
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-        command = [sys.executable, "-c", KILL, str(tiny_prepared), str(tmp_path / "killed"), str(10**6)]
+def test_fifty_random_kills(tiny_prepared, tmp_path, kills=50):
+    """Each after the process has gone on and written a checkpoint, which it does every two steps, or within one."""
+    long = f"train.epochs={3 * kills}"
+    train(tiny_prepared, tmp_path / "whole", tiny.recipe("train.checkpoint_s=0.0", long), device="cpu")
+    random, last = np.random.default_rng(0), tmp_path / "killed" / LAST
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", KILL, str(tiny_prepared), str(tmp_path / "killed"), str(10**6), long]
+    for _ in range(kills):
+        before = last.stat().st_mtime_ns if last.exists() else None
         with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-            time.sleep(random.uniform(1.5, 5))
+            until = time.monotonic() + 60
+            while (not last.exists() or last.stat().st_mtime_ns == before) and time.monotonic() < until:
+                time.sleep(0.005)
+            time.sleep(random.uniform(0, 0.3))
+            assert process.poll() is None, "it was still training"
             process.kill()
-    assert _killed_after(10**6, tiny_prepared, tmp_path / "killed") == 0
+    assert load_checkpoint(last).epoch < 3 * kills
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
     assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
 
 
@@ -167,7 +175,7 @@ def test_accumulated_batches_give_the_gradient_of_their_mean(tiny_prepared, tmp_
     common += ["optimizer.schedule=constant", "optimizer.weight_decay=0", "optimizer.warmup=0"]
     common += ["train.ema=0", "train.epochs=1", "grid.size_px=32", "grid.pixel_mm=6"]
     one = tiny.recipe(*common, "train.batch=4", "train.steps_per_epoch=1")
-    two = tiny.recipe(*common, "train.batch=2", "train.steps_per_epoch=2", "train.accumulate=2")
+    two = tiny.recipe(*common, "train.batch=2", "train.steps_per_epoch=1", "train.accumulate=2")
     for name, used in (("one", one), ("two", two)):
         train(tiny_prepared, tmp_path / name, used, device="cpu")
     a, b = _weights(tmp_path / "one"), _weights(tmp_path / "two")
@@ -187,12 +195,17 @@ def test_recipes_of_the_literature_take_a_step(tiny_prepared, tmp_path):
         assert (run.root / BEST).is_file()
 
 
-def test_nan_stops_with_the_last_good_checkpoint(tiny_prepared, tmp_path):
-    used = tiny.recipe("optimizer.lr=1e30", "optimizer.warmup=0.5", "train.epochs=2")
-    with pytest.raises(RunError, match=r"the loss became nan.*lower optimizer.lr"):
-        train(tiny_prepared, tmp_path / "run", used, device="cpu")
-    if (tmp_path / "run" / LAST).exists():
-        assert all(bool(v.isfinite().all()) for v in _weights(tmp_path / "run").values())
+def test_nan_stops_with_the_last_good_checkpoint(tiny_prepared, tmp_path, monkeypatch):
+    def diverge(row):
+        monkeypatch.setattr(hemotorch.step, "learning_rate", lambda *_: 1e30)
+
+    used = tiny.recipe("train.epochs=3")
+    with pytest.raises(
+        RunError, match=r"the loss became nan.*epoch 2.*lower optimizer.lr|epoch 2.*the loss became nan"
+    ):
+        train(tiny_prepared, tmp_path / "run", used, device="cpu", report=diverge)
+    assert load_checkpoint(tmp_path / "run" / LAST).epoch == 1
+    assert all(bool(v.isfinite().all()) for v in _weights(tmp_path / "run").values())
 
 
 def test_out_of_memory_says_what_to_lower(tiny_prepared, tmp_path, monkeypatch):

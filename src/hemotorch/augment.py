@@ -8,28 +8,16 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hemotorch.draws import fold, normal, uniform
+from hemotorch.draws import BENDING, NOISE, fold, normal, uniform
 from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
-from hemotorch.kernels.sample import sample
+from hemotorch.kernels.sample import Samples, sample
 from hemotorch.recipe import Augment
 
 ELASTIC_NODES = 7  #: a side, of the coarse net by which images are bent
-_NOISE, _ELASTIC = 1, 2  # what a key is folded with, so that noise and bending have draws of their own
-
-
-def rng(*key: int) -> np.random.Generator:
-    """A generator that is a function of its key. The length is part of it: SeedSequence drops trailing zeros."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((*key, len(key) + 1))))
-
-
-def torch_seed(*key: int) -> int:
-    """A 63-bit seed for torch that is a function of its key."""
-    return int(np.random.SeedSequence((*key, len(key) + 1)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def moves(options: Augment) -> bool:
@@ -57,20 +45,21 @@ def augment(
     """
     height, width = hu.shape[1:]
     draws = uniform(keys, (15,))
-    signed = 2 * draws - 1
-    gain, offset = 1 + options.gain * signed[:, 6], options.offset_hu * signed[:, 7]
+    brighter, lifted, rougher = (2 * draws[:, 6:9] - 1).unbind(1)
+    mirrored, blurred, softer = draws[:, 9:12].unbind(1)
+    gain, offset = 1 + options.gain * brighter, options.offset_hu * lifted
     crop = options.crop_px if not block and 0 < options.crop_px < min(height, width) else 0
     if moves(options) or crop:
-        theta = _affine(options, draws, height / width)
+        theta = _affine(options, draws[:, :6], mirrored, height / width)
         if block:
             theta = _at_block(theta, *block, height, width)
         elif crop:
             theta = _near_bleeding(theta, _middle(mask, rows), crop, draws[:, 12:])
         side = block[1] if block else crop
         nodes = (2, ELASTIC_NODES, ELASTIC_NODES)
-        field = (2 * uniform(fold(keys, _ELASTIC), nodes) - 1) * 2 * options.elastic if options.elastic else None
+        field = (2 * uniform(fold(keys, BENDING), nodes) - 1) * 2 * options.elastic if options.elastic else None
         size = (side or height, side or width)
-        shown, target = sample(hu, mask, rows, theta, size, field=field, gain=gain, offset=offset, triton=triton)
+        shown, target = sample(Samples(hu, mask, rows, theta, size, field, gain, offset), triton)
     else:
         image, target = hu.index_select(0, rows.flatten()).view(*rows.shape, height, width), _middle(mask, rows)
         if block:
@@ -80,12 +69,12 @@ def augment(
             gain, offset = gain[:, None, None, None], offset[:, None, None, None]
             shown = GAIN_CENTRE_HU + (shown - GAIN_CENTRE_HU) * gain + offset
     if options.noise_hu:
-        amount = options.noise_hu * signed[:, 8].abs()
-        noise = normal(fold(keys, _NOISE), tuple(shown.shape[1:]))
+        amount = options.noise_hu * rougher.abs()
+        noise = normal(fold(keys, NOISE), tuple(shown.shape[1:]))
         shown = shown + noise * amount[:, None, None, None]
     if options.blur:
         # Above 0 is blurred, below 0 sharpened.
-        amount = torch.where(draws[:, 10] < options.blur, draws[:, 11] * 1.5 - 0.5, 0.0)
+        amount = torch.where(blurred < options.blur, softer * 1.5 - 0.5, 0.0)
         smooth = F.avg_pool2d(F.pad(shown, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         shown = shown + amount[:, None, None, None] * (smooth - shown)
     return shown, target
@@ -95,18 +84,18 @@ def _middle(mask: Tensor, rows: Tensor) -> Tensor:
     return mask.index_select(0, rows[:, rows.shape[1] // 2])[:, None]
 
 
-def _affine(options: Augment, draws: Tensor, aspect: float) -> Tensor:
+def _affine(options: Augment, draws: Tensor, mirrored: Tensor, aspect: float) -> Tensor:
     """(N, 2, 3) maps from output to input coordinates, both -1 to 1, as `affine_grid` takes them.
 
-    aspect: rows by columns.
+    draws: (N, 6) from 0 to 1; mirrored: (N,), below a half where the head is mirrored; aspect: rows by columns.
     """
-    turn, shift_x, shift_y, shear, zoom_x, zoom_y = (2 * draws[:, :6] - 1).unbind(1)
+    turn, shift_x, shift_y, shear, zoom_x, zoom_y = (2 * draws - 1).unbind(1)
     angle = math.radians(options.rotate_deg) * turn
     cos, sin = angle.cos(), angle.sin()
     # One zoom for both axes, with a little of the second draw so that heads also become longer or rounder.
     zoom_y = (zoom_x + 0.3 * zoom_y).clamp(-1, 1)
     flipped = -1.0 if options.flip else 1.0
-    scale_x = (1 + options.zoom * zoom_x) * torch.where(draws[:, 9] < 0.5, flipped, 1.0)
+    scale_x = (1 + options.zoom * zoom_x) * torch.where(mirrored < 0.5, flipped, 1.0)
     scale_y = 1 + options.zoom * zoom_y
     slant = options.shear * shear
     # Rotation, then shear, then zoom; affine_grid counts in half images, not pixels: without `aspect` a rotation would

@@ -1,7 +1,8 @@
 """Prepared dataset -> batches of HU and masks on the network's grid; and the paper's ICHDataset.
 
-Slices are resident on the device where they fit, else streamed in constant memory by threads that work some batches
-ahead. Which slices make a batch is a function of (seed, epoch, step); of several ranks each takes its share of it.
+Slices are resident on the device where they fit, else streamed in constant memory: for a GPU by threads that work some
+batches ahead, on a CPU, whose cores the network has, in between. Which slices make a batch is a function of (seed,
+epoch, step); of several ranks each takes its share of it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hemotorch.augment import rng
 from hemotorch.dataset import Dataset, Part
 from hemotorch.device import Device, free_memory
-from hemotorch.draws import keys
+from hemotorch.draws import keys, rng
 from hemotorch.errors import InputError
 from hemotorch.grid import Grid, Placement, hu_to_working, mask_to_working, place
 from hemotorch.hu import AIR_HU
@@ -50,6 +50,7 @@ class Batch:
 class Slices(Protocol):
     """Slices on the network's grid, taken by their number in the training part."""
 
+    memory: str  # resident or stream
     positive: np.ndarray  # (n,) bool
     case_of: np.ndarray  # (n,) int
     sizes: np.ndarray  # (cases, 2) rows and columns on the grid; slices are filled up to the largest of each
@@ -88,6 +89,8 @@ class _Index:
 
 class Resident:
     """All slices as two tensors on the device."""
+
+    memory = "resident"
 
     def __init__(self, dataset: Dataset, index: _Index, grid: Grid, device: torch.device):
         self.positive, self.case_of = index.positive, index.case_of
@@ -132,6 +135,8 @@ def _stack(parts: list[Tensor], frame: np.ndarray, fill: int) -> Tensor:
 class Streamed:
     """Slices read from the dataset when they are needed; memory does not grow with the dataset."""
 
+    memory = "stream"
+
     def __init__(self, dataset: Dataset, index: _Index, grid: Grid):
         self.positive, self.case_of = index.positive, index.case_of
         self._dataset, self._index = dataset, index
@@ -153,10 +158,13 @@ class Streamed:
         return _stack(hu, self._frame, AIR_HU), _stack(masks, self._frame, 0), rows
 
 
-def open_slices(dataset: Dataset, part: Part, slices: int, grid: Grid, memory: str, device: torch.device) -> Slices:
+def open_slices(
+    dataset: Dataset, part: Part, slices: int, grid: Grid, memory: str, device: torch.device, beside: int = 1
+) -> Slices:
     """The training part on a grid: resident where it fits or as `memory` ("resident", "stream") says.
 
-    slices: how many neighbouring slices a sample holds (odd). Raises InputError for an empty part or missing masks.
+    slices: how many neighbouring slices a sample holds (odd); beside: how many ranks of this machine each hold the
+    part. Raises InputError for an empty part or missing masks.
     """
     unlabelled = [case for case, indices in part.items() if indices and not dataset.has_mask(case)]
     if unlabelled:
@@ -170,7 +178,7 @@ def open_slices(dataset: Dataset, part: Part, slices: int, grid: Grid, memory: s
     if memory == "auto":
         kept = sum(len(np.unique(index.neighbours[index.case_of == i])) for i in range(len(index.cases)))
         needed = 2 * kept * _pixels(dataset, grid, index.cases) * 3  # twice: stacking makes a second copy
-        memory = "resident" if needed < RESIDENT_SHARE * free_memory(device) else "stream"
+        memory = "resident" if needed < RESIDENT_SHARE * free_memory(device, beside) else "stream"
     return Resident(dataset, index, grid, device) if memory == "resident" else Streamed(dataset, index, grid)
 
 
@@ -197,7 +205,7 @@ class Plan:
         share, batch = used.data.positive_share, used.train.batch
         self.positives = max(1, round(share * batch)) if share and self.positive.any() else 0
         self.batch = batch if self.positives else min(batch, len(self.numbers))
-        self.steps = used.train.steps_per_epoch or -(-len(self.numbers) // self.batch)
+        self.steps = used.train.steps_per_epoch * used.train.accumulate or -(-len(self.numbers) // self.batch)
 
     def epoch(self, epoch: int) -> np.ndarray:
         """(steps, batch) item numbers."""
@@ -253,8 +261,9 @@ def batches(
 ) -> Iterator[Batch]:
     """This rank's part of the epoch's batches from number `first` on, on the device.
 
-    Where slices are resident nothing is copied to the device but the epoch's table, once. Streamed ones are read while
-    earlier ones are computed; an error while reading is raised here, in the loop that waits for the batch.
+    Where slices are resident nothing is copied to the device but the epoch's table, once. Streamed ones are read for a
+    GPU while it computes earlier ones, and copied from pinned memory behind the step before; an error while reading is
+    raised here, in the loop that waits for the batch.
     """
     ranks = ranks or Ranks()
     own = slice(ranks.rank, None, ranks.world)
@@ -264,18 +273,16 @@ def batches(
     corners = [None] * len(items)
     if plan.corners is not None:
         corners = list(torch.from_numpy(plan.corners[items]).to(device.place))
-    if isinstance(slices, Resident):
+    # On a CPU threads of torch that read beside those that compute make each step half as fast.
+    if slices.memory == "resident" or device.place.type == "cpu":
         for taken, key, corner in zip(numbers.to(device.place), drawn, corners, strict=True):
             yield Batch(*slices.take(taken), key, corner)
         return
-    cuda = device.place.type == "cuda"
 
     def read(taken: Tensor) -> tuple[Tensor, ...]:
-        parts = slices.take(taken)
-        return tuple(part.pin_memory() for part in parts) if cuda else parts
+        return tuple(part.pin_memory() for part in slices.take(taken))
 
-    # On a CPU the network needs the cores; beside a GPU they are free.
-    workers = min(8, device.threads) if cuda else 1
+    workers = min(8, device.threads)
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[tuple[Tensor, ...]]] = deque()
         for place, (key, corner) in enumerate(zip(drawn, corners, strict=True)):

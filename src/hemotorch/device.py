@@ -20,6 +20,7 @@ from hemotorch.recipe import Engine
 
 N = TypeVar("N", bound=torch.nn.Module)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  #: glibc's mallopt(3)
+ASKED = "asked for"  #: a reason
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,6 @@ def _cpu(why: str, engine: Engine, ranks: Ranks) -> Device:
     if ranks.beside > cores:
         todo = f"start at most {cores}"
         raise OptionError(f"{ranks.beside} ranks were started on a machine of {cores} cores", "ranks", todo)
-    share = max(1, cores // ranks.beside)
-    whole = "every core this process may use" if ranks.beside == 1 else f"its share of {cores} cores"
-    precision = "fp32: exact" if engine.precision == "auto" else f"{engine.precision}: asked for"
     if engine.precision in ("tf32", "fp16"):
         raise OptionError(f"a CPU has no {engine.precision}", "engine.precision", "use fp32, or bf16 if it has that")
     if engine.precision == "bf16" and not machine.has_bf16():
@@ -126,27 +124,22 @@ def _cpu(why: str, engine: Engine, ranks: Ranks) -> Device:
     for name in ("graphs", "kernels"):
         if getattr(engine, name) == "on":
             raise OptionError("needs a CUDA GPU", f"engine.{name}", "use auto or off")
-    layout = "what most CPUs' convolutions run fastest in" if engine.channels_last == "auto" else ASKED
-    compiled = engine.compile == "on"
-    why_compiled = ASKED if engine.compile != "auto" else "rarely faster on a CPU" if compiler else "no C++ compiler"
-    threads = engine.threads or share
+    precision, why_precision = ("fp32", "exact") if engine.precision == "auto" else (engine.precision, ASKED)
+    last, why_last = _decided(engine.channels_last, True, "what most CPUs' convolutions run fastest in")
+    compiled, why_compiled = _decided(
+        engine.compile, False, "rarely faster on a CPU" if compiler else "no C++ compiler"
+    )
+    whole = "every core this process may use" if ranks.beside == 1 else f"its share of {cores} cores"
+    threads = engine.threads or max(1, cores // ranks.beside)
     reasons = (
         f"cpu: {why}",
-        precision,
-        f"{'channels-last' if engine.channels_last != 'off' else 'contiguous'}: {layout}",
+        f"{precision}: {why_precision}",
+        f"{'channels-last' if last else 'contiguous'}: {why_last}",
         f"{'compiled' if compiled else 'not compiled'}: {why_compiled}",
         "memory of freed tensors is kept for the next ones, where the C library is glibc",
-        f"{threads} threads: {ASKED if engine.threads else whole}",
+        f"{threads} thread{'' if threads == 1 else 's'}: {ASKED if engine.threads else whole}",
     )
-    last, exact = engine.channels_last != "off", _precision(engine, "fp32")
-    return Device("cpu", exact, last, compiled, False, False, threads, reasons)
-
-
-ASKED = "asked for"
-
-
-def _precision(engine: Engine, otherwise: str) -> str:
-    return otherwise if engine.precision == "auto" else engine.precision
+    return Device("cpu", precision, last, compiled, False, False, threads, reasons)
 
 
 def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
@@ -154,28 +147,48 @@ def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
     if ranks.beside > gpus:
         todo = f"start at most {gpus}, or use --device cpu"
         raise OptionError(f"{ranks.beside} ranks were started on a machine of {gpus} GPU(s)", "ranks", todo)
-    name = f"cuda:{ranks.local}" if ranks.world > 1 else wanted if wanted.startswith("cuda") else "cuda"
+    if ranks.world > 1 and ":" in wanted:
+        raise OptionError(
+            f"{ranks.world} ranks cannot share '{wanted}'", "--device", "use cuda: each rank takes its own"
+        )
+    # With its number, which some of torch's functions want.
+    name = wanted if ":" in wanted else f"cuda:{ranks.local}"
     place = torch.device(name)
-    precision, why = _half(place)
-    if engine.precision != "auto":
-        precision, why = engine.precision, ASKED
-        if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise OptionError("this GPU has no native bf16", "engine.precision", "use fp16, tf32 or fp32")
-    compiled, why_compiled = _decided(engine.compile, *_can_compile())
-    # Several ranks talk within a step, fp16 looks at the gradients on the host: neither fits into a captured step.
+    precision, why = _half(place) if engine.precision == "auto" else (engine.precision, ASKED)
+    compilable, why_compilable = _can_compile()
+    _check_cuda(engine, place, ranks, compilable, why_compilable)
+    compiled, why_compiled = _decided(engine.compile, compilable, why_compilable)
     free = ranks.world == 1 and precision != "fp16"
-    graphs, why_graphs = _decided(engine.graphs, free, "one GPU" if free else "not with several ranks or fp16")
+    graphs, why_graphs = _decided(engine.graphs, free, "one GPU" if free else "not tried with several ranks or fp16")
     kernels, why_kernels = _decided(engine.kernels, False, "not shown to be faster than torch.compile on any GPU yet")
+    last, why_last = _decided(engine.channels_last, True, "what tensor cores want")
     reasons = (
         f"{name}: {torch.cuda.get_device_name(place)}",
         f"{precision}: {why}",
-        "channels-last: " + ("what tensor cores want" if engine.channels_last == "auto" else ASKED),
+        f"{'channels-last' if last else 'contiguous'}: {why_last}",
         f"{'compiled' if compiled else 'not compiled'}: {why_compiled}",
         f"{'CUDA graphs' if graphs else 'no CUDA graphs'}: {why_graphs}",
         f"{'own kernels' if kernels else 'no own kernels'}: {why_kernels}",
     )
     threads = engine.threads or max(1, machine.cores() // ranks.beside)
-    return Device(name, precision, engine.channels_last != "off", compiled, graphs, kernels, threads, reasons)
+    return Device(name, precision, last, compiled, graphs, kernels, threads, reasons)
+
+
+def _check_cuda(engine: Engine, place: torch.device, ranks: Ranks, compilable: bool, why: str) -> None:
+    """Raises OptionError for what this GPU cannot do."""
+    ampere = torch.cuda.get_device_capability(place) >= (8, 0)
+    if engine.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise OptionError("this GPU has no native bf16", "engine.precision", "use fp16 or fp32")
+    if engine.precision == "tf32" and not ampere:
+        raise OptionError("this GPU is older than Ampere and has no TF32", "engine.precision", "use fp16 or fp32")
+    if engine.compile == "on" and not compilable:
+        raise OptionError(f"torch.compile cannot run here: {why}", "engine.compile", "use auto or off")
+    if engine.graphs == "on" and ranks.world > 1:
+        raise OptionError("a step of several ranks is not captured", "engine.graphs", "use auto or off")
+    if engine.kernels == "on" and not (ampere and importlib.util.find_spec("triton")):
+        raise OptionError(
+            "hemotorch's kernels need Triton and a GPU from Ampere on", "engine.kernels", "use auto or off"
+        )
 
 
 def _half(place: torch.device) -> tuple[str, str]:
@@ -220,6 +233,14 @@ def give_back(device: torch.device) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory ran out, main memory or a GPU's."""
+    # torch.OutOfMemoryError is a RuntimeError; a CPU's allocator, its convolutions, CUDA's libraries raise plain ones.
+    words = ("allocate memory", "could not create a primitive", "could not create a memory", "ALLOC_FAILED")
+    known = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, known) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
 def _why_no_cuda() -> str:
     if torch.version.cuda is None:
         return "this build of torch has no CUDA"
@@ -258,7 +279,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on the device; for a GPU on the host too, where its data is put together."""
-    host = machine.free_memory()
+def free_memory(device: torch.device, beside: int = 1) -> int:
+    """Bytes that can still be taken on the device; for a GPU on the host too, where its data is put together, shared by
+    `beside` ranks."""
+    host = machine.free_memory() // beside
     return min(host, int(torch.cuda.mem_get_info(device)[0])) if device.type == "cuda" else host

@@ -2,19 +2,24 @@
 
 A key is an int32 a sample. Numbers come from a 32-bit integer hash in plain tensor operations, so that a batch's draws
 are made on its device in a handful of kernels, can be compiled and captured, and do not depend on what was drawn
-before, on the number of processes or on which other samples are in the batch.
+before, on the number of processes or on which other samples are in the batch. Each use of a key is folded with a number
+of its own, or two uses would draw the same.
+
+What is decided on the host, such as which slices make a batch, comes from NumPy's generators, made anew from a key too.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 #: Multipliers of a 32-bit integer hash with low bias, found by C. Wellons's hash-prospector ("lowbias32"), as signed.
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - 2**32
 _GOLDEN = 0x9E3779B9 - 2**32
+NOISE, BENDING, DROPOUT = 1, 2, 3  #: what a sample's key is folded with, for all that draws from it
 
 
 def keys(seed: int, epoch: int, steps: int, batch: int, device: torch.device | str = "cpu") -> Tensor:
@@ -46,6 +51,21 @@ def normal(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     angle = even[:, pairs:] * (2 * math.pi)
     both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
     return both[:, :count].view(len(key), *shape)
+
+
+def rng(*key: int) -> np.random.Generator:
+    """A generator on the host that is a function of its key."""
+    return np.random.Generator(np.random.Philox(_sequence(*key)))
+
+
+def torch_seed(*key: int) -> int:
+    """A 63-bit seed for torch that is a function of its key."""
+    return int(_sequence(*key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _sequence(*key: int) -> np.random.SeedSequence:
+    # The length is part of it: SeedSequence drops trailing zeros.
+    return np.random.SeedSequence((*key, len(key) + 1))
 
 
 def _bits(key: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""When a batch does not fit into memory: the largest one that does, found by trying, and what to set."""
+"""When memory runs out: the largest batch that fits, as measured, and what to set; or that a GPU was lost."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import torch
 
 from hemotorch import machine
 from hemotorch.batches import Plan
-from hemotorch.device import give_back
+from hemotorch.device import give_back, is_out_of_memory
 from hemotorch.errors import RunError
 from hemotorch.nets import Net
+from hemotorch.ranks import GO_ON
 from hemotorch.step import Job, Learner
 
 FEW_AND_MANY = (2, 8)  #: samples of the two steps that are measured in main memory
@@ -28,14 +29,31 @@ def memory_explained(job: Job, net: Net, checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_memory(error):
+        if isinstance(error, getattr(torch, "AcceleratorError", ())) and not is_out_of_memory(error):
+            first = str(error).splitlines()[0]
+            raise RunError(
+                f"{job.device.name} was lost ({first})", "training", f"see nvidia-smi; then {GO_ON}"
+            ) from error
+        if not is_out_of_memory(error):
             raise
         # The frames of the error hold the step's tensors, which the trial needs the room of.
         traceback.clear_frames(error.__traceback__)
-        shape = "x".join(map(str, (job.used.train.batch, net.slices, *_sides(job))))
+        shape = "x".join(map(str, (job.used.train.batch, net.slices, *job.size)))
         kept = "; the last checkpoint is intact" if checkpoint.exists() else ""
         what = f"out of memory on {job.device.name} with a batch of {shape}"
         raise RunError(what, "training", _todo(job, net) + kept) from error
+
+
+@contextmanager
+def loading_explained() -> Iterator[None]:
+    """Turns running out of memory while slices are loaded into a RunError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        what, todo = "out of memory while the slices were loaded", "add --set data.memory=stream"
+        raise RunError(what, "training", todo) from error
 
 
 def _todo(job: Job, net: Net) -> str:
@@ -44,12 +62,14 @@ def _todo(job: Job, net: Net) -> str:
         return "lower train.batch and raise train.accumulate"
     if not size:
         return "not even the smallest batch fits: use smaller slices (grid.size_px, augment.crop_px) or network"
-    times = -(-job.used.train.batch // size)
+    times = -(-job.used.train.batch * job.used.train.accumulate // size)
     return f"a batch of {size} fits, as measured: --set train.batch={size} --set train.accumulate={times}"
 
 
 def largest_batch(job: Job, net: Net) -> int | None:
-    """Samples that a step has room for, 0 where not even one fits. A GPU is tried with half the batch, and half again.
+    """Samples that a step has room for, 0 where not even one fits: fewer than the batch that did not.
+
+    A GPU is tried, between what fits and what does not, until they are an eighth apart.
 
     A system may hand out main memory that it has not, and kill the process later: there a step with few samples and one
     with more are measured, and the rest counted. None where nothing can be measured: with several ranks, of which
@@ -66,13 +86,14 @@ def largest_batch(job: Job, net: Net) -> int | None:
             if each <= 0:
                 return None
             room = MEMORY_SHARE * machine.free_memory() - (few - FEW_AND_MANY[0] * each)
-            return max(0, min(size // 2, int(room / each)))
-        while size > 1:
-            size //= 2
-            if _fits(job, net, size):
-                return size
+            return max(0, min(size - 1, int(room / each)))
+        fits = 0
+        while size - fits > max(1, size // 8):
+            middle = (fits + size) // 2
+            fits, size = (middle, size) if _fits(job, net, middle) else (fits, middle)
+        return fits
     except (RuntimeError, MemoryError) as error:
-        if not _is_memory(error):
+        if not is_out_of_memory(error):
             raise
     finally:
         give_back(job.device.place)
@@ -84,7 +105,7 @@ def _fits(job: Job, net: Net, size: int) -> bool:
         _step(job, net, size)
         return True
     except (RuntimeError, MemoryError) as error:
-        if not _is_memory(error):
+        if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
     give_back(job.device.place)
@@ -100,19 +121,8 @@ def _peak(job: Job, net: Net, size: int) -> int:
 
 
 def _step(job: Job, net: Net, size: int) -> None:
-    # Eagerly: graphs and compiled steps need no more, and take longer to come by.
+    # Eagerly: graphs and compiled steps take longer to come by.
     used = job.used.changed([f"train.batch={size}", "train.accumulate=1"])
     device = replace(job.device, graphs=False, compile=False)
     job = replace(job, used=used, device=device, plan=Plan(job.slices, used))
     float(next(Learner(job, copy.deepcopy(net)).epoch(0)))
-
-
-def _sides(job: Job) -> list[int]:
-    sides = [job.used.augment.crop_px or side for side in job.slices.sizes.max(axis=0).tolist()]
-    return [min(side, job.used.tiles.size_px or side) for side in sides]
-
-
-def _is_memory(error: BaseException) -> bool:
-    # torch.OutOfMemoryError is a RuntimeError; a CPU's allocator and its convolution library raise plain ones.
-    words = ("allocate memory", "could not create a primitive", "could not create a memory")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)

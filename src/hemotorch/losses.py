@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemotorch.errors import OptionError, nearest
-from hemotorch.kernels.dice_ce import dice_ce_sums
+from hemotorch.kernels.dice_ce import dice_ce_sums, dice_sums, entropy_sums, wide
 
 EPS = 1e-4  #: MedicalTorch's, added to both sides of the fraction
 
@@ -47,12 +47,13 @@ def negative_dice(eps: float = EPS) -> Loss:
     finite, never above 0, and -1 once nothing is found. Its gradient still points down but is all but gone while sum(p)
     is large (eps / sum(p)**2), so a net trained with it alone learns nothing from such batches: add cross-entropy.
     """
-    return Loss(dice_sums, lambda sums: -dice_ratio(sums, eps))
+    return Loss(dice_sums, lambda sums: -dice_ratio(sums, eps), lambda x, t: dice_ce_sums(x, t, triton=True)[:2])
 
 
 def cross_entropy(positive_weight: float = 1.0) -> Loss:
     """Binary cross-entropy, the mean over pixels; a bleeding pixel's term counts `positive_weight` times."""
-    return Loss(lambda logits, target: entropy_sums(logits, target, positive_weight), mean)
+    sums = functools.partial(entropy_sums, positive_weight=positive_weight)
+    return Loss(sums, mean, lambda x, t: dice_ce_sums(x, t, positive_weight, triton=True)[2:])
 
 
 def dice_cross_entropy(dice_weight: float = 1.0, positive_weight: float = 1.0, eps: float = EPS) -> Loss:
@@ -85,26 +86,9 @@ def focal(gamma: float = 2.0, alpha: float = -1.0) -> Loss:
     return Loss(sums, mean)
 
 
-def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
-    """(2,): sum(p t) and sum(p) + sum(t) with p = sigmoid(logits): what batch Dice divides."""
-    with torch.autocast(logits.device.type, enabled=False):
-        logits, target = wide(logits, target)
-        probability = logits.sigmoid()
-        return torch.stack([(probability * target).sum(), probability.sum() + target.sum()])
-
-
 def dice_ratio(sums: Tensor, eps: float = EPS) -> Tensor:
     """(2 intersection + eps) / (total + eps) of `dice_sums`."""
     return (2 * sums[0] + eps) / (sums[1] + eps)
-
-
-def entropy_sums(logits: Tensor, target: Tensor, positive_weight: float = 1.0) -> Tensor:
-    """(2,): the sum of the pixels' binary cross-entropies, and how many pixels there are."""
-    with torch.autocast(logits.device.type, enabled=False):
-        logits, target = wide(logits, target)
-        weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
-        entropy = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="sum")
-        return _with_count(entropy, target)
 
 
 def mean(sums: Tensor) -> Tensor:
@@ -114,14 +98,6 @@ def mean(sums: Tensor) -> Tensor:
 
 def _with_count(total: Tensor, target: Tensor) -> Tensor:
     return torch.stack([total, total.new_full((), target.numel())])
-
-
-def wide(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float32, or float64 when the logits are. Raises ValueError when they would broadcast in silence."""
-    if logits.shape != target.shape:
-        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} differ in shape")
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits, target.to(logits.dtype)
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

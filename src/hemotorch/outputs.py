@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hemotorch import NOTICE, __version__
+from hemotorch.device import is_out_of_memory
 from hemotorch.draw import contact_sheet
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.files import atomic, jsonable, output_folder, write_json
@@ -60,7 +61,7 @@ def predict_file(
         prediction.seconds["read"] = round(read, 4)
         return write_prediction(prediction, folder, name)
     except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+        if not is_out_of_memory(error):
             raise
         what = "there is not enough memory for this scan"
         raise RunError(what, path, "predict it on a larger machine") from error

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from hemotorch import nets, recipe
 from hemotorch.device import Device, choose
-from hemotorch.errors import InputError, RunError
+from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.grid import Grid, hu_to_working, place
 from hemotorch.hu import AIR_HU
 from hemotorch.nets import Net
 from hemotorch.progress import progress
-from hemotorch.recipe import Predict, Recipe, Tiles
+from hemotorch.recipe import Engine, Predict, Recipe, Tiles
 from hemotorch.run import BEST, load_checkpoint
 from hemotorch.scan import Prediction, Scan
 from hemotorch.skull import why_not_a_head
@@ -44,14 +44,14 @@ class Predictor:
         path = Path(path)
         file = path / BEST if path.is_dir() else path
         checkpoint = load_checkpoint(file)
-        decided = choose(device)
+        used = recipe.from_dict(checkpoint.recipe, str(file))
+        decided = _decided(device, used)
         decided.use()
         net = nets.build(checkpoint.net, **checkpoint.options)
         try:
             net.load_state_dict(checkpoint.weights)
         except RuntimeError as error:
             raise InputError("its weights do not fit its network", file, "was it altered? train again") from error
-        used = recipe.from_dict(checkpoint.recipe, str(file))
         net = decided.put(net).eval()
         return Predictor(net, used, decided, f"{used.name} ({checkpoint.net}), epoch {checkpoint.epoch}")
 
@@ -131,6 +131,14 @@ class Predictor:
                 total[top : top + size, left : left + size] += probability
                 shown[top : top + size, left : left + size] += 1
         return (total / shown)[:height, :width]
+
+
+def _decided(device: str, used: Recipe) -> Device:
+    """The device, computing as the training validated, where it can."""
+    try:
+        return choose(device, Engine(precision=used.engine.precision))
+    except OptionError:
+        return choose(device)
 
 
 def grid_of(used: Recipe, net: Net) -> Grid:

@@ -48,14 +48,14 @@ class Ranks:
         """The sum over all ranks, on each of them, with its gradient: to each rank that of all ranks' losses."""
         return _Sum.apply(values) if self.world > 1 else values
 
-    def average_(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces tensors by their mean over ranks, in one message a type."""
-        for dtype in {tensor.dtype for tensor in tensors} if self.world > 1 else ():
-            group = [tensor for tensor in tensors if tensor.dtype == dtype]
-            flat = torch.cat([tensor.flatten() for tensor in group])
-            dist.all_reduce(flat)
-            parts = (flat / self.world).split([tensor.numel() for tensor in group])
-            torch._foreach_copy_(group, [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
+    def average_(self, tensors: list[Tensor]) -> None:
+        """Replaces tensors of one type by their mean over ranks, in one message."""
+        if self.world == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        parts = (flat / self.world).split([tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, on each of them, in the ranks' order."""
@@ -67,7 +67,10 @@ class Ranks:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Leaves a note of this rank's error for the others, and says what happened to the one that was lost."""
+        """Leaves a note of this rank's error for the others, and says what happened to the one that was lost.
+
+        gloo notices a lost rank at once; a training on GPUs at its next look at the loss, which asks through gloo.
+        """
         if self.world == 1:
             yield
             return
@@ -171,8 +174,10 @@ def joined(timeout_s: float = 600.0) -> Iterator[Ranks]:
 
 
 def _number(name: str, otherwise: int) -> int:
-    text = os.environ.get(name, "")
-    return int(text) if text.lstrip("-").isdigit() else otherwise
+    text = os.environ.get(name) or str(otherwise)
+    if not text.lstrip("-").isdigit():
+        raise OptionError(f"{name} is set to '{text}', which is no number", "environment", f"unset {name}")
+    return int(text)
 
 
 def _is_message_lost(error: RuntimeError) -> bool:

@@ -107,7 +107,7 @@ class Train:
     """How long and with what batches."""
 
     epochs: int = 30
-    steps_per_epoch: int = 0  # 0: as many as show each item once
+    steps_per_epoch: int = 0  # of the optimiser; 0: as many as show each item once
     batch: int = 8
     accumulate: int = 1  # batches a step
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0: the weights themselves

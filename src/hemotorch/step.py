@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from hemotorch import losses, machine, nets
-from hemotorch.augment import augment, torch_seed
-from hemotorch.batches import Batch, Plan, Resident, Slices, batches, open_slices
+from hemotorch.augment import augment
+from hemotorch.batches import Batch, Plan, Slices, batches, open_slices
 from hemotorch.dataset import Dataset, Part
 from hemotorch.device import Device
+from hemotorch.draws import torch_seed
 from hemotorch.errors import OptionError
 from hemotorch.nets import Net
 from hemotorch.nets.sync import SyncBatchNorm, synchronise
@@ -61,19 +62,25 @@ class Job:
     def total(self) -> int:
         return self.steps * self.used.train.epochs
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns that the network sees while training."""
+        side = self.used.augment.crop_px or self.used.tiles.size_px
+        rows, columns = (int(length) for length in self.slices.sizes.max(axis=0))
+        return (min(side, rows), min(side, columns)) if side else (rows, columns)
+
 
 def open_job(
-    dataset: Dataset, training: Part, validation: Part, used: Recipe, device: Device, ranks: Ranks, memory: str = ""
+    dataset: Dataset, training: Part, validation: Part, used: Recipe, device: Device, ranks: Ranks
 ) -> tuple[Job, Net]:
-    """A training on those slices, and its network as it starts, on the CPU.
-
-    memory: resident or stream, if not as the recipe says. Raises OptionError, InputError.
-    """
+    """A training on those slices, and its network as it starts, on the CPU. Raises OptionError, InputError."""
     torch.manual_seed(torch_seed(used.train.seed, 0))
     net = nets.build(used.net.name, **used.net.options)
     loss = losses.build(used.loss.name, **used.loss.options)
     _check_sizes(used, net)
-    slices = open_slices(dataset, training, net.slices, grid_of(used, net), memory or used.data.memory, device.place)
+    slices = open_slices(
+        dataset, training, net.slices, grid_of(used, net), used.data.memory, device.place, ranks.beside
+    )
     plan = Plan(slices, used)
     if plan.batch % ranks.world:
         todo = f"choose a multiple of {ranks.world}, or another number of ranks"
@@ -85,7 +92,7 @@ class Learner:
     """What learns: the network, its average, its optimiser. `step` moves them on.
 
     mark: called with "data", "augment", "forward", "backward" and "optimiser" at the end of each, for whoever measures;
-    a graph has no such parts, and a compiled step's are not told apart by it any less.
+    in a captured step only while it is captured. On a GPU it marks when work was handed over, not when it was done.
     """
 
     def __init__(self, job: Job, net: Net):
@@ -108,6 +115,7 @@ class Learner:
         self._sums = job.loss.kernel if device.kernels and job.loss.kernel else job.loss.sums
         self._graphs: dict[int, _Graph] = {}
         self._warm = 0
+        self._stream = torch.cuda.Stream() if device.graphs else None
 
     @property
     def deployed(self) -> Net:
@@ -130,16 +138,26 @@ class Learner:
             return self._whole(parts)
         if self._warm < WARM_UP:
             self._warm += 1
-            return _on_side_stream(lambda: self._whole(parts))
+            return self._on_side_stream(parts)
         if len(parts) not in self._graphs:
-            self._graphs[len(parts)] = _Graph(self._whole, parts, isinstance(self.job.slices, Resident))
+            self._graphs[len(parts)] = _Graph(self._whole, parts, self.job.slices.memory == "resident")
         return self._graphs[len(parts)].replay(parts)
 
     def load(self, optimizer: dict[str, Any]) -> None:
-        """Takes the optimiser's state back. The learning rate stays this learner's own tensor."""
+        """Takes the optimiser's state back. How it computes stays this learner's: its device may be another one."""
+        own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+        for group, kept in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(kept)
+
+    def _on_side_stream(self, parts: Sequence[Batch]) -> Tensor:
+        """What a CUDA graph's warm-up must run on; one stream, since memory freed on it is kept for it."""
+        assert self._stream is not None
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            value = self._whole(parts)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return value
 
     def _whole(self, parts: Sequence[Batch]) -> Tensor:
         total = torch.zeros((), device=self.job.device.place)
@@ -225,7 +243,8 @@ class _Graph:
         copies: list[dict[str, Any]] = [{name: _copy(getattr(part, name)) for name in own} for part in parts]
         self._parts = [replace(part, **mine) for part, mine in zip(parts, copies, strict=True)]
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # Threads that read ahead pin memory meanwhile, which would break a capture that watches all threads.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._loss = run(self._parts)
 
     def replay(self, parts: Sequence[Batch]) -> Tensor:
@@ -243,16 +262,6 @@ def _copy(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.clone()
 
 
-def _on_side_stream(run: Callable[[], Tensor]) -> Tensor:
-    """What a CUDA graph's warm-up must run on."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        value = run()
-    torch.cuda.current_stream().wait_stream(stream)
-    return value
-
-
 def _batch_statistics(net: Net) -> list[Tensor]:
     """What plain batch norm collects, on each rank from its own samples: averaged after each step."""
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -263,7 +272,11 @@ def _batch_statistics(net: Net) -> list[Tensor]:
 def _optimizer(options: Optimizer, net: Net, lr: Tensor) -> torch.optim.Optimizer:
     parameters, decay = list(net.parameters()), options.weight_decay
     if options.name == "sgd":
-        return torch.optim.SGD(parameters, lr, options.momentum, weight_decay=decay, fused=True)
+        sgd = torch.optim.SGD(parameters, lr, options.momentum, weight_decay=decay, fused=True)
+        for parameter in parameters if options.momentum else ():
+            # Where scaled gradients overflow in the first step, it is left out, and its memory would stay as it was.
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     kind = torch.optim.Adam if options.name == "adam" else torch.optim.AdamW
     # One kernel for all parameters; on a GPU nothing of it, step count included, is on the host.
     return kind(parameters, lr, weight_decay=decay, fused=True, capturable=lr.is_cuda)
@@ -292,11 +305,14 @@ def settle(job: Job, net: Net) -> Device:
     physical = max(1, machine.physical_cores() // job.ranks.beside)
     if not engine.threads and physical < device.threads:
         ways["a thread a physical core"] = replace(device, threads=physical)
+    # Unlike machines may differ in what they could try: what one rank cannot, none does.
+    ways = {name: way for name, way in ways.items() if all(name in others for others in job.ranks.gather(list(ways)))}
     if job.total * MEASURED_SHARE < (1 + MEASURED_STEPS) * len(ways):
         return device.with_reason("nothing was measured: the training is short")
     seconds = _seconds(job, net, ways)
     chosen = _fastest(seconds)
-    if engine.compile == "auto" and machine.has_compiler() and seconds[chosen] * job.total > COMPILE_PAYS_S:
+    compilers = all(job.ranks.gather(machine.has_compiler()))
+    if engine.compile == "auto" and compilers and seconds[chosen] * job.total > COMPILE_PAYS_S:
         trial = {chosen: ways[chosen], "compiled": replace(ways[chosen], compile=True)}
         seconds |= (again := _seconds(job, net, trial))
         ways, chosen = {**ways, **trial}, _fastest(again)

@@ -19,12 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemotorch.batches import Resident
 from hemotorch.dataset import PARTS, Dataset, Part, Split
 from hemotorch.device import Device, choose, environment
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.evaluate import summarise
-from hemotorch.fits import memory_explained
+from hemotorch.fits import loading_explained, memory_explained
 from hemotorch.nets import Net
 from hemotorch.predict import Predictor
 from hemotorch.progress import bar
@@ -66,23 +65,23 @@ def train(
     reports. Raises InputError, OptionError, RunError.
     """
     run = Run(Path(root))
-    asked = used.engine.rank_timeout_s if used else 600.0
-    with joined(asked) as ranks, run.locked() if ranks.first else nullcontext():
+    with joined(_timeout_s(run, used)) as ranks, run.locked() if ranks.first else nullcontext():
         ranks.gather(None)  # the first rank holds the folder: nobody looks into it before
         dataset = Dataset(data)
         going_on = resume and ranks.gather((run.root / "run.json").exists())[0]
         if going_on:
             run = Run.open(run.root)
             used, split, record = _own(run, used), run.split, run.record
-            decided, memory = _as_before(Device.from_dict(record["device"]), device, used, ranks), record["memory"]
+            decided = _as_before(Device.from_dict(record["device"]), device, used, ranks)
             _same_scans(dataset, record)
         else:
             if ranks.first:
                 run.must_be_new()
             used = used or load("fast")
-            split, decided, memory = dataset.split(used.data.split), choose(device, used.engine, ranks), ""
+            split, decided = dataset.split(used.data.split), choose(device, used.engine, ranks)
         decided.use()
-        job, net = open_job(dataset, *parts(split, used), used, decided, ranks, memory)
+        with loading_explained():
+            job, net = open_job(dataset, *parts(split, used), used, decided, ranks)
         with memory_explained(job, net, run.root / LAST):
             if not going_on:
                 job = replace(job, device=settle(job, net))
@@ -102,6 +101,7 @@ def _loop(job: Job, run: Run, state: State, report: Report) -> None:
                 loss, since, state.step = loss + one, since + 1, state.step + 1
                 shown.update()
                 if since == LOSS_EVERY or state.step == steps:
+                    job.ranks.gather(None)  # a lost rank is noticed here, not by a GPU that waits for it
                     state.loss_sum += _finite(loss, job, run, state)
                     loss, since = torch.zeros((), device=job.device.place), 0
                     shown.set_postfix(loss=f"{state.loss_sum / state.step:.3f}", refresh=False)
@@ -212,13 +212,28 @@ def _start(job: Job, run: Run, net: Net) -> State:
 
 def _as_before(before: Device, wanted: str, used: Recipe, ranks: Ranks) -> Device:
     """What the run decided when it was started; anew where it goes on elsewhere than it was."""
-    now = choose(before.place.type if wanted == "auto" else wanted, used.engine, ranks)
+    now = choose(wanted, used.engine, ranks)
+    if wanted == "auto" and now.place.type != before.place.type == "cpu":
+        now = choose("cpu", used.engine, ranks)
     if now.place.type != before.place.type:
-        return now
-    same = {"precision": before.precision, "channels_last": before.channels_last, "compile": before.compile}
+        return now.with_reason(f"not as when it was started, which was on {before.name}")
+    switches = ("channels_last", "compile", "graphs", "kernels")
+    same: dict[str, Any] = {"precision": before.precision} | {
+        name: "on" if getattr(before, name) else "off" for name in switches
+    }
     if ranks.world == 1:  # bit for bit needs the threads too; more ranks share the cores
         same["threads"] = before.threads
-    return now.with_reason("as when the run was started, where that can be kept", **same)
+    try:
+        engine = replace(used.engine, **same)
+        return choose(wanted if ":" in wanted else now.place.type, engine, ranks).with_reason("as when it was started")
+    except OptionError as error:
+        return now.with_reason(f"not as when it was started: {error}")
+
+
+def _timeout_s(run: Run, asked: Recipe | None) -> float:
+    """After which a rank is given up: as asked for, as the run's own recipe has it, or as recipes have it."""
+    own = run.recipe if (run.root / "recipe.toml").exists() else Recipe()
+    return (asked or own).engine.rank_timeout_s
 
 
 def _own(run: Run, asked: Recipe | None) -> Recipe:
@@ -266,7 +281,7 @@ def _record(job: Job, split: Split) -> dict[str, Any]:
         "split": asdict(split),
         "device": job.device.to_dict(),
         "ranks": job.ranks.world,
-        "memory": "resident" if isinstance(job.slices, Resident) else "stream",
+        "memory": job.slices.memory,
         "scans": {case: job.dataset.digest(case) for case in cases},
         "masks": {case: job.dataset.mask_digest(case) for case in cases},
         "environment": environment(),

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from hemotorch import nets
-from hemotorch.batches import Resident
 from hemotorch.bench.reference import ReferenceLoop
 from hemotorch.bench.rows import Spec
 from hemotorch.dataset import Dataset
@@ -23,7 +22,7 @@ from hemotorch.nets import Net
 from hemotorch.pngs import IMAGE
 from hemotorch.ranks import Ranks
 from hemotorch.recipe import Recipe, from_toml
-from hemotorch.step import Job, Learner, open_job
+from hemotorch.step import Learner, open_job
 from hemotorch.train import parts
 
 FLOPS_PX = 256  #: side of the slice whose arithmetic is counted; a convolution's grows with the pixels
@@ -55,7 +54,7 @@ def own_loop(spec: Spec, ranks: Ranks) -> Loop:
     device = choose(spec.config.device, used.engine, ranks)
     device.use()
     job, net = open_job(dataset, *parts(dataset.split(used.data.split), used), used, device, ranks)
-    size = seen_size(job)
+    size = job.size
     gflop = image_gflop(net, size)
     learner = Learner(job, net)
     endless = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
@@ -63,19 +62,11 @@ def own_loop(spec: Spec, ranks: Ranks) -> Loop:
     def listen(mark: Callable[[str], None]) -> None:
         learner.mark = mark
 
-    storage = "resident" if isinstance(job.slices, Resident) else "stream"
     images = job.plan.batch * used.train.accumulate
     return Loop(
-        lambda: next(endless), listen, device.place, images, gflop, job.steps, used.train.epochs, storage, size,
-        device.reasons,
+        lambda: next(endless), listen, device.place, images, gflop, job.steps, used.train.epochs,
+        job.slices.memory, size, device.reasons,
     )  # fmt: skip
-
-
-def seen_size(job: Job) -> tuple[int, int]:
-    """Rows and columns that the network sees while training."""
-    side = job.used.augment.crop_px or job.used.tiles.size_px
-    rows, columns = (int(length) for length in job.slices.sizes.max(axis=0))
-    return (min(side, rows), min(side, columns)) if side else (rows, columns)
 
 
 def image_gflop(net: Net, size: tuple[int, int]) -> float:

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hemotorch import losses, nets
-from hemotorch.augment import torch_seed
 from hemotorch.batches import ICHDataset
 from hemotorch.dataset import Dataset, Part
+from hemotorch.draws import torch_seed
 from hemotorch.hu import window
 from hemotorch.pngs import IMAGE, LABEL, PngFolders
 from hemotorch.recipe import Recipe

@@ -8,22 +8,14 @@ import triton.language as tl
 from torch import Tensor
 
 from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
+from hemotorch.kernels.sample import Samples
 
 BLOCK = 256  #: output pixels a program: two a thread, whose registers leave a GPU room for many threads that wait
 
 
-def launch(
-    hu: Tensor,
-    mask: Tensor,
-    rows: Tensor,
-    theta: Tensor,
-    size: tuple[int, int],
-    field: Tensor | None,
-    gain: Tensor | None,
-    offset: Tensor | None,
-    windows: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor, Tensor]:
+def launch(samples: Samples) -> tuple[Tensor, Tensor]:
     """`kernels.sample.sample` on arguments that it has checked."""
+    hu, mask, rows, theta, size, field, gain, offset, windows = samples
     count, slices = rows.shape
     low, width = (bound.contiguous() for bound in windows) if windows else (None, None)
     channels = slices * (1 if low is None else len(low))

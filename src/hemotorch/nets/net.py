@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hemotorch.errors import InputError, OptionError
 from hemotorch.hu import window, window_bounds
-from hemotorch.nets.dropout import draw
+from hemotorch.nets.dropout import Dropout
 
 WindowChoice = str | Sequence[float]  # a name from hu.WINDOWS, or [level, width] in HU
 
@@ -80,10 +80,16 @@ class Net(nn.Module):
         self.slices: int = options["slices"]
         self.multiple = multiple
         self.window, self.body = window, body
+        for place, layer in enumerate(self._dropout()):
+            layer.place = place
 
     def draw(self, keys: Tensor | None) -> None:
         """Sets what dropout is drawn from: a key a sample of the next batch, (N,) int32. See `hemotorch.draws`."""
-        draw(self, keys)
+        for layer in self._dropout():
+            layer.keys = keys
+
+    def _dropout(self) -> list[Dropout]:
+        return [module for module in self.modules() if isinstance(module, Dropout)]
 
     def forward(self, hu: Tensor) -> Tensor:
         """Raises InputError for a shape the network does not take."""

@@ -1,0 +1,126 @@
+"""What each level of parallel work gains in a training step on a CPU, one added to the others at a time.
+
+    python benchmarks/levels.py DATA [--rounds 3] [--json FILE]
+
+DATA is a prepared dataset. `paper`'s network on 192 x 192 and `fast`, measured as `hemotorch bench train` does: in
+turns, each in a process of its own, the median over rounds with the slowest and fastest. "gain" is against the line
+named; a level that the processor does not have (bf16) is left out. Compiling alone takes `fast` a minute a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hemotorch import machine, recipe
+from hemotorch.bench.children import run_together
+from hemotorch.bench.data import quick_recipe, reference_pngs
+from hemotorch.bench.measure import environments
+from hemotorch.bench.rows import Config, Round, Spec, from_json
+from hemotorch.dataset import Dataset
+from hemotorch.files import write_json
+
+SECONDS = {"paper": 8.0, "fast": 4.0}  #: of timed steps in a process
+LIMIT_S = 600.0
+#: The worker as it is, and without keeping the memory of freed tensors.
+KEEPING = ["-m", "hemotorch.bench.worker"]
+GIVING_BACK = [
+    "-c",
+    "import sys; from hemotorch import device; device.keep_memory = lambda: None;"
+    "from hemotorch.bench.worker import main; sys.exit(main(sys.argv[1:]))",
+]
+
+
+@dataclass(frozen=True)
+class Level:
+    """settings: of the recipe; over: the level that it is compared with."""
+
+    name: str
+    over: str
+    threads: int = 1
+    ranks: int = 1
+    settings: tuple[str, ...] = ()
+    keeping: bool = True
+    reference: bool = False
+    only: str = ""  # the recipe that has it
+
+
+def levels(cores: int) -> list[Level]:
+    """All of this machine."""
+    flat, last = ("engine.channels_last=off",), ("engine.channels_last=on",)
+    found = [
+        Level("plain loop, its own choices", "", cores, reference=True, only="paper"),
+        Level("1 thread", "", settings=flat, keeping=False),
+        Level("+ memory kept", "1 thread", settings=flat),
+        Level("+ channels-last", "+ memory kept", settings=last),
+        Level(f"+ {cores} threads", "+ channels-last", cores, settings=last),
+        Level("streamed from disk", f"+ {cores} threads", cores, settings=(*last, "data.memory=stream"), only="fast"),
+        Level(f"{cores} processes of 1 thread", "+ channels-last", 1, cores, last),
+    ]
+    if machine.has_compiler():
+        compiled = (*last, "engine.compile=on")
+        found.append(Level("+ compiled", f"+ {cores} threads", cores, settings=compiled, only="fast"))
+    if machine.has_bf16():
+        found.append(Level("+ bf16", f"+ {cores} threads", cores, settings=(*last, "engine.precision=bf16")))
+    return found
+
+
+def once(level: Level, name: str, data: Path, pngs: Path) -> Round:
+    """One measurement."""
+    used = quick_recipe(recipe.load(name).changed(["data.split=patient", f"engine.threads={level.threads}"]))
+    used = used if level.reference else used.changed(["engine.compile=off", *level.settings])
+    config = Config(level.name, threads=level.threads, ranks=level.ranks, batch=used.train.batch)
+    config = Config(level.name, batch=used.train.batch, reference=True) if level.reference else config
+    spec = Spec(config, str(data), used.to_toml(), str(pngs), SECONDS[name], machine.cores())
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "spec.json"
+        write_json(path, asdict(spec))
+        command = [sys.executable, *(KEEPING if level.keeping else GIVING_BACK), str(path)]
+        printed, error = run_together(command, environments(config), LIMIT_S)
+    if error:
+        sys.exit(f"{name}, {level.name}: {error}")
+    return from_json(Round, json.loads(printed.splitlines()[-1]))
+
+
+def main() -> None:
+    """Measures in turns and prints a table a recipe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    a = parser.parse_args()
+    jobs = [(name, one) for name in SECONDS for one in levels(machine.cores()) if one.only in ("", name)]
+    found: dict[tuple[str, str], list[Round]] = {(name, one.name): [] for name, one in jobs}
+    with TemporaryDirectory() as folder:
+        used = quick_recipe(recipe.load("paper").changed(["data.split=patient"]))
+        pngs = reference_pngs(Dataset(a.data), used, Path(folder) / "png")
+        for number in range(a.rounds):
+            for name, one in random.Random(number).sample(jobs, len(jobs)):
+                found[name, one.name].append(once(one, name, a.data, pngs))
+                print(f"{name}, {one.name}: {found[name, one.name][-1].images_s:.3g}", file=sys.stderr, flush=True)
+    for name in SECONDS:
+        print(f"\n| `{name}` | images a second | gain | over | MB |\n| --- | --- | --- | --- | --- |")
+        middle = {
+            level: statistics.median(r.images_s for r in rounds) for (n, level), rounds in found.items() if n == name
+        }
+        for one in (one for n, one in jobs if n == name):
+            rounds = found[name, one.name]
+            rates = sorted(r.images_s for r in rounds)
+            gain = f"{middle[one.name] / middle[one.over]:.2f} | {one.over.removeprefix('+ ')}" if one.over else " | "
+            memory = max(r.memory_mb for r in rounds)
+            print(
+                f"| {one.name} | {middle[one.name]:.3g} ({rates[0]:.3g} to {rates[-1]:.3g}) | {gain} | {memory:.0f} |"
+            )
+    if a.json:
+        rates = {f"{name}, {level}": [r.images_s for r in rounds] for (name, level), rounds in found.items()}
+        a.json.write_text(json.dumps({"images_s": rates}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
