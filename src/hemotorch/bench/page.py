@@ -230,7 +230,7 @@ def _table(rows: Sequence[Row], kind: str) -> str:
     return (
         f'<section><h2>All figures</h2><div class="scroll">{table(heads, lines)}</div><p class="note">Under the images '
         f"a second, the slowest round and the fastest.{training} Of peak: GFLOP/s against the fastest large matrix "
-        "product on as many cores, or GPUs, in the same precision. Efficiency: against one thread, or one GPU, times as "
+        "product on as many cores or GPUs in the same precision. Efficiency: against one thread, or one GPU, times as "
         f"many. Memory: the most that was held, main memory{on_gpu}, over all processes.</p></section>"
     )
 
