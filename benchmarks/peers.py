@@ -135,7 +135,7 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
 def show(folder: Path) -> None:
     """Prints the table and all that belongs to it, and draws the picture."""
     from peers.chart import draw
-    from peers.table import table, targets, wins
+    from peers.table import NOTES, table, targets, wins
 
     order = [one.name for one in CONTENDERS]
     results = [
@@ -145,6 +145,7 @@ def show(folder: Path) -> None:
         raise SystemExit(f"{folder} holds no results; make them with `run`")
     print(table(results))
     print("\nBold: better than `fast` at its own length. Dice: mean over held-out scans with bleeding.")
+    print(" ".join(NOTES))
     print("\nTargets:\n" + "\n".join(f"- {line}" for line in targets(results)))
     print("\nWhere `fast` is beaten:\n" + "\n".join(f"- {line}" for line in wins(results) or ["nowhere"]))
     print("\nAlike for all:\n" + "\n".join(f"- {line}" for line in ALIKE))

@@ -56,26 +56,31 @@ def test_table_marks_where_a_peer_wins_and_how_long_fast_takes() -> None:
     head, fast, three, monai, nnunet, paper = (line.split(" | ") for line in (lines[0], *lines[2:]))
     assert all(len(line) == len(head) for line in (fast, three, monai, nnunet, paper))
     column = {name: place for place, name in enumerate(head)}
-    race, memory = column["`fast` has that after, min"], column["peak memory, GB"]
-    assert monai[race] == "0.5, 1/80.0" and nnunet[race] == "2.0, 1/20.0" and paper[race] == "**never**"
+    race, memory = column["`fast` has that after, min"], column["peak memory, GiB"]
+    assert monai[race] == "0.5, 1/80.0 (1/2.0)", "it had that Dice after 60 s already, and lost it again"
+    assert nnunet[race] == "2.0, 1/20.0 (1/20.0)" and paper[race] == "**never**"
     assert monai[memory] == "**0.50**" and nnunet[memory] == "1.00" and three[memory] == "0.01"
     assert paper[column["Dice at the end"]].startswith("**0.700** [0.60")
     assert monai[column["Dice after 5 min"]] == "0.300" and nnunet[column["Dice after 5 min"]] == ""
     assert wins(RESULTS) == [
         "Dice at the end: paper, told has 0.700, `fast` 0.600",
-        "peak memory, GB: monai-dicece, told has 0.50, `fast` 1.00",
+        "peak memory, GiB: monai-dicece, told has 0.50, `fast` 1.00",
     ]
     assert wins(RESULTS[1:]) == ["unknown: `fast` has not run at its own length"]
 
 
 def test_targets_take_the_better_peer_and_say_when_they_are_missed() -> None:
     peers, paper = targets(RESULTS)
-    assert "(nnunet: 0.580 after 40.0 min): `fast` has it in 2.0 min, 1/20.0" in peers and peers.endswith("aim reached")
+    assert "(nnunet: 0.580 after 40.0 min): `fast` has it in 2.0 min, 1/20.0 (1/20.0 of when" in peers
+    assert "nnunet first had it, after 40.0 min)" in peers and peers.endswith("aim reached")
     assert "without monai-dicece-1e-3, not run" in peers
     assert "has it never" in paper and paper.endswith("missed")
     slow = [result("fast", (900, 0.6)), *RESULTS[2:4]]
     assert targets(slow)[0].endswith(": reached")  # 900 of 2400 s: more than 1/5, less than 1/2
     assert targets(RESULTS[2:]) == []
+    fell = [result("fast", (120, 0.6)), result("nnunet", (300, 0.55), (600, 0.5), (2400, 0.5))]
+    assert "1/20.0 (1/2.5 of when nnunet first had it, after 5.0 min)" in targets(fell)[0]
+    assert targets(fell)[0].endswith("aim reached"), "the verdict is by the time that it was given"
 
 
 def test_picture_names_every_line(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ ALIKE = (
     "outlined. `hemotorch prepare`, and nnU-Net's planning and preprocessing, are not counted.",
     "fp32 on the same cores, one contender at a time, one seed. Training scans only, but for `paper`.",
     "OMP_WAIT_POLICY=PASSIVE, so that threads that wait leave the cores to loading processes.",
-    "Memory is that of all of a contender's processes together, outlining included.",
+    "Memory is that of all of a contender's processes together, outlining included, and nnU-Net's planning and "
+    "preprocessing.",
 )
 
 _BY_CLOCK = "the learning rate falls by the clock, so that its schedule ends with the time given"

@@ -20,12 +20,19 @@ TARGETS = (
     ("`paper`", ("paper",), 10, 30),
 )
 
+#: What has to be known to read them.
+NOTES = (
+    "`fast` is shown at four lengths that were fixed beforehand, with one seed; the best of them is named where it is "
+    "said how long it takes to a Dice.",
+    "In brackets: against the time at which the contender itself first had the Dice that it ends with.",
+)
+
 #: What is compared with `fast` at its own length, whether more of it is better, and how it is written.
 MEASURES: tuple[tuple[str, Callable[[Result], float | None], bool, str], ...] = (
     ("Dice at the end", lambda one: one["rows"][-1]["dice"], True, ".3f"),
     ("images a second", lambda one: one["images_s"], True, ".1f"),
     ("mL in normal scans", lambda one: one["rows"][-1]["normal_ml"], False, ".1f"),
-    ("peak memory, GB", lambda one: one["peak_mb"] / 1024, False, ".2f"),
+    ("peak memory, GiB", lambda one: one["peak_mb"] / 1024, False, ".2f"),
     ("seconds to outline a scan", lambda one: one["rows"][-1]["predict_s"] / one["test_scans"], False, ".2f"),
     ("parameters, M", lambda one: one["parameters_m"], False, ".2f"),
     ("GFLOP a slice", lambda one: one["gflop_slice"], False, ".1f"),
@@ -77,13 +84,17 @@ def _row(one: Result, ours: Result | None, points: Sequence[Point]) -> list[str]
     measured[0] += "" if low is None else f" [{low:.2f}, {high:.2f}]"
     measured[1] += f" ({one['image_px']}, {one['batch']})"
     marks = [_number(dice_after(own, 60 * mark), ".3f") if own else "" for mark in MARKS_MIN]
-    race = "" if is_fast(one) or not own else _race(own[-1], points)
+    race = "" if is_fast(one) or not own else _race(own, points)
     return [one["title"], f"{last['seconds'] / 60:.1f}", *marks, measured[0], race, *measured[1:]]
 
 
-def _race(end: Point, points: Sequence[Point]) -> str:
-    seconds = time_to(points, end[1])
-    return "**never**" if seconds is None else f"{seconds / 60:.1f}, {_ratio(seconds, end[0])}"
+def _race(own: Sequence[Point], points: Sequence[Point]) -> str:
+    """When `fast` has the Dice that a contender ends with; against when that ended, and when it first had it."""
+    end, dice = own[-1]
+    seconds, first = time_to(points, dice), time_to(own, dice)
+    if seconds is None or first is None:
+        return "**never**"
+    return f"{seconds / 60:.1f}, {_ratio(seconds, end)} ({_ratio(seconds, first)})"
 
 
 def _ratio(ours: float, theirs: float) -> str:
@@ -114,7 +125,8 @@ def wins(results: Sequence[Result]) -> list[str]:
 
 def targets(results: Sequence[Result]) -> list[str]:
     """The project's targets, in a line each, so far as their contenders have run."""
-    points, ends = fast_points(results), {one["name"]: curve(one)[-1] for one in results if curve(one)}
+    points, curves = fast_points(results), {one["name"]: curve(one) for one in results if curve(one)}
+    ends = {name: own[-1] for name, own in curves.items()}
     found = []
     for text, names, least, aim in TARGETS:
         there = [name for name in names if name in ends]
@@ -122,8 +134,11 @@ def targets(results: Sequence[Result]) -> list[str]:
             continue
         best = max(there, key=lambda name: ends[name][1])
         end, dice = ends[best]
-        ours = time_to(points, dice)
-        got = "never" if ours is None else f"in {ours / 60:.1f} min, {_ratio(ours, end)}"
+        ours, first = time_to(points, dice), time_to(curves[best], dice) or end
+        got = "never"
+        if ours is not None:
+            got = f"in {ours / 60:.1f} min, {_ratio(ours, end)}"
+            got += f" ({_ratio(ours, first)} of when {best} first had it, after {first / 60:.1f} min)"
         missed = "missed" if ours is None or ours * least > end else "aim reached" if ours * aim <= end else "reached"
         lacking = [name for name in names if name not in ends]
         without = f" (without {', '.join(lacking)}, not run)" if lacking else ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
@@ -77,6 +79,31 @@ def resident(reset_peak: bool = False) -> tuple[int, int]:
         now, most = (1024 * int(lines[name].split()[0]) for name in ("VmRSS", "VmHWM"))
         return now, most
     return 0, 0
+
+
+def peak_memory(usage: Any = None) -> int:
+    """The most bytes of main memory that this process ever held; 0 where the system does not say.
+
+    usage: of a child that ended, as os.wait4 gives it: the most that it held.
+    """
+    # Where there is /proc not what the system accounts for: that is never below what the parent had at the start.
+    if usage is None and (most := resident()[1]):
+        return most
+    if usage is None:
+        try:
+            import resource
+        except ImportError:  # Windows
+            return 0
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+    return int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def private_memory(process: int) -> int:
+    """Bytes of main memory that a process shares with no other; 0 where it has ended or the system does not say."""
+    with suppress(OSError, ValueError):
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return 0
 
 
 def _inactive(path: Path) -> int:

@@ -17,7 +17,7 @@ AXES = {
     "batch": "images a step",
     "threads": "threads",
     "workers": "loading workers of the reference loop",
-    "ranks": "processes that share a batch",
+    "ranks": "processes of one thread, or GPUs, that share a batch",
 }
 SCALED = ("threads", "ranks")  #: of which perfect scaling is drawn too
 DEVICES = {"cpu": ("CPU", NET), "cuda": ("GPU", RULES)}

@@ -1,7 +1,8 @@
-"""Child processes that belong together: all end, none is left behind, and what one that failed said last is kept."""
+"""Child processes that belong together: all end, none is left behind, and one that fails leaves its last words."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import hemotorch
+from hemotorch.files import write_json
 
 SOURCE = Path(hemotorch.__file__).parents[1]
 POLL_S = 0.02
@@ -30,6 +33,25 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def ask(
+    module: str, question: Any, environments: Sequence[Mapping[str, str]], limit_s: float
+) -> tuple[dict[str, Any], str]:
+    """What `python -m module FILE` answers to the question in FILE, both JSON; and why it gave no answer, or "".
+
+    The answer is the last line that it prints. environments, limit_s: as in `run_together`.
+    """
+    with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
+        path = Path(folder) / "question.json"
+        write_json(path, question)
+        printed, error = run_together([sys.executable, "-m", module, str(path)], environments, limit_s)
+    if error:
+        return {}, error
+    try:
+        return dict(json.loads(printed.splitlines()[-1]).items()), ""
+    except (ValueError, IndexError, AttributeError):
+        return {}, f"gave no answer: {printed[-WORDS:]!r}"
 
 
 def run_together(command: Sequence[str], environments: Sequence[Mapping[str, str]], limit_s: float) -> tuple[str, str]:

@@ -1,15 +1,16 @@
-"""What a worker measures with: a clock for phases, the peak of a matrix product, and this process's memory."""
+"""What a worker measures with: a clock for phases, the peak of a matrix product, and what memory is held."""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 
+from hemotorch import machine
 from hemotorch.bench.rows import PHASES
 
 SIDES = {"cpu": 2048, "cuda": 8192}  #: of the matrix product that stands for a device's peak
@@ -19,8 +20,8 @@ PRODUCTS = 3  #: of which the fastest counts
 class Clock:
     """Where a step's time goes: call `mark` at the end of each phase.
 
-    wait: returns once the device has finished all it was given. threads: of a CPU; the time in which they did not all
-    work is waiting. On a GPU the time is kept until a phase's work was handed over, beside that until it was done.
+    threads: of a CPU; the time in which they were not all busy is waiting. A thread that spins until the others are
+    done is busy. On a GPU the time is kept until a phase's work was handed over, beside that until it was done.
     """
 
     def __init__(self, device: torch.device, threads: int):
@@ -78,12 +79,12 @@ def peak_gflops(device: torch.device, precision: str, threads: int, side: int = 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}.get(precision, torch.float32)
     wait = waiter(device)
     with _threads(threads if device.type == "cpu" else 0), _tf32(precision == "tf32"):
-        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        a, b, c = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(3))
         best = math.inf
         for turn in range(PRODUCTS + 1):
             wait()
             began = time.perf_counter()
-            torch.mm(a, b)
+            torch.mm(a, b, out=c)  # into memory that is there: the system takes time to hand it out
             wait()
             if turn:
                 best = min(best, time.perf_counter() - began)
@@ -111,16 +112,11 @@ def _tf32(on: bool) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def memory_mb(process: int | None = None) -> float:
-    """The most main memory that a process, this one by default, ever held, in MB; NaN where the system does not say."""
-    # Not getrusage where there is /proc: its figure is never below what the parent had when it started this process.
-    with suppress(OSError, ValueError):
-        for line in Path(f"/proc/{process or 'self'}/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
-    with suppress(ImportError):
-        import resource  # not on Windows
+def memory_mb() -> float:
+    """The most main memory that this process ever held, and what its loading processes hold besides now, in MB.
 
-        if process is None:
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return math.nan
+    What these share with it, as forked processes do, is counted once. NaN where the system does not say.
+    """
+    own = machine.peak_memory()
+    loaders = sum(machine.private_memory(child.pid or 0) for child in multiprocessing.active_children())
+    return (own + loaders) / 1e6 if own else math.nan

@@ -35,12 +35,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """pairs: configs that both have. only_a, only_b: the others. warnings: what makes the two hard to compare.
-    differences: what is another in the machine or the software, which is what one may have wanted to compare."""
+    """pairs: configs that both have. only_a, only_b: the others. failed: what was not measured in one of them, and why.
+    warnings: what makes the two hard to compare. differences: what is another in the machine or the software, which is
+    what one may have wanted to compare."""
 
     pairs: tuple[Pair, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
+    failed: tuple[str, ...]
     warnings: tuple[str, ...]
     differences: tuple[str, ...]
 
@@ -62,6 +64,7 @@ class Comparison:
             for name, labels in (("A", self.only_a), ("B", self.only_b))
             if labels
         ]
+        lines += [f"failed in {told}" for told in self.failed]
         return [*lines, "Faster and slower are said where the rounds of the two do not overlap."]
 
 
@@ -79,9 +82,17 @@ def compare(a: Bench, b: Bench) -> Comparison:
                 else f"{row.config.label} / {other.config.label}"
             )
             pairs.append(Pair(label, row.images_s, other.images_s, other.images_s / row.images_s, apart))
-    only_a = tuple(row.config.label for role, row in ours.items() if role not in theirs)
-    only_b = tuple(row.config.label for role, row in theirs.items() if role not in ours)
-    return Comparison(tuple(pairs), only_a, only_b, tuple(_warnings(a, b)), tuple(_differences(a, b)))
+    only_a, only_b = (
+        tuple(row.config.label for role, row in mine.items() if role not in other and row.measured)
+        for mine, other in ((ours, theirs), (theirs, ours))
+    )
+    failed = tuple(
+        f"{name}: {row.config.label} ({row.error})"
+        for name, bench in (("A", a), ("B", b))
+        for row in bench.rows
+        if not row.measured
+    )
+    return Comparison(tuple(pairs), only_a, only_b, failed, tuple(_warnings(a, b)), tuple(_differences(a, b)))
 
 
 def _by_role(bench: Bench) -> dict[tuple[Any, ...], Row]:
@@ -104,7 +115,7 @@ def _warnings(a: Bench, b: Bench) -> Iterator[str]:
         "recipe_toml"
     ):
         yield f"the two trained recipe {a.settings.get('recipe')} with other values: {_first_change(a, b)}"
-    mine, other = ({row.size for row in bench.rows if row.size} for bench in (a, b))
+    mine, other = ({row.last.size for row in bench.rows if row.last.size} for bench in (a, b))
     if mine and other and mine != other:
         yield f"slices are not of the same size: {_sizes(mine)} in A, {_sizes(other)} in B"
     for name, bench in (("A", a), ("B", b)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +18,34 @@ EXAMPLE = "for example --sweep batch=1..32 threads=1,2 workers=0..2"
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to measure on. bf16: whether the GPU has it; compiler: whether torch.compile works on the CPU."""
+    """What there is to measure on.
+
+    compiler: whether torch.compile works on the CPU. bf16: whether the GPU has it. precision, compiled: what the engine
+    chooses on the GPU.
+    """
 
     cores: int = 1
     gpus: int = 0
-    bf16: bool = False
     compiler: bool = False
+    bf16: bool = False
+    precision: str = "fp32"
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is to be measured, and on what.
+
+    batch: images a step. shared: those of one pass, which ranks share evenly: fewer, where a step has several passes.
+    reference: whether the reference loop can train the recipe.
+    """
+
+    machine: Machine
+    devices: tuple[str, ...]
+    batch: int
+    shared: int
+    reference: bool = False
+    quick: bool = False
 
 
 def devices_of(text: str, machine: Machine) -> list[str]:
@@ -39,14 +61,30 @@ def devices_of(text: str, machine: Machine) -> list[str]:
     return wanted
 
 
-def base_configs(devices: Sequence[str], machine: Machine, batch: int, reference: bool, quick: bool) -> list[Config]:
-    """What every `bench train` measures. reference: whether the reference loop can train the recipe."""
-    found = []
-    for device in devices:
-        if reference:
-            found.append(_reference(device, batch))
-        found += _on_cpu(machine, batch, quick) if device == "cpu" else _on_gpus(machine, batch)
-    return unique(found, batch)
+def base_configs(scope: Scope) -> tuple[list[Config], list[str]]:
+    """What every `bench train` measures; and what was left out, in words."""
+    found: list[Config] = []
+    left: list[str] = []
+    for device in scope.devices:
+        if scope.reference:
+            found.append(_reference(device, scope.batch))
+        one, many = _on_cpu(scope) if device == "cpu" else _on_gpus(scope)
+        found += one
+        for config in many:
+            if why := _why_no_ranks(config.ranks, device, scope):
+                left.append(why)
+            else:
+                found.append(config)
+    return unique(found, scope.batch), list(dict.fromkeys(left))
+
+
+def usual(scope: Scope) -> dict[str, Config]:
+    """What sweeps vary of each device: all cores, and on a GPU what the engine chooses there."""
+    machine = scope.machine
+    one = Config("", threads=machine.cores, batch=scope.batch)
+    graphs = machine.precision != "fp16"  # whose gradients are looked at on the host
+    ways: dict[str, Any] = {"precision": machine.precision, "compile": machine.compiled, "graphs": graphs}
+    return {"cpu": one, "cuda": replace(one, device="cuda", **ways)}
 
 
 def _reference(device: str, batch: int) -> Config:
@@ -54,34 +92,39 @@ def _reference(device: str, batch: int) -> Config:
     return Config("", device, batch=batch, precision="tf32" if device == "cuda" else "fp32", reference=True)
 
 
-def _on_cpu(machine: Machine, batch: int, quick: bool) -> list[Config]:
-    cores = machine.cores
-    found = [Config("", threads=1, batch=batch), Config("", threads=cores, batch=batch)]
+def _on_cpu(scope: Scope) -> tuple[list[Config], list[Config]]:
+    """One process, and several."""
+    cores = scope.machine.cores
+    one = usual(scope)["cpu"]
+    found = [replace(one, threads=1), one]
     # Compiling takes a minute or two for each round: not for those in a hurry.
-    if machine.compiler and not quick:
-        found.append(Config("", threads=cores, batch=batch, compile=True))
-    for ranks in sorted({2, cores}):
-        if 1 < ranks <= cores and batch % ranks == 0:
-            found.append(Config("", threads=cores // ranks, ranks=ranks, batch=batch))
-    return found
+    if scope.machine.compiler and not scope.quick:
+        found.append(replace(one, compile=True))
+    return found, [
+        replace(one, threads=cores // ranks, ranks=ranks) for ranks in sorted({2, cores}) if 1 < ranks <= cores
+    ]
 
 
-def _on_gpus(machine: Machine, batch: int) -> list[Config]:
+def _on_gpus(scope: Scope) -> tuple[list[Config], list[Config]]:
+    """One GPU, and all."""
+    machine = scope.machine
+    best = usual(scope)["cuda"]
+    eager = replace(best, precision="fp32", compile=False, graphs=False)
+    if scope.quick:
+        return [eager, replace(eager, precision=best.precision), best], []
     precisions = [name for name in PRECISIONS if name != "bf16" or machine.bf16]
-    ways = [(compiled, graphs) for compiled in (False, True) for graphs in (False, True)]
-    one = Config("", "cuda", threads=machine.cores, batch=batch)
+    ways = [
+        (compiled, graphs) for compiled in ((False, True) if machine.compiled else (False,)) for graphs in (False, True)
+    ]
     found = [
-        replace(one, precision=precision, compile=compiled, graphs=graphs)
+        replace(eager, precision=precision, compile=compiled, graphs=graphs)
         for precision in precisions
         for compiled, graphs in ways
     ]
-    ranks = machine.gpus
-    if ranks > 1 and batch % ranks == 0:
-        threads = max(1, machine.cores // ranks)
-        found += [
-            replace(one, precision=name, ranks=ranks, threads=threads) for name in (precisions[0], precisions[-1])
-        ]
-    return found
+    if machine.gpus == 1:
+        return found, []
+    many = replace(eager, ranks=machine.gpus, threads=max(1, machine.cores // machine.gpus))
+    return found, [replace(many, precision=name) for name in (precisions[0], precisions[-1])]
 
 
 def parse_sweep(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -115,37 +158,54 @@ def _whole(text: str, where: str, name: str) -> int:
 
 
 def sweep_configs(
-    sweep: dict[str, tuple[int, ...]], devices: Sequence[str], machine: Machine, batch: int, reference: bool
+    sweep: Mapping[str, Sequence[int]], scope: Scope, around: Mapping[str, Config]
 ) -> tuple[dict[str, list[Config]], list[str]]:
-    """The configs of each name that is varied, one at a time around the plain config of each device; and what was left
-    out, in words. Threads are a CPU's; workers are the reference loop's, the only one that has them."""
+    """The configs of each name that is varied, one at a time around each device's config in `around`; and what was left
+    out, in words.
+
+    Threads are a CPU's; workers are the reference loop's, the only one that has them. Processes on a CPU have one
+    thread each, so that more of them use more cores.
+    """
     found: dict[str, list[Config]] = {}
     left: list[str] = []
+    if "workers" in sweep and not scope.reference:
+        left.append("workers: only the reference loop has them, and it cannot train this recipe")
+    if "threads" in sweep and "cpu" not in scope.devices:
+        left.append("threads: they are varied on a CPU only")
     for name, values in sweep.items():
-        if name == "workers" and not reference:
-            left.append("workers: only the reference loop has them, and it cannot train this recipe")
-            continue
-        for device in devices:
-            if name == "threads" and device == "cuda":
+        for device in scope.devices:
+            if (name == "workers" and not scope.reference) or (name == "threads" and device != "cpu"):
                 continue
-            base = Config("", device, machine.cores, batch=batch)
-            if name == "workers":
-                base = _reference(device, batch)
             for value in values:
-                if name == "ranks" and (why := _why_no_ranks(value, device, machine, batch)):
-                    left.append(f"ranks={value}: {why}")
-                    continue
-                threads = max(1, machine.cores // value) if name == "ranks" else base.threads
-                changed: dict[str, Any] = {"threads": threads, name: value}
-                found.setdefault(name, []).append(replace(base, **changed))
-    return {name: unique(configs, batch) for name, configs in found.items()}, left
+                why = _why_no_ranks(value, device, scope) if name == "ranks" else ""
+                if name == "threads" and value > scope.machine.cores:
+                    why = f"{value} threads: this machine has {_many(scope.machine.cores, 'core')}"
+                if why:
+                    left.append(why)
+                else:
+                    found.setdefault(name, []).append(_varied(around[device], name, value, scope))
+    return {name: unique(configs, scope.batch) for name, configs in found.items()}, list(dict.fromkeys(left))
 
 
-def _why_no_ranks(ranks: int, device: str, machine: Machine, batch: int) -> str:
-    most = machine.cores if device == "cpu" else machine.gpus
+def _varied(base: Config, name: str, value: int, scope: Scope) -> Config:
+    changed: dict[str, Any] = {name: value}
+    if name == "workers":
+        base = _reference(base.device, base.batch)
+    elif name == "ranks" and base.device == "cpu":
+        changed["threads"] = 1
+    elif name == "ranks":
+        # Several ranks talk within a step, which no graph takes.
+        changed |= {"threads": max(1, scope.machine.cores // value), "graphs": False}
+    return replace(base, **changed)
+
+
+def _why_no_ranks(ranks: int, device: str, scope: Scope) -> str:
+    """Why there cannot be so many, or ""."""
+    most, kind = (scope.machine.cores, "core") if device == "cpu" else (scope.machine.gpus, "GPU")
+    who = _many(ranks, "process" if device == "cpu" else "GPU")
     if ranks > most:
-        return f"this machine has {most} {'cores' if device == 'cpu' else 'GPUs'}"
-    return f"a batch of {batch} is not shared evenly" if batch % ranks else ""
+        return f"{who}: this machine has {_many(most, kind)}"
+    return f"{who}: they cannot share a batch of {scope.shared} evenly" if scope.shared % ranks else ""
 
 
 def unique(configs: Iterable[Config], batch: int) -> list[Config]:
@@ -164,11 +224,14 @@ def label(config: Config, batch: int) -> str:
         parts = ["CPU", f"{config.ranks} processes of {threads}" if config.ranks > 1 else threads]
         parts.append("" if config.precision == "fp32" else config.precision)
     else:
-        parts = [f"{config.ranks} GPUs" if config.ranks > 1 else "GPU", PRECISIONS.get(config.precision, "")]
+        parts = [
+            f"{config.ranks} GPUs" if config.ranks > 1 else "GPU",
+            PRECISIONS.get(config.precision, config.precision),
+        ]
     parts += ["compiled" if config.compile else "", "graphs" if config.graphs else ""]
     parts.append(f"batch {config.batch}" if config.batch != batch else "")
     return ", ".join(part for part in parts if part)
 
 
 def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"

@@ -22,14 +22,15 @@ from hemotorch.augment import augment
 from hemotorch.batches import batches
 from hemotorch.bench.children import end_with_parent
 from hemotorch.bench.clock import waiter
+from hemotorch.bench.data import held_out
 from hemotorch.bench.rows import from_json
 from hemotorch.dataset import Dataset
-from hemotorch.device import choose
-from hemotorch.errors import HemotorchError
+from hemotorch.device import Device, choose
+from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.files import jsonable, read_json
 from hemotorch.ranks import Ranks
-from hemotorch.recipe import from_toml
-from hemotorch.step import Job, Learner, open_job
+from hemotorch.recipe import Recipe, from_toml
+from hemotorch.step import Learner, open_job
 from hemotorch.train import parts
 
 HIDDEN = (64, 32)  #: of the digits' perceptron; the pixel windows' is `nets.mlp`
@@ -67,7 +68,8 @@ class Curve:
 def followed(
     step: Callable[[], Tensor], value: Callable[[], float], wait: Callable[[], None], spec: CurveSpec
 ) -> Curve:
-    """Does all steps, and looks at the value between them with the clock stopped."""
+    """Does all steps, and looks at the value between them with the clock stopped. Raises RunError where the loss is no
+    number any more."""
     # Closer together at the start, where most is learned.
     marks = sorted({max(1, round(spec.steps * (n / spec.points) ** 2)) for n in range(1, spec.points + 1)})
     done, seconds, rows = 0, 0.0, []
@@ -77,7 +79,9 @@ def followed(
         total = sum((step() for _ in range(mark - done)), torch.zeros(()))
         wait()
         seconds += time.perf_counter() - began
-        rows.append((mark, seconds, float(total) / (mark - done), value()))
+        if not math.isfinite(loss := float(total) / (mark - done)):
+            raise RunError(f"the loss became {loss}", f"step {mark}", "lower its learning rate")
+        rows.append((mark, seconds, loss, value()))
         done = mark
     return Curve(*zip(*rows, strict=True))
 
@@ -136,13 +140,11 @@ def slices_curve(spec: CurveSpec) -> Curve:
     used, dataset = from_toml(spec.recipe, "recipe"), Dataset(spec.data)
     device = choose(spec.device, used.engine)
     device.use()
-    split = dataset.split(used.data.split)
-    training, _ = parts(split, used)
-    job, net = open_job(dataset, training, {}, used, device, Ranks())
+    squares = _squares(dataset, used.changed(["train.seed=0"]), device)  # the same, whatever the seed of the training
+    training, _ = parts(dataset.split(used.data.split), used)
+    job, net = open_job(dataset, training, {}, used.changed([f"train.seed={spec.seed}"]), device, Ranks())
     learner = Learner(job, net)
     endless = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
-    others = {case: slices for case, slices in {**split.val, **split.test}.items() if case not in training}
-    squares = _squares(open_job(dataset, others, {}, used, device, Ranks())[0])
 
     @torch.no_grad()
     def dice() -> float:
@@ -150,17 +152,21 @@ def slices_curve(spec: CurveSpec) -> Curve:
         sums = [_overlap(net(hu), target) for hu, target in squares]
         learner.net.train()
         both, total = (sum(values) for values in zip(*sums, strict=True))
-        return 2 * both / total if total else math.nan
+        return 2 * both / total
 
     return followed(lambda: next(endless), dice, waiter(device.place), spec)
 
 
-def _squares(job: Job) -> list[tuple[Tensor, Tensor]]:
-    """HU and mask of some batches of the job, as its network sees them."""
+def _squares(dataset: Dataset, used: Recipe, device: Device) -> list[tuple[Tensor, Tensor]]:
+    """HU and mask of some batches of what is not trained on, as the network sees them. Raises InputError where they
+    hold no bleeding."""
+    job, _ = open_job(dataset, held_out(dataset, used), {}, used, device, Ranks())
     found = []
-    for part in itertools.islice(batches(job.slices, job.plan, 0, job.device), LOOKED_AT):
-        hu, target = augment(part.hu, part.mask, part.rows, job.used.augment, part.keys)
-        found.append((hu.contiguous(memory_format=job.device.memory_format), target))
+    for part in itertools.islice(batches(job.slices, job.plan, 0, device), LOOKED_AT):
+        hu, target = augment(part.hu, part.mask, part.rows, used.augment, part.keys)
+        found.append((hu.contiguous(memory_format=device.memory_format), target))
+    if not any(bool((target > 0).any()) for _, target in found):
+        raise InputError("the squares that are not trained on hold no bleeding", dataset.root, "prepare more scans")
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hemotorch.bench.reference import write_pngs
-from hemotorch.dataset import Dataset
+from hemotorch.dataset import Dataset, Part
 from hemotorch.errors import InputError
 from hemotorch.phantom import write_phantom
 from hemotorch.prepare import prepare
@@ -14,6 +14,7 @@ from hemotorch.recipe import Recipe
 from hemotorch.train import parts
 
 QUICK_PX, QUICK_MM = 192, 1.2  #: rows and columns of a quick bench, and their size: the whole head
+WHOLE_PX = 512  #: rows and columns of most CTs
 PHANTOM, QUICK_PHANTOM = ("ct-ich", 8), ("small", 10)  #: preset and patients
 
 
@@ -36,15 +37,37 @@ def checked(data: Path | str, used: Recipe) -> Dataset:
     """The dataset, if the recipe finds something to train on in it. Raises InputError, OptionError."""
     dataset = Dataset(data)
     training, _ = parts(dataset.split(used.data.split), used)
-    count = sum(map(len, training.values()))
-    if not count:
+    if not any(training.values()):
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
-    if used.data.slices == "positive":
-        count = sum(dataset.rows[case][i].positive_pixels > 0 for case, indices in training.items() for i in indices)
-        if not count:
-            todo = "check the masks, or train on all slices with --set data.slices=all"
-            raise InputError("no slice with bleeding to train on", dataset.root, todo)
+    _labelled(dataset, training, "training")
+    if used.data.slices == "positive" and not _bleeds(dataset, training):
+        todo = "check the masks, or train on all slices with --set data.slices=all"
+        raise InputError("no slice with bleeding to train on", dataset.root, todo)
     return dataset
+
+
+def held_out(dataset: Dataset, used: Recipe) -> Part:
+    """The slices of the scans that are not trained on, test patients among them. Raises InputError without bleeding."""
+    split = dataset.split(used.data.split)
+    training, _ = parts(split, used)
+    others = {case: indices for case, indices in {**split.val, **split.test}.items() if case not in training}
+    _labelled(dataset, others, "held-out")
+    if not _bleeds(dataset, others):
+        what = "no scan that is not trained on has bleeding, so that there is no Dice"
+        raise InputError(what, dataset.root, "prepare more scans with bleeding")
+    return others
+
+
+def _labelled(dataset: Dataset, part: Part, name: str) -> None:
+    missing = [case for case, indices in part.items() if indices and not dataset.has_mask(case)]
+    if missing:
+        names = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        what = f"{len(missing)} {name} scans have no mask ({names})"
+        raise InputError(what, dataset.root, "train on labelled ones")
+
+
+def _bleeds(dataset: Dataset, part: Part) -> bool:
+    return any(dataset.rows[case][index].positive_pixels > 0 for case, indices in part.items() for index in indices)
 
 
 def reference_pngs(dataset: Dataset, used: Recipe, root: Path) -> Path:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import random
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from hemotorch.bench.children import run_together
+from hemotorch.bench.children import ask
 from hemotorch.bench.configs import Machine
 from hemotorch.bench.rows import Config, Round, Row, Spec, from_json, row_of
 from hemotorch.errors import RunError
-from hemotorch.files import write_json
 
+WORKER = "hemotorch.bench.worker"
 PROBE_S = 300.0  #: for a machine to say what it is; importing torch can take a minute from a slow disk
 
 
@@ -34,10 +30,9 @@ class Pace:
 
 def look_at_machine() -> tuple[Machine, dict[str, Any]]:
     """What there is to measure on, and the environment; asked in a process of its own, which leaves no GPU occupied."""
-    printed, error = run_together(_command("--machine"), [{}], PROBE_S)
+    told, error = ask(WORKER, None, [{}], PROBE_S)
     if error:
         raise RunError(f"could not look at this machine: {error}")
-    told = json.loads(printed.splitlines()[-1])
     return from_json(Machine, told["machine"]), told["environment"]
 
 
@@ -72,16 +67,13 @@ def measure(specs: Sequence[Spec], pace: Pace, say: Callable[[str], None]) -> tu
 
 def once(spec: Spec, limit_s: float) -> Round | str:
     """One measurement, or why there is none."""
-    with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
-        path = Path(folder) / "spec.json"
-        write_json(path, asdict(spec))
-        printed, error = run_together(_command(str(path)), environments(spec.config), limit_s)
+    told, error = ask(WORKER, asdict(spec), environments(spec.config), limit_s)
     if error:
         return error
     try:
-        return from_json(Round, json.loads(printed.splitlines()[-1]))
-    except (ValueError, IndexError, TypeError, AttributeError):
-        return f"printed no measurement: {printed[-200:]!r}"
+        return from_json(Round, told)
+    except (TypeError, AttributeError):
+        return f"gave no measurement: {told}"
 
 
 def environments(config: Config) -> list[dict[str, str]]:
@@ -95,7 +87,3 @@ def environments(config: Config) -> list[dict[str, str]]:
     shared = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     shared["OMP_NUM_THREADS"] = str(config.threads)
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(config.ranks)]
-
-
-def _command(argument: str) -> list[str]:
-    return [sys.executable, "-m", "hemotorch.bench.worker", argument]

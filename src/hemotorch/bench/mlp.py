@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import math
 import random
-import sys
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +14,20 @@ from typing import Any
 
 from hemotorch import recipe
 from hemotorch.bench import data as bench_data
-from hemotorch.bench.children import run_together
-from hemotorch.bench.configs import Machine, devices_of, sweep_configs, unique
+from hemotorch.bench.children import ask
+from hemotorch.bench.configs import Scope, devices_of, sweep_configs, unique
 from hemotorch.bench.measure import Pace, look_at_machine, measure
-from hemotorch.bench.result import Bench, clock
+from hemotorch.bench.result import Bench, when
 from hemotorch.bench.rows import Config, Row, Spec, compared
 from hemotorch.bench.train import engine_settings, row_numbers, unsteady
-from hemotorch.files import write_json
 from hemotorch.recipe import Recipe
 
-#: Learning rate of each algorithm: of two or three tried, a factor of three apart, the one with the lowest training
-#: loss after 300 steps (150 of the U-Net's) of those that did not end in finding nothing at all.
+#: Learning rate of each algorithm: of two or three tried on the phantom, a factor of three apart, the one with the
+#: lowest training loss after 300 steps (150 of the U-Net's). Only momentum on pixel windows has the next one below: at
+#: 0.1, which that chose, it finds nothing any more from about step 700 of 1500 on.
 RATES: Mapping[str, Mapping[str, float]] = {
     "digits": {"SGD": 0.3, "momentum": 0.1, "Adam": 3e-3},
-    "mlp": {"SGD": 1.0, "momentum": 0.1, "Adam": 1e-3},
+    "mlp": {"SGD": 1.0, "momentum": 0.03, "Adam": 1e-3},
     "unet": {"SGD": 1.0, "momentum": 0.1, "Adam": 3e-3},
 }
 SETTINGS = {
@@ -65,11 +65,12 @@ def bench_mlp(
 ) -> Bench:
     """Learning curves of each algorithm on each device, and rows of how long a step takes over batch and threads.
 
-    data: a prepared dataset; None makes a phantom. net: "mlp" or "unet". Raises InputError, OptionError.
+    data: a prepared dataset; None makes a phantom. net: "mlp" or "unet". rounds: how often a step is measured, and with
+    how many seeds each curve. Raises InputError, OptionError.
     """
     used = small_recipe(net)
     if data is not None:
-        bench_data.checked(data, used)
+        bench_data.held_out(bench_data.checked(data, used), used)
     machine, environment = look_at_machine()
     devices, notes = devices_of(device, machine), []
     with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
@@ -79,12 +80,20 @@ def bench_mlp(
             say(f"no --data: making a phantom in {folder}")
             place = bench_data.make_phantom(Path(folder), True, PATIENTS)
         dataset = bench_data.checked(place, used)
+        bench_data.held_out(dataset, used)
         tasks = ["digits", net] if net == "mlp" else [net]
         if "digits" in tasks and importlib.util.find_spec("sklearn") is None:
             notes.append("Digits left out: scikit-learn is not installed; `pip install 'hemotorch[bench]'` brings it.")
             tasks.remove("digits")
-        curves, failed = _curves(tasks, devices, place, used, quick, say)
-        rows, sweeps, told = _steps(place, used, devices, machine, replace(_pace(quick), rounds=rounds), quick, say)
+        specs = [
+            curve_spec(task, where, name, place, used, quick)
+            for task in tasks
+            for where in devices
+            for name in SETTINGS
+        ]
+        curves, failed = _curves(specs, rounds, say)
+        scope = Scope(machine, tuple(devices), used.train.batch, used.train.batch, quick=quick)
+        rows, sweeps, told = _steps(place, used, scope, rounds, say)
     notes += failed + ([f"Measured in {told}."] if told else [])
     short = "Quick: few steps, so that no curve is at its end." if quick else ""
     warnings = tuple(filter(None, (unsteady(rows), short)))
@@ -101,56 +110,77 @@ def small_recipe(net: str) -> Recipe:
     no average of weights, no augmentation."""
     return recipe.Recipe(name=f"bench-{net}").changed([
         *NETS[net], "grid.pixel_mm=2.4", "grid.size_px=96", "data.positive_share=0.75", "augment.crop_px=64",
-        "train.batch=8", "train.epochs=1", "loss.name=negative-dice", "engine.compile=off", "engine.graphs=off",
+        "train.batch=8", "train.epochs=1", "loss.name=negative-dice", "engine.precision=fp32", "engine.compile=off",
+        "engine.graphs=off",
     ])  # fmt: skip
 
 
-def _pace(quick: bool) -> Pace:
-    return QUICK_PACE if quick else Pace()
-
-
 def _curves(
-    tasks: Sequence[str], devices: Sequence[str], place: Path, used: Recipe, quick: bool, say: Callable[[str], None]
+    specs: Sequence[Mapping[str, Any]], rounds: int, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """An entry an algorithm, task and device, in a mixed order; and what failed."""
-    jobs = [(task, device, name) for task in tasks for device in devices for name in SETTINGS]
+    """An entry an algorithm, task and device, of as many runs as rounds, in a mixed order; and what failed."""
+    jobs = [(number, seed) for seed in range(rounds) for number in range(len(specs))]
     order = random.Random(0).sample(jobs, len(jobs))
-    found: dict[Any, dict[str, Any]] = {}
+    found: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(specs))}
     failed = []
-    for number, (task, device, name) in enumerate(order, 1):
-        spec = curve_spec(task, device, name, place, used, quick)
-        entry = curve(spec)
-        label = f"{TITLES[task]}, {name}, {device}"
-        if isinstance(entry, str):
-            failed.append(f"{label} failed: {entry}.")
+    for place, (number, seed) in enumerate(order, 1):
+        spec = specs[number]
+        run, error = curve({**spec, "seed": seed})
+        label = f"{spec['title']}, {spec['algorithm']}, {spec['device']}, seed {seed}"
+        if error:
+            failed.append(f"{label} failed: {error}.")
             say(failed[-1])
             continue
-        several = f", {'GPU' if device == 'cuda' else 'CPU'}" if len(devices) > 1 else ""
-        entry |= {"task": TITLES[task] + several, "algorithm": name, "device": device, "lr": spec["lr"]}
-        entry |= {"value_name": "accuracy" if task == "digits" else "Dice", "note": _note(task, used)}
-        found[task, device, name] = entry
-        say(f"curve {number:>2} of {len(order)}   {label}   {entry['value_name']} {entry['value'][-1]:.2f}")
-    return [found[job] for job in jobs if job in found], failed
+        found[number].append(run)
+        say(f"curve {place:>2} of {len(order)}   {label}   {spec['value_name']} {run['value'][-1]:.2f}")
+    entries = [entry_of(specs[number], runs) for number, runs in found.items() if runs]
+    return with_reached(entries), sorted(failed)
+
+
+def entry_of(spec: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An algorithm's curve: at each look the medians of its runs; and the runs."""
+    middle = {
+        name: [statistics.median(values) for values in zip(*(run[name] for run in runs), strict=True)]
+        for name in ("seconds", "loss", "value")
+    }
+    told = {name: spec[name] for name in ("algorithm", "device", "lr", "value_name", "note")}
+    return {**told, "task": spec["title"], "steps": runs[0]["steps"], **middle, "runs": list(runs)}
+
+
+def with_reached(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The entries with `wanted`, nine tenths of the best value that any of their task's curves has, and when each run
+    had it: `reached` in seconds and `reached_steps`, None where it never had. The runs themselves are left out."""
+    best: dict[str, float] = {}
+    for entry in entries:
+        best[entry["task"]] = max(*entry["value"], best.get(entry["task"], 0.0))
+    done = []
+    for entry in entries:
+        wanted = ENOUGH * best[entry["task"]]
+        places = [next((n for n, value in enumerate(run["value"]) if value >= wanted), None) for run in entry["runs"]]
+        reached = {
+            name: [None if at is None else run[over][at] for at, run in zip(places, entry["runs"], strict=True)]
+            for name, over in (("reached", "seconds"), ("reached_steps", "steps"))
+        }
+        done.append({**{name: entry[name] for name in entry if name != "runs"}, "wanted": wanted, **reached})
+    return done
 
 
 def curve_spec(task: str, device: str, name: str, place: Path, used: Recipe, quick: bool) -> dict[str, Any]:
-    """What `hemotorch.bench.curves` is to do."""
+    """What `hemotorch.bench.curves` is to do, and what is told of it. A seed is still to be added."""
     steps = (QUICK_STEPS if quick else STEPS)[task]
     lr = RATES[task][name]
     made = used.changed([*SETTINGS[name], f"optimizer.lr={lr}", f"train.steps_per_epoch={steps}"])
     return {
         "task": "digits" if task == "digits" else "slices", "algorithm": name, "device": device, "steps": steps,
         "points": POINTS[task], "lr": lr, "data": str(place), "recipe": made.to_toml(),
+        "title": f"{TITLES[task]} on a GPU" if device == "cuda" else TITLES[task],
+        "value_name": "accuracy" if task == "digits" else "Dice", "note": _note(task, used),
     }  # fmt: skip
 
 
-def curve(spec: Mapping[str, Any]) -> dict[str, Any] | str:
-    """The curve, or why there is none."""
-    with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
-        path = Path(folder) / "spec.json"
-        write_json(path, spec)
-        printed, error = run_together([sys.executable, "-m", "hemotorch.bench.curves", str(path)], [{}], LIMIT_S)
-    return error or dict(json.loads(printed.splitlines()[-1]))
+def curve(spec: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """One run's curve; and why there is none, or ""."""
+    return ask("hemotorch.bench.curves", spec, [{}], LIMIT_S)
 
 
 def _note(task: str, used: Recipe) -> str:
@@ -167,55 +197,48 @@ def _note(task: str, used: Recipe) -> str:
 
 
 def _steps(
-    place: Path,
-    used: Recipe,
-    devices: Sequence[str],
-    machine: Machine,
-    pace: Pace,
-    quick: bool,
-    say: Callable[[str], None],
+    place: Path, used: Recipe, scope: Scope, rounds: int, say: Callable[[str], None]
 ) -> tuple[list[Row], dict[str, dict[str, list[int]]], str]:
     """How long a step takes over batch and threads."""
-    batch = used.train.batch
-    threads = sorted({1, machine.cores})
-    wanted = {"batch": BATCHES, "threads": tuple(threads)}
-    sweeps, _ = sweep_configs(wanted, devices, machine, batch, reference=False)
-    configs = unique((config for members in sweeps.values() for config in members), batch)
-    configs.sort(key=lambda config: config.batch != batch)
-    specs = [_step_spec(config, place, used, machine.cores, quick) for config in configs]
-    rows, told = measure(specs, pace, say)
-    return compared(rows), row_numbers(sweeps, configs), told
+    wanted = {"batch": BATCHES, "threads": tuple(sorted({1, scope.machine.cores}))}
+    one = Config("", threads=scope.machine.cores, batch=scope.batch)
+    sweeps, _ = sweep_configs(wanted, scope, {"cpu": one, "cuda": replace(one, device="cuda")})
+    configs = unique((config for members in sweeps.values() for config in members), scope.batch)
+    configs.sort(key=lambda config: config.batch != scope.batch)
+    specs = [_step_spec(config, place, used, scope) for config in configs]
+    rows, told = measure(specs, replace(QUICK_PACE if scope.quick else Pace(), rounds=rounds), say)
+    return compared(rows, scope.machine.cores), row_numbers(sweeps, configs), told
 
 
-def _step_spec(config: Config, place: Path, used: Recipe, cores: int, quick: bool) -> Spec:
+def _step_spec(config: Config, place: Path, used: Recipe, scope: Scope) -> Spec:
     settings = [*engine_settings(config), f"train.batch={config.batch}", *SETTINGS["Adam"]]
-    return Spec(config, str(place), used.changed(settings).to_toml(), seconds=1.0 if quick else 5.0, cores=cores)
+    seconds = 1.0 if scope.quick else 5.0
+    return Spec(config, str(place), used.changed(settings).to_toml(), seconds=seconds, cores=scope.machine.cores)
 
 
 def said_of(curves: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence a task: which algorithm reached most of the best value first, and what the others took."""
+    """A sentence a task: which algorithm had most of the best value first, in each of its runs before all others in all
+    of theirs; or which are level."""
     said = []
     for task in dict.fromkeys(entry["task"] for entry in curves):
-        entries = [entry for entry in curves if entry["task"] == task]
-        best = max(max(entry["value"]) for entry in entries)
-        if best < LEARNED:
+        entries = sorted((entry for entry in curves if entry["task"] == task), key=lambda one: _from_to(one)[0])
+        if entries[0]["wanted"] < ENOUGH * LEARNED:
             said.append(f"{task}: no algorithm finds anything yet; give them more steps (without --quick).")
             continue
-        reached = {entry["algorithm"]: _reached(entry, ENOUGH * best) for entry in entries}
-        known = {name: seconds for name, seconds in reached.items() if seconds is not None}
-        first = min(known, key=lambda name: known[name])
-        others = [
-            f"{name} {'not at all' if at is None else f'after {clock(at)}'}"
-            for name, at in reached.items()
-            if name != first
-        ]
-        name = entries[0]["value_name"]
-        said.append(
-            f"{task}: {first} is the first to reach {name} {ENOUGH * best:.2f}, nine tenths of the best, after "
-            f"{clock(known[first])} of training" + (f"; {', '.join(others)}." if others else ".")
-        )
+        aim = f"{entries[0]['value_name']} {entries[0]['wanted']:.2f}, nine tenths of the best,"
+        there = [entry for entry in entries if _from_to(entry)[0] < math.inf]
+        first = [entry for entry in there if not any(_from_to(one)[1] < _from_to(entry)[0] for one in there)]
+        others = [f"{one['algorithm']} {when(one)}" for one in entries if one not in first]
+        if len(first) == 1:
+            start = f"{first[0]['algorithm']} is the first to reach {aim} {when(first[0])}"
+        else:
+            names = ", ".join(f"{one['algorithm']} {when(one)}" for one in first)
+            start = f"level in reaching {aim} are {names}"
+        said.append("; ".join([f"{task}: {start}", *([", ".join(others)] if others else [])]) + ".")
     return said
 
 
-def _reached(entry: Mapping[str, Any], wanted: float) -> float | None:
-    return next((at for at, value in zip(entry["seconds"], entry["value"], strict=True) if value >= wanted), None)
+def _from_to(entry: Mapping[str, Any]) -> tuple[float, float]:
+    """The seconds after which the first of an algorithm's runs and the last were there; infinite for never."""
+    seconds = [math.inf if at is None else at for at in entry["reached"]]
+    return min(seconds), max(seconds)

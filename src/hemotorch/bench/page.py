@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from hemotorch.bench import chart
-from hemotorch.bench.result import Bench, clock
+from hemotorch.bench.result import FILE, Bench, clock, when
 from hemotorch.bench.rows import Row
-from hemotorch.files import jsonable
+from hemotorch.files import jsonable, write_json, write_text
 from hemotorch.pages.html import fact, many, number, shell, table, unfolded
 
 PHASE_NAMES = {
@@ -27,13 +28,22 @@ PHASE_NAMES = {
 PUBLISHED = (("Tesla K80", ""), ("Tesla T4", ""), ("GeForce RTX 2080", "5 hours for 150 epochs"))
 
 
+def write_bench(bench: Bench, out: Path) -> Path:
+    """Writes OUT/bench.json, OUT/speedup.svg where something was measured, and OUT/bench.html; the page's path."""
+    write_json(out / FILE, bench.to_json())
+    if any(row.measured for row in bench.rows):
+        write_text(out / "speedup.svg", chart.speed_up(bench.rows))
+    write_text(out / "bench.html", page(bench))
+    return out / "bench.html"
+
+
 def page(bench: Bench) -> str:
     """The whole page of a training's or a small network's bench."""
     measured = [row for row in bench.rows if row.measured]
     plain = [row for row in measured if row.config.batch == bench.rows[0].config.batch]
     body = [
         _header(bench),
-        *([_facts(measured), _rates(plain), _shares(plain)] if bench.kind == "train" else _curves(bench)),
+        *([_facts(plain), _rates(plain), _shares(plain)] if bench.kind == "train" else _curves(bench)),
         _sweeps(bench),
         _table(measured, bench.kind),
         _failed(bench.rows),
@@ -69,7 +79,7 @@ def _facts(rows: Sequence[Row]) -> str:
     if not ours:
         return ""
     best = max(ours, key=lambda row: row.images_s)
-    size = f" of {best.size[0]} x {best.size[1]}" if best.size else ""
+    size = f" of {' x '.join(map(str, best.last.size))}" if best.last.size else ""
     cost = f" and cost {best.cost:,.2f}" if not math.isnan(best.cost) else ""
     cards = [
         fact("Fastest", f"{rate(best.images_s)} <small>images/s</small>",
@@ -81,7 +91,7 @@ def _facts(rows: Sequence[Row]) -> str:
              '<p class="note">over the reference loop of 2021 on the same device</p>'),
         fact("Of the peak", f"{_percent(best.peak_share)}",
              f'<p class="note">{_whole(best.gflops)} of the {_whole(best.peak_gflops)} GFLOP/s of a large matrix '
-             "product in the same minute</p>"),
+             "product on as much of the machine</p>"),
     ]  # fmt: skip
     return f'<div class="facts">{"".join(cards)}</div>'
 
@@ -116,7 +126,8 @@ def _shares(rows: Sequence[Row]) -> str:
         return ""
     return (
         '<section><h2>Where the time goes</h2><p class="note">Shares of a step. On a GPU they are from steps of '
-        "their own, in which each phase is waited for; on a CPU, waiting is time in which not all threads worked.</p>"
+        "their own, in which each phase is waited for; on a CPU, waiting is time in which not all threads were busy. A "
+        "thread that spins until the others are done counts as busy.</p>"
         f"{bars}</section>"
     )
 
@@ -176,12 +187,14 @@ def _curves(bench: Bench) -> list[str]:
         rows = [
             f'<tr><th scope="row">{entry["algorithm"]}</th><td>{entry["lr"]:g}</td><td>{entry["steps"][-1]:,}</td>'
             f"<td>{clock(entry['seconds'][-1] / entry['steps'][-1])}</td><td>{number(entry['loss'][-1], 3)}</td>"
-            f"<td>{number(entry['value'][-1], 3)}</td></tr>"
+            f'<td>{number(entry["value"][-1], 3)}</td><td class="words">{when(entry)}</td></tr>'
             for entry in entries
         ]
-        heads = ["", "learning rate", "steps", "a step", "training loss", name]
+        heads = ["", "learning rate", "steps", "a step", "training loss", name, f"{name} {entries[0]['wanted']:.2f}"]
         sections.append(
-            f'<section><h2>{escape(task)}</h2><p class="note">{escape(entries[0]["note"])}</p>'
+            f'<section><h2>{escape(task)}</h2><p class="note">{escape(entries[0]["note"])} At each look the median of '
+            f"{many(len(entries[0]['reached']), 'run')} with seeds of their own. Last column: how much training the "
+            "quickest and the slowest of them took to nine tenths of the best.</p>"
             f'<div class="two">{figures}</div><div class="scroll">{table(heads, rows)}</div></section>'
         )
     return sections
@@ -205,7 +218,7 @@ def _table(rows: Sequence[Row], kind: str) -> str:
             if whole
             else clock(row.step_s),
             *(_whole(row.gflops), _percent(row.peak_share), _percent(row.efficiency)),
-            *(f"{row.memory_mb / 1000:,.1f}{gpu}", _times(row.to_cpu, "")),
+            *(f"{number(row.memory_mb / 1000, 1)}{gpu}", _times(row.to_cpu, "")),
             *([_times(row.to_reference, "")] if referred else []),
             *([number(row.cost)] if priced else []),
         ]
@@ -216,10 +229,9 @@ def _table(rows: Sequence[Row], kind: str) -> str:
     on_gpu = " and + of the GPU" if any(row.config.device == "cuda" for row in rows) else ""
     return (
         f'<section><h2>All figures</h2><div class="scroll">{table(heads, lines)}</div><p class="note">Under the images '
-        f"a second, the slowest round and the fastest.{training} Of peak: "
-        "GFLOP/s against a large matrix product with the same threads and precision. Efficiency: against one thread, "
-        f"or one GPU, times as many. Memory: the most that was held, main memory{on_gpu}, over all processes.</p>"
-        "</section>"
+        f"a second, the slowest round and the fastest.{training} Of peak: GFLOP/s against the fastest large matrix "
+        "product on as many cores or GPUs in the same precision. Efficiency: against one thread, or one GPU, times as "
+        f"many. Memory: the most that was held, main memory{on_gpu}, over all processes.</p></section>"
     )
 
 
@@ -263,9 +275,9 @@ def _details(bench: Bench) -> dict[str, str]:
     settings = dict(bench.settings)
     recipe = settings.pop("recipe_toml", "")
     decisions = "\n\n".join(
-        f"{row.config.label}\n" + "\n".join(f"    {reason}" for reason in row.reasons)
+        f"{row.config.label}\n" + "\n".join(f"    {reason}" for reason in row.last.reasons)
         for row in bench.rows
-        if row.reasons
+        if row.last.reasons
     )
     found: Mapping[str, Any] = {
         "Environment": json.dumps(jsonable(bench.environment), indent=2),

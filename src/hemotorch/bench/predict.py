@@ -26,6 +26,7 @@ from hemotorch.bench.configs import Machine
 from hemotorch.bench.measure import look_at_machine
 from hemotorch.bench.result import FORMAT, aligned
 from hemotorch.errors import RunError
+from hemotorch.machine import peak_memory
 
 PHASES = ("start", "read", "prepare", "network", "mask", "write")  #: start: Python, torch, the model, and the end
 SLICES = {False: 32, True: 24}  #: of the phantom; True: of a quick one
@@ -76,7 +77,7 @@ def bench_predict(
         "format": FORMAT,
         "hemotorch": __version__,
         "kind": "predict",
-        "sentence": _sentence(rows),
+        "sentence": _sentence(rows, on_gpu=device != "cpu" and machine.gpus > 0, mirrors=mirrors),
         "settings": {"model": str(model), "scans": [Path(file).name for file in files], "slices": slices,
                      "phantom": not scans, "device": device, "rounds": rounds, "quick": quick},
         "environment": environment,
@@ -117,7 +118,7 @@ def once(way: Way, scans: Sequence[str], folder: Path, device: str) -> dict[str,
         for phase, spent in result["seconds"].items():
             phases[phase] = phases.get(phase, 0.0) + spent
     phases["start"] = max(0.0, seconds - sum(phases.values()))
-    return {"seconds": seconds, "phases": phases, "peak_mb": usage.ru_maxrss / 1024}
+    return {"seconds": seconds, "phases": phases, "peak_mb": peak_memory(usage) / 1e6}
 
 
 def _some_cores(count: int) -> set[int]:
@@ -139,8 +140,8 @@ def _row(way: Way, found: Sequence[dict[str, Any]], slices: int) -> dict[str, An
     }
 
 
-def _sentence(rows: Sequence[dict[str, Any]]) -> str:
-    """What a user waits for most, and what to change."""
+def _sentence(rows: Sequence[dict[str, Any]], on_gpu: bool, mirrors: bool) -> str:
+    """What a user waits for most, and what to change. on_gpu, mirrors: how the model predicted."""
     bare, usual = rows[0], rows[1]
     whole, phases = usual["seconds"], usual["phases"]
     longest = max(phases, key=lambda phase: phases[phase])
@@ -151,8 +152,9 @@ def _sentence(rows: Sequence[dict[str, Any]]) -> str:
             f"{start}, {phases['start'] / whole:.0%} of it for the start (importing torch alone is {share:.0%}): give "
             "several scans in one call, or keep a process running."
         )
+    network = [*([] if on_gpu else ["use a GPU"]), *(["train without predict.mirror"] if mirrors else [])]
     todo = {
-        "network": "use a GPU, or train without predict.mirror",
+        "network": ", or ".join(network) or "train a smaller network (--recipe fast)",
         "read": "store the scans on a faster disk, or uncompressed",
         "prepare": "train on larger pixels (grid.pixel_mm)",
         "mask": "train without predict.closing_px, predict.opening_px and predict.min_ml",

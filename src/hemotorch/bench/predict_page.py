@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from hemotorch.bench.page import stacked
-from hemotorch.bench.result import clock
+from hemotorch.bench.result import FILE, clock
+from hemotorch.files import write_json, write_text
 from hemotorch.pages.html import fact, many, number, shell, table, unfolded
 
 NAMES = {
@@ -19,6 +21,13 @@ NAMES = {
     "mask": "mask",
     "write": "writing",
 }
+
+
+def write_predictions(values: Mapping[str, Any], out: Path) -> Path:
+    """Writes OUT/bench.json and OUT/bench.html of what `bench_predict` returned; the page's path."""
+    write_json(out / FILE, values)
+    write_text(out / "bench.html", predict_page(values))
+    return out / "bench.html"
 
 
 def predict_page(values: Mapping[str, Any]) -> str:

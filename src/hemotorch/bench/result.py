@@ -13,8 +13,9 @@ from hemotorch.bench.rows import Row, from_json
 from hemotorch.errors import InputError
 from hemotorch.files import jsonable, read_json
 
-FORMAT = 1  #: of bench.json
+FORMAT = 2  #: of bench.json
 FILE = "bench.json"
+KINDS = ("train", "mlp")  #: of results that have rows of configs
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Bench:
 
     def to_json(self) -> dict[str, Any]:
         """For bench.json."""
-        rows = [{**asdict(row), "peak_share": row.peak_share} for row in self.rows]
+        rows = [row.to_json() for row in self.rows]
         return dict(jsonable({"format": FORMAT, "hemotorch": __version__, **asdict(self), "rows": rows}))
 
     @staticmethod
@@ -47,27 +48,32 @@ class Bench:
         path = Path(path)
         path = path / FILE if path.is_dir() else path
         values = read_json(path)
+        todo = "name the bench.json of `hemotorch bench train` or `hemotorch bench mlp`"
         if not isinstance(values, dict) or not {"format", "kind", "rows", "settings", "environment"} <= values.keys():
-            raise InputError("is not a bench's result", path, "name the bench.json of `hemotorch bench train` or `mlp`")
+            raise InputError("is not a bench's result", path, todo)
         if values["format"] != FORMAT:
             raise InputError(f"has format {values['format']}; this hemotorch reads {FORMAT}", path, "measure again")
+        if values["kind"] not in KINDS:
+            raise InputError(f"is a result of `hemotorch bench {values['kind']}`", path, todo)
         try:
-            rows = tuple(from_json(Row, row) for row in values["rows"])
-        except (TypeError, AttributeError) as error:
+            return Bench(
+                values["kind"], values["sentence"], dict(values["settings"]), dict(values["environment"]),
+                tuple(from_json(Row, row) for row in values["rows"]), dict(values["sweeps"]), tuple(values["curves"]),
+                tuple(values["warnings"]), tuple(values["notes"]),
+            )  # fmt: skip
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
             raise InputError("is damaged", path, "measure again") from error
-        return Bench(
-            values["kind"], values["sentence"], values["settings"], values["environment"], rows, values["sweeps"],
-            tuple(values["curves"]), tuple(values["warnings"]), tuple(values["notes"]),
-        )  # fmt: skip
 
     def lines(self) -> list[str]:
         """The table and the sentence as text."""
-        return [*text_table(self.rows), "", *self.notes, *self.warnings, self.sentence]
+        return [*text_table(self.rows, self.kind), "", *self.notes, *self.warnings, self.sentence]
 
 
-def text_table(rows: Sequence[Row]) -> list[str]:
-    """A line a row, columns aligned."""
-    heads = ["", "images/s", "[low, high]", "epoch", "training", "GFLOP/s", "of peak", "memory", "x CPU", "x reference"]
+def text_table(rows: Sequence[Row], kind: str) -> list[str]:
+    """A line a row, columns aligned. A small network (kind "mlp") has no training to project."""
+    whole = kind == "train"
+    heads = ["", "images/s", "[low, high]", *(["epoch", "training"] if whole else ["a step"]), "GFLOP/s", "of peak"]
+    heads += ["efficiency", "memory", "x CPU", "x reference"]
     priced = any(not math.isnan(row.cost) for row in rows)
     table = [heads + (["cost"] if priced else [])]
     for row in rows:
@@ -78,11 +84,11 @@ def text_table(rows: Sequence[Row]) -> list[str]:
             row.config.label,
             f"{row.images_s:.3g}",
             f"[{row.low:.3g}, {row.high:.3g}]",
-            clock(row.epoch_s),
-            clock(row.training_s),
+            *([clock(row.epoch_s), clock(row.training_s)] if whole else [clock(row.step_s)]),
             _number(row.gflops, 0),
             percent(row.peak_share),
-            f"{row.memory_mb:,.0f} MB{gpu}",
+            percent(row.efficiency),
+            f"{_number(row.memory_mb, 0)} MB{gpu}",
             _number(row.to_cpu, 2),
             _number(row.to_reference, 2),
         ]
@@ -113,6 +119,22 @@ def clock(seconds: float) -> str:
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def when(entry: Mapping[str, Any]) -> str:
+    """In how much training, from the first run to the last, a learning algorithm reached what was wanted of it."""
+    seconds, steps = ([at for at in entry[name] if at is not None] for name in ("reached", "reached_steps"))
+    if not seconds:
+        return "not at all"
+    spent = _range([clock(min(seconds)), clock(max(seconds))])
+    done = _range([f"{min(steps):,}", f"{max(steps):,}"])
+    runs = len(entry["reached"])
+    some = f", in {len(seconds)} of {runs} runs" if len(seconds) < runs else ""
+    return f"after {spent} ({done} steps{some})"
+
+
+def _range(ends: Sequence[str]) -> str:
+    return " to ".join(dict.fromkeys(ends))
 
 
 def percent(share: float) -> str:

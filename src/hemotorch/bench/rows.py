@@ -1,4 +1,4 @@
-"""Config, what is measured; Round, what one process measured of it; Row, what a config came to; to and from JSON."""
+"""Config, what is measured; Round, what one process measured of it; Row, a config with its rounds; to and from JSON."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 #: What a step's time goes to. graph: a step replayed whole, whose parts cannot be told apart. waiting: on a CPU the
-#: time in which not all threads worked, whatever for; on a GPU a metric on the host, and what no phase claims.
+#: time in which not all threads were busy, whatever for; on a GPU a metric on the host, and what no phase claims.
 PHASES = ("data", "augment", "forward", "backward", "optimiser", "graph", "waiting")
 TRAINING_FLOPS = 3  #: times those of a forward pass: the backward pass computes two gradients of the same size
 D = TypeVar("D")
@@ -41,10 +41,9 @@ class Config:
         """All but the label: two configs of one key are the same measurement."""
         return dataclasses.astuple(replace(self, label=""))
 
-    @property
-    def plain(self) -> bool:
-        """Eager and fp32, not the reference loop."""
-        return not (self.reference or self.compile or self.graphs) and self.precision == "fp32"
+    def units(self, cores: int) -> int:
+        """How many cores, or GPUs, it uses on a machine of `cores`; of its own choice the framework takes them all."""
+        return self.ranks * ((self.threads or cores) if self.device == "cpu" else 1)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Round:
     step_s: seconds of a step, one entry each (on a GPU: a block of steps each). images: of a step. shares: of a step's
     time, by phase. launch: share of the GPU's phases in which it waited for Python to launch its work, NaN on a CPU.
     image_gflop: of a forward pass of one image. peak_gflops: GFLOP/s of a matrix product with the same threads, ranks
-    and precision. machine_gflops: the same with all threads. memory_mb: resident, at most. losses: first and last.
+    and precision. memory_mb: the most that was held, in 10^6 bytes as everywhere here. losses: first and last.
     steps, epochs: of the recipe's own training. storage: where slices lie ("resident", "stream", "png").
     size: rows and columns that the network sees. reasons: the device decisions.
     """
@@ -81,7 +80,6 @@ class Round:
     launch: float = math.nan
     image_gflop: float = math.nan
     peak_gflops: float = math.nan
-    machine_gflops: float = math.nan
     memory_mb: float = math.nan
     gpu_memory_mb: float = math.nan
     losses: tuple[float, ...] = ()
@@ -99,40 +97,22 @@ class Round:
 
 @dataclass(frozen=True)
 class Row:
-    """What a config came to, over its rounds.
+    """A config with its rounds, and what it is compared with; NaN where that is not known.
 
-    images_s: the median over rounds; low, high: the slowest and fastest round; rounds: all of them. step_s, epoch_s,
-    training_s: seconds of a step, an epoch, and the recipe's whole training without validation. gflops: GFLOP/s.
-    to_cpu, to_reference: speed-up against one process with all threads of the processor, and against the reference
-    loop on the same device. efficiency: against the same work on one thread (CPU) or one GPU, times as many; 1 is
-    perfect. cost: of the whole training, in the unit of the price. error: why there is nothing, or less than asked.
-    The others are as in Round.
+    error: why there are no rounds, or fewer than asked. peak_gflops: of a matrix product on as many cores or GPUs in
+    the same precision. to_cpu, to_reference: speed-up against one process with all threads of the processor, and
+    against the reference loop on the same device. efficiency: against the same work on one thread (CPU) or one GPU,
+    times as many; 1 is perfect. cost: of the whole training, in the unit of the price.
     """
 
     config: Config
-    images_s: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    rounds: tuple[float, ...] = ()
-    step_s: float = math.nan
-    epoch_s: float = math.nan
-    training_s: float = math.nan
-    shares: Mapping[str, float] = field(default_factory=dict)
-    launch: float = math.nan
-    gflops: float = math.nan
+    rounds: tuple[Round, ...] = ()
+    error: str = ""
     peak_gflops: float = math.nan
-    machine_gflops: float = math.nan
-    memory_mb: float = math.nan
-    gpu_memory_mb: float = math.nan
     to_cpu: float = math.nan
     to_reference: float = math.nan
     efficiency: float = math.nan
     cost: float = math.nan
-    losses: tuple[float, ...] = ()
-    storage: str = ""
-    size: tuple[int, ...] = ()
-    reasons: tuple[str, ...] = ()
-    error: str = ""
 
     @property
     def measured(self) -> bool:
@@ -140,77 +120,146 @@ class Row:
         return bool(self.rounds)
 
     @property
+    def last(self) -> Round:
+        """The last round, for what is the same in all of them; an empty one where there is none."""
+        return self.rounds[-1] if self.rounds else Round((), 0)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Images a second in each round."""
+        return tuple(one.images_s for one in self.rounds)
+
+    @property
+    def images_s(self) -> float:
+        """Images a second: the median over rounds."""
+        return middle(self.rates)
+
+    @property
+    def low(self) -> float:
+        """Images a second of the slowest round."""
+        return min(self.rates, default=math.nan)
+
+    @property
+    def high(self) -> float:
+        """Images a second of the fastest round."""
+        return max(self.rates, default=math.nan)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step."""
+        return self.last.images / self.images_s
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds of an epoch of the recipe, without validation."""
+        return self.step_s * self.last.steps
+
+    @property
+    def training_s(self) -> float:
+        """Seconds of the recipe's whole training, without validation."""
+        return self.epoch_s * self.last.epochs
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of a step's time, by phase: the medians over rounds."""
+        phases = PHASES if self.last.shares else ()
+        return {phase: middle(one.shares.get(phase, 0.0) for one in self.rounds) for phase in phases}
+
+    @property
+    def launch(self) -> float:
+        """As in Round: the median over rounds."""
+        return middle(one.launch for one in self.rounds)
+
+    @property
+    def gflops(self) -> float:
+        """GFLOP/s."""
+        return self.images_s * TRAINING_FLOPS * self.last.image_gflop
+
+    @property
     def peak_share(self) -> float:
-        """Arithmetic rate as a share of a matrix product's on the same device in the same minute."""
+        """Arithmetic rate as a share of a matrix product's."""
         return self.gflops / self.peak_gflops
+
+    @property
+    def memory_mb(self) -> float:
+        """The most that any round held."""
+        return highest(one.memory_mb for one in self.rounds)
+
+    @property
+    def gpu_memory_mb(self) -> float:
+        """The most that any round held of a GPU's memory."""
+        return highest(one.gpu_memory_mb for one in self.rounds)
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The first loss of all and the last."""
+        return (*self.rounds[0].losses[:1], *self.last.losses[-1:]) if self.rounds else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The row with all that follows from its rounds, for bench.json."""
+        return {**asdict(self), **{name: getattr(self, name) for name in FIGURES}}
+
+
+#: What bench.json says of a row beside its own fields.
+FIGURES = (
+    *("images_s", "low", "high", "step_s", "epoch_s", "training_s", "shares", "launch", "gflops", "peak_share"),
+    *("memory_mb", "gpu_memory_mb", "losses"),
+)
 
 
 def row_of(config: Config, rounds: Sequence[Round], errors: Sequence[str]) -> Row:
-    """A config's rounds as one row: medians, the highest memory, the first loss of all and the last."""
-    failed = f"{len(errors)} of {len(rounds) + len(errors)} rounds failed: {errors[-1]}" if errors else ""
-    if not rounds:
-        return Row(config, error=errors[-1] if errors else "not measured: no time left")
-    last = rounds[-1]
-    rates = tuple(one.images_s for one in rounds)
-    rate = statistics.median(rates)
-    step = last.images / rate
-    return Row(
-        config,
-        rate,
-        min(rates),
-        max(rates),
-        rates,
-        step,
-        step * last.steps,
-        step * last.steps * last.epochs,
-        {phase: middle(one.shares.get(phase, 0.0) for one in rounds) for phase in PHASES} if last.shares else {},
-        middle(one.launch for one in rounds),
-        rate * TRAINING_FLOPS * last.image_gflop,
-        middle(one.peak_gflops for one in rounds),
-        middle(one.machine_gflops for one in rounds),
-        max(one.memory_mb for one in rounds),
-        max(one.gpu_memory_mb for one in rounds),
-        losses=(rounds[0].losses[0], last.losses[-1]) if last.losses else (),
-        storage=last.storage,
-        size=last.size,
-        reasons=last.reasons,
-        error=failed,
-    )
+    """A config's row: its rounds, and what is said of those that failed."""
+    error = errors[-1] if errors else "" if rounds else "not measured: no time left"
+    if rounds and errors:
+        error = f"{len(errors)} of {len(rounds) + len(errors)} rounds failed: {error}"
+    return Row(config, tuple(rounds), error)
 
 
-def compared(rows: Sequence[Row], price: float | None = None) -> list[Row]:
-    """The rows with what they are compared with: the CPU, the reference loop, one thread or GPU; and their cost.
+def compared(rows: Sequence[Row], cores: int, price: float | None = None) -> list[Row]:
+    """The rows with what they are compared with: the CPU, the reference loop, one thread or GPU, a matrix product; and
+    their cost.
 
-    price: of an hour. Speed-ups are against the CPU and the reference loop with the first row's batch; efficiency is
-    against one thread or GPU with the row's own.
+    cores: of the machine. price: of an hour. The CPU's row has all threads, fp32 and the first row's batch; reference
+    loop, thread or GPU have the row's own batch. All rows on as many cores or GPUs in the same precision have the same
+    peak: the highest that any of them measured.
     """
 
     def images_s(**wanted: Any) -> float:
         found = [one for one in rows if one.measured and _is(one.config, wanted)]
         return found[0].images_s if found else math.nan
 
-    batch = rows[0].config.batch if rows else 0
-    plain = {"reference": False, "compile": False, "graphs": False, "ranks": 1}
-    threads = max((one.config.threads for one in rows if not one.config.reference), default=0)
-    cpu = images_s(device="cpu", threads=threads, batch=batch, **plain)
+    alone: dict[str, Any] = {"ranks": 1, "reference": False}
+    eager: dict[str, Any] = {"precision": "fp32", "compile": False, "graphs": False}
+    cpu = images_s(device="cpu", threads=cores, batch=rows[0].config.batch, **alone, **eager) if rows else math.nan
+    peaks: dict[tuple[Any, ...], float] = {}
+    for row in rows:
+        for one in row.rounds:
+            alike = _alike(row.config, cores)
+            peaks[alike] = highest((peaks.get(alike, math.nan), one.peak_gflops))
     done = []
     for row in rows:
         config = row.config
-        units = config.ranks * (config.threads if config.device == "cpu" else 1)
-        same = {name: getattr(config, name) for name in ("device", "batch", "precision")} | plain
+        same = {name: getattr(config, name) for name in ("device", "batch", "precision", "compile", "graphs")} | alone
         if config.device == "cpu":
             same["threads"] = 1
-        one = images_s(**same) if not config.reference and not config.compile and not config.graphs else math.nan
+        one_unit = math.nan if config.reference else images_s(**same)
+        reference = images_s(device=config.device, reference=True, workers=0, batch=config.batch)
         done.append(
             replace(
                 row,
+                peak_gflops=peaks.get(_alike(config, cores), math.nan),
                 to_cpu=row.images_s / cpu,
-                to_reference=row.images_s / images_s(device=config.device, reference=True, batch=batch),
-                efficiency=row.images_s / (one * units) if units else math.nan,
+                to_reference=row.images_s / reference,
+                efficiency=row.images_s / (one_unit * config.units(cores)),
                 cost=row.training_s / 3600 * price if price is not None else math.nan,
             )
         )
     return done
+
+
+def _alike(config: Config, cores: int) -> tuple[Any, ...]:
+    """What rows of the same peak have in common."""
+    return config.device, config.units(cores), config.precision
 
 
 def _is(config: Config, wanted: Mapping[str, Any]) -> bool:
@@ -223,6 +272,11 @@ def middle(values: Iterable[float]) -> float:
     return statistics.median(known) if known else math.nan
 
 
+def highest(values: Iterable[float]) -> float:
+    """The highest of those that are numbers, NaN without any."""
+    return max((value for value in values if not math.isnan(value)), default=math.nan)
+
+
 def from_json(cls: type[D], values: Mapping[str, Any]) -> D:
     """A dataclass of this file from what JSON made of it: null was NaN, lists were tuples. Unknown keys are dropped."""
     known: dict[str, Any] = {}
@@ -232,6 +286,8 @@ def from_json(cls: type[D], values: Mapping[str, Any]) -> D:
         value = values[each.name]
         if each.name == "config":
             value = from_json(Config, value)
+        elif each.name == "rounds":
+            value = tuple(from_json(Round, one) for one in value)
         elif isinstance(value, list):
             value = tuple(math.nan if entry is None else entry for entry in value)
         known[each.name] = math.nan if value is None else value

@@ -7,17 +7,33 @@ from collections.abc import Sequence
 
 from hemotorch.bench.rows import Row
 
-DATA, OPTIMISER, AUGMENT, WAITING = 0.2, 0.25, 0.3, 0.25  #: shares of a step from which on a phase is what to change
+DATA, WAITING = 0.2, 0.25  #: shares of a step from which on they are what to change
 LAUNCH = 0.6  #: of a GPU's time waiting for Python's next call
 SCALING = 0.6  #: efficiency of threads below which they are not worth their cores
 CLEARLY = 1.1  #: times as fast, so that noise is not advice
 LOW_PEAK = 0.3  #: share of a matrix product's rate below which arithmetic is not what takes the time
 
+#: Phases that say by themselves what to change: from which share of a step on, and the sentence.
+PHASE_RULES = (
+    (
+        "optimiser",
+        0.25,
+        "The optimiser takes {share:.0%} of a step whatever the batch: let each step see more images with a larger "
+        "train.batch or train.accumulate.",
+    ),
+    (
+        "augment",
+        0.3,
+        "Augmentation takes {share:.0%} of a step: switch off what is not needed in the recipe's [augment], or cut out "
+        "smaller squares with augment.crop_px.",
+    ),
+)
+
 
 def bottleneck(rows: Sequence[Row], cores: int) -> str:
     """One sentence about the fastest row, or about the change that would help most; `rows` as `compared` left them.
 
-    cores: of the machine. Names the recipe key or option to change.
+    cores: of the machine. Names the recipe key or option to change, and no switch that was measured on that device.
     """
     ours = [row for row in rows if row.measured and not row.config.reference]
     if not ours:
@@ -25,62 +41,51 @@ def bottleneck(rows: Sequence[Row], cores: int) -> str:
         return f"Nothing of hemotorch's own could be measured: {why}"
     device = "cuda" if any(row.config.device == "cuda" for row in ours) else "cpu"
     batch = ours[0].config.batch
-    ours = [row for row in ours if row.config.device == device and row.config.batch == batch]
+    ours = [row for row in ours if row.config.device == device]
+    tried = {switch for row in ours for switch in _switches(row)}
+    ours = [row for row in ours if row.config.batch == batch]
     best = max(ours, key=lambda row: row.images_s)
-    rules = (_waiting_for_data, _launching, _optimiser, _augmenting, _waiting)
-    for rule in (*rules, _ranks, _threads) if device == "cpu" else rules:
-        text = rule(best, ours, cores)
-        if text:
-            return text
-    return _memory_or_arithmetic(best)
+    said = [_waiting_for_data(best), _launching(best, tried), *_phases(best), _waiting(best)]
+    said += [_ranks(best, ours, cores), _threads(best, ours, cores)] if device == "cpu" else []
+    return next(filter(None, said), "") or _memory_or_arithmetic(best, tried)
+
+
+def _switches(row: Row) -> list[str]:
+    """What of the engine is switched on in a row, as a recipe says it."""
+    way = row.config
+    on = {"engine.compile=on": way.compile, "engine.graphs=on": way.graphs}
+    return [*(switch for switch, used in on.items() if used), f"engine.precision={way.precision}"]
 
 
 def _who(row: Row) -> str:
     return "the GPU" if row.config.device == "cuda" else "the processor"
 
 
-def _waiting_for_data(best: Row, ours: Sequence[Row], cores: int) -> str:
+def _waiting_for_data(best: Row) -> str:
     share = best.shares.get("data", 0.0)
     if share < DATA:
         return ""
     start = f"T{_who(best)[1:]} waits for data {share:.0%} of the time"
-    if best.storage == "stream":
+    if best.last.storage == "stream":
         return f"{start}: keep the slices in its memory with data.memory=resident, if they fit."
     return f"{start} although the slices are in memory: make a step larger with train.batch."
 
 
-def _launching(best: Row, ours: Sequence[Row], cores: int) -> str:
+def _launching(best: Row, tried: set[str]) -> str:
     if not best.launch >= LAUNCH:  # NaN on a CPU, and in graphs, which are launched once
         return ""
-    way = best.config
-    todo = "engine.graphs=on, engine.compile=on" if not (way.graphs or way.compile) else "engine.graphs=on"
-    return (
-        f"The GPU waits for Python's next call {best.launch:.0%} of the time, since its own work is done sooner: "
-        f"launch less often with {todo}, or a larger train.batch."
-    )
+    todo = [switch for switch in ("engine.graphs=on", "engine.compile=on") if switch not in tried]
+    fewer = f"launch less often with {', '.join(todo)}, or a larger train.batch" if todo else "raise train.batch"
+    start = f"The GPU waits for Python's next call {best.launch:.0%} of the time"
+    return f"{start}, since its own work is done sooner: {fewer}."
 
 
-def _optimiser(best: Row, ours: Sequence[Row], cores: int) -> str:
-    share = best.shares.get("optimiser", 0.0)
-    if share < OPTIMISER:
-        return ""
-    return (
-        f"The optimiser takes {share:.0%} of a step whatever the batch: let each step see more images with a larger "
-        "train.batch or train.accumulate."
-    )
+def _phases(best: Row) -> list[str]:
+    shares = ((text, least, best.shares.get(phase, 0.0)) for phase, least, text in PHASE_RULES)
+    return [text.format(share=share) for text, least, share in shares if share >= least]
 
 
-def _augmenting(best: Row, ours: Sequence[Row], cores: int) -> str:
-    share = best.shares.get("augment", 0.0)
-    if share < AUGMENT:
-        return ""
-    return (
-        f"Augmentation takes {share:.0%} of a step: switch off what is not needed in the recipe's [augment], or cut "
-        "out smaller squares with augment.crop_px."
-    )
-
-
-def _waiting(best: Row, ours: Sequence[Row], cores: int) -> str:
+def _waiting(best: Row) -> str:
     share = best.shares.get("waiting", 0.0)
     if share < WAITING:
         return ""
@@ -107,23 +112,24 @@ def _ranks(best: Row, ours: Sequence[Row], cores: int) -> str:
         return ""
     alone = max(row.images_s for row in others)
     each = f"{threads} thread{'' if threads == 1 else 's'}"
+    share = "" if threads == cores // count else f" --set engine.threads={threads}"  # what each takes by itself
     return (
-        f"{count} processes of {each} are {best.images_s / alone:.1f} times as fast as one process with all threads: "
-        f"start the training with `torchrun --nproc-per-node {count}` and engine.threads={threads}."
+        f"{count} processes of {each} are {best.images_s / alone:.1f} times as fast as the fastest single one: start "
+        f"the training with `hemotorch cluster torchrun DATA RUN --ranks {count}{share}`."
     )
 
 
 def _threads(best: Row, ours: Sequence[Row], cores: int) -> str:
-    used = best.config.threads * best.config.ranks
-    if used < cores and not any(row.config.threads * row.config.ranks > used for row in ours):
+    used = best.config.units(cores)
+    more = [row for row in ours if row.config.units(cores) > used]
+    if used < cores and not more:
         return f"Only {used} of {cores} cores were used: set engine.threads=0, which takes all of them."
-    more = [row for row in ours if row.config.threads * row.config.ranks > used]
-    most = max(more, key=lambda row: row.config.threads * row.config.ranks, default=best)
+    most = max(more, key=lambda row: row.config.units(cores), default=best)
     if used < cores and _clearly(best, most):
         return (
             f"More threads do not help: {used} of {cores} {'is' if used == 1 else 'are'} "
-            f"{best.images_s / most.images_s:.1f} times as fast as {most.config.threads * most.config.ranks}, since "
-            f"they share memory or work beside others: set engine.threads={used}."
+            f"{best.images_s / most.images_s:.1f} times as fast as {most.config.units(cores)}, since they share memory "
+            f"or work beside others: set engine.threads={used}."
         )
     if used > 1 and best.efficiency < SCALING:
         return (
@@ -133,21 +139,23 @@ def _threads(best: Row, ours: Sequence[Row], cores: int) -> str:
     return ""
 
 
-def _memory_or_arithmetic(best: Row) -> str:
+def _memory_or_arithmetic(best: Row, tried: set[str]) -> str:
     share, who = best.peak_share, _who(best)
     busy = sum(best.shares.get(phase, 0.0) for phase in ("forward", "backward", "graph"))
     if share < LOW_PEAK:
-        fix = "engine.compile=on, which fuses steps" if not best.config.compile else "fewer channels in net.options"
-        half = " and engine.precision=bf16" if best.config.device == "cuda" and best.config.precision != "bf16" else ""
+        fix = "fewer channels in net.options"
+        if "engine.compile=on" not in tried:
+            fix = "engine.compile=on, which fuses steps"
+        halves = {"engine.precision=bf16", "engine.precision=fp16"}
+        if best.config.device == "cuda" and not halves & tried:
+            fix += " and engine.precision=bf16"
         return (
             f"Moving numbers through memory takes the time, not computing with them: {who} reaches {share:.0%} of the "
-            f"rate of a large matrix product; try {fix}{half}."
+            f"rate of a large matrix product; try {fix}."
         )
     reached = f", at {share:.0%} of the rate of a large matrix product" if not math.isnan(share) else ""
-    todo = (
-        "only a faster GPU, or several (torchrun), or less of it helps: smaller slices (grid.size_px) or a smaller "
-        "network (--recipe fast)."
-        if best.config.device == "cuda"
-        else "only a GPU or less of it helps: smaller slices (grid.size_px) or a smaller network (--recipe fast)."
+    faster = "a faster GPU, several (`hemotorch cluster torchrun`)" if best.config.device == "cuda" else "a GPU"
+    return (
+        f"Arithmetic is the limit: forward and backward take {busy:.0%} of a step{reached}; only {faster} or less of "
+        "it helps: smaller slices (grid.size_px) or a smaller network (--recipe fast)."
     )
-    return f"Arithmetic is the limit: forward and backward take {busy:.0%} of a step{reached}; {todo}"

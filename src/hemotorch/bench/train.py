@@ -10,7 +10,7 @@ from typing import Any
 
 from hemotorch import recipe
 from hemotorch.bench import data as bench_data
-from hemotorch.bench.configs import Machine, base_configs, devices_of, parse_sweep, sweep_configs, unique
+from hemotorch.bench.configs import Scope, base_configs, devices_of, parse_sweep, sweep_configs, unique, usual
 from hemotorch.bench.measure import Pace, look_at_machine, measure
 from hemotorch.bench.reference import why_not
 from hemotorch.bench.result import Bench
@@ -20,7 +20,7 @@ from hemotorch.dataset import Dataset
 from hemotorch.recipe import Recipe
 
 SECONDS, QUICK_SECONDS = 15.0, 4.0  #: of timed steps in each process
-QUICK_PACE = Pace(limit_s=150.0, budget_s=400.0)
+QUICK_PACE = Pace(limit_s=150.0, budget_s=450.0)
 QUICK_SWEEP = "batch=1..8"
 UNSTEADY = 1.3  #: times the slowest round
 
@@ -55,19 +55,22 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
     with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
         place = asked.data
         if place is None:
-            size = "192 x 192" if asked.quick else "512 x 512"
+            side = bench_data.QUICK_PX if asked.quick else bench_data.WHOLE_PX
+            size = f"{side} x {side}"
             notes.append(f"Trained on a phantom with slices of {size}, made for this; name your own data with --data.")
             say(f"no --data: making a phantom with slices of {size} in {folder}")
             place = bench_data.make_phantom(Path(folder), asked.quick)
         dataset = bench_data.checked(place, used)
         reason = why_not(used)
         pngs = "" if reason else str(bench_data.reference_pngs(dataset, used, Path(folder) / "png"))
-        configs, sweeps, left = _configs(used, devices, machine, sweep, not reason, asked.quick)
+        batch = used.train.batch * used.train.accumulate
+        scope = Scope(machine, tuple(devices), batch, used.train.batch, not reason, asked.quick)
+        configs, sweeps, left = _configs(scope, sweep)
         notes += [f"Left out: {text}." for text in ([reason] if reason else []) + left]
         specs = [_spec(config, place, used, pngs, asked.quick, machine.cores) for config in configs]
         pace = replace(QUICK_PACE if asked.quick else Pace(), rounds=asked.rounds)
         rows, told = measure(specs, pace, say)
-    rows = compared(rows, asked.price_per_hour)
+    rows = compared(rows, machine.cores, asked.price_per_hour)
     warnings = [unsteady(rows), _quick(rows) if asked.quick else "", f"Measured in {told}." if told else ""]
     return Bench(
         "train", bottleneck(rows, machine.cores), _settings(asked, used, dataset), environment, tuple(rows),
@@ -76,14 +79,13 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
 
 
 def _configs(
-    used: Recipe, devices: Sequence[str], machine: Machine, sweep: dict[str, tuple[int, ...]], reference: bool,
-    quick: bool,
-) -> tuple[list[Config], dict[str, list[Config]], list[str]]:  # fmt: skip
+    scope: Scope, sweep: dict[str, tuple[int, ...]]
+) -> tuple[list[Config], dict[str, list[Config]], list[str]]:
     """All configs, each once; those of each sweep; what was left out."""
-    batch = used.train.batch * used.train.accumulate
-    base = base_configs(devices, machine, batch, reference, quick)
-    sweeps, left = sweep_configs(sweep, devices, machine, batch, reference)
-    return unique([*base, *(config for configs in sweeps.values() for config in configs)], batch), sweeps, left
+    base, left = base_configs(scope)
+    sweeps, more = sweep_configs(sweep, scope, usual(scope))
+    swept = (config for configs in sweeps.values() for config in configs)
+    return unique([*base, *swept], scope.batch), sweeps, list(dict.fromkeys([*left, *more]))
 
 
 def _spec(config: Config, place: Path, used: Recipe, pngs: str, quick: bool, cores: int) -> Spec:
@@ -140,9 +142,11 @@ def unsteady(rows: Sequence[Row]) -> str:
 
 
 def _quick(rows: Sequence[Row]) -> str:
-    sizes = {row.size for row in rows if row.size}
+    small, whole = bench_data.QUICK_PX, bench_data.WHOLE_PX
+    sizes = {row.last.size for row in rows if row.last.size}
     shown = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes))
-    return (
-        f"Quick: on slices of {shown or 'at most 192 x 192'}, with few steps a process. A slice of 512 x 512 has "
-        "7.1 times as many pixels as one of 192 x 192, and takes about as many times as long."
-    )
+    told = f"Quick: on slices of {shown or f'at most {small} x {small}'}, with few steps a process."
+    if sizes == {(small, small)}:
+        times = f"{(whole / small) ** 2:.1f} times"
+        told += f" A slice of {whole} x {whole} has {times} as many pixels, and takes about as many times as long."
+    return told

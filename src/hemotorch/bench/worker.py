@@ -1,6 +1,6 @@
 """One measurement in a fresh process: `python -m hemotorch.bench.worker SPEC.json` prints a Round as a line of JSON.
 
-Several of it, with torchrun's environment variables, are the ranks of one. Started with `--machine` it prints what the
+Several of it, with torchrun's environment variables, are the ranks of one. Asked nothing (null) it prints what the
 machine is and has.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -27,12 +26,14 @@ from hemotorch.bench.clock import Clock, memory_mb, peak_gflops, waiter
 from hemotorch.bench.configs import Machine
 from hemotorch.bench.loops import Loop, own_loop, reference_loop
 from hemotorch.bench.rows import Config, Round, Spec, from_json
-from hemotorch.device import environment
+from hemotorch.device import choose, environment
 from hemotorch.errors import HemotorchError
 from hemotorch.files import jsonable, read_json
 from hemotorch.ranks import Ranks, joined
 
-WARM_UP = {"cpu": 1, "cuda": 10}  #: steps before the clock runs; kernels are chosen, graphs captured in them
+#: Steps before the clock runs, the last of which says how many it is to run for. In the first ones kernels are chosen
+#: and compiled, and graphs captured.
+WARM_UP = {"cpu": 2, "cuda": 10}
 BLOCK_S = 0.2  #: a GPU is only waited for at the end of this long, so that it can run ahead of its host
 LEAST, MOST = 2, 1000  #: blocks of steps that are timed
 MARKED = 30  #: most steps of a GPU with the clock of phases
@@ -51,19 +52,31 @@ def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
     def agreed(number: float, least: int, most: int) -> int:
         return int(ranks.gather(min(most, max(least, round(number))))[0])
 
-    clock = Clock(loop.device, spec.config.threads or torch.get_num_threads())
+    threads = spec.config.threads or torch.get_num_threads()
+    clock = Clock(loop.device, threads)
     block = agreed(BLOCK_S / step_s, 1, MOST) if on_gpu else 1
     blocks = agreed(spec.seconds / (step_s * block), LEAST, MOST)
     times, loss = _timed(loop, wait, blocks, block, None if on_gpu else clock)
     if on_gpu:
         _marked(loop, agreed(spec.seconds / 3 / step_s, 1, MARKED), spec.config, clock)
-    memory = sum(ranks.gather(memory_mb() + _children_mb()))
-    gpu = sum(ranks.gather(torch.cuda.max_memory_allocated(loop.device) / 1e6)) if on_gpu else math.nan
-    peak, whole = _peaks(loop, spec, ranks)
+    memory = sum(ranks.gather(memory_mb()))
+    gpu = sum(ranks.gather(torch.cuda.max_memory_reserved(loop.device) / 1e6)) if on_gpu else math.nan
     return Round(
-        tuple(times), loop.images, clock.shares, clock.launch, loop.image_gflop, peak, whole, memory, gpu,
-        (first, loss), loop.steps, loop.epochs, loop.storage, loop.size, loop.reasons,
-    )  # fmt: skip
+        step_s=tuple(times),
+        images=loop.images,
+        shares=clock.shares,
+        launch=clock.launch,
+        image_gflop=loop.image_gflop,
+        peak_gflops=sum(ranks.gather(peak_gflops(loop.device, spec.config.precision, threads))),
+        memory_mb=memory,
+        gpu_memory_mb=gpu,
+        losses=(first, loss),
+        steps=loop.steps,
+        epochs=loop.epochs,
+        storage=loop.storage,
+        size=loop.size,
+        reasons=loop.reasons,
+    )
 
 
 def _warm_up(loop: Loop, wait: Callable[[], None]) -> tuple[float, float]:
@@ -108,33 +121,13 @@ def _marked(loop: Loop, steps: int, config: Config, clock: Clock) -> None:
     loop.listen(lambda phase: None)
 
 
-def _peaks(loop: Loop, spec: Spec, ranks: Ranks) -> tuple[float, float]:
-    """GFLOP/s of a matrix product as this config computes, over all ranks at once; and with all threads by the first
-    rank alone, while the others wait."""
-    config = spec.config
-    threads = config.threads or torch.get_num_threads()
-    ranks.gather(None)
-    peak = sum(ranks.gather(peak_gflops(loop.device, config.precision, threads)))
-    if loop.device.type == "cuda" or (ranks.world == 1 and threads == spec.cores):
-        return peak, peak
-    whole = peak_gflops(loop.device, config.precision, spec.cores) if ranks.first else math.nan
-    return peak, float(ranks.gather(whole)[0])
-
-
-def _children_mb() -> float:
-    """Of the reference loop's loading processes."""
-    return sum(memory_mb(child.pid) for child in multiprocessing.active_children())
-
-
 def about_machine() -> dict[str, Any]:
     """The whole environment, for records, and what there is to measure on."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = Machine(
-        machine.cores(),
-        gpus,
-        bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False),
-        machine.has_compiler(),
-    )
+    found = Machine(machine.cores(), gpus, compiler=machine.has_compiler())
+    if gpus:
+        bf16, chosen = torch.cuda.is_bf16_supported(including_emulation=False), choose("cuda")
+        found = replace(found, bf16=bf16, precision=chosen.precision, compiled=chosen.compile)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
     told = {
         **environment(),
@@ -166,12 +159,22 @@ def _driver() -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints one line of JSON; an explained error goes to stderr in one line."""
+    """Prints one line of JSON; an explained error goes to stderr in one line. One of several ranks does not return."""
     end_with_parent()
-    if arguments == ["--machine"]:
+    question = read_json(arguments[0])
+    if question is None:
         print(json.dumps(jsonable(about_machine())))
         return 0
-    spec = from_json(Spec, read_json(arguments[0]))
+    status = _measured(from_json(Spec, question))
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # gloo may abort a process that is torn down while its partners still talk to it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _measured(spec: Spec) -> int:
     try:
         with joined() as ranks:
             loop = reference_loop(spec) if spec.config.reference else own_loop(spec, ranks)

@@ -31,6 +31,7 @@ from hemotorch.run import BEST, load_checkpoint
 MODEL, LOADS, LOCK = ".model.json", ".loads.jsonl", ".lock"  #: in the output folder
 BEGUN = ".begun"  #: ending of a file with the number of each process that began a scan
 TRIES = 3  #: of a scan whose worker died
+AGAIN = "run the same command again"  #: since it does what is missing
 BLOCKS = 10_000  #: that Ray Data is given at most; a block is what a worker takes, and what is taken again if it dies
 
 
@@ -57,7 +58,7 @@ def opened(model: Path | str, scans: Sequence[Path | str], out: Path | str) -> I
     best = (Path(model) / BEST if Path(model).is_dir() else Path(model)).resolve()
     load_checkpoint(best)
     weights, folder = _digest(best), Path(out).resolve()
-    output_folder(folder, may_exist=(folder / MODEL).exists())
+    output_folder(folder, may_exist=(folder / MODEL).exists() or _is_new(folder))
     with exclusive(folder / LOCK, RunError("another prediction is writing into this folder", folder, "wait for it")):
         if not (folder / MODEL).exists():
             write_json(folder / MODEL, {"checkpoint": str(best), "weights": weights})
@@ -93,7 +94,7 @@ def predict_archive(
     """Predicts what is to do and yields each scan once, with its result or its error, in the order they are ready.
 
     workers: processes, each with a model of its own; by default one a GPU, without GPUs one for two cores. Raises
-    OptionError.
+    OptionError, and RunError where Ray itself fails.
     """
     yield from archive.unreadable
     if not archive.todo:
@@ -115,13 +116,24 @@ def predict_archive(
             **({"num_gpus": 1} if has.on_gpus(device) else {"num_cpus": 1}),
         )
         missing = set(archive.todo)
-        for row in dataset.iter_rows():
+        for row in _rows(dataset, archive.folder):
             path = Path(row["path"])
             if path in missing:
                 missing.remove(path)
                 yield path, _result(json.loads(row["result"]))
     if missing:
-        raise RunError(f"Ray Data gave no answer for {len(missing)} scans", min(missing), "run the same command again")
+        raise RunError(f"Ray Data gave no answer for {len(missing)} scans", min(missing), AGAIN)
+
+
+def _rows(dataset: Any, folder: Path) -> Iterator[dict[str, Any]]:
+    """What Ray Data computes, as it comes. Raises RunError where Ray, and not a scan, is what fails."""
+    from ray.exceptions import RayError
+
+    try:
+        yield from dataset.iter_rows()
+    except RayError as error:
+        what = f"Ray stopped ({type(error).__name__}: {error}".splitlines()[0]
+        raise RunError(f"{what})", folder, AGAIN) from error
 
 
 class Worker:
@@ -173,6 +185,12 @@ def _result(told: Any) -> Result:
 def _results(folder: Path) -> dict[str, dict[str, Any]]:
     """What is in the output folder, by name."""
     return {path.stem: dict(read_json(path)) for path in folder.glob("*.json") if path.name[0] != "."}
+
+
+def _is_new(folder: Path) -> bool:
+    """Whether a folder is not there, or holds no more than what is left of a start that was killed."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return all(path.name == LOCK or (path.name[0] == "." and ".part." in path.name) for path in inside)
 
 
 def _digest(file: Path) -> str:

@@ -68,7 +68,7 @@ def add(commands: Any, make: Make, training: Callable[[argparse.ArgumentParser],
 
 def _slurm_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--nodes", type=_count, default=1, metavar="N", help="machines (default: 1)")
-    p.add_argument("--ranks", type=_count, metavar="N", help="processes a node (default: one a GPU, else 1)")
+    p.add_argument("--ranks-per-node", type=_count, metavar="N", help="processes a node (default: one a GPU, else 1)")
     p.add_argument("--gpus", type=_times, default=0, metavar="N", help="GPUs a node (default: 0)")
     p.add_argument("--cpus", type=_count, metavar="N", help="cores a rank (default: SLURM's)")
     p.add_argument("--time", default="24:00:00", metavar="T", help="until the job is queued again (default: 24:00:00)")
@@ -119,7 +119,7 @@ def _slurm(a: argparse.Namespace) -> tuple[Any, str, int]:
 
     training = _training(a)
     training.check()
-    batch = slurm.Batch(a.nodes, a.ranks or a.gpus or 1, a.gpus, a.cpus, a.time, a.partition, tuple(a.sbatch))
+    batch = slurm.Batch(a.nodes, a.ranks_per_node or a.gpus or 1, a.gpus, a.cpus, a.time, a.partition, tuple(a.sbatch))
     script = slurm.write_script(training.root, _train_command(a, training), batch, a.overwrite)
     job = slurm.submit(script) if a.submit else None
     lines = f"job {job}: {script}" if job else f"wrote {script}; read it, then submit it with `sbatch {script}`"

@@ -21,7 +21,6 @@ from uuid import uuid4
 from hemotorch import errors
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, InputError, OptionError, RunError
-from hemotorch.recipe import Recipe
 from hemotorch.run import Run, epoch_line
 
 POLL_S = 0.5  #: between two looks at how far the training is
@@ -142,11 +141,12 @@ def _fit(training: Training, world: int, on_gpus: bool, restarts: int, notes: _N
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    timeout = (training.used or Recipe()).engine.rank_timeout_s
     trainer = TorchTrainer(
         _rank,
         train_loop_config={"training": training, "notes": str(notes.folder)},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout_s=int(timeout)),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout_s=int(training.timeout_s)
+        ),
         scaling_config=ScalingConfig(num_workers=world, use_gpu=on_gpus),
         run_config=RunConfig(
             name="ray",

@@ -13,7 +13,8 @@ from pathlib import Path
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.files import write_text
 
-WARNING_S = 180  #: before a job's time is up SLURM tells its script, which puts the job back into the queue
+WARNING_S = 60  #: before a job's time is up SLURM tells its script, which puts the job back into the queue
+LEAST_MIN = 10  #: of a job's time: a shorter one would hardly begin before it is queued again
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class Batch:
     def __post_init__(self) -> None:
         if self.gpus and self.ranks > self.gpus:
             what = f"{self.ranks} ranks were asked for on nodes of {self.gpus} GPU(s)"
-            raise OptionError(what, "--ranks", f"start at most {self.gpus} a node")
+            raise OptionError(what, "--ranks-per-node", f"start at most {self.gpus}")
+        if 0 < (minutes := minutes_of(self.time)) < LEAST_MIN:
+            what = f"{minutes:g} minutes are too short to train in: the job would be queued again all the time"
+            raise OptionError(what, "--time", f"ask for at least {LEAST_MIN}")
 
     def directives(self, root: Path) -> list[str]:
         """The script's #SBATCH lines, without what every script has."""
@@ -42,9 +46,25 @@ class Batch:
         lines += [f"partition={self.partition}"] if self.partition else []
         return [
             *lines,
-            f"output={shlex.quote(f'{root}-%j.log')}",
+            "output=" + shlex.quote(f"{str(root).replace('%', '%%')}-%j.log"),
             *(option.removeprefix("--") for option in self.options),
         ]
+
+
+def minutes_of(time: str) -> float:
+    """The minutes of a time as SLURM takes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S; 0 for what is none of these, and
+    for 0, which is no limit."""
+    days, dash, rest = time.rpartition("-")
+    parts = rest.split(":")
+    if not all(part.isascii() and part.isdigit() for part in [*parts, *([days] if dash else [])]) or len(parts) > 3:
+        return 0.0
+    numbers = [int(part) for part in parts]
+    if dash:
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
+        hours += 24 * int(days)
+    else:
+        hours, minutes, seconds = {1: [0, *numbers, 0], 2: [0, *numbers], 3: numbers}[len(numbers)]
+    return 60 * hours + minutes + seconds / 60
 
 
 SCRIPT = """\
@@ -72,7 +92,7 @@ export MASTER_ADDR MASTER_PORT WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE=$SLURM_
 # {warning} s before the time is up the job goes back into the queue.
 out_of_time() {{
     echo "out of time: job $SLURM_JOB_ID is queued again and will go on from its last checkpoint"
-    scontrol requeue "$SLURM_JOB_ID"
+    scontrol requeue "$SLURM_JOB_ID" || echo "SLURM did not queue it again: submit it again, and it goes on from there"
 }}
 trap out_of_time USR1
 

@@ -22,9 +22,15 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from hemotorch import errors
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, RunError
+from hemotorch.ranks import GO_ON
 from hemotorch.run import Run, epoch_line
 
+MISSED = (" was killed", " has not answered")  #: in the words of a rank that misses another one (ranks.py)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  #: that the agent takes
+
+
+class RankLost(RunError):
+    """A rank is gone without a word of its own, or does not answer: what another start may help against."""
 
 
 def train_here(
@@ -37,8 +43,9 @@ def train_here(
 ) -> Run:
     """Trains on `ranks` processes of this machine; by default one a GPU, without GPUs two.
 
-    restarts: how often a training whose rank was lost goes on from its last checkpoint by itself. quiet: the first rank
-    prints no epochs. Raises what a rank raised, RunError where one was killed, OptionError.
+    restarts: how often a training whose rank was lost goes on from its last checkpoint by itself; errors that a rank
+    explained, and a signal to this process, end it. quiet: the first rank prints no epochs. Raises what a rank raised,
+    RunError where one was killed, OptionError.
     """
     training.check()
     world = Devices.here().ranks(ranks, training.device)
@@ -46,7 +53,7 @@ def train_here(
         try:
             _launch(training, world, quiet)
             break
-        except RunError as error:
+        except RankLost as error:
             if again == restarts:
                 raise
             say(f"{error.where}: {error.what}; starting the ranks again ({again + 1} of {restarts})")
@@ -98,13 +105,16 @@ def _explained(rank: int, failure: ProcessFailure, training: Training) -> Hemoto
     if failure.exitcode < 0:
         what = f"was killed by {failure.signal_name()}"
         what += ", as the system does when memory runs out" if failure.exitcode == -signal.SIGKILL else ""
-        return RunError(what, where, training.advice())
+        return RankLost(what, where, training.advice())
     told = failure.message
     if not isinstance(told, dict):
-        return RunError(f"ended with exit status {failure.exitcode}", where, training.advice())
+        return RankLost(f"ended with exit status {failure.exitcode}", where, training.advice())
     kind, _, text = told["message"].partition(": ")
     known = getattr(errors, kind, None)
     if isinstance(known, type) and issubclass(known, HemotorchError):
+        if text.endswith(GO_ON) and any(sign in text for sign in MISSED):
+            who, _, what = text.removesuffix(f"; {GO_ON}").partition(": ")
+            return RankLost(what, who, GO_ON)
         return known(text, None if text.startswith("rank ") else where)
     print(told["extraInfo"]["py_callstack"], file=sys.stderr)
     return RunError(told["message"].splitlines()[0], where, training.advice())

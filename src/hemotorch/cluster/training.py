@@ -36,6 +36,13 @@ class Training:
         """The run it trains."""
         return Run(Path(self.root))
 
+    @property
+    def timeout_s(self) -> float:
+        """After which a rank that does not answer is given up: as the recipe says, or that of the run that goes on."""
+        if self.used is None and (self.run.root / "run.json").exists():
+            return self.run.recipe.engine.rank_timeout_s
+        return (self.used or Recipe()).engine.rank_timeout_s
+
     def check(self) -> None:
         """Raises InputError where dataset or run folder cannot be used, before any rank is started."""
         Dataset(self.data)
@@ -70,14 +77,20 @@ class Devices:
         return self.gpus > 0 and device != "cpu"
 
     def ranks(self, asked: int | None, device: str) -> int:
-        """How many ranks to start: one a GPU, else two, unless asked for otherwise. Raises OptionError for too many."""
+        """How many ranks to start: one a GPU, else two, unless asked for otherwise.
+
+        Raises OptionError for too many, and for GPUs where there are none.
+        """
         return self._processes("ranks", asked, device, min(RANKS_OF_A_CPU, self.cores))
 
     def workers(self, asked: int | None, device: str) -> int:
-        """How many processes predict: one a GPU, else one for two cores. Raises OptionError for too many."""
+        """How many processes predict: one a GPU, else one for two cores. Raises OptionError as `ranks` does."""
         return self._processes("workers", asked, device, max(1, self.cores // 2))
 
     def _processes(self, name: str, asked: int | None, device: str, without_gpus: int) -> int:
+        if device.startswith("cuda") and not self.gpus:
+            what = f"'{device}' was asked for, but {self.place} has no CUDA GPU"
+            raise OptionError(what, "--device", "use --device cpu or auto")
         most, kind = (self.gpus, "GPU(s)") if self.on_gpus(device) else (self.cores, "core(s)")
         if asked is None:
             return self.gpus if self.on_gpus(device) else without_gpus
