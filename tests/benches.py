@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 from hemotorch.bench.configs import label
 from hemotorch.bench.result import Bench
-from hemotorch.bench.rows import PHASES, Config, Row, compared
+from hemotorch.bench.rows import PHASES, Config, Round, Row, compared
 
 COMPUTING = {"data": 0.01, "forward": 0.33, "backward": 0.64, "optimiser": 0.02}
 MACHINE = {
@@ -20,18 +21,32 @@ MACHINE = {
 }
 
 
-def row(images_s: float, shares: dict[str, float] | None = None, peak_share: float = 0.8, **config: Any) -> Row:
+def row(
+    images_s: float,
+    shares: dict[str, float] | None = None,
+    peak_share: float = 0.8,
+    *,
+    launch: float = math.nan,
+    gpu_memory_mb: float = math.nan,
+    storage: str = "resident",
+    size: tuple[int, int] = (192, 192),
+    spread: tuple[float, ...] = (0.97, 1.0, 1.02),
+    **config: Any,
+) -> Row:
     """A row of that speed; its other figures follow from it."""
     made = Config("", **{"threads": 8, **config})
     made = replace(made, label=label(made, 4))
     shares = dict.fromkeys(PHASES, 0.0) | (COMPUTING if shares is None else shares)
-    step = made.batch / images_s
-    gflops = 3 * 42 * images_s
-    return Row(
-        made, images_s, 0.97 * images_s, 1.02 * images_s, (0.97 * images_s, images_s, 1.02 * images_s), step, 98 * step,
-        150 * 98 * step, shares, gflops=gflops, peak_gflops=gflops / peak_share, machine_gflops=gflops / peak_share,
-        memory_mb=1800.0, losses=(-0.02, -0.03), storage="resident", size=(192, 192), reasons=("because",),
+    peak = 3 * 42 * images_s / peak_share
+    rounds = tuple(
+        Round(
+            (made.batch / (images_s * times),), made.batch, shares, launch, 42.0, peak, memory_mb=1800.0,
+            gpu_memory_mb=gpu_memory_mb, losses=(-0.02, -0.03), steps=98, epochs=150, storage=storage, size=size,
+            reasons=("because",),
+        )
+        for times in spread
     )  # fmt: skip
+    return Row(made, rounds, peak_gflops=peak)
 
 
 def bench(*rows: Row, **other: Any) -> Bench:
@@ -47,7 +62,7 @@ def bench(*rows: Row, **other: Any) -> Bench:
                 40, {"data": 0.55, "forward": 0.1, "backward": 0.2, "waiting": 0.15}, 0.1, reference=True, device="cuda"
             ),
             row(160, device="cuda", peak_share=0.5),
-            replace(row(230, peak_share=0.3, **gpu), launch=0.4, gpu_memory_mb=6200.0),
+            row(230, peak_share=0.3, launch=0.4, gpu_memory_mb=6200.0, **gpu),
             row(310, {"data": 0.01, "graph": 0.99}, 0.4, compile=True, graphs=True, **gpu),
             row(1.0, batch=1),
             row(1.7, batch=2),
@@ -58,7 +73,7 @@ def bench(*rows: Row, **other: Any) -> Bench:
         )
     settings = {"recipe": "paper", "recipe_toml": 'name = "<paper>"', "quick": True, "data": "phantom"}
     settings |= {"layout": "ct-ich", "scans": 10, "slices": 180, "price_per_hour": None}
-    found = compared(rows)
+    found = compared(rows, 8)
     values: dict[str, Any] = {"sentence": "Arithmetic is the limit.", "sweeps": {}, "warnings": ("Quick: small.",)}
     if len(found) == 12:
         values["sweeps"] = {"batch": {"cpu": [8, 9, 2, 10]}, "threads": {"cpu": [1, 2]}}

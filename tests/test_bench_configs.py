@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hemotorch.bench.configs import Machine, base_configs, devices_of, parse_sweep, sweep_configs
+from hemotorch.bench.configs import Machine, Scope, base_configs, devices_of, parse_sweep, sweep_configs, usual
 from hemotorch.errors import OptionError
 
 TWO = Machine(cores=2)
-BIG = Machine(cores=16, gpus=2, bf16=True, compiler=True)
+BIG = Machine(cores=16, gpus=2, bf16=True, compiler=True, precision="bf16", compiled=True)
 
 
 @pytest.mark.parametrize(
@@ -49,47 +49,70 @@ def test_bad_sweeps_are_explained_in_one_line(texts, says) -> None:
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
+def scope(
+    devices: str, machine: Machine, batch: int = 4, shared: int = 4, reference: bool = True, quick: bool = True
+) -> Scope:
+    return Scope(machine, (devices,), batch, shared, reference=reference, quick=quick)
+
+
 def test_a_cpu_is_measured_with_one_thread_all_and_two_processes() -> None:
-    labels = [config.label for config in base_configs(["cpu"], TWO, 4, reference=True, quick=True)]
+    found, left = base_configs(scope("cpu", TWO))
+    labels = [config.label for config in found]
     assert labels == ["reference loop, CPU", "CPU, 1 thread", "CPU, 2 threads", "CPU, 2 processes of 1 thread"]
-    one = base_configs(["cpu"], Machine(cores=1), 4, reference=False, quick=True)
+    assert left == []
+    one, _ = base_configs(scope("cpu", Machine(cores=1), reference=False))
     assert [config.label for config in one] == ["CPU, 1 thread"]
 
 
 def test_processes_share_a_batch_evenly() -> None:
-    found = base_configs(["cpu"], Machine(cores=3), 4, reference=False, quick=True)
+    found, left = base_configs(scope("cpu", Machine(cores=3), reference=False))
     assert {(config.ranks, config.threads) for config in found} == {(1, 1), (1, 3), (2, 1)}
+    assert left == ["3 processes: they cannot share a batch of 4 evenly"], "told, not left out in silence"
+    accumulated, left = base_configs(scope("cpu", TWO, batch=6, shared=3, reference=False))
+    assert all(config.ranks == 1 for config in accumulated) and len(left) == 1
 
 
 def test_a_gpu_is_measured_in_each_precision_with_and_without_compiling_and_graphs() -> None:
-    found = base_configs(["cuda"], BIG, 4, reference=True, quick=False)
+    found, _ = base_configs(scope("cuda", BIG, quick=False))
     ways = {(c.precision, c.compile, c.graphs) for c in found if c.ranks == 1 and not c.reference}
     assert len(ways) == 12 and {way[0] for way in ways} == {"fp32", "tf32", "bf16"}
     assert [c.precision for c in found if c.ranks == 2] == ["fp32", "bf16"]
     assert len({config.key for config in found}) == len({config.label for config in found}) == len(found)
-    old = base_configs(["cuda"], Machine(cores=4, gpus=1), 4, reference=False, quick=False)
+    old, _ = base_configs(scope("cuda", Machine(cores=4, gpus=1), reference=False, quick=False))
     assert {config.precision for config in old} == {"fp32", "tf32"}
+    quick, _ = base_configs(scope("cuda", BIG))
+    assert len(quick) == 4, "reference, eager, what is chosen eagerly, and what is chosen"
 
 
 def test_sweeps_vary_one_thing_at_a_time() -> None:
-    sweep = parse_sweep(["batch=2..8", "threads=1,2", "workers=0,1", "ranks=1..4"])
-    found, left = sweep_configs(sweep, ["cpu"], TWO, 4, reference=True)
+    sweep = parse_sweep(["batch=2..8", "threads=1..4", "workers=0,1", "ranks=1..4"])
+    where = scope("cpu", TWO)
+    found, left = sweep_configs(sweep, where, usual(where))
     assert [config.label for config in found["batch"]] == [
         "CPU, 2 threads, batch 2",
         "CPU, 2 threads",
         "CPU, 2 threads, batch 8",
     ]
     assert [config.label for config in found["workers"]] == ["reference loop, CPU", "reference loop, CPU, 1 worker"]
-    assert [(config.ranks, config.threads) for config in found["ranks"]] == [(1, 2), (2, 1)]
-    assert left == ["ranks=4: this machine has 2 cores"]
-    base = {config.key for config in base_configs(["cpu"], TWO, 4, reference=True, quick=True)}
+    assert [(config.ranks, config.threads) for config in found["ranks"]] == [(1, 1), (2, 1)]
+    assert left == ["4 threads: this machine has 2 cores", "4 processes: this machine has 2 cores"]
+    base = {config.key for config in base_configs(where)[0]}
     assert {config.key for config in found["threads"]} <= base, "measured once, shown twice"
 
 
+def test_a_gpu_is_swept_as_the_engine_would_train_on_it() -> None:
+    where = scope("cuda", BIG)
+    found, _ = sweep_configs(parse_sweep(["batch=32", "ranks=2"]), where, usual(where))
+    config = found["batch"][0]
+    assert (config.precision, config.compile, config.graphs, config.batch) == ("bf16", True, True, 32)
+    assert not found["ranks"][0].graphs
+
+
 def test_what_cannot_be_varied_is_told() -> None:
-    found, left = sweep_configs(parse_sweep(["workers=1", "ranks=8"]), ["cpu"], BIG, 4, reference=False)
+    where = scope("cpu", BIG, reference=False)
+    found, left = sweep_configs(parse_sweep(["workers=1", "ranks=8"]), where, usual(where))
     assert found == {} and len(left) == 2
-    assert "only the reference loop has them" in left[0] and "not shared evenly" in left[1]
+    assert "only the reference loop has them" in left[0] and "cannot share a batch of 4 evenly" in left[1]
 
 
 @pytest.mark.parametrize(

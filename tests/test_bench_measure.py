@@ -97,7 +97,7 @@ def test_a_worker_measures_our_step(tiny_prepared, used) -> None:
     assert len(found.step_s) >= 2 and found.images == 2 and found.images_s > 0
     assert sum(found.shares.values()) == pytest.approx(1) and set(found.shares) == set(PHASES)
     assert found.shares["forward"] > 0 and found.shares["backward"] > found.shares["optimiser"] > 0
-    assert found.peak_gflops > 0 and found.machine_gflops > 0 and found.memory_mb > 100
+    assert found.peak_gflops > 0 and found.memory_mb > 100
     assert found.storage == "resident" and found.size == (64, 64)
     assert found.epochs == 150 and found.image_gflop == pytest.approx(300 / 256 * (64 / 512) ** 2, rel=0.15)
     assert len(set(found.losses)) == 2, "it trains"
@@ -188,7 +188,6 @@ def test_peak_and_memory() -> None:
     assert most > held.nbytes / 1e6
     del held
     assert memory_mb() > 0.99 * most, "the most that was ever held"
-    assert memory_mb(os.getpid()) == pytest.approx(memory_mb(), rel=0.1)
 
 
 def test_the_reference_loop_trains_as_the_authors_did(pngs, used) -> None:

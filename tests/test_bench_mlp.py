@@ -13,8 +13,8 @@ import torch
 from conftest import require
 from hemotorch.bench import mlp
 from hemotorch.bench.curves import CurveSpec, digits_curve, followed, perceptron
-from hemotorch.bench.mlp import bench_mlp, curve, curve_spec, said_of, small_recipe
-from hemotorch.bench.write import write_bench
+from hemotorch.bench.mlp import bench_mlp, curve, curve_spec, said_of, small_recipe, with_reached
+from hemotorch.bench.page import write_bench
 from hemotorch.nets import build
 from webpage import Page
 
@@ -43,7 +43,7 @@ def test_looking_is_not_counted() -> None:
 
 
 def test_the_perceptron_is_the_pixel_windows_one_on_one_window() -> None:
-    """`nets.mlp` is the same sum written as convolutions; on one window of 8 x 8 they must agree, weights alike."""
+    """`nets.mlp` is the same sum written as convolutions; on one window of 9 x 9 they must agree, weights alike."""
     own, body = perceptron(81, 1), build("mlp", patch=9).body
     ours = [module for module in own if isinstance(module, torch.nn.Linear)]
     theirs = [module for module in body.modules() if isinstance(module, torch.nn.Conv2d)]
@@ -60,14 +60,14 @@ def test_slices_are_learned_through_the_same_step(tiny_prepared: Path, monkeypat
     monkeypatch.setattr(mlp, "QUICK_STEPS", {net: 12})
     monkeypatch.setattr(mlp, "POINTS", {net: 2})
     used = small_recipe(net).changed(["augment.crop_px=32"])
-    found = curve(curve_spec(net, "cpu", "Adam", tiny_prepared, used, quick=True))
-    assert not isinstance(found, str), found
+    found, error = curve(curve_spec(net, "cpu", "Adam", tiny_prepared, used, quick=True))
+    assert not error, error
     assert found["steps"] == [3, 12] and found["loss"][1] < found["loss"][0]
     assert all(0 <= value <= 1 for value in found["value"])
 
 
 def test_a_curve_that_fails_says_why(tmp_path: Path) -> None:
-    assert "no such folder" in str(curve(curve_spec("mlp", "cpu", "SGD", tmp_path / "no", small_recipe("mlp"), True)))
+    assert "no such folder" in curve(curve_spec("mlp", "cpu", "SGD", tmp_path / "no", small_recipe("mlp"), True))[1]
 
 
 def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
@@ -89,13 +89,25 @@ def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
 
 
 def test_what_is_said_of_the_algorithms() -> None:
-    def entry(name: str, seconds: tuple[float, ...], value: tuple[float, ...]) -> dict:
-        return {"task": "Digits", "algorithm": name, "value_name": "accuracy", "seconds": seconds, "value": value}
+    def entry(name: str, *reached: float | None) -> dict:
+        values = {"task": "Digits", "algorithm": name, "value_name": "accuracy", "wanted": 0.9}
+        steps = [None if at is None else round(10 * at) for at in reached]
+        return {**values, "reached": list(reached), "reached_steps": steps}
 
-    slow, fast = entry("SGD", (1.0, 4.0, 9.0), (0.2, 0.8, 0.9)), entry("Adam", (1.0, 2.0, 3.0), (0.5, 0.95, 1.0))
-    never = entry("momentum", (1.0, 2.0), (0.1, 0.2))
+    slow, fast, never = entry("SGD", 4.0, 9.0), entry("Adam", 2.0, 3.0), entry("momentum", None, None)
     text = said_of([slow, never, fast])[0]
-    assert text.startswith("Digits: Adam is the first to reach accuracy 0.90") and "after 2.0 s" in text
-    assert "SGD after 9.0 s" in text and "momentum not at all" in text
-    assert "no algorithm finds anything yet" in said_of([entry("SGD", (1.0,), (0.0,))])[0]
-    assert said_of([]) == []
+    assert text.startswith("Digits: Adam is the first to reach accuracy 0.90") and "2.0 s" in text and "SGD" in text
+    level = said_of([entry("SGD", 2.5, 9.0), fast])[0]
+    assert level.startswith("Digits: level in reaching accuracy 0.90") and "first" not in level
+    poor = {**fast, "wanted": 0.01}
+    assert said_of([poor])[0].startswith("Digits: no algorithm finds anything yet")
+
+
+def test_when_each_run_was_there() -> None:
+    run = {"steps": [1, 2, 3], "seconds": [0.1, 0.2, 0.3]}
+    entry = {"task": "Digits", "value": [0.1, 0.5, 1.0], "runs": [
+        {**run, "value": [0.1, 0.95, 1.0]}, {**run, "value": [0.1, 0.2, 0.3]},
+    ]}  # fmt: skip
+    found = with_reached([entry])[0]
+    assert found["wanted"] == 0.9 and found["reached"] == [0.2, None] and found["reached_steps"] == [2, None]
+    assert "runs" not in found

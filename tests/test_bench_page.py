@@ -11,16 +11,16 @@ import pytest
 
 from benches import bench, row
 from hemotorch.bench.chart import speed_up
-from hemotorch.bench.page import page
+from hemotorch.bench.page import page, write_bench
 from hemotorch.bench.result import Bench
 from hemotorch.bench.rows import Config, Row
-from hemotorch.bench.write import write_bench
 from webpage import Page
 
 CURVES = tuple(
     {
         "task": "Digits", "algorithm": name, "device": "cpu", "lr": 0.1, "value_name": "accuracy", "note": "digits",
         "steps": (1, 10, 100), "seconds": (0.1, 0.2, 0.3), "loss": (2.0, 1.0, 0.5), "value": (0.1, 0.5, 0.9),
+        "wanted": 0.81, "reached": [0.3, 0.2, None], "reached_steps": [100, 10, None],
     }
     for name in ("SGD", "momentum", "Adam")
 )  # fmt: skip

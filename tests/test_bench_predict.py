@@ -60,6 +60,10 @@ def row(seconds: float, **phases: float) -> dict:
 
 def test_what_a_user_waits_for() -> None:
     bare = row(1.5)
-    start = _sentence([bare, row(3.0, start=2.0, network=1.0)])
+    start = _sentence([bare, row(3.0, start=2.0, network=1.0)], False, True)
     assert "3.0 s" in start and "67% of it for the start" in start and "several scans in one call" in start
-    assert "'network': use a GPU" in _sentence([bare, row(9.0, start=2.0, network=7.0)])
+    slow = [bare, row(9.0, start=2.0, network=7.0)]
+    said = {ways: _sentence(slow, *ways) for ways in ((False, True), (True, True), (True, False))}
+    assert "use a GPU" in said[False, True] and "predict.mirror" in said[False, True]
+    assert "use a GPU" not in said[True, True] and "predict.mirror" in said[True, True]
+    assert "use a GPU" not in said[True, False] and "predict.mirror" not in said[True, False]

@@ -25,7 +25,7 @@ def of(*step_s: float, **other) -> Round:
 
 def test_a_row_is_the_median_of_its_rounds() -> None:
     found = row_of(CONFIG, [of(2.0, 1.0, 9.0), of(4.0), of(1.0, losses=(-0.1, -0.5))], [])
-    assert found.rounds == (2.0, 1.0, 4.0)  # 4 images in the median step of 2, 4 and 1 seconds
+    assert found.rates == (2.0, 1.0, 4.0)  # 4 images in the median step of 2, 4 and 1 seconds
     assert (found.images_s, found.low, found.high) == (2.0, 1.0, 4.0)
     assert (found.step_s, found.epoch_s, found.training_s) == (2.0, 20.0, 60.0)
     assert found.losses == (-0.1, -0.5) and found.shares["forward"] == 0.75 and found.shares["backward"] == 0
@@ -33,7 +33,8 @@ def test_a_row_is_the_median_of_its_rounds() -> None:
 
 def test_arithmetic_is_three_forward_passes() -> None:
     found = row_of(CONFIG, [of(2.0, image_gflop=5.0, peak_gflops=40.0)], [])
-    assert found.gflops == 3 * 5.0 * 2.0 and found.peak_share == 0.75
+    assert found.gflops == 3 * 5.0 * 2.0 and math.isnan(found.peak_share), "before it is compared"
+    assert compared([found], 2)[0].peak_share == 0.75
 
 
 def test_memory_is_the_most_that_any_round_held() -> None:
@@ -59,7 +60,7 @@ def test_what_rows_are_compared_with() -> None:
         row(120, device="cuda"),
         row(60, device="cuda", reference=True, threads=0),
         row(24, threads=8, batch=32),
-    ], price=2.0)  # fmt: skip
+    ], 8, price=2.0)  # fmt: skip
     reference, one, whole, ranks, gpu, gpu_reference, large = rows
     assert [each.to_cpu for each in (one, whole, ranks, gpu)] == [0.25, 1.0, 1.5, 10.0]
     assert (one.to_reference, whole.to_reference, gpu.to_reference, gpu_reference.to_reference) == (1.5, 6.0, 2.0, 1.0)
@@ -67,13 +68,13 @@ def test_what_rows_are_compared_with() -> None:
     assert gpu.efficiency == 1.0 and math.isnan(large.efficiency) and math.isnan(reference.efficiency)
     assert large.to_cpu == 2.0
     assert one.cost == pytest.approx(one.training_s / 3600 * 2)
-    assert all(math.isnan(each.cost) for each in compared([row(1)]))
+    assert all(math.isnan(each.cost) for each in compared([row(1)], 8))
 
 
 def test_nothing_to_compare_with() -> None:
-    alone = compared([row(120, device="cuda")])[0]
+    alone = compared([row(120, device="cuda")], 8)[0]
     assert math.isnan(alone.to_cpu) and math.isnan(alone.to_reference)
-    assert compared([]) == []
+    assert compared([], 8) == []
 
 
 def test_json_and_back(tmp_path) -> None:
@@ -96,8 +97,8 @@ def test_json_and_back(tmp_path) -> None:
         ("[1]", "is not a bench's result"),
         ("{", "cannot be read as JSON"),
         ('{"format": 99, "kind": "", "rows": [], "settings": {}, "environment": {}}', "has format 99"),
-        ('{"format": 1, "kind": "", "rows": [3], "settings": {}, "environment": {}}', "is damaged"),
-        ('{"format": 1, "kind": "", "rows": [{}], "settings": {}, "environment": {}}', "is damaged"),
+        ('{"format": 2, "kind": "train", "rows": [3], "settings": {}, "environment": {}}', "is damaged"),
+        ('{"format": 2, "kind": "train", "rows": [{}], "settings": {}, "environment": {}}', "is damaged"),
     ],
 )
 def test_a_file_that_is_no_result(tmp_path, text, says) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
-from hemotorch.kernels.sample import Samples
 
 BLOCK = 256  #: output pixels a program: two a thread, whose registers leave a GPU room for many threads that wait
 
 
-def launch(samples: Samples) -> tuple[Tensor, Tensor]:
-    """`kernels.sample.sample` on arguments that it has checked."""
+def launch(samples: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    """`kernels.sample.sample` on `Samples` that it has checked."""
     hu, mask, rows, theta, size, field, gain, offset, windows = samples
     count, slices = rows.shape
     low, width = (bound.contiguous() for bound in windows) if windows else (None, None)
