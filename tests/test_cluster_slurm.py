@@ -60,7 +60,7 @@ def epochs(run: Path) -> list[int]:
 
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(slurm, tiny_prepared, tmp_path):
     run = tmp_path / "my first run"
-    job = cluster(slurm, tiny_prepared, run, "--ranks", "2", "--time", "1:00:00")
+    job = cluster(slurm, tiny_prepared, run, "--ranks-per-node", "2", "--time", "1:00:00")
     until(lambda: "epoch   1" in log(run), 120, lambda: log(run))
     asked(slurm, "scancel", "--batch", "--signal=USR1", job)  # what SLURM sends before the time is up
     until(lambda: state(slurm, job) == "PENDING", 30, lambda: log(run))
@@ -76,12 +76,12 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(slurm, tiny_prepared
 
 def test_a_cancelled_job_goes_on_when_submitted_again_with_another_number_of_ranks(slurm, tiny_prepared, tmp_path):
     run = tmp_path / "run"
-    job = cluster(slurm, tiny_prepared, run, "--ranks", "2")
+    job = cluster(slurm, tiny_prepared, run, "--ranks-per-node", "2")
     until(lambda: "epoch   1" in log(run), 120, lambda: log(run))
     asked(slurm, "scancel", job)
     until(lambda: state(slurm, job) == "CANCELLED", 30, lambda: log(run))
     first = log(run)
-    job = cluster(slurm, tiny_prepared, run, "--ranks", "1", "--resume", "--overwrite")
+    job = cluster(slurm, tiny_prepared, run, "--ranks-per-node", "1", "--resume", "--overwrite")
     until(lambda: state(slurm, job) == "COMPLETED", 180, lambda: log(run))
     assert epochs(run) == [1, 2, 3, 4]
     assert "epoch   1" in first and log(run).count("epoch   1") == 1
@@ -89,7 +89,7 @@ def test_a_cancelled_job_goes_on_when_submitted_again_with_another_number_of_ran
 
 def test_a_killed_rank_stops_the_job_with_a_word_of_it(slurm, tiny_prepared, tmp_path):
     run = tmp_path / "run"
-    job = cluster(slurm, tiny_prepared, run, "--ranks", "2")
+    job = cluster(slurm, tiny_prepared, run, "--ranks-per-node", "2")
     until(lambda: "epoch   1" in log(run), 120, lambda: log(run))
     os.kill(rank_process(run, 1), signal.SIGKILL)
     until(lambda: state(slurm, job) == "FAILED", 30, lambda: log(run))
