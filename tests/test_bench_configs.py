@@ -8,7 +8,7 @@ from hemotorch.bench.configs import Machine, Scope, base_configs, devices_of, pa
 from hemotorch.errors import OptionError
 
 TWO = Machine(cores=2)
-BIG = Machine(cores=16, gpus=2, bf16=True, compiler=True, precision="bf16", compiled=True)
+BIG = Machine(cores=16, gpus=2, bf16=True, compiler=True, precision="bf16", compiled=True, graphs=True)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,16 +17,18 @@ import pytest
 import torch
 
 from hemotorch.batches import ICHDataset
+from hemotorch.bench import worker
 from hemotorch.bench.children import run_together
 from hemotorch.bench.clock import Clock, memory_mb, peak_gflops
 from hemotorch.bench.data import checked, quick_recipe, reference_pngs
-from hemotorch.bench.loops import png_size, reference_loop
+from hemotorch.bench.loops import Loop, png_size, reference_loop
 from hemotorch.bench.measure import Pace, measure, once
 from hemotorch.bench.reference import ReferenceLoop, why_not
 from hemotorch.bench.rows import PHASES, Config, Round, Spec
 from hemotorch.bench.train import engine_settings
 from hemotorch.dataset import Dataset
 from hemotorch.errors import InputError
+from hemotorch.ranks import Ranks
 from hemotorch.recipe import Recipe, load
 
 LIMIT_S = 120.0
@@ -149,6 +153,56 @@ def _kill_a_child_that_measures() -> None:
 def test_no_round_is_begun_that_would_take_too_long(tiny_prepared, used) -> None:
     rows, told = measure([spec(used, tiny_prepared)], Pace(5, LIMIT_S, budget_s=0.1), lambda line: None)
     assert len(rows[0].rounds) == 1 and told.startswith("1 of 5 rounds")
+
+
+class FakeLoop:
+    """Steps that take as long as they are told, on a device that is not there."""
+
+    def __init__(self, seconds: list[float]):
+        self.seconds, self.marks, self.steps = seconds, 0, 0
+        self.mark: Callable[[str], None] = lambda phase: None
+
+    def step(self) -> torch.Tensor:
+        until = time.perf_counter() + self.seconds[min(self.steps, len(self.seconds) - 1)]
+        self.steps += 1
+        self.mark("data")
+        while time.perf_counter() < until:
+            pass
+        self.mark("forward")
+        return torch.tensor(1.0 / self.steps)
+
+    def listen(self, mark: Callable[[str], None]) -> None:
+        self.mark = mark
+
+    def on(self, device: str) -> Loop:
+        return Loop(self.step, self.listen, torch.device(device), 4, 1.0, 10, 3, "resident", (64, 64), ("fake",))
+
+
+def test_the_first_step_does_not_say_how_many_are_timed(monkeypatch) -> None:
+    monkeypatch.setattr(worker, "peak_gflops", lambda *_: 1.0)
+    loop = FakeLoop([0.5, 0.01])  # it compiles
+    found = worker.measure(loop.on("cpu"), Spec(Config("", threads=1), "", "", seconds=0.2), Ranks())
+    assert 12 <= len(found.step_s) <= 24 and found.losses[0] == 1.0
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_gpu_runs_ahead_of_its_host_and_is_then_looked_at(monkeypatch, graphs: bool) -> None:
+    """As far as a CPU can: blocks of steps that nothing is waited in, then steps with a clock."""
+    waits: list[int] = []
+    loop = FakeLoop([0.002])
+    monkeypatch.setattr(worker, "peak_gflops", lambda *_: 7.0)
+    monkeypatch.setattr(worker, "BLOCK_S", 0.02)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: waits.append(loop.steps))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda *_: 5e6)
+    spec = Spec(Config("", "cuda", graphs=graphs), "", "", seconds=0.2)
+    found = worker.measure(loop.on("cuda"), spec, Ranks())
+    assert found.gpu_memory_mb == 5.0 and found.peak_gflops == 7.0
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert found.shares["graph"] > 0.5 if graphs else found.shares["forward"] > 0.5
+    assert 5 <= len(found.step_s) <= 20 and all(0.0015 < step < 0.02 for step in found.step_s)
+    # Between the ends of two blocks stand about ten steps.
+    timed = sorted(set(waits))[worker.WARM_UP["cuda"] : worker.WARM_UP["cuda"] + 5]
+    assert all(3 <= later - earlier <= 20 for earlier, later in itertools.pairwise(timed))
 
 
 def test_the_clock_gives_each_phase_its_time() -> None:

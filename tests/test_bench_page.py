@@ -80,6 +80,12 @@ def test_small_networks_have_curves() -> None:
     assert "published" not in " ".join(found.words)
 
 
+def test_cards_are_of_the_batch_that_the_sentence_is_about() -> None:
+    _, found = written(bench(row(1.1, reference=True, threads=0), row(2.4), row(9.9, batch=8)))
+    cards = " ".join(found.words).partition("How fast")[0]
+    assert "2.40" in cards and "9.9" not in cards
+
+
 def test_names_are_escaped() -> None:
     made = replace(bench(), sentence="<b>&", notes=("<i>",))
     _, found = written(made)

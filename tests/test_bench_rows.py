@@ -9,7 +9,7 @@ from dataclasses import asdict
 import pytest
 
 from benches import bench, row
-from hemotorch.bench.result import Bench, clock
+from hemotorch.bench.result import Bench, clock, text_table
 from hemotorch.bench.rows import Config, Round, Row, Spec, compared, from_json, row_of
 from hemotorch.errors import InputError
 from hemotorch.files import jsonable, write_json
@@ -71,6 +71,23 @@ def test_what_rows_are_compared_with() -> None:
     assert all(math.isnan(each.cost) for each in compared([row(1)], 8))
 
 
+def test_what_is_not_alike_is_not_compared() -> None:
+    rows = compared([
+        row(2, reference=True, threads=0), row(12, threads=8), row(11, threads=16), row(24, threads=8, batch=32),
+        row(3, reference=True, threads=0, workers=2),
+    ], 8)  # fmt: skip
+    assert math.isnan(rows[3].to_reference), "the reference loop had another batch"
+    assert rows[2].to_cpu == pytest.approx(11 / 12), "against as many threads as there are cores, not the most"
+    assert rows[1].to_reference == 6.0, "against the reference loop without workers"
+
+
+def test_all_on_as_many_cores_have_one_peak() -> None:
+    rows = [row(2, reference=True, threads=0), row(9, threads=8), row(8, threads=4, ranks=2), row(1, threads=1)]
+    before = [one.peak_gflops for one in rows]
+    after = [one.peak_gflops for one in compared(rows, 8)]
+    assert len(set(before)) == 4 and after == [max(before[:3])] * 3 + before[3:]
+
+
 def test_nothing_to_compare_with() -> None:
     alone = compared([row(120, device="cuda")], 8)[0]
     assert math.isnan(alone.to_cpu) and math.isnan(alone.to_reference)
@@ -97,6 +114,11 @@ def test_json_and_back(tmp_path) -> None:
         ("[1]", "is not a bench's result"),
         ("{", "cannot be read as JSON"),
         ('{"format": 99, "kind": "", "rows": [], "settings": {}, "environment": {}}', "has format 99"),
+        (
+            '{"format": 2, "kind": "predict", "rows": [], "settings": {}, "environment": {}}',
+            "hemotorch bench predict",
+        ),
+        ('{"format": 2, "kind": "mlp", "rows": [], "settings": {}, "environment": {}}', "is damaged"),
         ('{"format": 2, "kind": "train", "rows": [3], "settings": {}, "environment": {}}', "is damaged"),
         ('{"format": 2, "kind": "train", "rows": [{}], "settings": {}, "environment": {}}', "is damaged"),
     ],
@@ -110,6 +132,9 @@ def test_a_file_that_is_no_result(tmp_path, text, says) -> None:
 def test_the_text_table_is_aligned_and_names_failures() -> None:
     lines = bench().lines()
     assert lines[-1] == "Arithmetic is the limit." and "was killed by signal SIGKILL" in "\n".join(lines)
+    assert "efficiency" in lines[0] and "training" in lines[0]
+    small = text_table(bench().rows, "mlp")[0]
+    assert "a step" in small and "training" not in small
     figures = [line for line in lines if "s  " in line and "[" in line]
     assert len({line.index("]") for line in figures[1:]}) == 1
 

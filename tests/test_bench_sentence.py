@@ -38,6 +38,14 @@ def test_a_gpu_that_waits_for_python() -> None:
     assert "Python" not in say(row(100, launch=0.92, **GPU), graphs)
 
 
+def test_a_switch_that_was_measured_is_no_advice() -> None:
+    lost = row(90, launch=0.9, compile=True, graphs=True, **GPU)
+    text = say(row(100, launch=0.92, **GPU), lost)
+    assert "Python's next call" in text and "engine." not in text
+    slow = say(row(1, threads=1), row(7, threads=8, peak_share=0.12), row(6, threads=8, compile=True, peak_share=0.1))
+    assert "engine.compile=on" not in slow and "fewer channels" in slow
+
+
 def test_an_optimiser_that_takes_the_time() -> None:
     text = say(row(50, {"forward": 0.2, "backward": 0.4, "optimiser": 0.4}, **GPU))
     assert "optimiser takes 40%" in text and "train.batch" in text and "train.accumulate" in text

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from hemotorch import io, machine
 from hemotorch.bench import train as bench_train_file
-from hemotorch.bench.rows import Row
+from hemotorch.bench.rows import Round, Row
 from hemotorch.bench.train import Asked, bench_train, engine_settings
 from hemotorch.cli import main
 from hemotorch.prepare import prepare
@@ -166,6 +166,20 @@ def test_nothing_measured_is_a_failure(tiny_prepared: Path, tmp_path: Path, monk
     ]
     assert main(arguments) == 1
     assert "out of memory" in json.loads(capsys.readouterr().out)["sentence"]
+
+
+def test_the_reference_loop_alone_is_no_result(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
+    def only(specs, pace, say):
+        rounds = (Round((1.0,), 4),)
+        return [
+            Row(s.config, rounds if s.config.reference else (), "" if s.config.reference else "x") for s in specs
+        ], ""
+
+    monkeypatch.setattr(bench_train_file, "measure", only)
+    asked = ["bench", "train", "--data", str(tiny_prepared), "--device", "cpu", "--set", "data.split=patient"]
+    assert main([*asked, "--out", str(tmp_path / "out")]) == 1
+    rows = json.loads((tmp_path / "out" / "bench.json").read_text())["rows"]
+    assert any(row["config"]["reference"] and row["rounds"] for row in rows)
 
 
 def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:

@@ -10,9 +10,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from hemotorch.cluster.archive import LOADS, TRIES, Worker, opened
 from hemotorch.errors import InputError, RunError
 from hemotorch.run import Run
 from hemotorch.scan import even_scan
+from processes import epochs, until
 from slurmd import free_ports
 
 require("ray")
@@ -35,14 +36,6 @@ def started(*command: object) -> subprocess.Popen[str]:
     """`hemotorch cluster ...`"""
     words = [sys.executable, "-m", "hemotorch.cli", "cluster", *map(str, command)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def until(true: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def descendants(ancestor: int) -> dict[int, str]:
@@ -63,10 +56,6 @@ def descendants(ancestor: int) -> dict[int, str]:
 
 def workers(ancestor: int, name: str) -> list[int]:
     return [number for number, command in sorted(descendants(ancestor).items()) if command.startswith(f"ray::{name}")]
-
-
-def epochs(root: Path) -> list[int]:
-    return [row["epoch"] for row in Run(root).metrics]
 
 
 def test_a_killed_worker_is_started_again_and_the_run_goes_on(tiny_prepared, tmp_path):
@@ -207,46 +196,48 @@ def test_an_archive_loses_no_scan_and_does_none_twice(tiny_run, tmp_path):
     assert len(loads(out)) == models + 1 and len(written(out)) == 3 * 9
 
 
-def test_a_worker_gives_up_a_scan_that_killed_others(tiny_run, tmp_path):
-    (path,) = scans(tmp_path / "archive", 1)
-    out = tmp_path / "out"
-    with opened(tiny_run, [path], out) as work:
-        worker = Worker(work.model, work.weights, out, "cpu", False, 1)
-        row = {"path": str(path), "name": "scan0"}
-        (out / ".scan0.begun").write_text("1\n" * (TRIES - 1))
-        assert json.loads(worker(row)["result"])["scan"] == [str(path)], "the last of its tries"
-        (out / "scan0.json").unlink()
-        (out / ".scan0.begun").write_text("1\n" * TRIES)
-        kind, what, *_ = json.loads(worker(row)["result"])
-        assert (kind, what) == ("RunError", f"the worker that had it died {TRIES} times")
-        assert not (out / ".scan0.begun").exists() and not (out / "scan0.json").exists()
-
-
-def test_a_scan_that_was_written_before_its_worker_died_is_not_done_again(tiny_run, tmp_path):
-    (path,) = scans(tmp_path / "archive", 1)
-    out = tmp_path / "out"
-    with opened(tiny_run, [path], out) as work:
-        worker = Worker(work.model, work.weights, out, "cpu", False, 1)
-        row = {"path": str(path), "name": "scan0"}
-        first = worker(row)
-        files = written(out)
-        assert worker(row) == first and written(out) == files and len(loads(out)) == 1
-
-
-def test_one_scan_with_whatever_is_wrong_does_not_stop_an_archive(tiny_run, tmp_path, monkeypatch):
+@pytest.fixture
+def one_scan(tiny_run: Path, tmp_path: Path) -> Iterator[Any]:
+    """An archive of one scan, opened, and what makes a worker for it, which predicts it at each call."""
     (path,) = scans(tmp_path / "archive", 1)
     with opened(tiny_run, [path], tmp_path / "out") as work:
-        worker = Worker(work.model, work.weights, work.folder, "cpu", False, 1)
-        monkeypatch.setattr(archive, "predict_file", lambda *_: 1 / 0)
-        kind, what, where, _ = json.loads(worker({"path": str(path), "name": "scan0"})["result"])
+
+        def worker(weights: str = work.weights) -> Callable[[], Any]:
+            made = Worker(work.model, weights, work.folder, "cpu", False, 1)
+            return lambda: json.loads(made({"path": str(path), "name": "scan0"})["result"])
+
+        yield path, work.folder, worker
+
+
+def test_a_worker_gives_up_a_scan_that_killed_others(one_scan):
+    path, out, worker = one_scan
+    predict = worker()
+    (out / ".scan0.begun").write_text("1\n" * (TRIES - 1))
+    assert predict()["scan"] == [str(path)], "the last of its tries"
+    (out / "scan0.json").unlink()
+    (out / ".scan0.begun").write_text("1\n" * TRIES)
+    kind, what, *_ = predict()
+    assert (kind, what) == ("RunError", f"the worker that had it died {TRIES} times")
+    assert not (out / ".scan0.begun").exists() and not (out / "scan0.json").exists()
+
+
+def test_a_scan_that_was_written_before_its_worker_died_is_not_done_again(one_scan):
+    _, out, worker = one_scan
+    predict = worker()
+    first, files = predict(), written(out)
+    assert predict() == first and written(out) == files and len(loads(out)) == 1
+
+
+def test_one_scan_with_whatever_is_wrong_does_not_stop_an_archive(one_scan, monkeypatch):
+    path, _, worker = one_scan
+    monkeypatch.setattr(archive, "predict_file", lambda *_: 1 / 0)
+    kind, what, where, _ = worker()()
     assert (kind, what, where) == ("RunError", "ZeroDivisionError: division by zero", str(path))
 
 
-def test_a_model_that_is_trained_on_meanwhile_is_not_used(tiny_run, tmp_path):
-    (path,) = scans(tmp_path / "archive", 1)
-    with opened(tiny_run, [path], tmp_path / "out") as work:
-        worker = Worker(work.model, "the digest of before", work.folder, "cpu", False, 1)
-        assert "was trained on" in worker({"path": str(path), "name": "scan0"})["result"]
+def test_a_model_that_is_trained_on_meanwhile_is_not_used(one_scan):
+    _, _, worker = one_scan
+    assert "was trained on" in worker("the digest of before")()[1]
 
 
 def test_whose_folder_it_is(tiny_run, tmp_path):
@@ -286,3 +277,37 @@ def test_more_workers_than_cores(tiny_run, tmp_path, capsys):
     assert main([*command, "--workers", "9999"]) == 1
     error = capsys.readouterr().err
     assert "9999 workers were asked for, but this machine has" in error and error.count("\n") == 1
+
+
+def test_gpus_that_are_not_there(tiny_run, tmp_path, capsys):
+    (path,) = scans(tmp_path / "archive", 1)
+    command = ["cluster", "predict", str(tiny_run), str(path), "--out", str(tmp_path / "out"), "--device", "cuda"]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "'cuda' was asked for, but this machine has no CUDA GPU" in error and error.count("\n") == 1
+
+
+def test_a_start_that_was_killed_leaves_a_folder_that_is_new(tiny_run, tmp_path):
+    (path,) = scans(tmp_path / "archive", 1)
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".lock", ".model.json.part.77"):
+        (out / name).touch()
+    with opened(tiny_run, [path], out) as work:
+        assert list(work.todo) == [path]
+
+
+def test_what_stops_ray_is_told_in_a_line(tmp_path):
+    from ray.exceptions import RaySystemError
+
+    class Broken:
+        def iter_rows(self):
+            yield {"path": "a", "result": "{}"}
+            raise RaySystemError("the cluster is gone\nand more")
+
+    rows = archive._rows(Broken(), tmp_path)
+    assert next(rows)["path"] == "a"
+    with pytest.raises(RunError) as caught:
+        next(rows)
+    assert "the cluster is gone" in str(caught.value) and "run the same command again" in str(caught.value)
+    assert "\n" not in str(caught.value)

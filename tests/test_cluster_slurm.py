@@ -17,9 +17,10 @@ import pytest
 import slurmd
 import tiny
 from hemotorch.cli import main
-from hemotorch.cluster.slurm import Batch, submit, write_script
+from hemotorch.cluster.slurm import Batch, minutes_of, submit, write_script
 from hemotorch.errors import InputError, OptionError
 from hemotorch.run import Run
+from processes import epochs
 from slurmd import asked, until
 
 SETTINGS = ("train.epochs=4", "train.steps_per_epoch=30", "train.checkpoint_s=0.0")
@@ -52,10 +53,6 @@ def state(slurm: dict[str, str], job: str) -> str:
 
 def log(run: Path) -> str:
     return "\n".join(file.read_text() for file in run.parent.glob(f"{run.name}-*.log"))
-
-
-def epochs(run: Path) -> list[int]:
-    return [row["epoch"] for row in Run(run).metrics]
 
 
 def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(slurm, tiny_prepared, tmp_path):
@@ -159,6 +156,38 @@ def test_a_script_that_was_edited_is_not_overwritten(tmp_path):
 def test_more_ranks_than_gpus_a_node():
     with pytest.raises(OptionError, match=r"8 ranks were asked for on nodes of 4 GPU\(s\); start at most 4"):
         Batch(ranks=8, gpus=4)
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [("5", 5), ("5:30", 5.5), ("1:00:00", 60), ("1-12", 36 * 60), ("1-0:30", 24 * 60 + 30), ("1-0:0:30", 1440.5)],
+)
+def test_times_as_slurm_takes_them(time, minutes):
+    assert minutes_of(time) == minutes
+
+
+@pytest.mark.parametrize("time", ["0", "UNLIMITED", "a:b", "1:2:3:4", "-5", "1-"])
+def test_what_is_no_time_is_left_to_slurm(time):
+    assert minutes_of(time) == 0 and Batch(time=time).time == time
+
+
+def test_a_job_too_short_to_train_in():
+    with pytest.raises(OptionError, match="5 minutes are too short to train in.*ask for at least 10"):
+        Batch(time="5")
+
+
+def test_a_run_with_a_percent_sign_keeps_its_log(tmp_path):
+    text = write_script(tmp_path / "50%j", TRAIN, Batch()).read_text()
+    assert f"#SBATCH --output={tmp_path}/50%%j-%j.log\n" in text
+
+
+def test_a_refused_requeue_is_told(tmp_path):
+    """The script's own answer to the signal, with a scontrol that refuses."""
+    text = write_script(tmp_path / "run", TRAIN, Batch()).read_text()
+    answer = text[text.index("out_of_time() {") : text.index("trap out_of_time")]
+    program = f"scontrol() {{ return 1; }}\nSLURM_JOB_ID=7\n{answer}out_of_time"
+    said = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "SLURM did not queue it again: submit it again" in said
 
 
 def test_without_slurm_the_script_is_written_and_the_rest_is_said(tiny_prepared, tmp_path, monkeypatch, capsys):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,11 @@ import torch
 import tiny
 from hemotorch.cluster.torchrun import _explained
 from hemotorch.cluster.training import Devices, Training
-from hemotorch.errors import OptionError
+from hemotorch.errors import HemotorchError, InputError, OptionError, RankLost, RunError
+from hemotorch.ranks import GO_ON
 from hemotorch.run import LAST, Run, load_checkpoint
 from hemotorch.train import train
+from processes import epochs, until
 
 #: In fp64 and with common batch statistics several ranks compute what one does.
 EXACT = ("engine.precision=fp64", "engine.sync_batch_norm=true", "train.checkpoint_s=0.0")
@@ -48,18 +50,6 @@ def ranks_of(launcher: int) -> list[int]:
         except (OSError, IndexError):
             continue
     return sorted(found)
-
-
-def until(true: Callable[[], object], process: subprocess.Popen, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def epochs(root: Path) -> list[int]:
-    return [row["epoch"] for row in Run(root).metrics]
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
@@ -109,6 +99,17 @@ def test_ctrl_c_says_how_to_go_on(tiny_prepared, tmp_path, when):
     _, error = launcher.communicate(timeout=60)
     said = "hemotorch cluster torchrun: stopped; with --resume it goes on from its last checkpoint"
     assert launcher.returncode == 130 and error.strip() == said
+
+
+def test_a_launcher_that_is_told_to_end_starts_nothing_again(tiny_prepared, tmp_path):
+    run = tmp_path / "run"
+    launcher = started(tiny_prepared, run, "--restarts", "2", settings=("train.epochs=500",))
+    until(lambda: epochs(run), launcher)
+    launcher.send_signal(signal.SIGTERM)
+    out, error = launcher.communicate(timeout=60)
+    assert launcher.returncode == 1 and "starting the ranks again" not in out
+    said = "hemotorch cluster torchrun: training: was stopped by SIGTERM; go on from the last checkpoint with --resume"
+    assert error.strip() == said
 
 
 def test_ranks_end_when_their_launcher_is_killed(tiny_prepared, tmp_path):
@@ -183,6 +184,26 @@ def test_ranks_that_left_no_word(tmp_path):
 
     training = Training(str(tmp_path / "data"), str(tmp_path / "run"), None)
     killed = _explained(1, ProcessFailure(1, 4242, -signal.SIGSEGV, str(tmp_path / "none")), training)
-    assert str(killed) == "rank 1: was killed by SIGSEGV; start again"
+    assert str(killed) == "rank 1: was killed by SIGSEGV; start again" and isinstance(killed, RankLost)
     ended = _explained(0, ProcessFailure(0, 4242, 3, str(tmp_path / "none")), training)
     assert str(ended) == "rank 0: ended with exit status 3; start again"
+
+
+def told(tmp_path: Path, error: HemotorchError) -> HemotorchError:
+    """What is made of the error that a rank ended with."""
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    file = tmp_path / "error.json"
+    words = {"message": f"{type(error).__name__}: {error}", "extraInfo": {"py_callstack": "", "timestamp": "1"}}
+    file.write_text(json.dumps({"message": words}))
+    return _explained(0, ProcessFailure(0, 4242, 1, str(file)), Training(str(tmp_path), str(tmp_path / "run"), None))
+
+
+def test_only_a_lost_rank_is_worth_another_start(tmp_path):
+    lost = told(tmp_path, RankLost("rank 1 has not answered for 4 s", "rank 0", GO_ON))
+    assert isinstance(lost, RankLost) and str(lost) == f"rank 0: rank 1 has not answered for 4 s; {GO_ON}"
+    for error in (RunError("the loss became nan", "epoch 1", "lower it"), InputError("is damaged", "scan 7")):
+        known = told(tmp_path, error)
+        assert type(known) is type(error) and str(known) == f"rank 0: {error}"
+    note = told(tmp_path, RunError("rank 1 stopped: the disk is full", "rank 0", GO_ON))
+    assert not isinstance(note, RankLost), "the other rank's own words"

@@ -166,12 +166,7 @@ def open_slices(
     slices: how many neighbouring slices a sample holds (odd); beside: how many ranks of this machine each hold the
     part. Raises InputError for an empty part or missing masks.
     """
-    unlabelled = [case for case, indices in part.items() if indices and not dataset.has_mask(case)]
-    if unlabelled:
-        names = ", ".join(unlabelled[:5]) + (" ..." if len(unlabelled) > 5 else "")
-        raise InputError(
-            f"{len(unlabelled)} training scans have no mask ({names})", dataset.root, "train on labelled ones"
-        )
+    must_be_labelled(dataset, part, "training")
     if not any(part.values()):
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
     index = _Index.of(dataset, part, slices)
@@ -180,6 +175,15 @@ def open_slices(
         needed = 2 * kept * _pixels(dataset, grid, index.cases) * 3  # twice: stacking makes a second copy
         memory = "resident" if needed < RESIDENT_SHARE * free_memory(device, beside) else "stream"
     return Resident(dataset, index, grid, device) if memory == "resident" else Streamed(dataset, index, grid)
+
+
+def must_be_labelled(dataset: Dataset, part: Part, name: str) -> None:
+    """Raises InputError where scans of the part have no mask."""
+    missing = [case for case, indices in part.items() if indices and not dataset.has_mask(case)]
+    if missing:
+        names = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        what = f"{len(missing)} {name} scans have no mask ({names})"
+        raise InputError(what, dataset.root, "train on labelled ones")
 
 
 def _pixels(dataset: Dataset, grid: Grid, cases: Sequence[str]) -> int:

@@ -29,11 +29,10 @@ _AFTER = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 an explained error, 130 interrupted."""
     status = _run(_parser().parse_args(argv))
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        # One of several ranks: gloo may abort a process that is torn down while its partners still talk to it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    if "WORLD_SIZE" in os.environ:
+        from hemotorch.ranks import leave
+
+        return leave(status)
     return status
 
 

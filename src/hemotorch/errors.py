@@ -34,6 +34,10 @@ class RunError(HemotorchError):
     """A training, a checkpoint or a disk that failed while working."""
 
 
+class RankLost(RunError):
+    """Of several ranks one is gone without a word of its own, or does not answer: starting again may help."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The advice for a misspelt name: the nearest known one, or the list of all."""
     known = sorted(known)

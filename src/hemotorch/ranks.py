@@ -7,6 +7,7 @@ rank 0 of one, and everything here does nothing.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hemotorch.errors import HemotorchError, OptionError, RunError
+from hemotorch.errors import HemotorchError, OptionError, RankLost, RunError
 
 NOTE_S = 3.0  #: how long a rank waits, after another was lost, for the word of what happened
 GO_ON = "go on from the last checkpoint with --resume, with as many ranks as you like"
@@ -83,7 +84,7 @@ class Ranks:
             if not _is_message_lost(error):
                 self._tell(f"{type(error).__name__}: {error}".splitlines()[0])
                 raise
-            raise RunError(self._what_happened(error), f"rank {self.rank}", GO_ON) from error
+            raise self._what_happened(error) from error
         except BaseException as error:
             self._tell(
                 "was interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
@@ -94,25 +95,24 @@ class Ranks:
         with suppress(RuntimeError, AttributeError):
             self.store.set("stopped", f"rank {self.rank} stopped: {text}")
 
-    def _what_happened(self, error: RuntimeError) -> str:
-        """In words: another rank's own note, or which rank is not there any more."""
+    def _what_happened(self, error: RuntimeError) -> RunError:
+        """Another rank's own note, or RankLost with the rank that is not there any more."""
+        where = f"rank {self.rank}"
         late = "timed out" in str(error).lower() or "timeout" in str(error).lower()
         with suppress(RuntimeError, AttributeError):
             self.store.set(f"waiting/{self.rank}", "yes")
             until = time.monotonic() + NOTE_S
             while time.monotonic() < until:
                 if self.store.check(["stopped"]):
-                    return str(self.store.get("stopped").decode())
+                    return RunError(self.store.get("stopped").decode(), where, GO_ON)
                 time.sleep(0.1)
             gone = [str(r) for r in range(self.world) if not self.store.check([f"waiting/{r}"])]
             if gone:
                 who = f"rank {' and '.join(gone)}"
-                return f"{who} has not answered for {self.timeout_s:g} s" if late else f"{who} was killed"
-        return (
-            f"another rank has not answered for {self.timeout_s:g} s"
-            if late
-            else "another rank stopped: see its own message"
-        )
+                what = f"{who} has not answered for {self.timeout_s:g} s" if late else f"{who} was killed"
+                return RankLost(what, where, GO_ON)
+        what = f"has not answered for {self.timeout_s:g} s" if late else "stopped: see its own message"
+        return RankLost(f"another rank {what}", where, GO_ON)
 
 
 class _Sum(torch.autograd.Function):
@@ -171,6 +171,16 @@ def joined(timeout_s: float = 600.0) -> Iterator[Ranks]:
             dist.barrier()  # all leave together
     finally:
         dist.destroy_process_group()
+
+
+def leave(status: int) -> int:
+    """How a process that may have been a rank ends: gloo may abort one that is torn down while its partners still talk
+    to it. One of several does not return."""
+    if _number("WORLD_SIZE", 1) != 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _number(name: str, otherwise: int) -> int:

@@ -65,7 +65,7 @@ def train(
     reports. Raises InputError, OptionError, RunError.
     """
     run = Run(Path(root))
-    with joined(_timeout_s(run, used)) as ranks, run.locked() if ranks.first else nullcontext():
+    with joined(rank_timeout_s(run, used)) as ranks, run.locked() if ranks.first else nullcontext():
         ranks.gather(None)  # the first rank holds the folder: nobody looks into it before
         dataset = Dataset(data)
         going_on = resume and ranks.gather((run.root / "run.json").exists())[0]
@@ -230,7 +230,7 @@ def _as_before(before: Device, wanted: str, used: Recipe, ranks: Ranks) -> Devic
         return now.with_reason(f"not as when it was started: {error}")
 
 
-def _timeout_s(run: Run, asked: Recipe | None) -> float:
+def rank_timeout_s(run: Run, asked: Recipe | None) -> float:
     """After which a rank is given up: as asked for, as the run's own recipe has it, or as recipes have it."""
     own = run.recipe if (run.root / "recipe.toml").exists() else Recipe()
     return (asked or own).engine.rank_timeout_s

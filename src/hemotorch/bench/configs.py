@@ -20,8 +20,8 @@ EXAMPLE = "for example --sweep batch=1..32 threads=1,2 workers=0..2"
 class Machine:
     """What there is to measure on.
 
-    compiler: whether torch.compile works on the CPU. bf16: whether the GPU has it. precision, compiled: what the engine
-    chooses on the GPU.
+    compiler: whether torch.compile works on the CPU. bf16: whether the GPU has it. precision, compiled,
+    graphs: what the engine chooses on the GPU.
     """
 
     cores: int = 1
@@ -30,6 +30,7 @@ class Machine:
     bf16: bool = False
     precision: str = "fp32"
     compiled: bool = False
+    graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,7 @@ def usual(scope: Scope) -> dict[str, Config]:
     """What sweeps vary of each device: all cores, and on a GPU what the engine chooses there."""
     machine = scope.machine
     one = Config("", threads=machine.cores, batch=scope.batch)
-    graphs = machine.precision != "fp16"  # whose gradients are looked at on the host
-    ways: dict[str, Any] = {"precision": machine.precision, "compile": machine.compiled, "graphs": graphs}
+    ways: dict[str, Any] = {"precision": machine.precision, "compile": machine.compiled, "graphs": machine.graphs}
     return {"cpu": one, "cuda": replace(one, device="cuda", **ways)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hemotorch.batches import must_be_labelled
 from hemotorch.bench.reference import write_pngs
 from hemotorch.dataset import Dataset, Part
 from hemotorch.errors import InputError
@@ -39,7 +40,7 @@ def checked(data: Path | str, used: Recipe) -> Dataset:
     training, _ = parts(dataset.split(used.data.split), used)
     if not any(training.values()):
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
-    _labelled(dataset, training, "training")
+    must_be_labelled(dataset, training, "training")
     if used.data.slices == "positive" and not _bleeds(dataset, training):
         todo = "check the masks, or train on all slices with --set data.slices=all"
         raise InputError("no slice with bleeding to train on", dataset.root, todo)
@@ -51,19 +52,11 @@ def held_out(dataset: Dataset, used: Recipe) -> Part:
     split = dataset.split(used.data.split)
     training, _ = parts(split, used)
     others = {case: indices for case, indices in {**split.val, **split.test}.items() if case not in training}
-    _labelled(dataset, others, "held-out")
+    must_be_labelled(dataset, others, "held-out")
     if not _bleeds(dataset, others):
         what = "no scan that is not trained on has bleeding, so that there is no Dice"
         raise InputError(what, dataset.root, "prepare more scans with bleeding")
     return others
-
-
-def _labelled(dataset: Dataset, part: Part, name: str) -> None:
-    missing = [case for case, indices in part.items() if indices and not dataset.has_mask(case)]
-    if missing:
-        names = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-        what = f"{len(missing)} {name} scans have no mask ({names})"
-        raise InputError(what, dataset.root, "train on labelled ones")
 
 
 def _bleeds(dataset: Dataset, part: Part) -> bool:

@@ -29,7 +29,7 @@ from hemotorch.bench.rows import Config, Round, Spec, from_json
 from hemotorch.device import choose, environment
 from hemotorch.errors import HemotorchError
 from hemotorch.files import jsonable, read_json
-from hemotorch.ranks import Ranks, joined
+from hemotorch.ranks import Ranks, joined, leave
 
 #: Steps before the clock runs, the last of which says how many it is to run for. In the first ones kernels are chosen
 #: and compiled, and graphs captured.
@@ -127,7 +127,7 @@ def about_machine() -> dict[str, Any]:
     found = Machine(machine.cores(), gpus, compiler=machine.has_compiler())
     if gpus:
         bf16, chosen = torch.cuda.is_bf16_supported(including_emulation=False), choose("cuda")
-        found = replace(found, bf16=bf16, precision=chosen.precision, compiled=chosen.compile)
+        found = replace(found, bf16=bf16, precision=chosen.precision, compiled=chosen.compile, graphs=chosen.graphs)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
     told = {
         **environment(),
@@ -165,13 +165,7 @@ def main(arguments: list[str]) -> int:
     if question is None:
         print(json.dumps(jsonable(about_machine())))
         return 0
-    status = _measured(from_json(Spec, question))
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        # gloo may abort a process that is torn down while its partners still talk to it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
+    return leave(_measured(from_json(Spec, question)))
 
 
 def _measured(spec: Spec) -> int:

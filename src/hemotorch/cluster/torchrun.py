@@ -21,16 +21,11 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from hemotorch import errors
 from hemotorch.cluster.training import Devices, Training
-from hemotorch.errors import HemotorchError, RunError
+from hemotorch.errors import HemotorchError, RankLost, RunError
 from hemotorch.ranks import GO_ON
 from hemotorch.run import Run, epoch_line
 
-MISSED = (" was killed", " has not answered")  #: in the words of a rank that misses another one (ranks.py)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  #: that the agent takes
-
-
-class RankLost(RunError):
-    """A rank is gone without a word of its own, or does not answer: what another start may help against."""
 
 
 def train_here(
@@ -112,7 +107,7 @@ def _explained(rank: int, failure: ProcessFailure, training: Training) -> Hemoto
     kind, _, text = told["message"].partition(": ")
     known = getattr(errors, kind, None)
     if isinstance(known, type) and issubclass(known, HemotorchError):
-        if text.endswith(GO_ON) and any(sign in text for sign in MISSED):
+        if known is RankLost:
             who, _, what = text.removesuffix(f"; {GO_ON}").partition(": ")
             return RankLost(what, who, GO_ON)
         return known(text, None if text.startswith("rank ") else where)

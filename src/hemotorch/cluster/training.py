@@ -10,9 +10,10 @@ import torch
 from hemotorch import machine
 from hemotorch.dataset import Dataset
 from hemotorch.errors import OptionError
+from hemotorch.ranks import GO_ON
 from hemotorch.recipe import Recipe
 from hemotorch.run import LAST, Run
-from hemotorch.train import Report, train
+from hemotorch.train import Report, rank_timeout_s, train
 
 RANKS_OF_A_CPU = 2  #: started where nobody says how many: one process uses all cores already
 
@@ -38,10 +39,8 @@ class Training:
 
     @property
     def timeout_s(self) -> float:
-        """After which a rank that does not answer is given up: as the recipe says, or that of the run that goes on."""
-        if self.used is None and (self.run.root / "run.json").exists():
-            return self.run.recipe.engine.rank_timeout_s
-        return (self.used or Recipe()).engine.rank_timeout_s
+        """After which a rank that does not answer is given up."""
+        return rank_timeout_s(self.run, self.used)
 
     def check(self) -> None:
         """Raises InputError where dataset or run folder cannot be used, before any rank is started."""
@@ -56,7 +55,7 @@ class Training:
     def advice(self) -> str:
         """How to go on after a rank was lost."""
         kept = (self.run.root / LAST).exists()
-        return "go on from the last checkpoint with --resume, with as many ranks as you like" if kept else "start again"
+        return GO_ON if kept else "start again"
 
 
 @dataclass(frozen=True)
