@@ -25,6 +25,7 @@ from hemotorch.errors import HemotorchError, RankLost, RunError
 from hemotorch.ranks import GO_ON
 from hemotorch.run import Run, epoch_line
 
+INTERRUPT_S = 2.0  #: a terminal sends Ctrl-C to ranks and launcher at once, and the ranks may be quicker
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  #: that the agent takes
 
 
@@ -77,14 +78,28 @@ def _launch(training: Training, world: int, quiet: bool) -> None:
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             if failure.exitcode == -signal.SIGINT:
+                _take_interrupt()
                 raise KeyboardInterrupt from None
             raise _explained(rank, failure, training) from None
 
 
 def _rank(training: Training, quiet: bool) -> None:
     """What each process runs."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    training.start(None if quiet else lambda row: print(epoch_line(row), flush=True))
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        training.start(None if quiet else lambda row: print(epoch_line(row), flush=True))
+    except KeyboardInterrupt:
+        # Gone at once: the agent sends the signal a second time, into whatever Python does at its end.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def _take_interrupt() -> None:
+    """Waits for the Ctrl-C that the ranks had first: it would come once more, in the middle of whatever follows."""
+    if threading.current_thread() is threading.main_thread():
+        came = threading.Event()
+        signal.signal(signal.SIGINT, lambda *_: came.set())
+        came.wait(INTERRUPT_S)
 
 
 def _stopped(number: int) -> NoReturn:
