@@ -1,6 +1,6 @@
 """What each level of parallel work gains in a training step on a CPU, one added to the others at a time.
 
-    python benchmarks/levels.py DATA [--rounds 3] [--json FILE]
+    python benchmarks/levels.py DATA [--only fast] [--rounds 3] [--json FILE]
 
 DATA is a prepared dataset. `paper`'s network on 192 x 192 and `fast`, measured as `hemotorch bench train` does: in
 turns, each in a process of its own, the median over rounds with the slowest and fastest. "gain" is against the line
@@ -28,13 +28,6 @@ from hemotorch.files import write_json
 
 SECONDS = {"paper": 8.0, "fast": 4.0}  #: of timed steps in a process
 LIMIT_S = 600.0
-#: The worker as it is, and without keeping the memory of freed tensors.
-KEEPING = ["-m", "hemotorch.bench.worker"]
-GIVING_BACK = [
-    "-c",
-    "import sys; from hemotorch import device; device.keep_memory = lambda: None;"
-    "from hemotorch.bench.worker import main; sys.exit(main(sys.argv[1:]))",
-]
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,6 @@ class Level:
     threads: int = 1
     ranks: int = 1
     settings: tuple[str, ...] = ()
-    keeping: bool = True
     reference: bool = False
     only: str = ""  # the recipe that has it
 
@@ -56,7 +48,7 @@ def levels(cores: int) -> list[Level]:
     flat, last = ("engine.channels_last=off",), ("engine.channels_last=on",)
     found = [
         Level("plain loop, its own choices", "", cores, reference=True, only="paper"),
-        Level("1 thread", "", settings=flat, keeping=False),
+        Level("1 thread", "", settings=(*flat, "engine.keep_memory=off")),
         Level("+ memory kept", "1 thread", settings=flat),
         Level("+ channels-last", "+ memory kept", settings=last),
         Level(f"+ {cores} threads", "+ channels-last", cores, settings=last),
@@ -81,7 +73,7 @@ def once(level: Level, name: str, data: Path, pngs: Path) -> Round:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "spec.json"
         write_json(path, asdict(spec))
-        command = [sys.executable, *(KEEPING if level.keeping else GIVING_BACK), str(path)]
+        command = [sys.executable, "-m", "hemotorch.bench.worker", str(path)]
         printed, error = run_together(command, environments(config), LIMIT_S)
     if error:
         sys.exit(f"{name}, {level.name}: {error}")
@@ -92,10 +84,12 @@ def main() -> None:
     """Measures in turns and prints a table a recipe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--only", choices=tuple(SECONDS), help="one recipe (default: both)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args()
-    jobs = [(name, one) for name in SECONDS for one in levels(machine.cores()) if one.only in ("", name)]
+    names = [name for name in SECONDS if a.only in (None, name)]
+    jobs = [(name, one) for name in names for one in levels(machine.cores()) if one.only in ("", name)]
     found: dict[tuple[str, str], list[Round]] = {(name, one.name): [] for name, one in jobs}
     with TemporaryDirectory() as folder:
         used = quick_recipe(recipe.load("paper").changed(["data.split=patient"]))
@@ -104,7 +98,7 @@ def main() -> None:
             for name, one in random.Random(number).sample(jobs, len(jobs)):
                 found[name, one.name].append(once(one, name, a.data, pngs))
                 print(f"{name}, {one.name}: {found[name, one.name][-1].images_s:.3g}", file=sys.stderr, flush=True)
-    for name in SECONDS:
+    for name in names:
         print(f"\n| `{name}` | images a second | gain | over | MB |\n| --- | --- | --- | --- | --- |")
         middle = {
             level: statistics.median(r.images_s for r in rounds) for (n, level), rounds in found.items() if n == name

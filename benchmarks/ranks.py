@@ -2,10 +2,9 @@
 
     python benchmarks/ranks.py DATA [--steps 240] [--json FILE]
 
-DATA is a prepared dataset. `fast` is trained with batches of 8: in float64, so that only what differs in kind shows: by
+DATA is a prepared dataset. `fast` is trained with batches of 8, in float64, so that only what differs in kind shows: by
 one process, by two ranks of 4 with plain and with synchronised batch norm, as two batches of 4 accumulated, and by one
-process with another seed. Losses are means over
-twenty steps; `Dice` is that of the validation scans at the end, a few.
+process with another seed. Losses are means over twenty steps; Dice is that of the validation scans at the end, a few.
 """
 
 from __future__ import annotations

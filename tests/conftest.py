@@ -17,6 +17,7 @@ import pytest
 
 import tiny
 from hemotorch.prepare import prepare
+from hemotorch.step import Learner
 from hemotorch.train import train
 
 
@@ -35,7 +36,9 @@ def require(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         reason = f"the reference '{module}' cannot be imported here: {error}"
-    return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 @contextmanager
@@ -85,6 +88,20 @@ def tiny_run(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     root = tmp_path_factory.mktemp("tiny") / "run"
     train(tiny_prepared, root, tiny.recipe("train.epochs=6", "train.steps_per_epoch=20"), device="cpu")
     return root
+
+
+@pytest.fixture
+def updates(monkeypatch: pytest.MonkeyPatch) -> list[Learner]:
+    """Grows by one with each step of the optimiser in this process."""
+    done: list[Learner] = []
+    inner = Learner._update
+
+    def counted(learner: Learner) -> None:
+        inner(learner)
+        done.append(learner)
+
+    monkeypatch.setattr(Learner, "_update", counted)
+    return done
 
 
 @pytest.fixture

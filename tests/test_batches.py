@@ -1,8 +1,10 @@
-"""The paper's dataset class, on folders that `prepare --png` wrote."""
+"""The paper's dataset class, on folders that `prepare --png` wrote; and reading ahead."""
 
 from __future__ import annotations
 
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from hemotorch.batches import ICHDataset
+import tiny
+from hemotorch.batches import ICHDataset, _read_ahead, batches
+from hemotorch.dataset import Dataset
+from hemotorch.device import choose
+from hemotorch.draws import keys
 from hemotorch.errors import InputError
 from hemotorch.prepare import prepare
+from hemotorch.ranks import Ranks
+from hemotorch.step import open_job
+from hemotorch.train import parts
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +72,53 @@ def test_folders_it_cannot_use(pngs: Path, tmp_path: Path) -> None:
     gone.unlink()
     with pytest.raises(InputError, match=f"1 images have no label, {gone.name} first"):
         ICHDataset(root)
+
+
+def test_reading_ahead_keeps_the_order_and_its_distance() -> None:
+    begun: list[int] = []
+
+    def read(number: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        begun.append(int(number))
+        time.sleep(0.02 if int(number) % 3 == 0 else 0)
+        return (number * 10,)
+
+    numbers, found = torch.arange(30), []
+    for (one,) in _read_ahead(read, numbers, 3):
+        found.append(int(one))
+        assert max(begun) <= len(found) + 2 * 3 + 1, "memory is bounded"
+    assert found == [10 * number for number in range(30)] and sorted(begun) == list(range(30))
+
+
+def test_an_error_while_reading_ahead_is_raised_where_the_batch_is_waited_for() -> None:
+    def read(number: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if int(number) == 4:
+            raise InputError("is damaged", "scan 4")
+        return (number,)
+
+    found = []
+    with pytest.raises(InputError, match="scan 4: is damaged"):
+        found += [int(one) for (one,) in _read_ahead(read, torch.arange(30), 2)]
+    began = time.monotonic()
+    for (one,) in _read_ahead(read, torch.arange(4), 2):
+        found.append(int(one))
+    assert found[-4:] == [0, 1, 2, 3] and time.monotonic() - began < 10
+
+
+def test_what_is_streamed_to_a_gpu_is_what_a_cpu_reads(tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as a CPU goes: pinning is faked, and where the batches are put."""
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda part: pinned.append(part) or part)
+    used, dataset = tiny.recipe("data.memory=stream"), Dataset(tiny_prepared)
+    job, _ = open_job(dataset, *parts(dataset.split("patient"), used), used, choose("cpu", used.engine), Ranks())
+    here = list(batches(job.slices, job.plan, 1, job.device))
+    inner, gpu = torch.Tensor.to, replace(job.device, name="cuda:0")
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda part, *a, **k: part if a[:1] == (gpu.place,) else inner(part, *a, **k)
+    )
+    monkeypatch.setattr("hemotorch.batches.keys", lambda *a: keys(*a[:-1], torch.device("cpu")))
+    for first in (0, 4):
+        pinned.clear()
+        there = list(batches(job.slices, job.plan, 1, gpu, first=first))
+        assert len(pinned) == 3 * len(there) == 3 * (7 - first)
+        for one, other in zip(here[first:], there, strict=True):
+            assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("hu", "mask", "rows", "keys"))

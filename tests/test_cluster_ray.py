@@ -63,7 +63,7 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on(tiny_prepared, tmp
     recipe.write_text(tiny.recipe("train.epochs=4", "train.steps_per_epoch=30").to_toml())
     driver = started("ray", tiny_prepared, run, "--recipe", recipe, "--device", "cpu", "--ranks", 2)
     until(lambda: epochs(run) and (run / "last.pt").exists(), driver)
-    at_work = workers(driver.pid, "RayTrainWorker")
+    first, at_work = Run(run).metrics[0], workers(driver.pid, "RayTrainWorker")
     assert len(at_work) == 2
     os.kill(at_work[1], signal.SIGKILL)
     out, error = driver.communicate(timeout=180)
@@ -71,6 +71,7 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on(tiny_prepared, tmp
     assert re.search(r"^rank \d: was killed; Ray starts the ranks again \(1 of 2\)$", out, re.M), out
     assert re.findall(r"^epoch +(\d)", out, re.M) == ["1", "2", "3", "4"]
     assert epochs(run) == [1, 2, 3, 4] and Run(run).record["ranks"] == 2
+    assert Run(run).metrics[0] == first, "what was done is not done again"
     assert not list(run.glob(".ray*")) and descendants(driver.pid) == {}
 
 

@@ -60,7 +60,8 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
     settings = (*EXACT, "train.epochs=4", "train.steps_per_epoch=40")
     run = tmp_path / "run"
     launcher = started(tiny_prepared, run, "--restarts", "1", settings=settings)
-    until((run / LAST).exists, launcher)
+    until(lambda: epochs(run) and (run / LAST).exists(), launcher)
+    first = Run(run).metrics[0]
     os.kill(ranks_of(launcher.pid)[1], signal.SIGKILL)
     out, error = launcher.communicate(timeout=120)
     assert launcher.returncode == 0, error
@@ -68,15 +69,16 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
     assert out.count("rank 1: was killed by SIGKILL") == 1 and "starting the ranks again (1 of 1)" in out
     assert re.findall(r"^epoch +(\d)", out, re.M) == ["1", "2", "3", "4"], "the first rank alone prints"
     assert epochs(run) == [1, 2, 3, 4] and Run(run).record["ranks"] == 2
+    assert Run(run).metrics[0] == first, "what was done is not done again"
     train(tiny_prepared, tmp_path / "one", tiny.recipe(*settings), device="cpu")
     one, two = weights(tmp_path / "one"), weights(run)
     assert max(float((one[name].double() - two[name].double()).abs().max()) for name in one) < 1e-9
 
 
-def test_a_killed_rank_is_named_in_one_line_and_one_process_goes_on(tiny_prepared, tmp_path):
+def test_a_killed_rank_is_named_in_one_line_and_one_process_goes_on(tiny_prepared, tmp_path, updates):
     run = tmp_path / "run"
     launcher = started(tiny_prepared, run, "--json", settings=("train.epochs=3", "train.steps_per_epoch=60"))
-    until((run / LAST).exists, launcher)
+    until(lambda: epochs(run) and (run / LAST).exists(), launcher)
     began = time.monotonic()
     os.kill(ranks_of(launcher.pid)[0], signal.SIGKILL)
     out, error = launcher.communicate(timeout=60)
@@ -84,10 +86,11 @@ def test_a_killed_rank_is_named_in_one_line_and_one_process_goes_on(tiny_prepare
     assert (launcher.returncode, out) == (1, "")
     assert error.count("\n") == 1 and error.startswith("hemotorch cluster torchrun: rank 0: was killed by SIGKILL")
     assert "go on from the last checkpoint with --resume" in error and ranks_of(launcher.pid) == []
-    done = len(epochs(run))
+    done, last = len(epochs(run)), load_checkpoint(run / LAST).trainer
     told: list[int] = []
     train(tiny_prepared, run, device="cpu", resume=True, report=lambda row: told.append(row["epoch"]))
     assert told == list(range(done + 1, 4)) and epochs(run) == [1, 2, 3]
+    assert len(updates) == 3 * 60 - (last["epoch"] * 60 + last["step"]) < 3 * 60
 
 
 @pytest.mark.parametrize("when", ["starting", "training"])

@@ -16,8 +16,10 @@ import torch.distributed as dist
 
 import tiny
 from hemotorch.errors import OptionError
+from hemotorch.prepare import prepare
 from hemotorch.ranks import joined
 from hemotorch.run import LAST, Run, load_checkpoint
+from hemotorch.step import Learner
 from hemotorch.train import train
 
 TRAIN = "import sys\n{before}\nfrom hemotorch.cli import main\nsys.exit(main(sys.argv[1:]))"
@@ -65,6 +67,14 @@ def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty tiny heads, of which several with bleeding are validated on."""
+    folder = tmp_path_factory.mktemp("several")
+    prepare(tiny.write_dataset(folder / "data", patients=20), folder / "prepared")
+    return folder / "prepared"
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -74,15 +84,16 @@ def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     ],
     ids=["fast", "paper", "accumulated"],
 )
-def test_two_ranks_follow_one(tiny_prepared: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
-    train(tiny_prepared, tmp_path / "one", tiny.recipe(*EXACT, *settings), device="cpu")
-    for status, output in ended(ranks(2, tiny_prepared, tmp_path / "two", *EXACT, *settings)):
+def test_two_ranks_follow_one(several: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
+    train(several, tmp_path / "one", tiny.recipe(*EXACT, *settings), device="cpu")
+    for status, output in ended(ranks(2, several, tmp_path / "two", *EXACT, *settings)):
         assert status == 0, output
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-9
     one, two = (Run.open(tmp_path / name) for name in ("one", "two"))
     assert two.record["ranks"] == 2
     for row, other in zip(one.metrics, two.metrics, strict=True):
         assert row["val"] == other["val"], "counts are put together and divided once"
+        assert row["val"]["n"] >= 2, "each rank has its own scans"
         assert row["loss"] == pytest.approx(other["loss"], abs=1e-7)
 
 
@@ -95,7 +106,9 @@ def test_plain_batch_norm_is_another_training(tiny_prepared: Path, tmp_path: Pat
     assert 1e-5 < furthest(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(tiny_prepared: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_another_number_of_ranks(
+    tiny_prepared: Path, tmp_path: Path, updates: list[Learner]
+) -> None:
     dies = "import hemotorch.step as s, os, signal\ninner, calls = s.Learner._update, []\n"
     dies += (
         "def update(self):\n    calls.append(1)\n    if len(calls) > 8:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -105,6 +118,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(tiny_prepared: Path, tmp_pat
     killed = ended(ranks(2, tiny_prepared, tmp_path / "run", *steady, before=dies))
     assert [status for status, _ in killed] == [-signal.SIGKILL] * 2
     train(tiny_prepared, tmp_path / "run", device="cpu", resume=True)
+    assert len(updates) == 6, "the second epoch alone"
     train(tiny_prepared, tmp_path / "whole", tiny.recipe(*steady), device="cpu")
     assert furthest(weights(tmp_path / "run"), weights(tmp_path / "whole")) < 1e-9
 

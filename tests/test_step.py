@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import hemotorch.fits
 import hemotorch.step
 import tiny
 from hemotorch import machine
 from hemotorch.dataset import Dataset
 from hemotorch.device import Device, choose
 from hemotorch.errors import RunError
+from hemotorch.fits import memory_explained
 from hemotorch.nets import Net
-from hemotorch.ranks import Ranks
+from hemotorch.ranks import GO_ON, Ranks
 from hemotorch.run import Run
 from hemotorch.step import Job, Learner, open_job, settle
 from hemotorch.train import parts, train
@@ -202,6 +205,41 @@ def test_a_replayed_step_is_the_eager_one(tiny_prepared: Path, monkeypatch: pyte
     assert ended[0] == ended[1]
 
 
+class Waits(TorchDispatchMode):
+    """Counts what makes a host wait for its device: a tensor's value read, or a size that depends on values."""
+
+    WORDS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_to_copy")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        moved = name != "_to_copy" or (kwargs or {}).get("device", args[0].device) != args[0].device
+        if name in self.WORDS and moved:
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("augment.elastic=0.02", "train.accumulate=2"),
+        ("net.name=unet-medicaltorch", "net.options={channels=4}", "loss.name=negative-dice", "optimizer.name=adam"),
+        ("optimizer.name=sgd", "loss.name=focal", "train.ema=0", "optimizer.clip_norm=0"),
+    ],
+    ids=["fast", "paper", "sgd"],
+)
+def test_nothing_in_an_epoch_waits_for_the_device(tiny_prepared: Path, settings: tuple[str, ...]) -> None:
+    learner = Learner(*opened(tiny_prepared, *settings))
+    with Waits() as waits:
+        losses = list(learner.epoch(0))
+        assert waits.seen == [] and len(losses) == 7
+        float(losses[-1])
+        assert waits.seen == ["_local_scalar_dense"], "it would have been seen"
+
+
 class FakeStream:
     """Of no GPU."""
 
@@ -234,6 +272,69 @@ def test_out_of_memory_names_a_batch_that_fits_as_measured(tiny_prepared: Path, 
     # A sample's step takes between its own input and a hundred times that.
     sample = 3 * 512 * 512 * 4
     assert machine.free_memory() / (100 * sample) < size < machine.free_memory() / sample
+
+
+@pytest.mark.parametrize(("fits", "named"), [(37, 36), (1, 1), (0, 0), (63, 56)])
+def test_a_gpus_largest_batch_is_tried(
+    tiny_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, named: int
+) -> None:
+    job, net = opened(tiny_prepared, "train.batch=64", "train.steps_per_epoch=1")
+    gpu = replace(job, device=replace(job.device, name="cuda:0"))
+    tried: list[int] = []
+
+    def step(job: Job, net: Net, size: int) -> None:
+        tried.append(size)
+        if size > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(hemotorch.fits, "_step", step)
+    says = f"a batch of {named} fits, as measured: --set train.batch={named} " if named else "not even the smallest"
+    told = pytest.raises(RunError, match=f"out of memory on cuda:0 with a batch of 64x3x32x32; {says}")
+    with told, memory_explained(gpu, net, tmp_path / "last.pt"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
+    assert named <= fits and len(tried) <= 7
+
+
+@pytest.mark.parametrize(
+    ("says", "lost"),
+    [
+        ("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA", True),
+        ("CUDA error: uncorrectable ECC error encountered", True),
+        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", True),
+        ("CUDA error: device-side assert triggered", False),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_a_gpu_that_disappears(
+    tiny_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, lost: bool
+) -> None:
+    kind = getattr(torch, "AcceleratorError", RuntimeError)
+
+    def update(learner: Learner) -> None:
+        raise kind(says)
+
+    monkeypatch.setattr(Learner, "_update", update)
+    with pytest.raises(RunError if lost else kind) as caught:
+        train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
+    if lost:
+        todo = f"see nvidia-smi; then {GO_ON}"
+        assert str(caught.value) == f"training: cpu was lost ({says.splitlines()[0]}); {todo}"
+
+
+def kernels_and_references(prepared: Path, *settings: str) -> None:
+    """Trains a little both ways."""
+    ended = []
+    for kernels in (False, True):
+        job, net = opened(prepared, "train.steps_per_epoch=2", "train.batch=2", *settings)
+        learner = Learner(replace(job, device=replace(job.device, kernels=kernels)), net)
+        ended.append([float(loss) for loss in learner.epoch(0)])
+    assert ended[0] == pytest.approx(ended[1], abs=1e-4) and ended[0][0] == pytest.approx(ended[1][0], abs=1e-5)
+    assert ended[0] != ended[1], "computed another way"
+
+
+@pytest.mark.parametrize("loss", ["dice-cross-entropy", "negative-dice", "cross-entropy"])
+def test_a_step_by_own_kernels_is_that_by_their_references(tiny_prepared: Path, interpreted: Any, loss: str) -> None:
+    interpreted(kernels_and_references, tiny_prepared, f"loss.name={loss}", "augment.elastic=0.02")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says what a process holds")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,39 +51,66 @@ def test_the_run_folder_says_what_was_done(tiny_run, tiny_prepared):
     assert run.split == Dataset(tiny_prepared).splits["patient"]
     record = run.record
     assert record["device"]["name"] == "cpu" and len(record["device"]["reasons"]) >= 3
-    assert record["environment"]["torch"] == torch.__version__ and record["memory"] == "resident"
+    assert record["environment"]["torch"] == torch.__version__ and record["memory"].startswith(
+        "resident: loading takes "
+    )
 
 
+#: Trains on, and kills itself: in the step after so many ("step"), or when that many are done and a checkpoint was
+#: written under another name ("before") or has just got its own ("after"). Says how many steps it did.
 KILL = """
-import sys, tiny
+import os, signal, sys, tiny
 import hemotorch.step as s
 import hemotorch.train as t
-limit, calls, inner = int(sys.argv[3]), 0, s.Learner._update
+limit, moment, calls, inner, replace = int(sys.argv[3]), sys.argv[4], 0, s.Learner._update, os.replace
+def die(now):
+    if moment == now and calls > limit - (now != "step"):
+        os.kill(os.getpid(), signal.SIGKILL)
 def update(*a):
     global calls
     calls += 1
-    if calls > limit:
-        import os, signal
-        os.kill(os.getpid(), signal.SIGKILL)
+    die("step")
     inner(*a)
-s.Learner._update = update
+def move(old, new):
+    wanted = str(new).endswith(".pt")
+    wanted and die("before")
+    replace(old, new)
+    wanted and die("after")
+s.Learner._update, os.replace = update, move
 t.LOSS_EVERY = 2
-t.train(sys.argv[1], sys.argv[2], tiny.recipe("train.checkpoint_s=0.0", *sys.argv[4:]), device="cpu", resume=True)
+t.train(sys.argv[1], sys.argv[2], tiny.recipe("train.checkpoint_s=0.0", *sys.argv[5:]), device="cpu", resume=True)
+print(calls)
 """
+NEVER = 10**6
 
 
-def _killed_after(steps: int, data: Path, root: Path) -> int:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", KILL, str(data), str(root), str(steps)]
-    return subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode
+def _command(data: Path, root: Path, steps: int, moment: str = "step", *settings: str) -> dict[str, Any]:
+    command = [sys.executable, "-c", KILL, str(data), str(root), str(steps), moment, *settings]
+    return {"args": command, "env": {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}}
+
+
+def _killed(*how: Any) -> None:
+    assert subprocess.run(**_command(*how), capture_output=True, timeout=120).returncode == -signal.SIGKILL
+
+
+def _goes_on(data: Path, root: Path, total: int, *settings: str) -> None:
+    """To the end, and does only the steps that the last checkpoint lacks."""
+    last = load_checkpoint(root / LAST).trainer
+    ended = subprocess.run(
+        **_command(data, root, NEVER, "step", *settings), capture_output=True, text=True, timeout=600
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) == total - (last["epoch"] * 7 + last["step"]) < total
 
 
 def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_prepared, tmp_path):
     train(tiny_prepared, tmp_path / "whole", tiny.recipe("train.checkpoint_s=0.0"), device="cpu")
-    # 3 epochs of 7 steps: killed inside an epoch, at an epoch's end, inside the last one; then to the end.
-    for steps in (4, 5, 7, 3):
-        assert _killed_after(steps, tiny_prepared, tmp_path / "killed") == -signal.SIGKILL
-    assert _killed_after(10**6, tiny_prepared, tmp_path / "killed") == 0
+    # 3 epochs of 7 steps: killed inside an epoch, while an epoch's end is written, within the next one's checkpoint and
+    # after it; then to the end.
+    for steps, moment in ((4, "step"), (3, "before"), (3, "after"), (2, "step")):
+        _killed(tiny_prepared, tmp_path / "killed", steps, moment)
+    assert len(list((tmp_path / "killed").glob(".*.part.best.pt"))) == 1, "written, and not named yet"
+    _goes_on(tiny_prepared, tmp_path / "killed", 21)
     for name in (LAST, BEST):
         assert _same(_weights(tmp_path / "whole", name), _weights(tmp_path / "killed", name))
     rows = [
@@ -94,16 +122,17 @@ def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_prepared, tmp_
 
 
 @pytest.mark.long
-def test_fifty_random_kills(tiny_prepared, tmp_path, kills=50):
-    """Each after the process has gone on and written a checkpoint, which it does every two steps, or within one."""
+def test_fifty_random_kills(tiny_prepared, tmp_path):
+    """Each after the process has gone on and written a checkpoint, which it does every two steps, or within one.
+    HEMOTORCH_KILLS=500 kills it more often."""
+    kills = int(os.environ.get("HEMOTORCH_KILLS", "50"))
     long = f"train.epochs={3 * kills}"
     train(tiny_prepared, tmp_path / "whole", tiny.recipe("train.checkpoint_s=0.0", long), device="cpu")
     random, last = np.random.default_rng(0), tmp_path / "killed" / LAST
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", KILL, str(tiny_prepared), str(tmp_path / "killed"), str(10**6), long]
     for _ in range(kills):
         before = last.stat().st_mtime_ns if last.exists() else None
-        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        command = _command(tiny_prepared, tmp_path / "killed", NEVER, "step", long)
+        with subprocess.Popen(**command, stderr=subprocess.DEVNULL) as process:
             until = time.monotonic() + 60
             while (not last.exists() or last.stat().st_mtime_ns == before) and time.monotonic() < until:
                 time.sleep(0.005)
@@ -111,7 +140,7 @@ def test_fifty_random_kills(tiny_prepared, tmp_path, kills=50):
             assert process.poll() is None, "it was still training"
             process.kill()
     assert load_checkpoint(last).epoch < 3 * kills
-    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    _goes_on(tiny_prepared, tmp_path / "killed", 21 * kills, long)
     assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
 
 
@@ -119,7 +148,7 @@ def test_streamed_and_resident_training_are_the_same(tiny_prepared, tmp_path):
     for memory in ("resident", "stream"):
         settings = (f"data.memory='{memory}'", "train.epochs=1")
         train(tiny_prepared, tmp_path / memory, tiny.recipe(*settings), device="cpu")
-        assert Run.open(tmp_path / memory).record["memory"].startswith(memory)
+        assert Run.open(tmp_path / memory).record["memory"] == f"{memory}: asked for"
     assert _same(_weights(tmp_path / "resident"), _weights(tmp_path / "stream"))
 
 
@@ -218,7 +247,7 @@ def test_out_of_memory_says_what_to_lower(tiny_prepared, tmp_path, monkeypatch):
         train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(tiny_prepared, tmp_path, tmpfs):
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(tiny_prepared, tmp_path, tmpfs, updates):
     root, used = tmpfs / "run", tiny.recipe("train.checkpoint_s=0.0")
     subprocess.run(["mount", "-o", "remount,size=40m", str(tmpfs)], check=True)
     filler, kept = tmpfs / "filler", {}
@@ -234,13 +263,15 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(tiny_prepare
     assert str(root) in str(error.value)
     assert kept and _same(kept, _weights(root)) and load_checkpoint(root / BEST).epoch == 1
     filler.unlink()
+    done = len(updates)
     train(tiny_prepared, root, device="cpu", resume=True)
+    assert len(updates) - done == 14, "two epochs of seven steps"
     train(tiny_prepared, tmp_path / "whole", used, device="cpu")
     assert _same(_weights(root), _weights(tmp_path / "whole"))
 
 
 def test_stopped_before_the_first_checkpoint_it_starts_again(tiny_prepared, tmp_path):
-    assert _killed_after(0, tiny_prepared, tmp_path / "run") == -signal.SIGKILL
+    _killed(tiny_prepared, tmp_path / "run", 0)
     assert (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / LAST).exists()
     assert len(train(tiny_prepared, tmp_path / "run", device="cpu", resume=True).metrics) == 3
 

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from hemotorch.dataset import Dataset, Part
-from hemotorch.device import Device, free_memory
+from hemotorch.device import ASKED, Device, free_memory
 from hemotorch.draws import keys, rng
 from hemotorch.errors import InputError
 from hemotorch.grid import Grid, Placement, hu_to_working, mask_to_working, place
@@ -51,6 +51,7 @@ class Slices(Protocol):
     """Slices on the network's grid, taken by their number in the training part."""
 
     memory: str  # resident or stream
+    why: str  # so
     positive: np.ndarray  # (n,) bool
     case_of: np.ndarray  # (n,) int
     sizes: np.ndarray  # (cases, 2) rows and columns on the grid; slices are filled up to the largest of each
@@ -92,7 +93,8 @@ class Resident:
 
     memory = "resident"
 
-    def __init__(self, dataset: Dataset, index: _Index, grid: Grid, device: torch.device):
+    def __init__(self, dataset: Dataset, index: _Index, grid: Grid, device: torch.device, why: str):
+        self.why = why
         self.positive, self.case_of = index.positive, index.case_of
         hu, masks, rows, first = [], [], np.empty_like(index.neighbours), 0
         with ThreadPoolExecutor(2) as pool:
@@ -137,7 +139,8 @@ class Streamed:
 
     memory = "stream"
 
-    def __init__(self, dataset: Dataset, index: _Index, grid: Grid):
+    def __init__(self, dataset: Dataset, index: _Index, grid: Grid, why: str):
+        self.why = why
         self.positive, self.case_of = index.positive, index.case_of
         self._dataset, self._index = dataset, index
         scans = progress(index.cases, "measuring", unit="scan")
@@ -169,12 +172,16 @@ def open_slices(
     must_be_labelled(dataset, part, "training")
     if not any(part.values()):
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
-    index = _Index.of(dataset, part, slices)
+    index, why = _Index.of(dataset, part, slices), ASKED
     if memory == "auto":
         kept = sum(len(np.unique(index.neighbours[index.case_of == i])) for i in range(len(index.cases)))
         needed = 2 * kept * _pixels(dataset, grid, index.cases) * 3  # twice: stacking makes a second copy
-        memory = "resident" if needed < RESIDENT_SHARE * free_memory(device, beside) else "stream"
-    return Resident(dataset, index, grid, device) if memory == "resident" else Streamed(dataset, index, grid)
+        free = free_memory(device, beside)
+        memory = "resident" if needed < RESIDENT_SHARE * free else "stream"
+        why = f"loading takes {needed / 1e9:.2g} of {free / 1e9:.2g} GB, and may take {RESIDENT_SHARE:.0%}"
+    if memory == "resident":
+        return Resident(dataset, index, grid, device, why)
+    return Streamed(dataset, index, grid, why)
 
 
 def must_be_labelled(dataset: Dataset, part: Part, name: str) -> None:
@@ -286,14 +293,21 @@ def batches(
     def read(taken: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.pin_memory() for part in slices.take(taken))
 
-    workers = min(8, device.threads)
+    for pinned, key, corner in zip(_read_ahead(read, numbers, min(8, device.threads)), drawn, corners, strict=True):
+        hu, mask, rows = (part.to(device.place, non_blocking=True) for part in pinned)
+        yield Batch(hu, mask, rows, key, corner)
+
+
+def _read_ahead(
+    read: Callable[[Tensor], tuple[Tensor, ...]], numbers: Tensor, workers: int
+) -> Iterator[tuple[Tensor, ...]]:
+    """What `read` makes of each of `numbers`, in order, by threads that are two each, and one, ahead of who asks."""
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[tuple[Tensor, ...]]] = deque()
-        for place, (key, corner) in enumerate(zip(drawn, corners, strict=True)):
+        for place in range(len(numbers)):
             while len(ahead) < 2 * workers + 1 and place + len(ahead) < len(numbers):
                 ahead.append(pool.submit(read, numbers[place + len(ahead)]))
-            hu, mask, rows = (part.to(device.place, non_blocking=True) for part in ahead.popleft().result())
-            yield Batch(hu, mask, rows, key, corner)
+            yield ahead.popleft().result()
 
 
 class ICHDataset(torch.utils.data.Dataset[dict[str, Any]]):

@@ -35,6 +35,7 @@ class Device:
     kernels: bool
     threads: int
     reasons: tuple[str, ...]
+    keep_memory: bool = True
 
     @property
     def place(self) -> torch.device:
@@ -67,7 +68,8 @@ class Device:
         """Sets the process up: its thread count, which bit-for-bit repeats need; memory on a CPU; TF32 on a GPU."""
         torch.set_num_threads(self.threads)
         if self.place.type == "cpu":
-            keep_memory()
+            if self.keep_memory:
+                keep_memory()
             return
         torch.cuda.set_device(self.place)
         torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
@@ -129,6 +131,7 @@ def _cpu(why: str, engine: Engine, ranks: Ranks) -> Device:
     compiled, why_compiled = _decided(
         engine.compile, False, "rarely faster on a CPU" if compiler else "no C++ compiler"
     )
+    kept, why_kept = _decided(engine.keep_memory, True, "where the C library is glibc")
     whole = "every core this process may use" if ranks.beside == 1 else f"its share of {cores} cores"
     threads = engine.threads or max(1, cores // ranks.beside)
     reasons = (
@@ -136,10 +139,10 @@ def _cpu(why: str, engine: Engine, ranks: Ranks) -> Device:
         f"{precision}: {why_precision}",
         f"{'channels-last' if last else 'contiguous'}: {why_last}",
         f"{'compiled' if compiled else 'not compiled'}: {why_compiled}",
-        "memory of freed tensors is kept for the next ones, where the C library is glibc",
+        f"memory of freed tensors is {'kept for the next ones' if kept else 'given back'}: {why_kept}",
         f"{threads} thread{'' if threads == 1 else 's'}: {ASKED if engine.threads else whole}",
     )
-    return Device("cpu", precision, last, compiled, False, False, threads, reasons)
+    return Device("cpu", precision, last, compiled, False, False, threads, reasons, kept)
 
 
 def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
@@ -192,11 +195,11 @@ def _check_cuda(engine: Engine, place: torch.device, ranks: Ranks, compilable: b
 
 
 def _half(place: torch.device) -> tuple[str, str]:
-    """The fastest precision that trains as well as fp32, and why."""
+    """What tensor cores are fastest in, weights and HU staying fp32, and why. It rounds: fp32 has to be asked for."""
     if torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16", "native on this GPU"
+        return "bf16", "native on this GPU; rounds to 8 bits, engine.precision=fp32 does not"
     if torch.cuda.get_device_capability(place) >= (7, 0):
-        return "fp16", "tensor cores without bf16; gradients are scaled"
+        return "fp16", "no native bf16; gradients are scaled; rounds to 11 bits, engine.precision=fp32 does not"
     return "fp32", "no tensor cores on this GPU"
 
 
@@ -239,6 +242,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = ("allocate memory", "could not create a primitive", "could not create a memory", "ALLOC_FAILED")
     known = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, known) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether it says that a GPU is gone, or must be started again; an error of the computation itself is none."""
+    # What CUDA's runtime says of a GPU that fell off its bus, was reset, taken away, or whose memory failed.
+    words = ("unspecified launch failure", "CUDA error: unknown error", "uncorrectable", "busy or unavailable",
+             "no CUDA-capable device")  # fmt: skip
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _why_no_cuda() -> str:

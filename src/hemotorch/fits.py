@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from hemotorch import machine
 from hemotorch.batches import Plan
-from hemotorch.device import give_back, is_out_of_memory
+from hemotorch.device import give_back, is_lost, is_out_of_memory
 from hemotorch.errors import RunError
 from hemotorch.nets import Net
 from hemotorch.ranks import GO_ON
@@ -29,7 +27,7 @@ def memory_explained(job: Job, net: Net, checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, getattr(torch, "AcceleratorError", ())) and not is_out_of_memory(error):
+        if is_lost(error):
             first = str(error).splitlines()[0]
             raise RunError(
                 f"{job.device.name} was lost ({first})", "training", f"see nvidia-smi; then {GO_ON}"

@@ -129,6 +129,7 @@ class Engine:
     compile: Switch = "auto"
     graphs: Switch = "auto"  # CUDA graphs around the whole step
     kernels: Switch = "auto"  # hemotorch's own Triton kernels
+    keep_memory: Switch = "auto"  # of freed tensors, for the next ones; a CPU with glibc
     threads: int = 0  # of a CPU, a process; 0: the cores it may use
     sync_batch_norm: bool = False  # several ranks: batch statistics over all of them
     rank_timeout_s: float = 600.0  # after which a rank that does not answer is given up

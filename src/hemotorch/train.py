@@ -281,7 +281,7 @@ def _record(job: Job, split: Split) -> dict[str, Any]:
         "split": asdict(split),
         "device": job.device.to_dict(),
         "ranks": job.ranks.world,
-        "memory": job.slices.memory,
+        "memory": f"{job.slices.memory}: {job.slices.why}",
         "scans": {case: job.dataset.digest(case) for case in cases},
         "masks": {case: job.dataset.mask_digest(case) for case in cases},
         "environment": environment(),

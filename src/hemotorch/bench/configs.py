@@ -70,6 +70,8 @@ def base_configs(scope: Scope) -> tuple[list[Config], list[str]]:
         if scope.reference:
             found.append(_reference(device, scope.batch))
         one, many = _on_cpu(scope) if device == "cpu" else _on_gpus(scope)
+        if device == "cpu" and scope.machine.compiler and scope.quick:
+            left.append("compiling on a CPU, which takes a minute or two a round: measured without --quick")
         found += one
         for config in many:
             if why := _why_no_ranks(config.ranks, device, scope):
@@ -97,7 +99,6 @@ def _on_cpu(scope: Scope) -> tuple[list[Config], list[Config]]:
     cores = scope.machine.cores
     one = usual(scope)["cpu"]
     found = [replace(one, threads=1), one]
-    # Compiling takes a minute or two for each round: not for those in a hurry.
     if scope.machine.compiler and not scope.quick:
         found.append(replace(one, compile=True))
     return found, [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from hemotorch.bench import data as bench_data
 from hemotorch.bench.configs import Scope, base_configs, devices_of, parse_sweep, sweep_configs, unique, usual
 from hemotorch.bench.measure import Pace, look_at_machine, measure
 from hemotorch.bench.reference import why_not
-from hemotorch.bench.result import Bench
+from hemotorch.bench.result import Bench, clock
 from hemotorch.bench.rows import Config, Row, Spec, compared
 from hemotorch.bench.sentence import bottleneck
 from hemotorch.dataset import Dataset
@@ -51,7 +52,7 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         bench_data.checked(asked.data, used)
     machine, environment = look_at_machine()
     devices = devices_of(asked.device, machine)
-    notes = []
+    notes, began = [], time.monotonic()
     with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
         place = asked.data
         if place is None:
@@ -70,6 +71,7 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         specs = [_spec(config, place, used, pngs, asked.quick, machine.cores) for config in configs]
         pace = replace(QUICK_PACE if asked.quick else Pace(), rounds=asked.rounds)
         rows, told = measure(specs, pace, say)
+    notes.append(f"Measuring took {clock(time.monotonic() - began)}.")
     rows = compared(rows, machine.cores, asked.price_per_hour)
     warnings = [unsteady(rows), _quick(rows) if asked.quick else "", f"Measured in {told}." if told else ""]
     return Bench(
