@@ -1,6 +1,6 @@
 """What each level of parallel work gains in a training step on a CPU, one added to the others at a time.
 
-    python benchmarks/levels.py DATA [--only fast] [--rounds 3] [--json FILE]
+    python benchmarks/levels.py DATA [--only "+ 2 threads"] [--rounds 3] [--json FILE]
 
 DATA is a prepared dataset. `paper`'s network on 192 x 192 and `fast`, measured as `hemotorch bench train` does: in
 turns, each in a process of its own, the median over rounds with the slowest and fastest. "gain" is against the line
@@ -84,12 +84,12 @@ def main() -> None:
     """Measures in turns and prints a table a recipe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--only", choices=tuple(SECONDS), help="one recipe (default: both)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows named so, as `fast` or `+ 2 threads`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args()
-    names = [name for name in SECONDS if a.only in (None, name)]
-    jobs = [(name, one) for name in names for one in levels(machine.cores()) if one.only in ("", name)]
+    jobs = [(name, one) for name in SECONDS for one in levels(machine.cores()) if one.only in ("", name)]
+    jobs = [(name, one) for name, one in jobs if a.only in f"{name}, {one.name}"]
     found: dict[tuple[str, str], list[Round]] = {(name, one.name): [] for name, one in jobs}
     with TemporaryDirectory() as folder:
         used = quick_recipe(recipe.load("paper").changed(["data.split=patient"]))
@@ -98,7 +98,7 @@ def main() -> None:
             for name, one in random.Random(number).sample(jobs, len(jobs)):
                 found[name, one.name].append(once(one, name, a.data, pngs))
                 print(f"{name}, {one.name}: {found[name, one.name][-1].images_s:.3g}", file=sys.stderr, flush=True)
-    for name in names:
+    for name in dict.fromkeys(name for name, _ in jobs):
         print(f"\n| `{name}` | images a second | gain | over | MB |\n| --- | --- | --- | --- | --- |")
         middle = {
             level: statistics.median(r.images_s for r in rounds) for (n, level), rounds in found.items() if n == name
@@ -106,7 +106,8 @@ def main() -> None:
         for one in (one for n, one in jobs if n == name):
             rounds = found[name, one.name]
             rates = sorted(r.images_s for r in rounds)
-            gain = f"{middle[one.name] / middle[one.over]:.2f} | {one.over.removeprefix('+ ')}" if one.over else " | "
+            known = one.over in middle
+            gain = f"{middle[one.name] / middle[one.over]:.2f} | {one.over.removeprefix('+ ')}" if known else " | "
             memory = max(r.memory_mb for r in rounds)
             print(
                 f"| {one.name} | {middle[one.name]:.3g} ({rates[0]:.3g} to {rates[-1]:.3g}) | {gain} | {memory:.0f} |"
