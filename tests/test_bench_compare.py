@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from benches import MACHINE, bench, row
 from hemotorch.bench.compare import compare
+from hemotorch.bench.result import Bench
 from hemotorch.cli import main
+from hemotorch.errors import InputError
 from hemotorch.files import write_json
 
 
@@ -57,6 +60,25 @@ def test_other_sizes_and_busy_machines_are_warned_of() -> None:
     assert any("192 x 192 in A, 512 x 512 in B" in text for text in found.warnings)
     assert any("B was not alone" in text for text in found.warnings)
     assert "torch: 2.13.0 in A, 2.14.0 in B" in found.differences
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found["environment"].update(cores="two"),
+        lambda found: found["environment"].update(load_before="x"),
+        lambda found: found["rows"][0]["rounds"][0].update(step_s=["a"]),
+        lambda found: found["rows"][0]["rounds"][0].update(step_s="a"),
+        lambda found: found["rows"][0]["config"].update(threads="two"),
+        lambda found: found["rows"][0].update(config=None),
+    ],
+)
+def test_a_damaged_result_is_named(tmp_path, change) -> None:
+    found = bench().to_json()
+    change(found)
+    (tmp_path / "bench.json").write_text(json.dumps(found))
+    with pytest.raises(InputError, match="is damaged; measure again"):
+        Bench.read(tmp_path)
 
 
 def test_the_command(tmp_path, capsys) -> None:

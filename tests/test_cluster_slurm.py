@@ -171,6 +171,19 @@ def test_what_is_no_time_is_left_to_slurm(time):
     assert minutes_of(time) == 0 and Batch(time=time).time == time
 
 
+@pytest.mark.parametrize("asked", [{"partition": "a\nrm -rf x"}, {"time": "1\n2"}, {"options": ("account=a\n",)}])
+def test_nothing_is_smuggled_into_a_script(asked):
+    with pytest.raises(OptionError, match="holds a line break or another control character"):
+        Batch(**asked)
+
+
+def test_names_that_make_no_script(tmp_path):
+    with pytest.raises(OptionError, match="RUN: holds a line break"):
+        write_script(tmp_path / "x\ny", TRAIN, Batch())
+    with pytest.raises(OptionError, match="--sbatch: is empty"):
+        Batch(options=("",))
+
+
 def test_a_job_too_short_to_train_in():
     with pytest.raises(OptionError, match="5 minutes are too short to train in.*ask for at least 10"):
         Batch(time="5")

@@ -59,8 +59,11 @@ def test_a_wrong_setting_is_named(setting, says):
 def test_unknown_recipe_and_broken_files(tmp_path):
     with pytest.raises(OptionError, match="did you mean 'fast'"):
         recipe.load("fats")
-    with pytest.raises(HemotorchError, match="cannot be read"):
+    with pytest.raises(HemotorchError, match="none.toml: no such recipe file"):
         recipe.load(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_bytes(b"\xff")
+    with pytest.raises(HemotorchError, match="cannot be read as UTF-8"):
+        recipe.load(tmp_path / "bad.toml")
     (tmp_path / "bad.toml").write_text("train = [")
     with pytest.raises(HemotorchError, match="not valid TOML"):
         recipe.load(tmp_path / "bad.toml")

@@ -22,13 +22,14 @@ from torch import Tensor
 from hemotorch.dataset import Dataset, Part
 from hemotorch.device import ASKED, Device, free_memory
 from hemotorch.draws import keys, rng
-from hemotorch.errors import InputError
+from hemotorch.errors import InputError, OptionError
 from hemotorch.grid import Grid, Placement, hu_to_working, mask_to_working, place
 from hemotorch.hu import AIR_HU
 from hemotorch.progress import progress
 from hemotorch.ranks import Ranks
 from hemotorch.recipe import Recipe
 
+MOST_SAMPLES = 10**8  #: of an epoch, whose order is drawn when it begins
 RESIDENT_SHARE = 0.4  #: of the free memory; the rest is for the network
 
 
@@ -217,6 +218,9 @@ class Plan:
         self.positives = max(1, round(share * batch)) if share and self.positive.any() else 0
         self.batch = batch if self.positives else min(batch, len(self.numbers))
         self.steps = used.train.steps_per_epoch * used.train.accumulate or -(-len(self.numbers) // self.batch)
+        if (samples := self.steps * self.batch) > MOST_SAMPLES:
+            todo = "lower train.batch or train.steps_per_epoch"
+            raise OptionError(f"an epoch of {samples:,} samples is more than {MOST_SAMPLES:,}", "train", todo)
 
     def epoch(self, epoch: int) -> np.ndarray:
         """(steps, batch) item numbers."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from hemotorch import NOTICE, __version__
@@ -28,7 +32,9 @@ _AFTER = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 an explained error, 130 interrupted."""
-    status = _run(_parser().parse_args(argv))
+    arguments = _parser().parse_args(argv)
+    with _noticed_interrupts() as interrupts:
+        status = _run(arguments, interrupts)
     if "WORLD_SIZE" in os.environ:
         from hemotorch.ranks import leave
 
@@ -36,14 +42,34 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def _run(arguments: argparse.Namespace) -> int:
+@contextmanager
+def _noticed_interrupts() -> Iterator[list[int]]:
+    """Ctrl-C raises KeyboardInterrupt as ever, and leaves a note: a library may make another error of it."""
+    noticed: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        noticed.append(number)
+        raise KeyboardInterrupt
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    ours = main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield noticed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _run(arguments: argparse.Namespace, interrupts: list[int]) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except HemotorchError as error:
         print(f"hemotorch {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return _stopped(arguments.command)
+        return _stopped(arguments)
     except BrokenPipeError:
         # The reader (head, less) closed; Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,8 +80,8 @@ def _run(arguments: argparse.Namespace) -> int:
     except Exception as error:
         from hemotorch.files import disk_error
 
-        if _interrupted(error):
-            return _stopped(arguments.command)
+        if interrupts:
+            return _stopped(arguments)
 
         known = disk_error(error, getattr(error, "filename", None) or "the output")
         if known is None:
@@ -64,16 +90,12 @@ def _run(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _stopped(command: str) -> int:
-    print(f"\nhemotorch {command}: stopped{_AFTER.get(command, '')}", file=sys.stderr)
+def _stopped(arguments: argparse.Namespace) -> int:
+    after = _AFTER.get(arguments.command, "")
+    if "--resume" in after and not (Path(arguments.run_folder) / "last.pt").exists():
+        after = "; no checkpoint was written yet, with --resume it starts from the beginning"
+    print(f"\nhemotorch {arguments.command}: stopped{after}", file=sys.stderr)
     return 130
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is what a library wrapped into an error of its own."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _phantom(a: argparse.Namespace) -> int:

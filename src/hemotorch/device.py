@@ -9,7 +9,7 @@ import shutil
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 
@@ -86,8 +86,15 @@ class Device:
 
     @staticmethod
     def from_dict(record: dict[str, Any]) -> Device:
-        """What `to_dict` gave."""
-        return Device(**{**record, "reasons": tuple(record["reasons"])})
+        """What `to_dict` gave. Raises TypeError or ValueError for anything else."""
+        made = Device(**{**record, "reasons": tuple(record["reasons"])})
+        for name, kind in get_type_hints(Device).items():
+            value = getattr(made, name)
+            if kind in (str, bool, int) and type(value) is not kind:
+                raise TypeError(f"{name} is {value!r}")
+        if made.name.partition(":")[0] not in ("cpu", "cuda") or made.threads < 1:
+            raise ValueError(f"{made.name} with {made.threads} threads")
+        return made
 
 
 def choose(wanted: str = "auto", engine: Engine | None = None, ranks: Ranks | None = None) -> Device:

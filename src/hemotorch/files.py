@@ -12,13 +12,15 @@ from typing import Any
 
 from hemotorch.errors import HemotorchError, InputError, RunError
 
+SPACE = "free some space and run the same command again, a training with --resume"
 _DISK = {
-    errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
+    errno.ENOSPC: ("the disk is full", SPACE),
+    errno.EDQUOT: ("the disk quota is used up", SPACE),
     errno.EROFS: ("the disk is read-only", "choose an output folder that can be written"),
     errno.EACCES: ("no permission to write", "choose an output folder that can be written"),
     errno.EPERM: ("no permission to write", "choose an output folder that can be written"),
     errno.EEXIST: ("is a file, not a folder", "choose another output folder"),
+    errno.EISDIR: ("is a folder, not a file", "remove it, or choose another output folder"),
     errno.ENOTDIR: ("a part of this path is a file, not a folder", "choose another output folder"),
 }
 

@@ -195,6 +195,8 @@ def load(name_or_path: str | Path) -> Recipe:
     if path.suffix == ".toml":
         try:
             text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise InputError("no such recipe file", path) from error
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("the recipe file cannot be read as UTF-8 text", path) from error
         return from_toml(text, str(path))
@@ -276,7 +278,9 @@ _SHARES = (
     *("augment.blur", "augment.zoom", "augment.shift", "augment.shear", "augment.elastic"),
 )
 _AT_MOST = {"grid.size_px": 4096, "tiles.size_px": 4096, "augment.crop_px": 4096, "predict.closing_px": 99,
-            "predict.opening_px": 99, "grid.pixel_mm": 20, "augment.rotate_deg": 180}  # fmt: skip
+            "predict.opening_px": 99, "grid.pixel_mm": 20, "augment.rotate_deg": 180, "engine.threads": 4096,
+            "train.batch": 2**20, "train.accumulate": 10**5, "train.steps_per_epoch": 10**7, "train.epochs": 10**6,
+            "optimizer.lr": 10**6, "engine.rank_timeout_s": 10**7}  # fmt: skip
 SMALLEST_PIXEL_MM = 0.05
 
 

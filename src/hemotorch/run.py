@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from hemotorch import __version__, recipe
-from hemotorch.dataset import Split
+from hemotorch.dataset import PARTS, Split
+from hemotorch.device import Device
 from hemotorch.errors import InputError, RunError
 from hemotorch.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
 from hemotorch.recipe import Recipe
@@ -65,7 +66,7 @@ class Run:
             raise InputError("no such run folder", run.root, "train one with `hemotorch train DATA RUN`")
         if not (run.root / "run.json").is_file():
             raise InputError("is not a run folder (no run.json)", run.root, "name the RUN folder of `hemotorch train`")
-        _check_format(run.record.get("format"), run.root)
+        _check_record(read_json(run.root / "run.json"), run.root)
         return run
 
     @property
@@ -87,16 +88,19 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; an unfinished last line is left out."""
+        """The rows of metrics.jsonl; an unfinished last line is left out. Raises InputError for any other damage."""
         path = self.root / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
             except ValueError:
-                break
+                if number == len(lines):
+                    break
+                row = None
             if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-                raise InputError(f"holds a line that is no epoch's: {line[:40]}", path, "remove that line")
+                raise InputError(f"line {number} is damaged or no epoch's: {line[:40]}", path, "remove that line")
             rows.append(row)
         return rows
 
@@ -174,6 +178,8 @@ def _digest(value: Any) -> str:
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Reads a checkpoint, its checksums verified and no code in it run. Raises InputError."""
     path = Path(path)
+    if path.is_dir():
+        raise InputError("is a folder, not a checkpoint", path)
     if not path.is_file():
         raise InputError("no such checkpoint", path, "has this training finished its first epoch?")
     todo = "use another checkpoint or train again"
@@ -211,11 +217,30 @@ def epoch_line(row: dict[str, Any]) -> str:
         dice = val["dice"]
         shown = "unknown" if dice is None or dice != dice else f"{dice:.3f}"
         found = f"   validation Dice {shown} over {val['n']} scans"
-    return f"epoch {row['epoch']:>3}   loss {row['loss']:.3f}{found}   {row['seconds']:.0f} s"
+    return f"epoch {row['epoch']:>3}   loss {row['loss']:.3f}{found}   {row['seconds']:.0f} s in all"
 
 
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(jsonable(row), allow_nan=False) + "\n"
+
+
+def _check_record(record: Any, root: Path) -> None:
+    """Raises InputError where run.json is of another format, or was damaged."""
+    where = root / "run.json"
+    known = isinstance(record, dict) and "format" in record
+    if known:
+        _check_format(record["format"], root)
+    try:
+        sides = [record["split"][part] for part in PARTS]
+        good = known and all(isinstance(record[name], dict) for name in ("split", "scans", "masks", "environment"))
+        good = good and record["scans"].keys() == record["masks"].keys() == {case for side in sides for case in side}
+        good = good and all(type(index) is int for side in sides for indices in side.values() for index in indices)
+        Device.from_dict(record["device"])
+        Run(root).split  # noqa: B018  can be made
+    except (KeyError, TypeError, AttributeError, ValueError):
+        good = False
+    if not good:
+        raise InputError("is damaged", where, "put back a copy, or train again in a new folder")
 
 
 def _check_format(found: Any, where: Path) -> None:

@@ -205,6 +205,8 @@ def _start(job: Job, run: Run, net: Net) -> State:
                 setattr(state, name, checkpoint.trainer[name])
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError("does not fit this run's recipe", path, "train again in a new folder") from error
+    if (state.best > -math.inf or state.epoch == job.used.train.epochs) and not (run.root / BEST).exists():
+        raise InputError("is missing", run.root / BEST, "put it back, or train again in a new folder")
     if job.ranks.first:
         run.keep_metrics(state.epoch)
     return state
@@ -217,7 +219,7 @@ def _as_before(before: Device, wanted: str, used: Recipe, ranks: Ranks) -> Devic
         now = choose("cpu", used.engine, ranks)
     if now.place.type != before.place.type:
         return now.with_reason(f"not as when it was started, which was on {before.name}")
-    switches = ("channels_last", "compile", "graphs", "kernels")
+    switches = ("channels_last", "compile", "graphs", "kernels", "keep_memory")
     same: dict[str, Any] = {"precision": before.precision} | {
         name: "on" if getattr(before, name) else "off" for name in switches
     }

@@ -15,7 +15,7 @@ from typing import Any
 from hemotorch import recipe
 from hemotorch.bench import data as bench_data
 from hemotorch.bench.children import ask
-from hemotorch.bench.configs import Scope, devices_of, sweep_configs, unique
+from hemotorch.bench.configs import Machine, Scope, devices_of, sweep_configs, unique
 from hemotorch.bench.measure import Pace, look_at_machine, measure
 from hemotorch.bench.result import Bench, when
 from hemotorch.bench.rows import Config, Row, Spec, compared
@@ -71,6 +71,7 @@ def bench_mlp(
     used = small_recipe(net)
     if data is not None:
         bench_data.held_out(bench_data.checked(data, used), used)
+    devices_of(device, Machine(gpus=1))  # a name that is none is told before a machine is looked at
     machine, environment = look_at_machine()
     devices, notes = devices_of(device, machine), []
     with TemporaryDirectory(prefix="hemotorch-bench-") as folder:

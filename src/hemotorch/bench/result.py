@@ -56,6 +56,7 @@ class Bench:
         if values["kind"] not in KINDS:
             raise InputError(f"is a result of `hemotorch bench {values['kind']}`", path, todo)
         try:
+            _check_environment(values["environment"])
             return Bench(
                 values["kind"], values["sentence"], dict(values["settings"]), dict(values["environment"]),
                 tuple(from_json(Row, row) for row in values["rows"]), dict(values["sweeps"]), tuple(values["curves"]),
@@ -67,6 +68,13 @@ class Bench:
     def lines(self) -> list[str]:
         """The table and the sentence as text."""
         return [*text_table(self.rows, self.kind), "", *self.notes, *self.warnings, self.sentence]
+
+
+def _check_environment(found: Mapping[str, Any]) -> None:
+    """Raises TypeError where what is computed with is no number."""
+    for name in ("cores", "load_before"):
+        if not isinstance(found.get(name) or 0, (int, float)):
+            raise TypeError(f"{name} is {found[name]!r}")
 
 
 def text_table(rows: Sequence[Row], kind: str) -> list[str]:

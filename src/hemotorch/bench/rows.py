@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 #: What a step's time goes to. graph: a step replayed whole, whose parts cannot be told apart. waiting: on a CPU the
 #: time in which not all threads were busy, whatever for; on a GPU a metric on the host, and what no phase claims.
@@ -278,8 +279,12 @@ def highest(values: Iterable[float]) -> float:
 
 
 def from_json(cls: type[D], values: Mapping[str, Any]) -> D:
-    """A dataclass of this file from what JSON made of it: null was NaN, lists were tuples. Unknown keys are dropped."""
+    """A dataclass of this file from what JSON made of it: null was NaN, lists were tuples. Unknown keys are dropped.
+
+    Raises TypeError where a value is not of its type.
+    """
     known: dict[str, Any] = {}
+    hints = get_type_hints(cls)
     for each in dataclasses.fields(cls):  # type: ignore[arg-type]
         if each.name not in values:
             continue
@@ -290,5 +295,15 @@ def from_json(cls: type[D], values: Mapping[str, Any]) -> D:
             value = tuple(from_json(Round, one) for one in value)
         elif isinstance(value, list):
             value = tuple(math.nan if entry is None else entry for entry in value)
-        known[each.name] = math.nan if value is None else value
+        known[each.name] = value = math.nan if value is None else value
+        if not _fits(value, hints[each.name]):
+            raise TypeError(f"{each.name} is {value!r}")
     return cls(**known)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(entry, typing.get_args(hint)[0]) for entry in value)
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint if hint in (int, bool, str) else True

@@ -11,7 +11,7 @@ from typing import Any
 
 from hemotorch import recipe
 from hemotorch.bench import data as bench_data
-from hemotorch.bench.configs import Scope, base_configs, devices_of, parse_sweep, sweep_configs, unique, usual
+from hemotorch.bench.configs import Machine, Scope, base_configs, devices_of, parse_sweep, sweep_configs, unique, usual
 from hemotorch.bench.measure import Pace, look_at_machine, measure
 from hemotorch.bench.reference import why_not
 from hemotorch.bench.result import Bench, clock
@@ -50,6 +50,7 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
     sweep = parse_sweep(asked.sweep or ((QUICK_SWEEP,) if asked.quick else ()))
     if asked.data is not None:
         bench_data.checked(asked.data, used)
+    devices_of(asked.device, Machine(gpus=1))  # a name that is none is told before a machine is looked at
     machine, environment = look_at_machine()
     devices = devices_of(asked.device, machine)
     notes, began = [], time.monotonic()

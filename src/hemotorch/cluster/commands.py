@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hemotorch import NOTICE
@@ -122,7 +123,8 @@ def _slurm(a: argparse.Namespace) -> tuple[Any, str, int]:
     batch = slurm.Batch(a.nodes, a.ranks_per_node or a.gpus or 1, a.gpus, a.cpus, a.time, a.partition, tuple(a.sbatch))
     script = slurm.write_script(training.root, _train_command(a, training), batch, a.overwrite)
     job = slurm.submit(script) if a.submit else None
-    lines = f"job {job}: {script}" if job else f"wrote {script}; read it, then submit it with `sbatch {script}`"
+    todo = f"wrote {script}; read it, then submit it with `sbatch {quote(str(script))}`"
+    lines = f"job {job}: {script}" if job else todo
     return {"script": str(script), "job": job}, lines, 0
 
 

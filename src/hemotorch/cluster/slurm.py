@@ -33,6 +33,11 @@ class Batch:
         if self.gpus and self.ranks > self.gpus:
             what = f"{self.ranks} ranks were asked for on nodes of {self.gpus} GPU(s)"
             raise OptionError(what, "--ranks-per-node", f"start at most {self.gpus}")
+        options = (("--sbatch", option) for option in self.options)
+        for name, text in (("--partition", self.partition or ""), ("--time", self.time), *options):
+            _must_be_a_line(name, text)
+        if not all(self.options):
+            raise OptionError("is empty", "--sbatch", "for example --sbatch account=neuro")
         if 0 < (minutes := minutes_of(self.time)) < LEAST_MIN:
             what = f"{minutes:g} minutes are too short to train in: the job would be queued again all the time"
             raise OptionError(what, "--time", f"ask for at least {LEAST_MIN}")
@@ -49,6 +54,12 @@ class Batch:
             "output=" + shlex.quote(f"{str(root).replace('%', '%%')}-%j.log"),
             *(option.removeprefix("--") for option in self.options),
         ]
+
+
+def _must_be_a_line(name: str, text: str) -> None:
+    """Raises OptionError: what comes after a line break would be run."""
+    if any(ord(letter) < ord(" ") or letter == "\x7f" for letter in text):
+        raise OptionError(f"holds a line break or another control character: {text!r}", name)
 
 
 def minutes_of(time: str) -> float:
@@ -125,6 +136,7 @@ def write_script(root: Path | str, train: Sequence[str], batch: Batch, overwrite
     Raises InputError where another script is there, which may have been edited.
     """
     root = Path(root).resolve()
+    _must_be_a_line("RUN", str(root))
     path = script_path(root)
     text = SCRIPT.format(
         root=root,
