@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo test test-long lint clean
+.PHONY: install demo test cover test-long lint clean
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -28,6 +28,9 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 test: lint
+	$(BIN)/python -m pytest -m 'not long'
+
+cover: .venv/.dev
 	$(BIN)/python -m pytest -m 'not long' --cov --cov-report=term:skip-covered
 
 test-long: .venv/.dev

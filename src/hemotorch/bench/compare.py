@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hemotorch.bench.result import Bench, aligned
+from hemotorch.bench.result import Bench, aligned, busy
 from hemotorch.bench.rows import Config, Row
 
 SAME = {
@@ -19,7 +19,6 @@ SAME = {
     "slices": "the number of slices",
 }  #: settings without which two results say little about each other
 MACHINE = ("processor", "cores", "gpu", "gpus", "driver", "hemotorch", "torch", "cuda", "python", "variables")
-BUSY = 0.5  #: load a core at the start of a bench from which on it was not alone on its machine
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,8 @@ def _warnings(a: Bench, b: Bench) -> Iterator[str]:
     if mine and other and mine != other:
         yield f"slices are not of the same size: {_sizes(mine)} in A, {_sizes(other)} in B"
     for name, bench in (("A", a), ("B", b)):
-        load, cores = bench.environment.get("load_before") or 0, bench.environment.get("cores") or 1
-        if load > BUSY * cores:
-            yield f"{name} was not alone on its machine: a load of {load:g} on {cores} cores before it began"
+        if told := busy(bench.environment, name):
+            yield told
 
 
 def _first_change(a: Bench, b: Bench) -> str:

@@ -24,7 +24,7 @@ from hemotorch import NOTICE, __version__
 from hemotorch.bench.children import own_environment
 from hemotorch.bench.configs import Machine
 from hemotorch.bench.measure import look_at_machine
-from hemotorch.bench.result import FORMAT, aligned
+from hemotorch.bench.result import FORMAT, aligned, busy
 from hemotorch.errors import RunError
 from hemotorch.machine import peak_memory
 
@@ -82,6 +82,7 @@ def bench_predict(
                      "phantom": not scans, "device": device, "rounds": rounds, "quick": quick},
         "environment": environment,
         "rows": rows,
+        "warnings": [f"{told}."] if (told := busy(environment)) else [],
         "notice": NOTICE,
     }  # fmt: skip
 
@@ -172,7 +173,14 @@ def lines(values: dict[str, Any]) -> list[str]:
         span = f"[{row['low']:.2f}, {row['high']:.2f}]"
         table.append([row["label"], f"{row['seconds']:.2f}", span, *spent, rate, f"{row['peak_mb']:,.0f} MB"])
     shown = ", ".join(values["settings"]["scans"])
-    return [*aligned(table), "", f"{values['settings']['slices']} slices: {shown}", values["sentence"], NOTICE]
+    return [
+        *aligned(table),
+        "",
+        f"{values['settings']['slices']} slices: {shown}",
+        *values["warnings"],
+        values["sentence"],
+        NOTICE,
+    ]
 
 
 def phantom(path: str, quick: bool) -> str:

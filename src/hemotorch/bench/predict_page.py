@@ -44,15 +44,17 @@ def predict_page(values: Mapping[str, Any]) -> str:
         fact("A user waits", clock(usual["seconds"]), f'<p class="note">{escape(usual["label"])}</p>'),
         fact("Slices a second", number(usual["images_s"], 1), '<p class="note">once the process has started</p>'),
         fact("Memory", f"{usual['peak_mb']:,.0f} <small>MB</small>", '<p class="note">at most</p>'),
-        fact("Importing torch", clock(rows[0]["seconds"]), '<p class="note">what nothing can go below</p>'),
+        fact("Importing torch", clock(rows[0]["seconds"]), '<p class="note">part of every start</p>'),
     ]
     shares = [
         (row["label"], {name: row["phases"][name] / row["seconds"] for name in NAMES}, clock(row["seconds"]))
         for row in rows[1:]
     ]
+    several = settings["rounds"] > 1
     lines = [
         f'<tr><th scope="row">{escape(row["label"])}</th><td>{number(row["seconds"])}<br><span class="faint">'
-        f"{number(row['low'])} to {number(row['high'])}</span></td>"
+        + (f"{number(row['low'])} to {number(row['high'])}" if several else "one round")
+        + "</span></td>"
         + "".join(f"<td>{number(row['phases'][name])}</td>" for name in NAMES)
         + f"<td>{row['peak_mb']:,.0f}</td></tr>"
         for row in rows
@@ -66,4 +68,4 @@ def predict_page(values: Mapping[str, Any]) -> str:
         f'the slowest.</p><div class="scroll">{table(["", "whole", *NAMES, "memory, MB"], lines)}</div></section>',
         unfolded({"Environment": json.dumps(about, indent=2), "Settings": json.dumps(settings, indent=2)}),
     ]
-    return shell("hemotorch bench: predict", body)
+    return shell("hemotorch bench: predict", body, told=values["warnings"])

@@ -15,6 +15,7 @@ from hemotorch.files import jsonable, read_json
 
 FORMAT = 2  #: of bench.json
 FILE = "bench.json"
+BUSY = 0.5  #: load a core at the start of a bench from which on it was not alone on its machine
 KINDS = ("train", "mlp")  #: of results that have rows of configs
 
 
@@ -68,6 +69,14 @@ class Bench:
     def lines(self) -> list[str]:
         """The table and the sentence as text."""
         return [*text_table(self.rows, self.kind), "", *self.notes, *self.warnings, self.sentence]
+
+
+def busy(environment: Mapping[str, Any], who: str = "This measurement") -> str:
+    """A word of warning where other work ran on the machine before it began, else ""."""
+    load, cores = environment.get("load_before") or 0, environment.get("cores") or 1
+    if load <= BUSY * cores:
+        return ""
+    return f"{who} was not alone on its machine: a load of {load:g} on {cores} cores before it began"
 
 
 def _check_environment(found: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from hemotorch.bench import data as bench_data
 from hemotorch.bench.configs import Machine, Scope, base_configs, devices_of, parse_sweep, sweep_configs, unique, usual
 from hemotorch.bench.measure import Pace, look_at_machine, measure
 from hemotorch.bench.reference import why_not
-from hemotorch.bench.result import Bench, clock
+from hemotorch.bench.result import Bench, busy, clock
 from hemotorch.bench.rows import Config, Row, Spec, compared
 from hemotorch.bench.sentence import bottleneck
 from hemotorch.dataset import Dataset
@@ -74,7 +74,12 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         rows, told = measure(specs, pace, say)
     notes.append(f"Measuring took {clock(time.monotonic() - began)}.")
     rows = compared(rows, machine.cores, asked.price_per_hour)
-    warnings = [unsteady(rows), _quick(rows) if asked.quick else "", f"Measured in {told}." if told else ""]
+    warnings = [
+        busy(environment) and f"{busy(environment)}.",
+        unsteady(rows),
+        _quick(rows) if asked.quick else "",
+        f"Measured in {told}." if told else "",
+    ]
     return Bench(
         "train", bottleneck(rows, machine.cores), _settings(asked, used, dataset), environment, tuple(rows),
         row_numbers(sweeps, configs), warnings=tuple(filter(None, warnings)), notes=tuple(notes),
