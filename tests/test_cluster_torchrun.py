@@ -57,7 +57,7 @@ def weights(root: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(tiny_prepared, tmp_path):
-    settings = (*EXACT, "train.epochs=4", "train.steps_per_epoch=40")
+    settings = (*EXACT, "train.epochs=4", "train.steps_per_epoch=24")
     run = tmp_path / "run"
     launcher = started(tiny_prepared, run, "--restarts", "1", settings=settings)
     until(lambda: epochs(run) and (run / LAST).exists(), launcher)
