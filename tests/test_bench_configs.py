@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from hemotorch.bench.configs import Machine, Scope, base_configs, devices_of, parse_sweep, sweep_configs, usual
+from hemotorch.bench.configs import (
+    Machine,
+    Scope,
+    base_configs,
+    devices_of,
+    parse_devices,
+    parse_sweep,
+    sweep_configs,
+    usual,
+)
 from hemotorch.errors import OptionError
 
 TWO = Machine(cores=2)
@@ -125,9 +134,11 @@ def test_what_cannot_be_varied_is_told() -> None:
 )
 def test_devices_that_are_not_there(text, machine, says) -> None:
     with pytest.raises(OptionError, match=says):
-        devices_of(text, machine)
+        devices_of(parse_devices(text), machine)
 
 
 def test_devices() -> None:
-    assert devices_of("auto", BIG) == ["cpu", "cuda"] and devices_of("auto", TWO) == ["cpu"]
-    assert devices_of("cuda, cpu,cuda", BIG) == ["cuda", "cpu"]
+    assert devices_of(parse_devices("auto"), BIG) == ["cpu", "cuda"] and devices_of(parse_devices("auto"), TWO) == [
+        "cpu"
+    ]
+    assert devices_of(parse_devices("cuda, cpu,cuda"), BIG) == ["cuda", "cpu"]

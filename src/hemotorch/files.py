@@ -12,10 +12,10 @@ from typing import Any
 
 from hemotorch.errors import HemotorchError, InputError, RunError
 
-SPACE = "free some space and run the same command again, a training with --resume"
+_SPACE = "free some space and run the same command again, a training with --resume"
 _DISK = {
-    errno.ENOSPC: ("the disk is full", SPACE),
-    errno.EDQUOT: ("the disk quota is used up", SPACE),
+    errno.ENOSPC: ("the disk is full", _SPACE),
+    errno.EDQUOT: ("the disk quota is used up", _SPACE),
     errno.EROFS: ("the disk is read-only", "choose an output folder that can be written"),
     errno.EACCES: ("no permission to write", "choose an output folder that can be written"),
     errno.EPERM: ("no permission to write", "choose an output folder that can be written"),

@@ -77,9 +77,7 @@ class Run:
     @property
     def split(self) -> Split:
         """The run's own copy of the split it was trained on."""
-        stored = self.record["split"]
-        sides = {side: {case: tuple(ids) for case, ids in stored[side].items()} for side in ("train", "val", "test")}
-        return Split(stored["name"], stored["by"], **sides, warnings=tuple(stored["warnings"]))
+        return _split_of(self.record["split"])
 
     @property
     def recipe(self) -> Recipe:
@@ -231,16 +229,21 @@ def _check_record(record: Any, root: Path) -> None:
     if known:
         _check_format(record["format"], root)
     try:
-        sides = [record["split"][part] for part in PARTS]
-        good = known and all(isinstance(record[name], dict) for name in ("split", "scans", "masks", "environment"))
+        split = _split_of(record["split"])
+        sides = [split.part(part) for part in PARTS]
+        good = known and all(isinstance(record[name], dict) for name in ("scans", "masks", "environment"))
         good = good and record["scans"].keys() == record["masks"].keys() == {case for side in sides for case in side}
         good = good and all(type(index) is int for side in sides for indices in side.values() for index in indices)
         Device.from_dict(record["device"])
-        Run(root).split  # noqa: B018  can be made
     except (KeyError, TypeError, AttributeError, ValueError):
         good = False
     if not good:
         raise InputError("is damaged", where, "put back a copy, or train again in a new folder")
+
+
+def _split_of(stored: dict[str, Any]) -> Split:
+    sides = {part: {case: tuple(ids) for case, ids in stored[part].items()} for part in PARTS}
+    return Split(stored["name"], stored["by"], **sides, warnings=tuple(stored["warnings"]))
 
 
 def _check_format(found: Any, where: Path) -> None:

@@ -49,17 +49,24 @@ class Scope:
     quick: bool = False
 
 
-def devices_of(text: str, machine: Machine) -> list[str]:
-    """The devices of `--device cpu,cuda` (auto: all that are there). Raises OptionError."""
+def parse_devices(text: str) -> list[str]:
+    """The devices that `--device cpu,cuda` names; auto names none. Raises OptionError."""
     if text == "auto":
-        return ["cpu", "cuda"] if machine.gpus else ["cpu"]
+        return []
     wanted = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in wanted:
         if name not in ("cpu", "cuda"):
             raise OptionError(f"unknown device '{name}'", "--device", "use cpu, cuda, cpu,cuda or auto")
+    return wanted
+
+
+def devices_of(wanted: Sequence[str], machine: Machine) -> list[str]:
+    """Those devices, or all that are there where none was named. Raises OptionError."""
+    if not wanted:
+        return ["cpu", "cuda"] if machine.gpus else ["cpu"]
     if "cuda" in wanted and not machine.gpus:
         raise OptionError("'cuda' was asked for, but torch finds no CUDA GPU", "--device", "use --device cpu or auto")
-    return wanted
+    return list(wanted)
 
 
 def base_configs(scope: Scope) -> tuple[list[Config], list[str]]:

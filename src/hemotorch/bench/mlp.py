@@ -15,7 +15,7 @@ from typing import Any
 from hemotorch import recipe
 from hemotorch.bench import data as bench_data
 from hemotorch.bench.children import ask
-from hemotorch.bench.configs import Machine, Scope, devices_of, sweep_configs, unique
+from hemotorch.bench.configs import Scope, devices_of, parse_devices, sweep_configs, unique
 from hemotorch.bench.measure import Pace, look_at_machine, measure
 from hemotorch.bench.result import Bench, when
 from hemotorch.bench.rows import Config, Row, Spec, compared
@@ -68,12 +68,11 @@ def bench_mlp(
     data: a prepared dataset; None makes a phantom. net: "mlp" or "unet". rounds: how often a step is measured, and with
     how many seeds each curve. Raises InputError, OptionError.
     """
-    used = small_recipe(net)
+    used, named = small_recipe(net), parse_devices(device)
     if data is not None:
         bench_data.held_out(bench_data.checked(data, used), used)
-    devices_of(device, Machine(gpus=1))  # a name that is none is told before a machine is looked at
     machine, environment = look_at_machine()
-    devices, notes = devices_of(device, machine), []
+    devices, notes = devices_of(named, machine), []
     with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
         place = data
         if place is None:

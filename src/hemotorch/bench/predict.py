@@ -82,7 +82,7 @@ def bench_predict(
                      "phantom": not scans, "device": device, "rounds": rounds, "quick": quick},
         "environment": environment,
         "rows": rows,
-        "warnings": [f"{told}."] if (told := busy(environment)) else [],
+        "warnings": [told] if (told := busy(environment)) else [],
         "notice": NOTICE,
     }  # fmt: skip
 

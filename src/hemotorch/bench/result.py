@@ -76,7 +76,7 @@ def busy(environment: Mapping[str, Any], who: str = "This measurement") -> str:
     load, cores = environment.get("load_before") or 0, environment.get("cores") or 1
     if load <= BUSY * cores:
         return ""
-    return f"{who} was not alone on its machine: a load of {load:g} on {cores} cores before it began"
+    return f"{who} was not alone on its machine: a load of {load:g} on {cores} cores before it began."
 
 
 def _check_environment(found: Mapping[str, Any]) -> None:

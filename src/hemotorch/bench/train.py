@@ -11,7 +11,16 @@ from typing import Any
 
 from hemotorch import recipe
 from hemotorch.bench import data as bench_data
-from hemotorch.bench.configs import Machine, Scope, base_configs, devices_of, parse_sweep, sweep_configs, unique, usual
+from hemotorch.bench.configs import (
+    Scope,
+    base_configs,
+    devices_of,
+    parse_devices,
+    parse_sweep,
+    sweep_configs,
+    unique,
+    usual,
+)
 from hemotorch.bench.measure import Pace, look_at_machine, measure
 from hemotorch.bench.reference import why_not
 from hemotorch.bench.result import Bench, busy, clock
@@ -47,12 +56,12 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
     """
     used = recipe.load(asked.recipe).changed(asked.settings)
     used = bench_data.quick_recipe(used) if asked.quick else used
+    named = parse_devices(asked.device)
     sweep = parse_sweep(asked.sweep or ((QUICK_SWEEP,) if asked.quick else ()))
     if asked.data is not None:
         bench_data.checked(asked.data, used)
-    devices_of(asked.device, Machine(gpus=1))  # a name that is none is told before a machine is looked at
     machine, environment = look_at_machine()
-    devices = devices_of(asked.device, machine)
+    devices = devices_of(named, machine)
     notes, began = [], time.monotonic()
     with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
         place = asked.data
@@ -75,7 +84,7 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
     notes.append(f"Measuring took {clock(time.monotonic() - began)}.")
     rows = compared(rows, machine.cores, asked.price_per_hour)
     warnings = [
-        busy(environment) and f"{busy(environment)}.",
+        busy(environment),
         unsteady(rows),
         _quick(rows) if asked.quick else "",
         f"Measured in {told}." if told else "",
