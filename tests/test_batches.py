@@ -12,16 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-import tiny
 from hemotorch.batches import ICHDataset, _read_ahead, batches
-from hemotorch.dataset import Dataset
-from hemotorch.device import choose
 from hemotorch.draws import keys
 from hemotorch.errors import InputError
 from hemotorch.prepare import prepare
-from hemotorch.ranks import Ranks
-from hemotorch.step import open_job
-from hemotorch.train import parts
+from tiny import opened
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +103,7 @@ def test_what_is_streamed_to_a_gpu_is_what_a_cpu_reads(tiny_prepared: Path, monk
     """As far as a CPU goes: pinning is faked, and where the batches are put."""
     pinned: list[torch.Tensor] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda part: pinned.append(part) or part)
-    used, dataset = tiny.recipe("data.memory=stream"), Dataset(tiny_prepared)
-    job, _ = open_job(dataset, *parts(dataset.split("patient"), used), used, choose("cpu", used.engine), Ranks())
+    job, _ = opened(tiny_prepared, "data.memory=stream")
     here = list(batches(job.slices, job.plan, 1, job.device))
     inner, gpu = torch.Tensor.to, replace(job.device, name="cuda:0")
     monkeypatch.setattr(

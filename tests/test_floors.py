@@ -22,7 +22,7 @@ FLOORS = (
     ("run",),
     ("predict", "baseline", "outputs"),
     ("evaluate",),
-    ("step", "fits", "train"),
+    ("step", "settle", "fits", "train"),
     ("bench", "report"),
     ("export", "cluster", "node"),
     ("app",),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -19,21 +17,10 @@ import hemotorch.fits
 import hemotorch.step
 import tiny
 from hemotorch import machine
-from hemotorch.dataset import Dataset
-from hemotorch.device import Device, choose
-from hemotorch.errors import RunError
-from hemotorch.fits import memory_explained
 from hemotorch.nets import Net
-from hemotorch.ranks import GO_ON, Ranks
-from hemotorch.run import Run
-from hemotorch.step import Job, Learner, open_job, settle
-from hemotorch.train import parts, train
-
-
-def opened(prepared: Path, *settings: str) -> tuple[Job, Net]:
-    used, dataset = tiny.recipe(*settings), Dataset(prepared)
-    training, validation = parts(dataset.split("patient"), used)
-    return open_job(dataset, training, validation, used, choose("cpu", used.engine), Ranks())
+from hemotorch.step import Learner
+from hemotorch.train import train
+from tiny import opened
 
 
 def test_each_phase_of_a_step_is_marked_and_an_epoch_ends(tiny_prepared: Path) -> None:
@@ -51,80 +38,6 @@ def test_an_epoch_from_its_middle_is_the_rest_of_it(tiny_prepared: Path) -> None
     batches = [[part.rows for part in hemotorch.step.batches(job.slices, job.plan, 1, job.device)]]
     batches += [[part.rows for part in hemotorch.step.batches(job.slices, job.plan, 1, job.device, first=4)]]
     assert all(torch.equal(a, b) for a, b in zip(batches[0][4:], batches[1], strict=True)) and len(batches[1]) == 3
-
-
-def test_a_short_training_measures_nothing(tiny_prepared: Path) -> None:
-    job, net = opened(tiny_prepared)
-    assert settle(job, net).reasons[-1] == "nothing was measured: the training is short"
-
-
-def test_a_long_one_measures_without_touching_its_network(tiny_prepared: Path) -> None:
-    job, net = opened(tiny_prepared, "train.epochs=100")
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    settled = settle(job, net)
-    assert re.match(r"measured, seconds a step: as above [\d.]+, contiguous [\d.]+; chosen: ", settled.reasons[-1])
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    assert torch.get_num_threads() == job.device.threads
-
-
-@pytest.mark.parametrize(
-    ("seconds", "chosen"),
-    [
-        ({"contiguous": 0.95}, {"channels_last": True}),  # within the noise
-        ({"contiguous": 0.8}, {"channels_last": False}),
-        ({"contiguous": 0.8, "compiled": 0.5}, {"channels_last": False, "compile": True}),
-        ({"compiled": 0.95}, {"channels_last": True, "compile": False}),
-        ({"threads": 0.7}, {"threads": 1}),
-    ],
-)
-def test_only_what_is_clearly_faster_is_chosen(
-    tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict, chosen: dict
-) -> None:
-    monkeypatch.setattr(machine, "physical_cores", lambda: 1)
-    monkeypatch.setattr(machine, "cores", lambda: 2)
-    monkeypatch.setattr(machine, "has_compiler", lambda: True)
-
-    def one(device: Device) -> float:
-        if device.compile:
-            return seconds.get("compiled", 2.0)
-        usual = seconds.get("contiguous", 2.0) if not device.channels_last else 1.0
-        return min(usual, seconds.get("threads", 2.0)) if device.threads == 1 else usual
-
-    def measured(job: Job, net: Net, ways: dict[str, Device]) -> dict[str, float]:
-        return {name: one(device) for name, device in ways.items()}
-
-    monkeypatch.setattr(hemotorch.step, "_seconds", measured)
-    job, net = opened(tiny_prepared, "train.epochs=1000")
-    settled = settle(job, net)
-    assert {key: getattr(settled, key) for key in chosen} == chosen
-
-
-def test_what_was_asked_for_is_not_measured(tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
-    monkeypatch.setattr(
-        hemotorch.step, "_seconds", lambda job, net, ways: tried.extend(ways) or dict.fromkeys(ways, 1.0)
-    )
-    settings = ("train.epochs=1000", "engine.channels_last=on", "engine.compile=off", "engine.threads=2")
-    assert settle(*opened(tiny_prepared, *settings)).channels_last and tried == ["as above"]
-
-
-def test_measured_choices_are_written_and_kept(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
-    chosen = settle(*opened(tiny_prepared)).with_reason("measured: for the test", channels_last=False)
-    monkeypatch.setattr("hemotorch.train.settle", lambda job, net: chosen)
-    train(tiny_prepared, tmp_path / "run", tiny.recipe("train.epochs=1"), device="cpu")
-    record = Run.open(tmp_path / "run").record["device"]
-    assert record["channels_last"] is False and record["reasons"][-1] == "measured: for the test"
-    seen: list[Job] = []
-
-    class Seen(Learner):
-        def __init__(self, job: Job, net: Net):
-            seen.append(job)
-            super().__init__(job, net)
-
-    monkeypatch.setattr("hemotorch.train.Learner", Seen)
-    (tmp_path / "run" / "last.pt").unlink()
-    train(tiny_prepared, tmp_path / "run", device="cpu", resume=True)
-    assert seen[0].device.channels_last is False
 
 
 def test_bf16_on_a_cpu_that_has_it_learns_too(tiny_prepared: Path, tmp_path: Path) -> None:
@@ -260,67 +173,6 @@ def test_a_compiled_step_is_the_eager_one_to_rounding(tiny_prepared: Path) -> No
     assert ended[0][:3] == pytest.approx(ended[1][:3], abs=1e-3) and ended[0][0] == pytest.approx(ended[1][0], abs=1e-5)
 
 
-def test_out_of_memory_names_a_batch_that_fits_as_measured(tiny_prepared: Path, tmp_path: Path) -> None:
-    # Whole slices first, 400 GB of HU in one piece, more than this machine can have: refused at once.
-    asked = 2**18
-    still = [f"augment.{key}=0" for key in ("rotate_deg", "shift", "shear", "zoom", "crop_px")]
-    settings = (f"train.batch={asked}", "train.steps_per_epoch=1", "grid.size_px=512", "augment.flip=false", *still)
-    with pytest.raises(RunError, match=f"out of memory on cpu with a batch of {asked}x3x512x512; a batch of") as error:
-        train(tiny_prepared, tmp_path / "run", tiny.recipe(*settings), device="cpu")
-    size = int(str(error.value).split("a batch of ")[2].split()[0])
-    assert f"--set train.batch={size} --set train.accumulate={-(-asked // size)}" in str(error.value)
-    # A sample's step takes between its own input and a hundred times that.
-    sample = 3 * 512 * 512 * 4
-    assert machine.free_memory() / (100 * sample) < size < machine.free_memory() / sample
-
-
-@pytest.mark.parametrize(("fits", "named"), [(37, 36), (1, 1), (0, 0), (63, 56)])
-def test_a_gpus_largest_batch_is_tried(
-    tiny_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, named: int
-) -> None:
-    job, net = opened(tiny_prepared, "train.batch=64", "train.steps_per_epoch=1")
-    gpu = replace(job, device=replace(job.device, name="cuda:0"))
-    tried: list[int] = []
-
-    def step(job: Job, net: Net, size: int) -> None:
-        tried.append(size)
-        if size > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(hemotorch.fits, "_step", step)
-    says = f"a batch of {named} fits, as measured: --set train.batch={named} " if named else "not even the smallest"
-    told = pytest.raises(RunError, match=f"out of memory on cuda:0 with a batch of 64x3x32x32; {says}")
-    with told, memory_explained(gpu, net, tmp_path / "last.pt"):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
-    assert named <= fits and len(tried) <= 7
-
-
-@pytest.mark.parametrize(
-    ("says", "lost"),
-    [
-        ("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA", True),
-        ("CUDA error: uncorrectable ECC error encountered", True),
-        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", True),
-        ("CUDA error: device-side assert triggered", False),
-        ("CUDA error: an illegal memory access was encountered", False),
-    ],
-)
-def test_a_gpu_that_disappears(
-    tiny_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, lost: bool
-) -> None:
-    kind = getattr(torch, "AcceleratorError", RuntimeError)
-
-    def update(learner: Learner) -> None:
-        raise kind(says)
-
-    monkeypatch.setattr(Learner, "_update", update)
-    with pytest.raises(RunError if lost else kind) as caught:
-        train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
-    if lost:
-        todo = f"see nvidia-smi; then {GO_ON}"
-        assert str(caught.value) == f"training: cpu was lost ({says.splitlines()[0]}); {todo}"
-
-
 def kernels_and_references(prepared: Path, *settings: str) -> None:
     """Trains a little both ways."""
     ended = []
@@ -335,13 +187,3 @@ def kernels_and_references(prepared: Path, *settings: str) -> None:
 @pytest.mark.parametrize("loss", ["dice-cross-entropy", "negative-dice", "cross-entropy"])
 def test_a_step_by_own_kernels_is_that_by_their_references(tiny_prepared: Path, interpreted: Any, loss: str) -> None:
     interpreted(kernels_and_references, tiny_prepared, f"loss.name={loss}", "augment.elastic=0.02")
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says what a process holds")
-def test_what_a_process_holds_is_seen() -> None:
-    before, _ = machine.resident(reset_peak=True)
-    block = bytearray(2**26)
-    block[:: 2**12] = b"x" * len(block[:: 2**12])
-    del block
-    now, most = machine.resident()
-    assert most - before > 0.9 * 2**26 and now < most

@@ -7,10 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from hemotorch import layouts
+from hemotorch.dataset import Dataset
+from hemotorch.device import choose
 from hemotorch.labels import CODES
 from hemotorch.layouts import CaseInfo
+from hemotorch.nets import Net
+from hemotorch.ranks import Ranks
 from hemotorch.recipe import Recipe, load
 from hemotorch.scan import Scan, even_scan
+from hemotorch.step import Job, open_job
+from hemotorch.train import parts
 
 SIZE, PIXEL_MM, SLICES = 64, 3.0, 6
 
@@ -64,3 +70,9 @@ def recipe(*settings: str) -> Recipe:
         "train.ema=0.9",
     ]
     return load("fast").changed([*small, *settings])
+
+
+def opened(prepared: Path, *settings: str) -> tuple[Job, Net]:
+    """A training on the CPU, before its first step."""
+    used, dataset = recipe(*settings), Dataset(prepared)
+    return open_job(dataset, *parts(dataset.split("patient"), used), used, choose("cpu", used.engine), Ranks())

@@ -30,7 +30,8 @@ from hemotorch.progress import bar
 from hemotorch.ranks import Ranks, joined
 from hemotorch.recipe import Recipe, load
 from hemotorch.run import BEST, LAST, Checkpoint, Run, load_checkpoint, save_checkpoint
-from hemotorch.step import Job, Learner, learning_rate, open_job, settle
+from hemotorch.settle import settle
+from hemotorch.step import Job, Learner, learning_rate, open_job
 
 LOSS_EVERY = 20  #: steps between two looks at the loss, each of which waits for the device
 Report = Callable[[dict[str, Any]], None]

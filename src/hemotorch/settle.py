@@ -1,0 +1,74 @@
+"""What a CPU decides by measuring: ways of computing a step, tried in turns before a training starts."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from dataclasses import replace
+
+from hemotorch import machine
+from hemotorch.device import Device
+from hemotorch.nets import Net
+from hemotorch.step import Job, Learner
+
+MEASURED_STEPS = 4  #: of each candidate, after one that is not counted
+MEASURED_SHARE = 0.02  #: of the training's steps, at most, are spent on measuring
+COMPILE_PAYS_S = 1800.0  #: shorter trainings than this are not worth a trial of torch.compile on a CPU
+CLEARLY = 1.1  #: how much faster than the default a way must be, so that noise does not choose
+
+
+def settle(job: Job, net: Net) -> Device:
+    """The device with what a CPU decides by measuring: layout, threads, compiled or not. All ranks decide the same.
+
+    Trainings too short for it keep the defaults, and so does whatever is not clearly faster than them.
+    """
+    device, engine = job.device, job.used.engine
+    if device.place.type != "cpu":
+        return device
+    ways: dict[str, Device] = {"as above": device}
+    if engine.channels_last == "auto":
+        ways["contiguous"] = replace(device, channels_last=False)
+    physical = max(1, machine.physical_cores() // job.ranks.beside)
+    if not engine.threads and physical < device.threads:
+        ways["a thread a physical core"] = replace(device, threads=physical)
+    # Unlike machines may differ in what they could try: what one rank cannot, none does.
+    ways = {name: way for name, way in ways.items() if all(name in others for others in job.ranks.gather(list(ways)))}
+    if job.total * MEASURED_SHARE < (1 + MEASURED_STEPS) * len(ways):
+        return device.with_reason("nothing was measured: the training is short")
+    seconds = _seconds(job, net, ways)
+    chosen = _fastest(seconds)
+    compilers = all(job.ranks.gather(machine.has_compiler()))
+    if engine.compile == "auto" and compilers and seconds[chosen] * job.total > COMPILE_PAYS_S:
+        trial = {chosen: ways[chosen], "compiled": replace(ways[chosen], compile=True)}
+        seconds |= (again := _seconds(job, net, trial))
+        ways, chosen = {**ways, **trial}, _fastest(again)
+    told = ", ".join(f"{name} {each:.3g}" for name, each in seconds.items())
+    best = ways[chosen]
+    best.use()
+    same = {"channels_last": best.channels_last, "threads": best.threads, "compile": best.compile}
+    return device.with_reason(f"measured, seconds a step: {told}; chosen: {chosen}", **same)
+
+
+def _fastest(seconds: dict[str, float]) -> str:
+    """The usual way, which comes first, unless another is clearly faster."""
+    usual, best = next(iter(seconds)), min(seconds, key=lambda name: seconds[name])
+    return best if seconds[best] * CLEARLY < seconds[usual] else usual
+
+
+def _seconds(job: Job, net: Net, ways: dict[str, Device]) -> dict[str, float]:
+    """Of a step each way, on copies of the network: the fastest of several taken in turns, so that what else the
+    machine does hits all alike; of several ranks the slowest one's."""
+    steps = {}
+    for name, device in ways.items():
+        learner = Learner(replace(job, device=device), copy.deepcopy(net))
+        steps[name] = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(1 + MEASURED_STEPS):
+        for name, device in ways.items():
+            device.use()
+            began = time.perf_counter()
+            next(steps[name])
+            times[name].append(time.perf_counter() - began)
+    # The first step builds what the others use.
+    return {name: float(max(job.ranks.gather(min(taken[1:])))) for name, taken in times.items()}

@@ -1,0 +1,95 @@
+"""What a CPU decides by measuring, and keeps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import hemotorch.fits
+import hemotorch.settle
+import tiny
+from hemotorch import machine
+from hemotorch.device import Device
+from hemotorch.nets import Net
+from hemotorch.run import Run
+from hemotorch.settle import settle
+from hemotorch.step import Job, Learner
+from hemotorch.train import train
+from tiny import opened
+
+
+def test_a_short_training_measures_nothing(tiny_prepared: Path) -> None:
+    job, net = opened(tiny_prepared)
+    assert settle(job, net).reasons[-1] == "nothing was measured: the training is short"
+
+
+def test_a_long_one_measures_without_touching_its_network(tiny_prepared: Path) -> None:
+    job, net = opened(tiny_prepared, "train.epochs=100")
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    settled = settle(job, net)
+    assert re.match(r"measured, seconds a step: as above [\d.]+, contiguous [\d.]+; chosen: ", settled.reasons[-1])
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert torch.get_num_threads() == job.device.threads
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"contiguous": 0.95}, {"channels_last": True}),  # within the noise
+        ({"contiguous": 0.8}, {"channels_last": False}),
+        ({"contiguous": 0.8, "compiled": 0.5}, {"channels_last": False, "compile": True}),
+        ({"compiled": 0.95}, {"channels_last": True, "compile": False}),
+        ({"threads": 0.7}, {"threads": 1}),
+    ],
+)
+def test_only_what_is_clearly_faster_is_chosen(
+    tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict, chosen: dict
+) -> None:
+    monkeypatch.setattr(machine, "physical_cores", lambda: 1)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "has_compiler", lambda: True)
+
+    def one(device: Device) -> float:
+        if device.compile:
+            return seconds.get("compiled", 2.0)
+        usual = seconds.get("contiguous", 2.0) if not device.channels_last else 1.0
+        return min(usual, seconds.get("threads", 2.0)) if device.threads == 1 else usual
+
+    def measured(job: Job, net: Net, ways: dict[str, Device]) -> dict[str, float]:
+        return {name: one(device) for name, device in ways.items()}
+
+    monkeypatch.setattr(hemotorch.settle, "_seconds", measured)
+    job, net = opened(tiny_prepared, "train.epochs=1000")
+    settled = settle(job, net)
+    assert {key: getattr(settled, key) for key in chosen} == chosen
+
+
+def test_what_was_asked_for_is_not_measured(tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr(
+        hemotorch.settle, "_seconds", lambda job, net, ways: tried.extend(ways) or dict.fromkeys(ways, 1.0)
+    )
+    settings = ("train.epochs=1000", "engine.channels_last=on", "engine.compile=off", "engine.threads=2")
+    assert settle(*opened(tiny_prepared, *settings)).channels_last and tried == ["as above"]
+
+
+def test_measured_choices_are_written_and_kept(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
+    chosen = settle(*opened(tiny_prepared)).with_reason("measured: for the test", channels_last=False)
+    monkeypatch.setattr("hemotorch.train.settle", lambda job, net: chosen)
+    train(tiny_prepared, tmp_path / "run", tiny.recipe("train.epochs=1"), device="cpu")
+    record = Run.open(tmp_path / "run").record["device"]
+    assert record["channels_last"] is False and record["reasons"][-1] == "measured: for the test"
+    seen: list[Job] = []
+
+    class Seen(Learner):
+        def __init__(self, job: Job, net: Net):
+            seen.append(job)
+            super().__init__(job, net)
+
+    monkeypatch.setattr("hemotorch.train.Learner", Seen)
+    (tmp_path / "run" / "last.pt").unlink()
+    train(tiny_prepared, tmp_path / "run", device="cpu", resume=True)
+    assert seen[0].device.channels_last is False
