@@ -287,10 +287,10 @@ def batches(
     numbers = torch.from_numpy(plan.numbers[items])
     corners = [None] * len(items)
     if plan.corners is not None:
-        corners = list(torch.from_numpy(plan.corners[items]).to(device.place))
+        corners = list(_sent(torch.from_numpy(plan.corners[items]), device.place))
     # On a CPU threads of torch that read beside those that compute make each step half as fast.
     if slices.memory == "resident" or device.place.type == "cpu":
-        for taken, key, corner in zip(numbers.to(device.place), drawn, corners, strict=True):
+        for taken, key, corner in zip(_sent(numbers, device.place), drawn, corners, strict=True):
             yield Batch(*slices.take(taken), key, corner)
         return
 
@@ -300,6 +300,11 @@ def batches(
     for pinned, key, corner in zip(_read_ahead(read, numbers, min(8, device.threads)), drawn, corners, strict=True):
         hu, mask, rows = (part.to(device.place, non_blocking=True) for part in pinned)
         yield Batch(hu, mask, rows, key, corner)
+
+
+def _sent(table: Tensor, device: torch.device) -> Tensor:
+    """On the device; a GPU's host does not wait until it is there, which it would without pinning."""
+    return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table
 
 
 def _read_ahead(

@@ -24,7 +24,7 @@ NOISE, BENDING, DROPOUT = 1, 2, 3  #: what a sample's key is folded with, for al
 
 def keys(seed: int, epoch: int, steps: int, batch: int, device: torch.device | str = "cpu") -> Tensor:
     """(steps, batch) int32: the key of each place in each batch of an epoch."""
-    start = torch.tensor([seed % 2**31], dtype=torch.int32, device=device)
+    start = torch.full((1,), seed % 2**31, dtype=torch.int32, device=device)  # filled there: a copy would wait for it
     start = fold(fold(start, seed // 2**31 % 2**31), epoch)
     by_step = fold(start, torch.arange(steps, dtype=torch.int32, device=device))
     return fold(by_step[:, None], torch.arange(batch, dtype=torch.int32, device=device))

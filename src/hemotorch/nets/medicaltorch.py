@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hemotorch.nets.dropout import Dropout
+from hemotorch.nets.upsample import doubled
 
 
 class DoubleConv(nn.Module):
@@ -40,8 +41,7 @@ class Up(nn.Module):
         self.downconv = DoubleConv(inputs, outputs, drop_rate, bn_momentum)
 
     def forward(self, x: Tensor, skipped: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=self.align_corners)
-        return self.downconv(torch.cat([x, skipped], dim=1))
+        return self.downconv(torch.cat([doubled(x, self.align_corners), skipped], dim=1))
 
 
 class MedicalTorchUnet(nn.Module):

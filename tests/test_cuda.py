@@ -1,0 +1,181 @@
+"""What a GPU does, on a GPU: every other test runs without one. `pytest tests/test_cuda.py` where there is one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from hemotorch import train as training
+from hemotorch.dataset import Dataset
+from hemotorch.device import Device, choose
+from hemotorch.errors import RunError
+from hemotorch.predict import Predictor
+from hemotorch.ranks import Ranks
+from hemotorch.run import LAST, load_checkpoint
+from hemotorch.step import WARM_UP, Learner, open_job
+from hemotorch.train import parts, train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+EXACT = ("engine.precision=fp32", "engine.compile=off", "engine.graphs=off")
+PAPER = ("net.name=unet-medicaltorch", "net.options={channels=8}", "loss.name=negative-dice", "optimizer.name=adam",
+         "train.ema=0", "optimizer.clip_norm=0", "optimizer.lr=1e-3")  # fmt: skip
+WAYS = {
+    "fp32": EXACT,
+    "compiled": ("engine.precision=fp32", "engine.compile=on", "engine.graphs=off"),
+    "graphs": ("engine.precision=fp32", "engine.compile=off", "engine.graphs=on"),
+    "compiled graphs": ("engine.precision=fp32", "engine.compile=on", "engine.graphs=on"),
+    "own kernels": ("engine.precision=fp32", "engine.compile=on", "engine.graphs=on", "engine.kernels=on"),
+    "streamed": (*EXACT, "data.memory=stream"),
+    "streamed graphs": ("engine.precision=fp32", "engine.compile=off", "engine.graphs=on", "data.memory=stream"),
+}
+
+
+@pytest.fixture(autouse=True)
+def as_found() -> Iterator[None]:
+    """Trainings set up their process; the next test's is to be as it was."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.cuda.empty_cache()
+
+
+def learner(prepared: Path, *settings: str, device: str = "cuda") -> Learner:
+    """Before its first step."""
+    used, dataset = tiny.recipe(*settings), Dataset(prepared)
+    decided = choose(device, used.engine)
+    decided.use()
+    return Learner(*open_job(dataset, *parts(dataset.split("patient"), used), used, decided, Ranks()))
+
+
+def losses(of: Learner, steps: int) -> list[float]:
+    """Of its first steps."""
+    return [float(loss) for loss in itertools.islice(itertools.chain.from_iterable(map(of.epoch, range(9))), steps)]
+
+
+@pytest.mark.parametrize("net", [("augment.elastic=0.02",), PAPER], ids=["fast", "paper"])
+def test_every_way_of_computing_follows_the_cpu(tiny_prepared: Path, net: tuple[str, ...]) -> None:
+    settings = (*net, "train.accumulate=2", "train.steps_per_epoch=4")
+    wanted = losses(learner(tiny_prepared, *settings, device="cpu"), 8)
+    for name, way in WAYS.items():
+        found = losses(learner(tiny_prepared, *settings, *way), 8)
+        # Rounding grows from step to step.
+        assert found[0] == pytest.approx(wanted[0], abs=1e-4), name
+        assert found[:3] == pytest.approx(wanted[:3], abs=2e-3), name
+        assert found == pytest.approx(wanted, abs=2e-2), name
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_lower_precisions_learn_the_same(tiny_prepared: Path, precision: str) -> None:
+    wanted = losses(learner(tiny_prepared, *EXACT), 20)
+    found = losses(learner(tiny_prepared, f"engine.precision={precision}"), 20)
+    assert found != wanted and found == pytest.approx(wanted, abs=0.1) and found[-1] < found[0]
+
+
+def test_what_is_chosen_without_being_asked(tiny_prepared: Path) -> None:
+    device = learner(tiny_prepared).job.device
+    capable = torch.cuda.get_device_capability() >= (8, 0)
+    assert device.precision == ("bf16" if capable else "fp16") and device.channels_last and device.graphs == capable
+    assert len(device.reasons) == 6
+
+
+@pytest.mark.parametrize("settings", [(), ("engine.graphs=off",), (*EXACT, "train.accumulate=2"), PAPER])
+def test_nothing_in_an_epoch_waits_for_the_gpu(tiny_prepared: Path, settings: tuple[str, ...]) -> None:
+    of = learner(tiny_prepared, *settings)
+    losses(of, WARM_UP + 2)  # what is compiled and captured once
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ended = list(of.epoch(3))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.stack(ended).isfinite().all()
+
+
+@pytest.mark.parametrize("settings", [(), EXACT], ids=["as chosen", "exact"])
+def test_a_resumed_training_ends_as_an_unbroken_one(tiny_prepared: Path, tmp_path: Path, settings: Any) -> None:
+    used = tiny.recipe("train.checkpoint_s=0", "train.steps_per_epoch=40", *settings)
+    whole = train(tiny_prepared, tmp_path / "whole", used, device="cuda")
+
+    class Enough(Exception):
+        pass
+
+    def stop(row: dict[str, Any]) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        train(tiny_prepared, tmp_path / "broken", used, device="cuda", report=stop)
+    assert load_checkpoint(tmp_path / "broken" / LAST).epoch == 1
+    broken = train(tiny_prepared, tmp_path / "broken", device="cuda", resume=True)
+    rows = [[row["loss"] for row in run.metrics] for run in (whole, broken)]
+    assert len(rows[0]) == 3 and rows[0] == pytest.approx(rows[1], rel=2e-2)
+    assert broken.record["device"]["name"] == "cuda:0"
+
+
+def test_started_on_a_gpu_it_goes_on_on_a_cpu_and_back(tiny_prepared: Path, tmp_path: Path) -> None:
+    used, seen = tiny.recipe("train.epochs=4"), []
+
+    def stop(row: dict[str, Any]) -> None:
+        seen.append(row["epoch"])
+        if len(seen) < 4:
+            raise InterruptedError
+
+    for device in ("cuda", "cpu", "cuda"):
+        with pytest.raises(InterruptedError):
+            train(tiny_prepared, tmp_path / "run", used if device == "cuda" and not seen else None, device=device,
+                  resume=bool(seen), report=stop)  # fmt: skip
+    run = train(tiny_prepared, tmp_path / "run", device="cuda", resume=True, report=stop)
+    assert seen == [1, 2, 3, 4] and len(run.metrics) == 4
+
+
+def test_a_gpu_predicts_what_a_cpu_does(tiny_prepared: Path, tiny_run: Path) -> None:
+    dataset = Dataset(tiny_prepared)
+    scan = dataset.scan(dataset.cases[-1])
+    cpu, gpu = (Predictor.load(tiny_run, device) for device in ("cpu", "cuda"))
+    exact = replace(gpu, device=replace(gpu.device, precision="fp32"))
+    exact.device.use()
+    wanted = cpu.predict(scan)
+    for model, near in ((exact, 1e-3), (gpu, 0.1)):
+        found = model.predict(scan)
+        assert np.abs(found.probability - wanted.probability).max() < near
+        assert (found.mask != wanted.mask).sum() <= near * max(1, wanted.mask.sum())
+    assert wanted.mask.any()
+
+
+def test_the_largest_batch_of_a_full_gpu_is_named_and_fits(tiny_prepared: Path, tmp_path: Path) -> None:
+    _, total = torch.cuda.mem_get_info()
+    few = min(1.0, 3e9 / total)
+    settings = ("grid.size_px=512", "grid.pixel_mm=0.4", "augment.crop_px=512", "engine.graphs=off",
+                "engine.compile=off", "train.steps_per_epoch=1", "train.epochs=1", "data.validation=false")  # fmt: skip
+    with limited(few), pytest.raises(RunError, match="out of memory on cuda:0 with a batch of 4096x3x512x512") as told:
+        train(tiny_prepared, tmp_path / "run", tiny.recipe("train.batch=4096", *settings), device="cuda")
+    size = int(str(told.value).split("a batch of ")[2].split()[0])
+    assert 0 < size < 4096
+    with limited(few):
+        train(tiny_prepared, tmp_path / "fits", tiny.recipe(f"train.batch={size}", *settings), device="cuda")
+
+
+@contextmanager
+def limited(share: float) -> Iterator[None]:
+    """This process has but a part of the GPU's memory."""
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_device_is_set_up_as_it_was_decided(tiny_prepared: Path) -> None:
+    for precision, tf32 in (("tf32", True), ("fp32", False)):
+        of = learner(tiny_prepared, f"engine.precision={precision}", "engine.compile=off", "engine.graphs=off")
+        assert isinstance(of.job.device, Device) and torch.backends.cudnn.allow_tf32 is tf32
+    assert training.environment()["gpu"] == torch.cuda.get_device_name()
