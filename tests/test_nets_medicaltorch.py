@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from conftest import require
-from hemotorch import nets
+from hemotorch import losses, nets
+from hemotorch.draws import keys
 from hemotorch.errors import OptionError
 from hemotorch.hu import apply_window
+from hemotorch.nets import Net, medicaltorch, scale
 from hemotorch.nets.dropout import Dropout
+from hemotorch.nets.scale import Doubled
 
 
 def theirs(seed: int = 0) -> nn.Module:
@@ -88,6 +93,34 @@ def test_align_corners_is_an_option() -> None:
     newest.load_state_dict(release.state_dict())
     hu = torch.randint(-100, 200, (1, 1, 32, 32), dtype=torch.int16)
     assert not torch.allclose(newest(hu), release(hu), atol=1e-4)
+
+
+def loss_and_gradients(net: Net, model: Any, step: int) -> tuple[Tensor, list[Tensor]]:
+    random = torch.Generator().manual_seed(step)
+    hu = 60 * torch.randn((2, 1, 32, 48), generator=random, dtype=torch.float64) + 40
+    target = (torch.rand(hu.shape, generator=random) > 0.9).double()
+    net.draw(keys(0, step, 1, 2)[0])
+    loss = losses.build("negative-dice")(model(hu), target)
+    return loss.detach(), list(torch.autograd.grad(loss, list(net.parameters())))
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_what_is_computed_otherwise_on_a_gpu_is_the_same(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    """As far as a CPU goes: in float64, where it differs by rounding alone; compiled it is Inductor's for a CPU."""
+    net = nets.build("unet-medicaltorch", channels=8).double().to(memory_format=torch.channels_last).train()
+    wanted = [loss_and_gradients(net, net, step) for step in range(2)]
+    asked: list[str] = []
+    for module in (scale, medicaltorch):
+        monkeypatch.setattr(module, "compiled_for_gpu", lambda x: asked.append("asked") or True)
+    monkeypatch.setattr(medicaltorch, "doubled", lambda x, align_corners: Doubled.apply(x))
+    options = {"force_layout_optimization": True}
+    model = torch.compile(net, dynamic=False, options=options) if compiled else net
+    for step, (loss, gradients) in enumerate(wanted):
+        found, ours = loss_and_gradients(net, model, step)
+        torch.testing.assert_close(found, loss, rtol=0, atol=1e-12)
+        for one, other in zip(ours, gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-11)
+    assert compiled or len(asked) == 2 * (3 + 15)
 
 
 def test_drop_rate_out_of_range() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,24 @@ def test_measured_choices_are_written_and_kept(tiny_prepared: Path, tmp_path: Pa
     (tmp_path / "run" / "last.pt").unlink()
     train(tiny_prepared, tmp_path / "run", device="cpu", resume=True)
     assert seen[0].device.channels_last is False
+
+
+@pytest.mark.parametrize(("seconds", "compiled"), [(0.01, False), (0.2, True)])
+def test_a_gpu_compiles_where_it_pays(
+    tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, compiled: bool
+) -> None:
+    job, net = opened(tiny_prepared, "train.epochs=200")
+    assert job.total == 1400
+    gpu = replace(job, device=replace(job.device, name="cuda:0", compile=True, graphs=True))
+    tried: list[Device] = []
+
+    def measured(job: Job, net: Net, ways: dict[str, Device]) -> dict[str, float]:
+        tried.extend(ways.values())
+        return dict.fromkeys(ways, seconds)
+
+    monkeypatch.setattr(hemotorch.settle, "_seconds", measured)
+    settled = settle(gpu, net)
+    assert settled.compile is compiled and settled.graphs and f"{seconds * 1400:.0f} s" in settled.reasons[-1]
+    assert [(way.compile, way.graphs) for way in tried] == [(False, False)]
+    asked = replace(gpu, used=gpu.used.changed(["engine.compile=on"]))
+    assert settle(asked, net).compile and len(tried) == 1

@@ -104,7 +104,9 @@ class Learner:
         self._average = _Average(self.averaged, self.net, job.used.train.ema) if self.averaged else None
         self._unshared = _batch_statistics(self.net) if ranks.world > 1 else []
         self._augment = torch.compile(augment, dynamic=False) if device.compile else augment
-        self._model: Any = torch.compile(self.net, dynamic=False) if device.compile else self.net
+        # Inductor would lay some out anew, since of a few convolutions fewer channels leave than enter.
+        options = {"force_layout_optimization": device.channels_last and device.place.type == "cuda"}
+        self._model: Any = torch.compile(self.net, dynamic=False, options={**options}) if device.compile else self.net
         if ranks.world > 1:
             self._model = _parallel(self._model, device)
         self._sums = job.loss.kernel if device.kernels and job.loss.kernel else job.loss.sums

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,25 +14,43 @@ from hemotorch.draws import DROPOUT, fold, uniform
 class Dropout(nn.Module):
     """Zeroes values, or whole channels, with probability p while training, and scales the others by 1 / (1 - p).
 
-    keys: (N,) int32, one a sample, set by `Net.draw` before each training step; place: the layer's number in its
-    network, so that layers draw apart. Without keys torch's own generator is used, as in `nn.Dropout`.
+    channels: how many there are, of which whole ones are zeroed; 0: single values are. keys: (N,) int32, one a sample,
+    set by `draw` before each training step; without keys torch's own generator is used, as in `nn.Dropout`.
     """
 
-    def __init__(self, p: float, channels: bool = False):
+    def __init__(self, p: float, channels: int = 0):
         super().__init__()
-        self.p, self.channels, self.place = p, channels, 0
-        self.keys: Tensor | None = None
+        self.p, self.channels = p, channels
+        self.keys: Tensor | None = None  # of the next batch, this layer's own
+        self.drawn: Tensor | None = None  # (N, channels, 1, 1) of 0 to 1
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p:
             return x
         if self.keys is None:
             return F.dropout2d(x, self.p) if self.channels else F.dropout(x, self.p)
-        shape = (x.shape[1], 1, 1) if self.channels else tuple(x.shape[1:])
-        kept = uniform(fold(fold(self.keys, DROPOUT), self.place), shape) >= self.p
+        drawn = uniform(self.keys, tuple(x.shape[1:])) if self.drawn is None else self.drawn
         # Scaled by a number, not by a tensor of x's type, in which bfloat16 would round it.
-        return torch.where(kept, x * (1 / (1 - self.p)), 0.0)
+        return torch.where(drawn >= self.p, x * (1 / (1 - self.p)), 0.0)
 
     def extra_repr(self) -> str:
         """For printing the network."""
         return f"p={self.p}{', channels' if self.channels else ''}"
+
+
+def draw(layers: Sequence[Dropout], keys: Tensor | None) -> None:
+    """Sets what the layers of a network drop in the next batch, from a key a sample, (N,) int32.
+
+    Which channels go is drawn here, for all layers at once: within a compiled network it would be drawn again for each
+    pixel.
+    """
+    for layer in layers:
+        layer.keys = layer.drawn = None
+    if keys is None or not layers:
+        return
+    own = fold(fold(keys, DROPOUT)[:, None], torch.arange(len(layers), dtype=torch.int32, device=keys.device))
+    widest = max(layer.channels for layer in layers)
+    drawn = uniform(own.flatten(), (widest, 1, 1)).view(*own.shape, widest, 1, 1)
+    for place, layer in enumerate(layers):
+        layer.keys = own[:, place]
+        layer.drawn = drawn[:, place, : layer.channels] if layer.channels else None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hemotorch.nets.dropout import Dropout
-from hemotorch.nets.upsample import doubled
+from hemotorch.nets.scale import compiled_for_gpu, doubled, halved
 
 
 class DoubleConv(nn.Module):
@@ -22,14 +22,25 @@ class DoubleConv(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv1_bn = nn.BatchNorm2d(outputs, momentum=bn_momentum)
-        self.conv1_drop = Dropout(drop_rate, channels=True)
+        self.conv1_drop = Dropout(drop_rate, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv2_bn = nn.BatchNorm2d(outputs, momentum=bn_momentum)
-        self.conv2_drop = Dropout(drop_rate, channels=True)
+        self.conv2_drop = Dropout(drop_rate, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1_drop(self.conv1_bn(F.relu(self.conv1(x))))
-        return self.conv2_drop(self.conv2_bn(F.relu(self.conv2(x))))
+        x = self.conv1_drop(self.conv1_bn(F.relu(_convolved(self.conv1, x))))
+        return self.conv2_drop(self.conv2_bn(F.relu(_convolved(self.conv2, x))))
+
+
+def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """`conv(x)`. Where a GPU's step is compiled the bias is added by what reads the result, not in a pass of its own,
+    and the image is given seven empty channels more, since tensor cores want eight."""
+    if conv.bias is None or not compiled_for_gpu(x):
+        return conv(x)
+    more = -conv.in_channels % 8
+    x, weight = (F.pad(one, (0, 0, 0, 0, 0, more)) if more else one for one in (x, conv.weight))
+    out = F.conv2d(x, weight, padding=conv.padding)
+    return out + conv.bias.to(out.dtype)[:, None, None]
 
 
 class Up(nn.Module):
@@ -74,8 +85,8 @@ class MedicalTorchUnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         level1 = self.conv1(x)
-        level2 = self.conv2(F.max_pool2d(level1, 2))
-        level3 = self.conv3(F.max_pool2d(level2, 2))
-        x = self.conv4(F.max_pool2d(level3, 2))
+        level2 = self.conv2(halved(level1))
+        level3 = self.conv3(halved(level2))
+        x = self.conv4(halved(level3))
         x = self.up3(self.up2(self.up1(x, level3), level2), level1)
-        return self.conv9(x)
+        return _convolved(self.conv9, x)

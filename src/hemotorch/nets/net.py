@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hemotorch.errors import InputError, OptionError
 from hemotorch.hu import window, window_bounds
-from hemotorch.nets.dropout import Dropout
+from hemotorch.nets.dropout import Dropout, draw
 
 WindowChoice = str | Sequence[float]  # a name from hu.WINDOWS, or [level, width] in HU
 
@@ -80,16 +80,10 @@ class Net(nn.Module):
         self.slices: int = options["slices"]
         self.multiple = multiple
         self.window, self.body = window, body
-        for place, layer in enumerate(self._dropout()):
-            layer.place = place
 
     def draw(self, keys: Tensor | None) -> None:
         """Sets what dropout is drawn from: a key a sample of the next batch, (N,) int32. See `hemotorch.draws`."""
-        for layer in self._dropout():
-            layer.keys = keys
-
-    def _dropout(self) -> list[Dropout]:
-        return [module for module in self.modules() if isinstance(module, Dropout)]
+        draw([module for module in self.modules() if isinstance(module, Dropout)], keys)
 
     def forward(self, hu: Tensor) -> Tensor:
         """Raises InputError for a shape the network does not take."""
