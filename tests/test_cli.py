@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,13 @@ def test_the_whole_chain(tiny_data, tmp_path, capsys):
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny.recipe("train.epochs=2").to_toml())
     assert main(["train", prepared, run, "--recipe", str(recipe), "--device", "cpu"]) == 0
-    assert "epoch   2" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert re.match(
+        r"training fast: 2 epochs of 7 steps, batches of 4; cpu, \d+ threads, fp32, slices in memory", told[0]
+    )
+    assert told[2].startswith("epoch   2") and len(told) == 4
+    assert main(["train", prepared, run, "--resume"]) == 0
+    assert "7 steps, going on after 14 of them, batches of 4" in capsys.readouterr().out.splitlines()[0]
     assert main(["train", prepared, run, "--resume", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["epochs"]) == 2
     assert main(["evaluate", run, "--out", report, "--json"]) == 0
@@ -52,7 +59,7 @@ def test_the_whole_chain(tiny_data, tmp_path, capsys):
     assert main(["predict", run, str(tmp_path / "bad.nii"), str(tmp_path / "scan.nii.gz"), "--out", out, "--json"]) == 1
     told = capsys.readouterr()
     first, second = json.loads(told.out)["predictions"]
-    assert "bad.nii" in first["error"] and "volume_ml" in second
+    assert "bad.nii" in first["error"] and "volume_ml" in second and second["model"].endswith("epoch 2 of 2")
     assert told.err.count("\n") == 1 and "bad.nii" in told.err
 
 

@@ -159,7 +159,8 @@ def _train(a: argparse.Namespace) -> int:
         if not a.json:
             print(epoch_line(row), flush=True)
 
-    run = train(a.data, a.run_folder, used, device=a.device, resume=a.resume, report=report)
+    say = None if a.json else partial(print, flush=True)
+    run = train(a.data, a.run_folder, used, device=a.device, resume=a.resume, report=report, say=say)
     if first:
         _show(a, {"run": str(run.root), "epochs": run.metrics}, f"trained: {run.root}")
     return 0

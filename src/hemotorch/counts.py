@@ -42,7 +42,10 @@ class Counts:
         lines = [f"{label:<23} {value}" for label, value in rows]
         if layout in PUBLISHED:
             width = max(map(len, lines)) + 3
-            lines = [f"{line:<{width}}published: {known}" for line, known in zip(lines, PUBLISHED[layout], strict=True)]
+            lines = [
+                f"{line:<{width}}CT-ICH as published: {known}"
+                for line, known in zip(lines, PUBLISHED[layout], strict=True)
+            ]
             positive, negative = PAPER[layout]
             lines[2] += f", the 2021 paper: {positive} (and {negative} without)"
         if self.masks < self.scans:

@@ -53,7 +53,9 @@ class Predictor:
         except RuntimeError as error:
             raise InputError("its weights do not fit its network", file, "was it altered? train again") from error
         net = decided.put(net).eval()
-        return Predictor(net, used, decided, f"{used.name} ({checkpoint.net}), epoch {checkpoint.epoch}")
+        return Predictor(
+            net, used, decided, f"{used.name} ({checkpoint.net}), epoch {checkpoint.epoch} of {used.train.epochs}"
+        )
 
     @property
     def grid(self) -> Grid:

@@ -216,7 +216,7 @@ class Audit:
 
     patients, slices: in training or validation, and in testing as well. val_patients, val_slices: in training, and in
     validation as well. patients: names, or those of scans where patients are unknown. slices: identical ones, all-equal
-    ones left out.
+    ones left out. by_slice: patients were never kept apart.
     """
 
     split: str
@@ -225,6 +225,7 @@ class Audit:
     slices: tuple[Twins, ...]
     val_patients: tuple[str, ...]
     val_slices: tuple[Twins, ...]
+    by_slice: bool = False
 
     @property
     def clean(self) -> bool:
@@ -247,7 +248,8 @@ class Audit:
         if not self.patients_known:
             lines.append("patients are unknown: the same one may be on both sides unseen")
         lines = lines or ["no patient and no identical slice is on both sides"]
-        return [f"split '{self.split}': {line}" for line in lines]
+        name = f"split '{self.split}'" + (", by slice as in the 2021 paper" if self.by_slice else "")
+        return [f"{name}: {line}" for line in lines]
 
 
 def audit(dataset: Dataset, split: Split) -> Audit:
@@ -263,6 +265,7 @@ def audit(dataset: Dataset, split: Split) -> Audit:
         _twins([*train, *val], test),
         _shared_patients(train, val),
         _twins(train, val),
+        split.by == "slice",
     )
 
 

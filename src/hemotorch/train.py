@@ -57,13 +57,14 @@ def train(
     device: str = "auto",
     resume: bool = False,
     report: Report | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Trains `used` on the prepared dataset `data` into the run folder `root`.
 
     resume: go on with the run in `root`, with its own recipe, split and device decisions; start it if there is none.
     used: the recipe; None takes the run's own when resuming, else `fast`. report: called with each epoch's row of
-    metrics. Started by torchrun, SLURM or Ray, each process is a rank and calls this alike; the first one writes and
-    reports. Raises InputError, OptionError, RunError.
+    metrics; say: before the first step, with what is trained on what. Started by torchrun, SLURM or Ray, each process
+    is a rank and calls this alike; the first one writes and reports. Raises InputError, OptionError, RunError.
     """
     run = Run(Path(root))
     with joined(rank_timeout_s(run, used)) as ranks, run.locked() if ranks.first else nullcontext():
@@ -88,7 +89,10 @@ def train(
                 job = replace(job, device=settle(job, net))
                 if ranks.first:
                     run = Run.create(run.root, used, _record(job, split))
-            _loop(job, run, _start(job, run, net), report or (lambda row: None))
+            state = _start(job, run, net)
+            if say is not None and ranks.first:
+                say(_begun(job, state))
+            _loop(job, run, state, report or (lambda row: None))
     return run
 
 
@@ -211,6 +215,16 @@ def _start(job: Job, run: Run, net: Net) -> State:
     if job.ranks.first:
         run.keep_metrics(state.epoch)
     return state
+
+
+def _begun(job: Job, state: State) -> str:
+    device, options = job.device, job.used.train
+    on = f"{device.name}, {device.threads} threads" if device.place.type == "cpu" else device.reasons[0]
+    after = f", going on after {state.epoch * job.steps + state.step:,} of them" if state.epoch or state.step else ""
+    ranks = f", {job.ranks.world} ranks" if job.ranks.world > 1 else ""
+    what = f"{options.epochs} epochs of {job.steps:,} steps{after}, batches of {job.plan.batch}"
+    kept = "in memory" if job.slices.memory == "resident" else "streamed"
+    return f"training {job.used.name}: {what}; {on}{ranks}, {device.precision}, slices {kept}"
 
 
 def _as_before(before: Device, wanted: str, used: Recipe, ranks: Ranks) -> Device:
