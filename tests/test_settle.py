@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import tiny
 from hemotorch import machine
 from hemotorch.device import Device
 from hemotorch.nets import Net
+from hemotorch.ranks import Ranks
 from hemotorch.run import Run
 from hemotorch.settle import settle
 from hemotorch.step import Job, Learner
@@ -96,6 +98,14 @@ def test_measured_choices_are_written_and_kept(tiny_prepared: Path, tmp_path: Pa
     assert seen[0].device.channels_last is False
 
 
+class Pair(Ranks):
+    """Two ranks, of which the other says no to everything."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Both answers."""
+        return [value, False]
+
+
 @pytest.mark.parametrize(("seconds", "compiled"), [(0.01, False), (0.2, True)])
 def test_a_gpu_compiles_where_it_pays(
     tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, compiled: bool
@@ -112,6 +122,9 @@ def test_a_gpu_compiles_where_it_pays(
     monkeypatch.setattr(hemotorch.settle, "_seconds", measured)
     settled = settle(gpu, net)
     assert settled.compile is compiled and settled.graphs and f"{seconds * 1400:.0f} s" in settled.reasons[-1]
-    assert [(way.compile, way.graphs) for way in tried] == [(False, False)]
+    assert [(way.compile, way.graphs) for way in tried] == [(False, True)]
     asked = replace(gpu, used=gpu.used.changed(["engine.compile=on"]))
     assert settle(asked, net).compile and len(tried) == 1
+    # Of two ranks the other cannot.
+    pair = replace(gpu, ranks=Pair())
+    assert settle(pair, net).compile is False and len(tried) == 1

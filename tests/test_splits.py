@@ -232,6 +232,8 @@ def test_the_audit_names_patients_and_identical_slices_on_both_sides() -> None:
         "split 's': 2 identical slices are on both sides of training and testing: b slice 3 = c slice 1, "
         "d slice 2 = a slice 3",
     ]
+    by_slice = audit(dataset(rows), replace(split, by="slice")).lines()
+    assert all(line.startswith("split 's', by slice as in the 2021 paper: ") for line in by_slice)
     moved = audit(dataset(rows), Split("s", "patient", {"a": every, "c": every}, {"b": every}, {"d": every}))
     assert moved.val_patients == ("x",) and moved.val_slices == (Twins("b", 3, "c", 1),)
     assert moved.patients == () and moved.slices == (Twins("d", 2, "a", 3),)

@@ -37,8 +37,9 @@ class _Lines(tqdm):
 
     def close(self) -> None:
         """tqdm would wipe its line."""
-        self.disable = True
-        super().close()
+        if not self.disable:
+            self.disable: bool = True
+            self._decr_instances(self)
 
 
 def bar(total: int, label: str, unit: str = "it", done: int = 0, quiet: bool = False) -> Any:

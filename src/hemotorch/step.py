@@ -104,9 +104,7 @@ class Learner:
         self._average = _Average(self.averaged, self.net, job.used.train.ema) if self.averaged else None
         self._unshared = _batch_statistics(self.net) if ranks.world > 1 else []
         self._augment = torch.compile(augment, dynamic=False) if device.compile else augment
-        # Inductor would lay some out anew, since of a few convolutions fewer channels leave than enter.
-        options = {"force_layout_optimization": device.channels_last and device.place.type == "cuda"}
-        self._model: Any = torch.compile(self.net, dynamic=False, options={**options}) if device.compile else self.net
+        self._model: Any = _compiled(self.net, device) if device.compile else self.net
         if ranks.world > 1:
             self._model = _parallel(self._model, device)
         self._sums = job.loss.kernel if device.kernels and job.loss.kernel else job.loss.sums
@@ -198,6 +196,14 @@ class Learner:
         if self._average is not None:
             self._average.update()
         self.mark("optimiser")
+
+
+def _compiled(net: Net, device: Device) -> Any:
+    # Inductor leaves channels-last where a convolution halves the channels, unless it is told to keep to it.
+    keep = device.channels_last and device.place.type == "cuda"
+    # In one piece also with several ranks: older torches cannot cut it at gradients of one's own.
+    torch._dynamo.config.optimize_ddp = False
+    return torch.compile(net, dynamic=False, options={"force_layout_optimization": keep})
 
 
 def _parallel(model: Any, device: Device) -> DistributedDataParallel:

@@ -34,6 +34,7 @@ from hemotorch.settle import settle
 from hemotorch.step import Job, Learner, learning_rate, open_job
 
 LOSS_EVERY = 20  #: steps between two looks at the loss, each of which waits for the device
+AS_BEFORE = "as when it was started"  #: the last reason of a device whose decisions are those of the run's record
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -85,10 +86,10 @@ def train(
         with loading_explained():
             job, net = open_job(dataset, *parts(split, used), used, decided, ranks)
         with memory_explained(job, net, run.root / LAST):
-            if not going_on:
+            if not going_on or decided.reasons[-1] != AS_BEFORE:
                 job = replace(job, device=settle(job, net))
-                if ranks.first:
-                    run = Run.create(run.root, used, _record(job, split))
+            if not going_on and ranks.first:
+                run = Run.create(run.root, used, _record(job, split))
             state = _start(job, run, net)
             if say is not None and ranks.first:
                 say(_begun(job, state))
@@ -204,7 +205,7 @@ def _start(job: Job, run: Run, net: Net) -> State:
             if learner.averaged is not None:
                 learner.averaged.load_state_dict(checkpoint.weights)
             learner.load(checkpoint.trainer["optimizer"])
-            if learner.scaler is not None:
+            if learner.scaler is not None and "scaler" in checkpoint.trainer:  # not where a CPU wrote it
                 learner.scaler.load_state_dict(checkpoint.trainer["scaler"])
             for name in _NUMBERS:
                 setattr(state, name, checkpoint.trainer[name])
@@ -242,7 +243,7 @@ def _as_before(before: Device, wanted: str, used: Recipe, ranks: Ranks) -> Devic
         same["threads"] = before.threads
     try:
         engine = replace(used.engine, **same)
-        return choose(wanted if ":" in wanted else now.place.type, engine, ranks).with_reason("as when it was started")
+        return choose(wanted if ":" in wanted else now.place.type, engine, ranks).with_reason(AS_BEFORE)
     except OptionError as error:
         return now.with_reason(f"not as when it was started: {error}")
 

@@ -14,22 +14,23 @@ from hemotorch.draws import DROPOUT, fold, uniform
 class Dropout(nn.Module):
     """Zeroes values, or whole channels, with probability p while training, and scales the others by 1 / (1 - p).
 
-    channels: how many there are, of which whole ones are zeroed; 0: single values are. keys: (N,) int32, one a sample,
-    set by `draw` before each training step; without keys torch's own generator is used, as in `nn.Dropout`.
+    channels: how many there are, of which whole ones are zeroed; 0: single values are. `draw` says before each training
+    step from which keys; without them torch's own generator is used, as in `nn.Dropout`.
     """
 
     def __init__(self, p: float, channels: int = 0):
         super().__init__()
         self.p, self.channels = p, channels
-        self.keys: Tensor | None = None  # of the next batch, this layer's own
-        self.drawn: Tensor | None = None  # (N, channels, 1, 1) of 0 to 1
+        # Of the next batch, this layer's own: keys (N,), or for channels what was drawn, (N, channels, 1, 1) of 0 to 1.
+        self.keys: Tensor | None = None
+        self.drawn: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p:
             return x
-        if self.keys is None:
+        drawn = self.drawn if self.keys is None else uniform(self.keys, tuple(x.shape[1:]))
+        if drawn is None:
             return F.dropout2d(x, self.p) if self.channels else F.dropout(x, self.p)
-        drawn = uniform(self.keys, tuple(x.shape[1:])) if self.drawn is None else self.drawn
         # Scaled by a number, not by a tensor of x's type, in which bfloat16 would round it.
         return torch.where(drawn >= self.p, x * (1 / (1 - self.p)), 0.0)
 
@@ -50,7 +51,9 @@ def draw(layers: Sequence[Dropout], keys: Tensor | None) -> None:
         return
     own = fold(fold(keys, DROPOUT)[:, None], torch.arange(len(layers), dtype=torch.int32, device=keys.device))
     widest = max(layer.channels for layer in layers)
-    drawn = uniform(own.flatten(), (widest, 1, 1)).view(*own.shape, widest, 1, 1)
+    drawn = uniform(own.flatten(), (widest, 1, 1)).view(*own.shape, widest, 1, 1) if widest else None
     for place, layer in enumerate(layers):
-        layer.keys = own[:, place]
-        layer.drawn = drawn[:, place, : layer.channels] if layer.channels else None
+        if drawn is not None and layer.channels:
+            layer.drawn = drawn[:, place, : layer.channels]
+        else:
+            layer.keys = own[:, place]

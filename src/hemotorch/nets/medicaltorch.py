@@ -34,10 +34,10 @@ class DoubleConv(nn.Module):
 
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """`conv(x)`. Where a GPU's step is compiled the bias is added by what reads the result, not in a pass of its own,
-    and the image is given seven empty channels more, since tensor cores want eight."""
+    and an image of fewer than eight channels is given empty ones, since tensor cores want eight."""
     if conv.bias is None or not compiled_for_gpu(x):
         return conv(x)
-    more = -conv.in_channels % 8
+    more = max(0, 8 - conv.in_channels)
     x, weight = (F.pad(one, (0, 0, 0, 0, 0, more)) if more else one for one in (x, conv.weight))
     out = F.conv2d(x, weight, padding=conv.padding)
     return out + conv.bias.to(out.dtype)[:, None, None]
