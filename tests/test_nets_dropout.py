@@ -33,15 +33,15 @@ def test_a_sample_has_its_own_whoever_is_beside_it() -> None:
 
 
 def test_layers_draw_apart_and_evaluation_drops_nothing() -> None:
-    net, made = nets.build("unet-medicaltorch", channels=1600), keys(0, 0, 1, 1)[0]
+    net, made = nets.build("unet-medicaltorch", channels=4), keys(0, 0, 1, 400)[0]
     net.draw(made)
     first, second = [layer for layer in net.train().modules() if isinstance(layer, Dropout)][:2]
-    drawn = [(layer(torch.ones(1, 1600, 1, 1)) == 0).flatten() for layer in (first, second)]
+    drawn = [(layer(torch.ones(400, 4, 1, 1)) == 0).flatten() for layer in (first, second)]
     # Nor as the noise and the bending of the sample's augmentation.
-    drawn += [uniform(fold(made, use), (1600,))[0] < first.p for use in (NOISE, BENDING)]
+    drawn += [(uniform(fold(made, use), (4,)) < first.p).flatten() for use in (NOISE, BENDING)]
     for one, other in itertools.combinations(drawn, 2):
         assert (one & other).float().mean() == pytest.approx(first.p**2, abs=0.05)
-    assert torch.equal(first.eval()(torch.ones(1, 1600, 4, 4)), torch.ones(1, 1600, 4, 4))
+    assert torch.equal(first.eval()(torch.ones(400, 4, 4, 4)), torch.ones(400, 4, 4, 4))
 
 
 def test_bfloat16_is_scaled_as_exactly_as_it_can_be() -> None:

@@ -101,11 +101,16 @@ def test_the_summary_counts_scans_slices_and_patients(source: Path, out: Path) -
     assert (counts.positive_patients_table, counts.positive_patients_mask) == (3, 3)
     assert counts.differences == () and summary.failed == {} and len(summary.done) == 6
     text = "\n".join(summary.lines())
-    published = ("6 +published: 75", "24 +published: 2814", "published: 318, the 2021 paper: 318 .and", "published: 36")
+    published = (
+        "6 +CT-ICH as published: 75",
+        "24 +CT-ICH as published: 2814",
+        "published: 318, the 2021 paper: 318 .and",
+        "published: 36",
+    )
     for expected in published:
         assert re.search(expected, text), expected
     assert "split 'patient': no patient and no identical slice is on both sides" in text
-    assert "split 'slice-80-20':" in text
+    assert "split 'slice-80-20', by slice as in the 2021 paper:" in text
     told = json.loads(json.dumps(jsonable(summary.to_dict())))
     assert told["counts"]["slices"] == 24 and told["done"] == [f"{n:03d}" for n in range(49, 55)]
 

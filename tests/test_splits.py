@@ -257,10 +257,15 @@ def test_the_audit_never_calls_unknown_patients_clean() -> None:
     rows = case("a", patient=None) + case("b", patient=None)
     found = audit(dataset(rows, patients_known=False), Split("s", "slice", {"a": (0, 1)}, {}, {"b": (0, 1)}))
     assert not found.clean and found.patients == ()
-    assert found.lines() == ["split 's': patients are unknown: the same one may be on both sides unseen"]
+    assert found.lines() == [
+        "split 's', by slice as in the 2021 paper: patients are unknown: the same one may be on both sides unseen"
+    ]
     found = audit(dataset(rows, patients_known=False), Split("s", "slice", {"a": (0, 1)}, {}, {"a": (2,), "b": (0,)}))
     assert found.patients == ("a",)
-    assert found.lines()[0] == "split 's': 1 scans are on both sides of training and testing: a"
+    assert (
+        found.lines()[0]
+        == "split 's', by slice as in the 2021 paper: 1 scans are on both sides of training and testing: a"
+    )
 
 
 def test_splits_by_patient_pass_the_audit_and_the_paper_s_does_not() -> None:
