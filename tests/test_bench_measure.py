@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ from hemotorch.bench.children import run_together
 from hemotorch.bench.clock import Clock, memory_mb, peak_gflops
 from hemotorch.bench.data import checked, quick_recipe, reference_pngs
 from hemotorch.bench.loops import Loop, png_size, reference_loop
-from hemotorch.bench.measure import Pace, measure, once
+from hemotorch.bench.measure import Pace, measure, once, settled_layout
 from hemotorch.bench.reference import ReferenceLoop, why_not
 from hemotorch.bench.rows import PHASES, Config, Round, Spec
 from hemotorch.bench.train import engine_settings
@@ -111,6 +112,13 @@ def test_two_processes_share_a_step(tiny_prepared, used) -> None:
     found = once(spec(used, tiny_prepared, ranks=2), LIMIT_S)
     assert isinstance(found, Round), found
     assert found.images == 2 and found.images_s > 0 and found.memory_mb > 200, "memory of both"
+
+
+def test_the_layout_is_what_a_training_settles_on(tiny_prepared, used) -> None:
+    found, why = settled_layout(spec(used, tiny_prepared, threads=1), LIMIT_S)
+    assert isinstance(found, bool) and re.match(r"measured, seconds a step: as above [\d.]+, contiguous ", why)
+    found, why = settled_layout(spec(used, tiny_prepared / "nowhere"), LIMIT_S)
+    assert found is True and why.startswith("channels-last, untried: ") and "no such folder" in why
 
 
 def test_a_worker_that_cannot_says_why_and_the_bench_goes_on(tiny_prepared, used) -> None:

@@ -190,11 +190,15 @@ def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:
         return [Row(spec.config) for spec in specs], ""
 
     monkeypatch.setattr(bench_train_file, "measure", keep)
+    monkeypatch.setattr(bench_train_file, "settled_layout", lambda spec, limit_s: (False, "for the test"))
     asked = Asked(tiny_prepared, "paper", ("train.batch=2", "train.accumulate=3"), "cpu", ("batch=5",), quick=True)
-    bench_train(asked)
+    found = bench_train(asked)
+    assert "On the CPU in contiguous layout (for the test)." in found.notes
+    assert 'channels_last = "auto"' in found.settings["recipe_toml"], "another machine's may be compared with it"
     from hemotorch.recipe import from_toml
 
     used = {spec.config.label: from_toml(spec.recipe, "spec") for spec in seen}
+    assert used["CPU, 1 thread"].engine.channels_last == "off"
     assert used["CPU, 1 thread"].engine.threads == 1 and used["CPU, 1 thread"].engine.compile == "off"
     assert (used["CPU, 1 thread"].train.batch, used["CPU, 1 thread"].train.accumulate) == (2, 3)
     other = next(recipe for label, recipe in used.items() if label.endswith("batch 5"))

@@ -22,7 +22,7 @@ from hemotorch.nets import Net
 from hemotorch.pngs import IMAGE
 from hemotorch.ranks import Ranks
 from hemotorch.recipe import Recipe, from_toml
-from hemotorch.step import Learner, open_job
+from hemotorch.step import Job, Learner, open_job
 from hemotorch.train import parts
 
 FLOPS_PX = 256  #: side of the slice whose arithmetic is counted; a convolution's grows with the pixels
@@ -48,13 +48,18 @@ class Loop:
     reasons: tuple[str, ...]
 
 
-def own_loop(spec: Spec, ranks: Ranks) -> Loop:
-    """The step that `hemotorch train` repeats, as this rank of `ranks` does it. Raises OptionError, InputError."""
+def own_job(spec: Spec, ranks: Ranks) -> tuple[Job, Net]:
+    """A training as `hemotorch train` opens it, before it measures anything. Raises OptionError, InputError."""
     used, dataset = from_toml(spec.recipe, "recipe"), Dataset(spec.data)
     device = choose(spec.config.device, used.engine, ranks)
     device.use()
-    job, net = open_job(dataset, *parts(dataset.split(used.data.split), used), used, device, ranks)
-    size = job.size
+    return open_job(dataset, *parts(dataset.split(used.data.split), used), used, device, ranks)
+
+
+def own_loop(spec: Spec, ranks: Ranks) -> Loop:
+    """The step that `hemotorch train` repeats, as this rank of `ranks` does it. Raises OptionError, InputError."""
+    job, net = own_job(spec, ranks)
+    used, device, size = job.used, job.device, job.size
     gflop = image_gflop(net, size)
     learner = Learner(job, net)
     endless = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))

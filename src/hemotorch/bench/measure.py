@@ -36,6 +36,14 @@ def look_at_machine() -> tuple[Machine, dict[str, Any]]:
     return from_json(Machine, told["machine"]), told["environment"]
 
 
+def settled_layout(spec: Spec, limit_s: float) -> tuple[bool, str]:
+    """Whether a training on this CPU takes channels-last, tried as `hemotorch train` tries it; and that in words."""
+    told, error = ask(WORKER, {"settle": asdict(spec)}, [{}], limit_s)
+    if error:
+        return True, f"channels-last, untried: {error}"
+    return bool(told["channels_last"]), str(told["reason"])
+
+
 def measure(specs: Sequence[Spec], pace: Pace, say: Callable[[str], None]) -> tuple[list[Row], str]:
     """A row a spec; and why there were fewer rounds than asked for, or "".
 

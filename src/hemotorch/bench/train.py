@@ -21,7 +21,7 @@ from hemotorch.bench.configs import (
     unique,
     usual,
 )
-from hemotorch.bench.measure import Pace, look_at_machine, measure
+from hemotorch.bench.measure import Pace, look_at_machine, measure, settled_layout
 from hemotorch.bench.reference import why_not
 from hemotorch.bench.result import Bench, busy, clock
 from hemotorch.bench.rows import Config, Row, Spec, compared
@@ -31,6 +31,7 @@ from hemotorch.recipe import Recipe
 
 SECONDS = {"cpu": 15.0, "cuda": 5.0}  #: of timed steps in each process
 QUICK_SECONDS = 4.0
+SETTLE_S = 300.0  #: for trying layouts
 QUICK_PACE = Pace(limit_s=150.0, budget_s=450.0)
 QUICK_SWEEP = "batch=1..8"
 UNSTEADY = 1.3  #: times the slowest round
@@ -79,7 +80,15 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         scope = Scope(machine, tuple(devices), batch, used.train.batch, not reason, asked.quick)
         configs, sweeps, left = _configs(scope, sweep)
         notes += [f"Left out: {text}." for text in ([reason] if reason else []) + left]
-        specs = [_spec(config, place, used, pngs, asked.quick, machine.cores) for config in configs]
+        on_cpu = used
+        if "cpu" in devices:
+            say("trying layouts, as a training does before its first step")
+            trial = _spec(usual(scope)["cpu"], place, used, "", asked.quick, machine.cores)
+            layout, why = settled_layout(trial, SETTLE_S)
+            on_cpu = used.changed([f"engine.channels_last={'on' if layout else 'off'}"])
+            notes.append(f"On the CPU in {'channels-last' if layout else 'contiguous'} layout ({why}).")
+        own = {"cpu": on_cpu, "cuda": used}
+        specs = [_spec(config, place, own[config.device], pngs, asked.quick, machine.cores) for config in configs]
         pace = replace(QUICK_PACE if asked.quick else Pace(), rounds=asked.rounds)
         rows, told = measure(specs, pace, say)
     notes.append(f"Measuring took {clock(time.monotonic() - began)}.")

@@ -1,7 +1,7 @@
 """One measurement in a fresh process: `python -m hemotorch.bench.worker SPEC.json` prints a Round as a line of JSON.
 
 Several of it, with torchrun's environment variables, are the ranks of one. Asked nothing (null) it prints what the
-machine is and has.
+machine is and has; asked {"settle": SPEC}, what a training like that decides by measuring.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from hemotorch import machine
 from hemotorch.bench.children import end_with_parent
 from hemotorch.bench.clock import Clock, memory_mb, peak_gflops, waiter
 from hemotorch.bench.configs import Machine
-from hemotorch.bench.loops import Loop, own_loop, reference_loop
+from hemotorch.bench.loops import Loop, own_job, own_loop, reference_loop
 from hemotorch.bench.rows import Config, Round, Spec, from_json
 from hemotorch.device import choose, environment
 from hemotorch.errors import HemotorchError
 from hemotorch.files import jsonable, read_json
 from hemotorch.ranks import Ranks, joined, leave
+from hemotorch.settle import settle
 
 #: Steps before the clock runs, the last of which says how many it is to run for. In the first ones kernels are chosen
 #: and compiled, and graphs captured.
@@ -164,6 +165,10 @@ def main(arguments: list[str]) -> int:
     question = read_json(arguments[0])
     if question is None:
         print(json.dumps(jsonable(about_machine())))
+        return 0
+    if "settle" in question:
+        settled = settle(*own_job(from_json(Spec, question["settle"]), Ranks()))
+        print(json.dumps({"channels_last": settled.channels_last, "reason": settled.reasons[-1]}))
         return 0
     return leave(_measured(from_json(Spec, question)))
 

@@ -31,8 +31,11 @@ class Dropout(nn.Module):
         drawn = self.drawn if self.keys is None else uniform(self.keys, tuple(x.shape[1:]))
         if drawn is None:
             return F.dropout2d(x, self.p) if self.channels else F.dropout(x, self.p)
+        kept, scale = drawn >= self.p, 1 / (1 - self.p)
+        if x.dtype.itemsize >= 4:
+            return x * (kept.to(x.dtype) * scale)  # one pass over x
         # Scaled by a number, not by a tensor of x's type, in which bfloat16 would round it.
-        return torch.where(drawn >= self.p, x * (1 / (1 - self.p)), 0.0)
+        return torch.where(kept, x * scale, 0.0)
 
     def extra_repr(self) -> str:
         """For printing the network."""
