@@ -19,6 +19,7 @@ import torch
 import hemotorch.step
 import tiny
 from hemotorch import io, losses
+from hemotorch import train as training
 from hemotorch.dataset import Dataset
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.prepare import prepare
@@ -349,3 +350,27 @@ def test_learning_rate():
     rates = [learning_rate(cycle, s, 100) for s in range(100)]
     assert np.argmax(rates) == 20 and rates[20] == 1.0 and rates[-1] < 0.01
     assert all(np.diff(rates[:21]) > 0) and all(np.diff(rates[20:]) < 0)
+
+
+def test_short_epochs_share_a_checkpoint(tiny_prepared, tmp_path, monkeypatch, updates):
+    written = []
+    inner = training.save_checkpoint
+    monkeypatch.setattr(training, "save_checkpoint", lambda *a: written.append(a[1].name) or inner(*a))
+    used = tiny.recipe("train.checkpoint_s=120", "data.validation=false", "train.epochs=4")
+    run = train(tiny_prepared, tmp_path / "run", used, device="cpu")
+    assert written == ["best.pt", "last.pt"] and len(run.metrics) == 4
+    assert load_checkpoint(run.root / "last.pt").epoch == 4
+
+    # Stopped before the first one, it starts again, and no row is there twice.
+    def stop(row):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(tiny_prepared, tmp_path / "stopped", used, device="cpu", report=stop)
+    assert not (tmp_path / "stopped" / "last.pt").exists()
+    updates.clear()
+    again = train(tiny_prepared, tmp_path / "stopped", device="cpu", resume=True)
+    assert len(updates) == 28 and [row["epoch"] for row in again.metrics] == [1, 2, 3, 4]
+    written.clear()
+    train(tiny_prepared, tmp_path / "validated", used.changed(["data.validation=true"]), device="cpu")
+    assert written.count("last.pt") == 4

@@ -68,6 +68,7 @@ def recipe(*settings: str) -> Recipe:
         "train.batch=4",
         "train.validate_every=1",
         "train.ema=0.9",
+        "train.checkpoint_s=0.0",
     ]
     return load("fast").changed([*small, *settings])
 

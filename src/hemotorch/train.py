@@ -34,6 +34,7 @@ from hemotorch.settle import settle
 from hemotorch.step import Job, Learner, learning_rate, open_job
 
 LOSS_EVERY = 20  #: steps between two looks at the loss, each of which waits for the device
+SHORT_S = 5.0  #: epochs shorter than this share a checkpoint: on a GPU they would take as long as what they keep
 AS_BEFORE = "as when it was started"  #: the last reason of a device whose decisions are those of the run's record
 Report = Callable[[dict[str, Any]], None]
 
@@ -115,10 +116,11 @@ def _loop(job: Job, run: Run, state: State, report: Report) -> None:
                         state.seconds, saved = time.perf_counter() - began, time.perf_counter()
                         save_checkpoint(_checkpoint(job, state), run.root / LAST)
             state.seconds = time.perf_counter() - began
-            row = _end_epoch(job, run, state)
+            due = time.perf_counter() - saved >= min(options.checkpoint_s, SHORT_S)
+            row, written = _end_epoch(job, run, state, due)
             if first:
                 report(row)
-            saved = time.perf_counter()
+            saved = time.perf_counter() if written else saved
 
 
 def _finite(loss: Tensor, job: Job, run: Run, state: State) -> float:
@@ -141,8 +143,11 @@ def _all_finite(*nets: Net) -> bool:
     return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
 
-def _end_epoch(job: Job, run: Run, state: State) -> dict[str, Any]:
-    """Validates, writes the epoch's row and both checkpoints, and moves the state to the next epoch."""
+def _end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[dict[str, Any], bool]:
+    """Validates, writes the epoch's row and both checkpoints, and moves the state to the next epoch.
+
+    Returns the row, and whether checkpoints were written: where they are due, after a validation, and at the end.
+    """
     options, done = job.used.train, (state.epoch + 1) * job.steps
     row: dict[str, Any] = {
         "epoch": state.epoch + 1,
@@ -162,13 +167,15 @@ def _end_epoch(job: Job, run: Run, state: State) -> dict[str, Any]:
     better = always or (score is not None and score >= state.best)
     if better:
         state.best = state.best if score is None else score
+    due = due or "val" in row or state.epoch == options.epochs
     if job.ranks.first:
-        if better:
+        if better and due:
             save_checkpoint(_checkpoint(job, state, score, trainer=False), run.root / BEST)
         run.keep_metrics(state.epoch - 1)
         run.add_metrics(row)
-        save_checkpoint(_checkpoint(job, state, score), run.root / LAST)
-    return row
+        if due:
+            save_checkpoint(_checkpoint(job, state, score), run.root / LAST)
+    return row, due
 
 
 def _validate(job: Job, state: State) -> dict[str, float]:
