@@ -155,7 +155,8 @@ def _memory_or_arithmetic(best: Row, tried: set[str]) -> str:
         )
     reached = f", at {share:.0%} of the rate of a large matrix product" if not math.isnan(share) else ""
     faster = "a faster GPU, several (`hemotorch cluster torchrun`)" if best.config.device == "cuda" else "a GPU"
+    what = "the step's graph takes" if best.shares.get("graph", 0.0) else "forward and backward take"
     return (
-        f"Arithmetic is the limit: forward and backward take {busy:.0%} of a step{reached}; only {faster} or less of "
+        f"Arithmetic is the limit: {what} {busy:.0%} of a step{reached}; only {faster} or less of "
         "it helps: smaller slices (grid.size_px) or a smaller network (--recipe fast)."
     )
