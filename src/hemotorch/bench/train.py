@@ -90,6 +90,7 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         own = {"cpu": on_cpu, "cuda": used}
         specs = [_spec(config, place, own[config.device], pngs, asked.quick, machine.cores) for config in configs]
         pace = replace(QUICK_PACE if asked.quick else Pace(), rounds=asked.rounds)
+        say(f"measuring a step of recipe {used.name}: {len(specs)} ways, at most {asked.rounds} rounds")
         rows, told = measure(specs, pace, say)
     notes.append(f"Measuring took {clock(time.monotonic() - began)}.")
     rows = compared(rows, machine.cores, asked.price_per_hour)
