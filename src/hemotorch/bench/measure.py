@@ -40,7 +40,7 @@ def settled_layout(spec: Spec, limit_s: float) -> tuple[bool, str]:
     """Whether a training on this CPU takes channels-last, tried as `hemotorch train` tries it; and that in words."""
     told, error = ask(WORKER, {"settle": asdict(spec)}, [{}], limit_s)
     if error:
-        return True, f"channels-last, untried: {error}"
+        return True, f"untried: {error}"
     return bool(told["channels_last"]), str(told["reason"])
 
 

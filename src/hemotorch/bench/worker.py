@@ -166,15 +166,16 @@ def main(arguments: list[str]) -> int:
     if question is None:
         print(json.dumps(jsonable(about_machine())))
         return 0
-    if "settle" in question:
-        settled = settle(*own_job(from_json(Spec, question["settle"]), Ranks()))
-        print(json.dumps({"channels_last": settled.channels_last, "reason": settled.reasons[-1]}))
-        return 0
-    return leave(_measured(from_json(Spec, question)))
+    return leave(_answered(question))
 
 
-def _measured(spec: Spec) -> int:
+def _answered(question: dict[str, Any]) -> int:
     try:
+        if "settle" in question:
+            settled = settle(*own_job(from_json(Spec, question["settle"]), Ranks()))
+            print(json.dumps({"channels_last": settled.channels_last, "reason": settled.reasons[-1]}))
+            return 0
+        spec = from_json(Spec, question)
         with joined() as ranks:
             loop = reference_loop(spec) if spec.config.reference else own_loop(spec, ranks)
             found = measure(loop, spec, ranks)
