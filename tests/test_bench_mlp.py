@@ -76,8 +76,12 @@ def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(mlp, "BATCHES", (2, 8))
     monkeypatch.setattr(mlp, "SETTINGS", {"Adam": mlp.SETTINGS["Adam"]})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    contiguous = "engine.channels_last=off", "On the CPU in contiguous layout (for the test)."
+    monkeypatch.setattr(mlp, "settled_layout", lambda spec: contiguous)
     found = bench_mlp(tiny_prepared, device="cpu", rounds=1, quick=True)
     assert any("scikit-learn is not installed; `pip install" in note for note in found.notes)
+    assert "On the CPU in contiguous layout (for the test)." in found.notes
+    assert all("contiguous: asked for" in row.rounds[0].reasons for row in found.rows)
     assert [entry["algorithm"] for entry in found.curves] == ["Adam"]
     assert set(found.sweeps) == {"batch", "threads"}
     assert [found.rows[n].config.batch for n in found.sweeps["batch"]["cpu"]] == [2, 8]

@@ -148,26 +148,25 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
     assert f"example: hemotorch bench {verb}" in capsys.readouterr().out
 
 
+@pytest.fixture
+def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layouts are not tried, which takes two processes."""
+    contiguous = "engine.channels_last=off", "On the CPU in contiguous layout (for the test)."
+    monkeypatch.setattr(bench_train_file, "settled_layout", lambda spec: contiguous)
+
+
+@pytest.mark.usefixtures("unsettled")
 def test_nothing_measured_is_a_failure(tiny_prepared: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     def fail(specs, pace, say):
         return [Row(spec.config, error="out of memory") for spec in specs], ""
 
     monkeypatch.setattr(bench_train_file, "measure", fail)
-    arguments = [
-        "bench",
-        "train",
-        "--data",
-        str(tiny_prepared),
-        "--device",
-        "cpu",
-        "--out",
-        str(tmp_path / "out"),
-        "--json",
-    ]
-    assert main(arguments) == 1
+    arguments = ["bench", "train", "--data", str(tiny_prepared), "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--json"]) == 1
     assert "out of memory" in json.loads(capsys.readouterr().out)["sentence"]
 
 
+@pytest.mark.usefixtures("unsettled")
 def test_the_reference_loop_alone_is_no_result(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
     def only(specs, pace, say):
         rounds = (Round((1.0,), 4),)
@@ -182,6 +181,7 @@ def test_the_reference_loop_alone_is_no_result(tiny_prepared: Path, tmp_path: Pa
     assert any(row["config"]["reference"] and row["rounds"] for row in rows)
 
 
+@pytest.mark.usefixtures("unsettled")
 def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:
     seen = []
 
@@ -190,7 +190,6 @@ def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:
         return [Row(spec.config) for spec in specs], ""
 
     monkeypatch.setattr(bench_train_file, "measure", keep)
-    monkeypatch.setattr(bench_train_file, "settled_layout", lambda spec, limit_s: (False, "for the test"))
     asked = Asked(tiny_prepared, "paper", ("train.batch=2", "train.accumulate=3"), "cpu", ("batch=5",), quick=True)
     found = bench_train(asked)
     assert "On the CPU in contiguous layout (for the test)." in found.notes

@@ -15,6 +15,7 @@ from hemotorch.bench.rows import Config, Round, Row, Spec, from_json, row_of
 from hemotorch.errors import RunError
 
 WORKER = "hemotorch.bench.worker"
+SETTLE_S = 300.0  #: for trying layouts
 PROBE_S = 300.0  #: for a machine to say what it is; importing torch can take a minute from a slow disk
 
 
@@ -36,12 +37,13 @@ def look_at_machine() -> tuple[Machine, dict[str, Any]]:
     return from_json(Machine, told["machine"]), told["environment"]
 
 
-def settled_layout(spec: Spec, limit_s: float) -> tuple[bool, str]:
-    """Whether a training on this CPU takes channels-last, tried as `hemotorch train` tries it; and that in words."""
-    told, error = ask(WORKER, {"settle": asdict(spec)}, [{}], limit_s)
-    if error:
-        return True, f"untried: {error}"
-    return bool(told["channels_last"]), str(told["reason"])
+def settled_layout(spec: Spec) -> tuple[str, str]:
+    """The setting of the layout that a training on this CPU takes, tried as `hemotorch train` tries it; and that in
+    words."""
+    told, error = ask(WORKER, {"settle": asdict(spec)}, [{}], SETTLE_S)
+    last, why = (True, f"untried: {error}") if error else (bool(told["channels_last"]), str(told["reason"]))
+    words = f"On the CPU in {'channels-last' if last else 'contiguous'} layout ({why})."
+    return f"engine.channels_last={'on' if last else 'off'}", words
 
 
 def measure(specs: Sequence[Spec], pace: Pace, say: Callable[[str], None]) -> tuple[list[Row], str]:

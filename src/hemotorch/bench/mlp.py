@@ -16,7 +16,7 @@ from hemotorch import recipe
 from hemotorch.bench import data as bench_data
 from hemotorch.bench.children import ask
 from hemotorch.bench.configs import Scope, devices_of, parse_devices, sweep_configs, unique
-from hemotorch.bench.measure import Pace, look_at_machine, measure
+from hemotorch.bench.measure import Pace, look_at_machine, measure, settled_layout
 from hemotorch.bench.result import Bench, when
 from hemotorch.bench.rows import Config, Row, Spec, compared
 from hemotorch.bench.train import engine_settings, row_numbers, unsteady
@@ -85,15 +85,22 @@ def bench_mlp(
         if "digits" in tasks and importlib.util.find_spec("sklearn") is None:
             notes.append("Digits left out: scikit-learn is not installed; `pip install 'hemotorch[bench]'` brings it.")
             tasks.remove("digits")
+        scope = Scope(machine, tuple(devices), used.train.batch, used.train.batch, quick=quick)
+        own = dict.fromkeys(devices, used)
+        if "cpu" in devices:
+            say("trying layouts, as a training does before its first step")
+            trial = used.changed([f"train.steps_per_epoch={STEPS[net]}"])
+            layout, why = settled_layout(_step_spec(_usual(scope), place, trial, scope))
+            own["cpu"] = used.changed([layout])
+            notes.append(why)
         specs = [
-            curve_spec(task, where, name, place, used, quick)
+            curve_spec(task, where, name, place, own[where], quick)
             for task in tasks
             for where in devices
             for name in SETTINGS
         ]
         curves, failed = _curves(specs, rounds, say)
-        scope = Scope(machine, tuple(devices), used.train.batch, used.train.batch, quick=quick)
-        rows, sweeps, told = _steps(place, used, scope, rounds, say)
+        rows, sweeps, told = _steps(place, own, scope, rounds, say)
     notes += failed + ([f"Measured in {told}."] if told else [])
     short = "Quick: few steps, so that no curve is at its end." if quick else ""
     warnings = tuple(filter(None, (unsteady(rows), short)))
@@ -197,17 +204,21 @@ def _note(task: str, used: Recipe) -> str:
 
 
 def _steps(
-    place: Path, used: Recipe, scope: Scope, rounds: int, say: Callable[[str], None]
+    place: Path, own: Mapping[str, Recipe], scope: Scope, rounds: int, say: Callable[[str], None]
 ) -> tuple[list[Row], dict[str, dict[str, list[int]]], str]:
-    """How long a step takes over batch and threads."""
+    """How long a step takes over batch and threads. own: the recipe of each device."""
     wanted = {"batch": BATCHES, "threads": tuple(sorted({1, scope.machine.cores}))}
-    one = Config("", threads=scope.machine.cores, batch=scope.batch)
+    one = _usual(scope)
     sweeps, _ = sweep_configs(wanted, scope, {"cpu": one, "cuda": replace(one, device="cuda")})
     configs = unique((config for members in sweeps.values() for config in members), scope.batch)
     configs.sort(key=lambda config: config.batch != scope.batch)
-    specs = [_step_spec(config, place, used, scope) for config in configs]
+    specs = [_step_spec(config, place, own[config.device], scope) for config in configs]
     rows, told = measure(specs, replace(QUICK_PACE if scope.quick else Pace(), rounds=rounds), say)
     return compared(rows, scope.machine.cores), row_numbers(sweeps, configs), told
+
+
+def _usual(scope: Scope) -> Config:
+    return Config("", threads=scope.machine.cores, batch=scope.batch)
 
 
 def _step_spec(config: Config, place: Path, used: Recipe, scope: Scope) -> Spec:

@@ -31,7 +31,6 @@ from hemotorch.recipe import Recipe
 
 SECONDS = {"cpu": 15.0, "cuda": 5.0}  #: of timed steps in each process
 QUICK_SECONDS = 4.0
-SETTLE_S = 300.0  #: for trying layouts
 QUICK_PACE = Pace(limit_s=150.0, budget_s=450.0)
 QUICK_SWEEP = "batch=1..8"
 UNSTEADY = 1.3  #: times the slowest round
@@ -84,9 +83,9 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         if "cpu" in devices:
             say("trying layouts, as a training does before its first step")
             trial = _spec(usual(scope)["cpu"], place, used, "", asked.quick, machine.cores)
-            layout, why = settled_layout(trial, SETTLE_S)
-            on_cpu = used.changed([f"engine.channels_last={'on' if layout else 'off'}"])
-            notes.append(f"On the CPU in {'channels-last' if layout else 'contiguous'} layout ({why}).")
+            layout, why = settled_layout(trial)
+            on_cpu = used.changed([layout])
+            notes.append(why)
         own = {"cpu": on_cpu, "cuda": used}
         specs = [_spec(config, place, own[config.device], pngs, asked.quick, machine.cores) for config in configs]
         pace = replace(QUICK_PACE if asked.quick else Pace(), rounds=asked.rounds)
