@@ -70,9 +70,10 @@ class Round:
     step_s: seconds of a step, one entry each (on a GPU: a block of steps each). images: of a step. shares: of a step's
     time, by phase. launch: share of the GPU's phases in which it waited for Python to launch its work, NaN on a CPU.
     image_gflop: of a forward pass of one image. peak_gflops: GFLOP/s of a matrix product with the same threads, ranks
-    and precision. memory_mb: the most that was held, in 10^6 bytes as everywhere here. losses: first and last.
-    steps, epochs: of the recipe's own training. storage: where slices lie ("resident", "stream", "png").
-    size: rows and columns that the network sees. reasons: the device decisions.
+    and precision. memory_mb: the most that was held, in 10^6 bytes as everywhere here. losses: of the very first
+    step, and the mean over the later half of the timed blocks. steps, epochs: of the recipe's own training. storage:
+    where slices lie ("resident", "stream", "png"). size: rows and columns that the network sees. reasons: the device
+    decisions.
     """
 
     step_s: tuple[float, ...]

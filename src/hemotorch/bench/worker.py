@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -96,8 +97,8 @@ def _warm_up(loop: Loop, wait: Callable[[], None]) -> tuple[float, float]:
 def _timed(
     loop: Loop, wait: Callable[[], None], blocks: int, block: int, clock: Clock | None
 ) -> tuple[list[float], float]:
-    """Seconds of a step in each block, and the last loss."""
-    times = []
+    """Seconds of a step in each block; and the mean loss of the later half of them, since one batch's says little."""
+    times, losses = [], []
     wait()
     if clock is not None:
         loop.listen(clock.mark)
@@ -108,8 +109,9 @@ def _timed(
             loss = loop.step()
         wait()
         times.append((time.perf_counter() - began) / block)
+        losses.append(float(loss))
     loop.listen(lambda phase: None)
-    return times, float(loss)
+    return times, statistics.mean(losses[len(losses) // 2 :])
 
 
 def _marked(loop: Loop, steps: int, config: Config, clock: Clock) -> None:
