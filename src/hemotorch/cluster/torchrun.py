@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -59,6 +60,7 @@ def train_here(
 
 def _launch(training: Training, world: int, quiet: bool) -> None:
     """One start of all ranks. Raises the first one's error that failed, KeyboardInterrupt at Ctrl-C."""
+    others = set(multiprocessing.active_children())
     with tempfile.TemporaryDirectory(prefix="hemotorch-ranks-") as folder, _hushed(), _signals_kept():
         config = LaunchConfig(
             min_nodes=1,
@@ -74,13 +76,17 @@ def _launch(training: Training, world: int, quiet: bool) -> None:
         try:
             elastic_launch(config, _rank)(training, quiet)
         except SignalException as error:
+            # The signal may come before the agent has noted the ranks that it started.
+            for rank in set(multiprocessing.active_children()) - others:
+                rank.kill()
+                rank.join()
             _stopped(error.sigval)
         except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
+            number, failure = error.get_first_failure()
             if failure.exitcode == -signal.SIGINT:
                 _take_interrupt()
                 raise KeyboardInterrupt from None
-            raise _explained(rank, failure, training) from None
+            raise _explained(number, failure, training) from None
 
 
 def _rank(training: Training, quiet: bool) -> None:
