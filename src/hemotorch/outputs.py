@@ -83,7 +83,7 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
         sheet.save(temporary, compress_level=1)
     result = {
         "scan": [str(path) for path in prediction.scan.paths],
-        "volume_ml": prediction.volume_ml,
+        "volume_ml": {name: round(volume, 3) for name, volume in prediction.volume_ml.items()},
         "slices_with_bleeding": prediction.slices_with_bleeding,
         "model": prediction.model,
         "hemotorch": __version__,
