@@ -119,6 +119,9 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     assert [status for status, _ in killed] == [-signal.SIGKILL] * 2
     train(tiny_prepared, tmp_path / "run", device="cpu", resume=True)
     assert len(updates) == 6, "the second epoch alone"
+    record = Run(tmp_path / "run").record
+    (later,) = record["resumed"]
+    assert (record["ranks"], later["ranks"], later["epoch"]) == (2, 1, 1) and later["device"]["reasons"]
     train(tiny_prepared, tmp_path / "whole", tiny.recipe(*steady), device="cpu")
     assert furthest(weights(tmp_path / "run"), weights(tmp_path / "whole")) < 1e-9
 
@@ -137,7 +140,7 @@ def test_a_killed_rank_stops_the_other_at_once_and_is_named(tiny_prepared: Path,
     assert kept.trainer["epoch"] + kept.trainer["step"] > 0
 
 
-@pytest.mark.parametrize("ill", [0, 1])
+@pytest.mark.parametrize("ill", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rank_with_an_error_tells_the_other(tiny_prepared: Path, tmp_path: Path, ill: int) -> None:
     fails = "import os\nimport hemotorch.step as s\ninner = s.Learner._backward\n"
     fails += "def backward(self, *a, **k):\n    from hemotorch.errors import InputError\n"
@@ -152,6 +155,7 @@ def test_a_rank_with_an_error_tells_the_other(tiny_prepared: Path, tmp_path: Pat
     assert f"rank {1 - ill}: rank {ill} stopped: scan 7: is damaged" in results[1 - ill][1].splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_rank_that_hangs_is_named(tiny_prepared: Path, tmp_path: Path) -> None:
     hangs = "import os, time\nimport hemotorch.step as s\ninner = s.Learner._update\n"
     hangs += "def update(self):\n    if os.environ['RANK'] == '1':\n        time.sleep(60)\n    inner(self)\n"

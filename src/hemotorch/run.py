@@ -34,8 +34,8 @@ BEST, LAST = "best.pt", "last.pt"
 class Run:
     """A run folder.
 
-    recipe.toml: the whole recipe; run.json: dataset, split, device decisions, environment; metrics.jsonl: a row an
-    epoch; best.pt: the deployed weights; last.pt: all that resuming needs.
+    recipe.toml: the whole recipe; run.json: dataset, split, device decisions, environment, and the same of where it
+    went on otherwise; metrics.jsonl: a row an epoch; best.pt: the deployed weights; last.pt: all that resuming needs.
     """
 
     root: Path
@@ -73,6 +73,11 @@ class Run:
     def record(self) -> dict[str, Any]:
         """The content of run.json."""
         return dict(read_json(self.root / "run.json"))
+
+    def add_resumed(self, told: dict[str, Any]) -> None:
+        """Notes in run.json where and how a training went on that did so otherwise than it was started."""
+        record = self.record
+        write_json(self.root / "run.json", {**record, "resumed": [*record.get("resumed", []), told]})
 
     @property
     def split(self) -> Split:

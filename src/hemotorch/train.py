@@ -34,7 +34,7 @@ from hemotorch.settle import settle
 from hemotorch.step import Job, Learner, learning_rate, open_job
 
 LOSS_EVERY = 20  #: steps between two looks at the loss, each of which waits for the device
-SHORT_S = 5.0  #: epochs shorter than this share a checkpoint: on a GPU they would take as long as what they keep
+SHORT_S = 10.0  #: epochs shorter than this share a checkpoint: on a GPU they would take as long as what they keep
 AS_BEFORE = "as when it was started"  #: the last reason of a device whose decisions are those of the run's record
 Report = Callable[[dict[str, Any]], None]
 
@@ -87,11 +87,14 @@ def train(
         with loading_explained():
             job, net = open_job(dataset, *parts(split, used), used, decided, ranks)
         with memory_explained(job, net, run.root / LAST):
-            if not going_on or decided.reasons[-1] != AS_BEFORE:
+            anew = not going_on or decided.reasons[-1] != AS_BEFORE
+            if anew:
                 job = replace(job, device=settle(job, net))
             if not going_on and ranks.first:
                 run = Run.create(run.root, used, _record(job, split))
             state = _start(job, run, net)
+            if going_on and ranks.first and (anew or ranks.world != record["ranks"]):
+                run.add_resumed({"epoch": state.epoch, "step": state.step, **_decisions(job)})
             if say is not None and ranks.first:
                 say(_begun(job, state))
             _loop(job, run, state, report or (lambda row: None))
@@ -304,10 +307,18 @@ def _record(job: Job, split: Split) -> dict[str, Any]:
     return {
         "data": str(job.dataset.root.resolve()),
         "split": asdict(split),
-        "device": job.device.to_dict(),
-        "ranks": job.ranks.world,
-        "memory": f"{job.slices.memory}: {job.slices.why}",
+        **_decisions(job),
         "scans": {case: job.dataset.digest(case) for case in cases},
         "masks": {case: job.dataset.mask_digest(case) for case in cases},
+    }
+
+
+def _decisions(job: Job) -> dict[str, Any]:
+    """On what, and how, a training is computed, with why."""
+    memory = f"{job.slices.memory}: {job.slices.why}"
+    return {
+        "device": job.device.to_dict(),
+        "ranks": job.ranks.world,
+        "memory": memory,
         "environment": environment(),
     }
