@@ -159,6 +159,7 @@ def loads(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / LOADS).read_text().splitlines()] if (out / LOADS).exists() else []
 
 
+@pytest.mark.long
 def test_an_archive_loses_no_scan_and_does_none_twice(tiny_run, tmp_path):
     paths, out = scans(tmp_path / "archive", 8), tmp_path / "out"
     slow = np.kron(tiny.head(7, slices=40)[0].hu, np.ones((1, 8, 8), np.int16))  # long enough to be killed in

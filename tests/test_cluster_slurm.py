@@ -84,6 +84,7 @@ def test_a_cancelled_job_goes_on_when_submitted_again_with_another_number_of_ran
     assert "epoch   1" in first and log(run).count("epoch   1") == 1
 
 
+@pytest.mark.long
 def test_a_killed_rank_stops_the_job_with_a_word_of_it(slurm, tiny_prepared, tmp_path):
     run = tmp_path / "run"
     job = cluster(slurm, tiny_prepared, run, "--ranks-per-node", "2")
