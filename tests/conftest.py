@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,10 @@ from typing import Any
 import pytest
 
 import tiny
+from hemotorch.bench import measure
+from hemotorch.bench import mlp as bench_mlp
+from hemotorch.bench import predict as bench_predict
+from hemotorch.bench import train as bench_train
 from hemotorch.prepare import prepare
 from hemotorch.step import Learner
 from hemotorch.train import train
@@ -88,6 +93,16 @@ def tiny_run(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     root = tmp_path_factory.mktemp("tiny") / "run"
     train(tiny_prepared, root, tiny.recipe("train.epochs=6", "train.steps_per_epoch=20"), device="cpu")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def looked_at_once() -> Iterator[None]:
+    """A bench asks a new process what its machine is, for seconds; the machine stays the same."""
+    look = cache(measure.look_at_machine)
+    with pytest.MonkeyPatch.context() as patch:
+        for bench in (bench_train, bench_predict, bench_mlp):
+            patch.setattr(bench, "look_at_machine", look)
+        yield
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ def test_a_curve_that_fails_says_why(tmp_path: Path) -> None:
     assert "no such folder" in curve(curve_spec("mlp", "cpu", "SGD", tmp_path / "no", small_recipe("mlp"), True))[1]
 
 
+@pytest.mark.long
 def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(mlp, "QUICK_STEPS", {"mlp": 4})
     monkeypatch.setattr(mlp, "POINTS", {"mlp": 2})

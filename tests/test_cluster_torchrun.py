@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing import SignalException
 
 import tiny
+from hemotorch.cluster import torchrun
 from hemotorch.cluster.torchrun import _explained
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, InputError, OptionError, RankLost, RunError
@@ -98,12 +101,30 @@ def test_ctrl_c_says_how_to_go_on(tiny_prepared, tmp_path, when):
     run = tmp_path / "run"
     launcher = started(tiny_prepared, run, settings=("train.epochs=500",))
     until(lambda: len(ranks_of(launcher.pid)) == 2 if when == "starting" else (run / LAST).exists(), launcher)
+    time.sleep(0.2)  # a rank is seen before Python, which starts it, knows of it
     os.killpg(launcher.pid, signal.SIGINT)  # as a terminal does: to launcher and ranks
     _, error = launcher.communicate(timeout=60)
     kept = "with --resume it goes on from its last checkpoint"
     none = "no checkpoint was written yet, with --resume it starts from the beginning"
     said = f"hemotorch cluster torchrun: stopped; {none if when == 'starting' else kept}"
     assert launcher.returncode == 130 and error.strip() == said
+
+
+def test_a_signal_before_the_agent_knows_its_ranks_ends_them(tmp_path, monkeypatch):
+    started = []
+
+    def interrupted(config, function):
+        def launch(*arguments):
+            started.append(get_context("spawn").Process(target=time.sleep, args=(60,)))
+            started[0].start()
+            raise SignalException("", signal.SIGINT)
+
+        return launch
+
+    monkeypatch.setattr(torchrun, "elastic_launch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        torchrun._launch(Training(tmp_path, tmp_path), 2, quiet=True)
+    assert started[0].exitcode == -signal.SIGKILL
 
 
 @pytest.mark.long
