@@ -69,7 +69,7 @@ def once(level: Level, name: str, data: Path, pngs: Path) -> Round:
     used = used if level.reference else used.changed(["engine.compile=off", *level.settings])
     config = Config(level.name, threads=level.threads, ranks=level.ranks, batch=used.train.batch)
     config = Config(level.name, batch=used.train.batch, reference=True) if level.reference else config
-    spec = Spec(config, str(data), used.to_toml(), str(pngs), SECONDS[name], machine.cores())
+    spec = Spec(config, str(data), used.to_toml(), str(pngs), SECONDS[name])
     with TemporaryDirectory() as folder:
         path = Path(folder) / "spec.json"
         write_json(path, asdict(spec))

@@ -17,7 +17,7 @@ from hemotorch.bench.configs import (
 from hemotorch.errors import OptionError
 
 TWO = Machine(cores=2)
-BIG = Machine(cores=16, gpus=2, bf16=True, compiler=True, precision="bf16", compiled=True, graphs=True)
+BIG = Machine(cores=16, gpus=2, compiler=True, precisions=("fp32", "tf32", "bf16"), compiled=True, graphs=True)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,11 @@ def test_a_gpu_is_measured_in_each_precision_with_and_without_compiling_and_grap
     assert len(ways) == 12 and {way[0] for way in ways} == {"fp32", "tf32", "bf16"}
     assert [c.precision for c in found if c.ranks == 2] == ["fp32", "bf16"]
     assert len({config.key for config in found}) == len({config.label for config in found}) == len(found)
-    old, _ = base_configs(scope("cuda", Machine(cores=4, gpus=1), reference=False, quick=False))
-    assert {config.precision for config in old} == {"fp32", "tf32"}
+    turing = Machine(cores=4, gpus=1, precisions=("fp32", "fp16"), compiled=True)
+    old, _ = base_configs(scope("cuda", turing, quick=False))
+    assert {config.precision for config in old} == {"fp32", "fp16"}, "no TF32 there, the reference loop has none"
+    assert [config.compile for config in old if config.precision == "fp16"] == [False, True]
+    assert not any(config.graphs for config in old if config.precision == "fp16")
     quick, _ = base_configs(scope("cuda", BIG))
     assert len(quick) == 4, "reference, eager, what is chosen eagerly, and what is chosen"
 

@@ -47,7 +47,7 @@ def pngs(tiny_prepared: Path, used: Recipe, tmp_path_factory: pytest.TempPathFac
 
 def spec(used: Recipe, data: Path, **config) -> Spec:
     made = Config("tried", **{"threads": 1, "batch": 2, **config})
-    return Spec(made, str(data), used.changed(engine_settings(made)).to_toml(), seconds=0.2, cores=2)
+    return Spec(made, str(data), used.changed(engine_settings(made)).to_toml(), seconds=0.2)
 
 
 def python(code: str, *environments: dict[str, str], limit_s: float = LIMIT_S) -> tuple[str, str]:

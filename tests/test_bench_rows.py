@@ -95,7 +95,7 @@ def test_nothing_to_compare_with() -> None:
 
 
 def test_json_and_back(tmp_path) -> None:
-    spec = Spec(CONFIG, "data", "toml", "", 1.0, 2)
+    spec = Spec(CONFIG, "data", "toml", "", 1.0)
     measured = of(1.0, image_gflop=5.0, size=(48, 48), reasons=("a",))
     for value in (spec, measured, row(3), Row(CONFIG, error="x")):
         again = from_json(type(value), json.loads(json.dumps(jsonable(asdict(value)))))

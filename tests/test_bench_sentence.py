@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from benches import COMPUTING, row
+from hemotorch.bench.configs import Machine
 from hemotorch.bench.rows import Config, Round, Row, compared
 from hemotorch.bench.sentence import bottleneck
 
 GPU = {"device": "cuda", "precision": "bf16"}
 
 
-def say(*rows: Row, cores: int = 8) -> str:
-    text = bottleneck(compared(rows, cores), cores)
+WHOLE = Machine(8, 1, compiler=True, precisions=("fp32", "tf32", "bf16"), compiled=True, graphs=True)
+
+
+def say(*rows: Row, cores: int = 8, machine: Machine = WHOLE) -> str:
+    text = bottleneck(compared(rows, cores), replace(machine, cores=cores))
     assert text.endswith(".") and "\n" not in text and "nan" not in text
     return text
 
@@ -44,6 +49,18 @@ def test_a_switch_that_was_measured_is_no_advice() -> None:
     assert "Python's next call" in text and "engine." not in text
     slow = say(row(1, threads=1), row(7, threads=8, peak_share=0.12), row(6, threads=8, compile=True, peak_share=0.1))
     assert "engine.compile=on" not in slow and "fewer channels" in slow
+
+
+def test_what_cannot_be_used_there_is_no_advice() -> None:
+    slow = [row(1, threads=1), row(7, threads=8, peak_share=0.12)]
+    assert "engine.compile=on" in say(*slow) and "engine.compile" not in say(*slow, machine=Machine())
+    lost = {"device": "cuda", "launch": 0.92}
+    turing = Machine(gpus=2, precisions=("fp32", "fp16"))
+    assert "engine." not in say(row(100, precision="fp16", **lost), machine=turing)
+    assert "engine.graphs" not in say(row(100, ranks=2, precision="bf16", **lost))
+    assert "engine.graphs=on, engine.compile=on" in say(row(100, precision="bf16", **lost))
+    low = say(row(100, device="cuda", peak_share=0.1), machine=turing)
+    assert "engine.precision=fp16" in low and "bf16" not in low and "compile" not in low
 
 
 def test_an_optimiser_that_takes_the_time() -> None:
@@ -118,5 +135,5 @@ def test_unknown_shares_and_peaks() -> None:
 
 @pytest.mark.parametrize("error", ["out of memory", ""])
 def test_nothing_was_measured(error) -> None:
-    text = bottleneck([row(3, COMPUTING, reference=True), Row(Config("CPU"), error=error)], 2)
+    text = bottleneck([row(3, COMPUTING, reference=True), Row(Config("CPU"), error=error)], WHOLE)
     assert text.startswith("Nothing of hemotorch's own could be measured") and (error or "nothing to measure") in text

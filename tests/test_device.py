@@ -54,6 +54,7 @@ def test_a_gpu_is_not_given_what_it_has_not(monkeypatch):
         (Engine(compile="on"), None, "torch.compile cannot run here: triton is not installed"),
         (Engine(kernels="on"), None, "from Ampere on"),
         (Engine(graphs="on"), pair, "several ranks is not captured"),
+        (Engine(graphs="on"), None, r"scaled gradients \(fp16\) is not captured"),
     ):
         with pytest.raises(OptionError, match=says):
             choose("cuda", engine, ranks)

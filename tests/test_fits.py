@@ -50,7 +50,8 @@ def test_a_gpus_largest_batch_is_tried(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(hemotorch.fits, "_step", step)
-    says = f"a batch of {named} fits, as measured: --set train.batch={named} " if named else "not even the smallest"
+    batch = f"a batch of {named} fits, as measured: train into a new folder with --set train.batch={named} "
+    says = batch if named else "not even the smallest"
     told = pytest.raises(RunError, match=f"out of memory on cuda:0 with a batch of 64x3x32x32; {says}")
     with told, memory_explained(gpu, net, tmp_path / "last.pt"):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")

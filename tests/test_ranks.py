@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 import tiny
+from hemotorch import machine
 from hemotorch.errors import OptionError
 from hemotorch.prepare import prepare
 from hemotorch.ranks import joined
@@ -121,7 +122,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     assert len(updates) == 6, "the second epoch alone"
     record = Run(tmp_path / "run").record
     (later,) = record["resumed"]
-    assert (record["ranks"], later["ranks"], later["epoch"]) == (2, 1, 1) and later["device"]["reasons"]
+    assert (record["ranks"], later["ranks"], later["epoch"]) == (2, 1, 1)
+    assert later["device"]["threads"] == machine.cores(), "all of them, and not a rank's share"
     train(tiny_prepared, tmp_path / "whole", tiny.recipe(*steady), device="cpu")
     assert furthest(weights(tmp_path / "run"), weights(tmp_path / "whole")) < 1e-9
 

@@ -56,7 +56,7 @@ def _without(key: str) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(
     "change",
     [
-        *map(_without, ("format", "split", "device", "scans", "masks", "environment")),
+        *map(_without, ("format", "split", "device", "ranks", "scans", "masks", "environment")),
         lambda record: record.update(split=None),
         lambda record: record["split"].update(val=None),
         lambda record: record["split"]["train"].update({next(iter(record["split"]["train"])): ["1"]}),
@@ -65,6 +65,8 @@ def _without(key: str) -> Callable[[dict[str, Any]], Any]:
         lambda record: record["device"].update(other=1),
         lambda record: record["device"].pop("precision"),
         lambda record: record["masks"].popitem(),
+        lambda record: record.update(resumed=[{"device": {}}]),
+        lambda record: record.update(resumed=1),
         lambda record: record.update(scans=None),
     ],
 )

@@ -98,6 +98,23 @@ def test_measured_choices_are_written_and_kept(tiny_prepared: Path, tmp_path: Pa
     assert seen[0].device.channels_last is False
 
 
+def test_a_run_that_goes_on_with_fewer_cores_takes_those(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
+    root, here = tmp_path / "run", machine.cores()
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "cores", lambda: here + 3)
+        train(tiny_prepared, root, tiny.recipe("train.epochs=1"), device="cpu")
+        (root / "last.pt").unlink()
+        train(tiny_prepared, root, device="cpu", resume=True)
+        assert "resumed" not in Run.open(root).record, "nothing is another"
+    for _ in range(2):
+        (root / "last.pt").unlink()
+        train(tiny_prepared, root, device="cpu", resume=True)
+    record = Run.open(root).record
+    (later,) = record["resumed"]  # the second time it goes on as it did the first
+    assert record["device"]["threads"] == here + 3 and later["device"]["threads"] == here
+    assert {name: record["device"][name] for name in ("precision", "channels_last")}.items() <= later["device"].items()
+
+
 class Pair(Ranks):
     """Two ranks, of which the other says no to everything."""
 

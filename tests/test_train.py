@@ -139,10 +139,16 @@ def test_fifty_random_kills(tiny_prepared, tmp_path):
                 time.sleep(0.005)
             time.sleep(random.uniform(0, 0.3))
             assert process.poll() is None, "it was still training"
+            assert last.exists() and last.stat().st_mtime_ns != before, "it went on"
             process.kill()
     assert load_checkpoint(last).epoch < 3 * kills
     _goes_on(tiny_prepared, tmp_path / "killed", 21 * kills, long)
-    assert _same(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+    for name in (LAST, BEST):
+        assert _same(_weights(tmp_path / "whole", name), _weights(tmp_path / "killed", name))
+    whole, killed = (load_checkpoint(tmp_path / name / LAST).trainer["optimizer"] for name in ("whole", "killed"))
+    assert whole["state"].keys() == killed["state"].keys()
+    for number, state in whole["state"].items():
+        assert _same(state, killed["state"][number])
 
 
 def test_streamed_and_resident_training_are_the_same(tiny_prepared, tmp_path):

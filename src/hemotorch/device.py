@@ -166,7 +166,7 @@ def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
     place = torch.device(name)
     precision, why = _half(place) if engine.precision == "auto" else (engine.precision, ASKED)
     compilable, why_compilable = _can_compile()
-    _check_cuda(engine, place, ranks, compilable, why_compilable)
+    _check_cuda(engine, precision, place, ranks, "" if compilable else why_compilable)
     compiled, why_compiled = _decided(engine.compile, compilable, why_compilable)
     free = ranks.world == 1 and precision != "fp16"
     graphs, why_graphs = _decided(engine.graphs, free, "one GPU" if free else "not tried with several ranks or fp16")
@@ -184,21 +184,28 @@ def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
     return Device(name, precision, last, compiled, graphs, kernels, threads, reasons)
 
 
-def _check_cuda(engine: Engine, place: torch.device, ranks: Ranks, compilable: bool, why: str) -> None:
-    """Raises OptionError for what this GPU cannot do."""
-    ampere = torch.cuda.get_device_capability(place) >= (8, 0)
-    if engine.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+def _check_cuda(engine: Engine, precision: str, place: torch.device, ranks: Ranks, not_compilable: str) -> None:
+    """Raises OptionError for what this GPU cannot do. not_compilable: why torch.compile cannot run, or ""."""
+    ampere = is_ampere(place)
+    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise OptionError("this GPU has no native bf16", "engine.precision", "use fp16 or fp32")
-    if engine.precision == "tf32" and not ampere:
+    if precision == "tf32" and not ampere:
         raise OptionError("this GPU is older than Ampere and has no TF32", "engine.precision", "use fp16 or fp32")
-    if engine.compile == "on" and not compilable:
-        raise OptionError(f"torch.compile cannot run here: {why}", "engine.compile", "use auto or off")
+    if engine.compile == "on" and not_compilable:
+        raise OptionError(f"torch.compile cannot run here: {not_compilable}", "engine.compile", "use auto or off")
     if engine.graphs == "on" and ranks.world > 1:
         raise OptionError("a step of several ranks is not captured", "engine.graphs", "use auto or off")
+    if engine.graphs == "on" and precision == "fp16":
+        raise OptionError("a step with scaled gradients (fp16) is not captured", "engine.graphs", "use auto or off")
     if engine.kernels == "on" and not (ampere and importlib.util.find_spec("triton")):
         raise OptionError(
             "hemotorch's kernels need Triton and a GPU from Ampere on", "engine.kernels", "use auto or off"
         )
+
+
+def is_ampere(place: torch.device) -> bool:
+    """Whether a GPU is of NVIDIA's Ampere generation or later, which brought TF32."""
+    return torch.cuda.get_device_capability(place) >= (8, 0)
 
 
 def _half(place: torch.device) -> tuple[str, str]:

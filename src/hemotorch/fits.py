@@ -18,6 +18,7 @@ from hemotorch.ranks import GO_ON
 from hemotorch.step import Job, Learner
 
 FEW_AND_MANY = (2, 8)  #: samples of the two steps that are measured in main memory
+ANEW = "train into a new folder with"  #: a run that was started keeps its recipe
 MEMORY_SHARE = 0.9  #: of the free main memory may be filled
 
 
@@ -50,7 +51,7 @@ def loading_explained() -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        what, todo = "out of memory while the slices were loaded", "add --set data.memory=stream"
+        what, todo = "out of memory while the slices were loaded", f"{ANEW} --set data.memory=stream"
         raise RunError(what, "training", todo) from error
 
 
@@ -61,7 +62,8 @@ def _todo(job: Job, net: Net) -> str:
     if not size:
         return "not even the smallest batch fits: use smaller slices (grid.size_px, augment.crop_px) or network"
     times = -(-job.used.train.batch * job.used.train.accumulate // size)
-    return f"a batch of {size} fits, as measured: --set train.batch={size} --set train.accumulate={times}"
+    settings = f"--set train.batch={size} --set train.accumulate={times}"
+    return f"a batch of {size} fits, as measured: {ANEW} {settings}"
 
 
 def largest_batch(job: Job, net: Net) -> int | None:

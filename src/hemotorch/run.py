@@ -239,7 +239,9 @@ def _check_record(record: Any, root: Path) -> None:
         good = known and all(isinstance(record[name], dict) for name in ("scans", "masks", "environment"))
         good = good and record["scans"].keys() == record["masks"].keys() == {case for side in sides for case in side}
         good = good and all(type(index) is int for side in sides for indices in side.values() for index in indices)
-        Device.from_dict(record["device"])
+        for told in (record, *record.get("resumed", ())):
+            Device.from_dict(told["device"])
+            good = good and type(told["ranks"]) is int
     except (KeyError, TypeError, AttributeError, ValueError):
         good = False
     if not good:

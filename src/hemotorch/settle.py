@@ -55,7 +55,8 @@ def settle(job: Job, net: Net) -> Device:
 
 def _worth_compiling(job: Job, net: Net) -> Device:
     if not all(job.ranks.gather(job.device.compile)):  # unlike machines: what one cannot, none does
-        return replace(job.device, compile=False)
+        last = job.device
+        return last.with_reason("not compiled: another rank cannot", compile=False) if last.compile else last
     # As a graph where there is to be one: the last of the steps is replayed.
     seconds = _seconds(job, net, {"plain": replace(job.device, compile=False)})["plain"]
     told = f"{seconds:.2g} s a step without, measured, {job.total:,} of them are {seconds * job.total:.0f} s"

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hemotorch import machine
 from hemotorch.dataset import PARTS, Dataset, Part, Split
 from hemotorch.device import Device, choose, environment
 from hemotorch.errors import InputError, OptionError, RunError
@@ -76,7 +77,7 @@ def train(
         if going_on:
             run = Run.open(run.root)
             used, split, record = _own(run, used), run.split, run.record
-            decided = _as_before(Device.from_dict(record["device"]), device, used, ranks)
+            decided = _as_before((record, *record.get("resumed", ()))[-1], device, used, ranks)
             _same_scans(dataset, record)
         else:
             if ranks.first:
@@ -87,13 +88,14 @@ def train(
         with loading_explained():
             job, net = open_job(dataset, *parts(split, used), used, decided, ranks)
         with memory_explained(job, net, run.root / LAST):
-            anew = not going_on or decided.reasons[-1] != AS_BEFORE
+            # Ranks on unlike machines may find otherwise, and measuring is done by all or none.
+            anew = any(ranks.gather(decided.reasons[-1] != AS_BEFORE))
             if anew:
                 job = replace(job, device=settle(job, net))
             if not going_on and ranks.first:
                 run = Run.create(run.root, used, _record(job, split))
             state = _start(job, run, net)
-            if going_on and ranks.first and (anew or ranks.world != record["ranks"]):
+            if going_on and anew and ranks.first:
                 run.add_resumed({"epoch": state.epoch, "step": state.step, **_decisions(job)})
             if say is not None and ranks.first:
                 say(_begun(job, state))
@@ -238,8 +240,10 @@ def _begun(job: Job, state: State) -> str:
     return f"training {job.used.name}: {what}; {on}{ranks}, {device.precision}, slices {kept}"
 
 
-def _as_before(before: Device, wanted: str, used: Recipe, ranks: Ranks) -> Device:
-    """What the run decided when it was started; anew where it goes on elsewhere than it was."""
+def _as_before(told: dict[str, Any], wanted: str, used: Recipe, ranks: Ranks) -> Device:
+    """What the run decided when it was started, or last went on elsewhere, of which `told` is the record; anew where it
+    goes on elsewhere now."""
+    before = Device.from_dict(told["device"])
     now = choose(wanted, used.engine, ranks)
     if wanted == "auto" and now.place.type != before.place.type == "cpu":
         now = choose("cpu", used.engine, ranks)
@@ -249,11 +253,15 @@ def _as_before(before: Device, wanted: str, used: Recipe, ranks: Ranks) -> Devic
     same: dict[str, Any] = {"precision": before.precision} | {
         name: "on" if getattr(before, name) else "off" for name in switches
     }
-    if ranks.world == 1:  # bit for bit needs the threads too; more ranks share the cores
+    # Bit for bit needs the threads too; several ranks share the cores.
+    fits = before.threads <= machine.cores() or before.threads == used.engine.threads
+    alike = ranks.world == told["ranks"] and (ranks.world > 1 or fits)
+    if alike and ranks.world == 1:
         same["threads"] = before.threads
     try:
         engine = replace(used.engine, **same)
-        return choose(wanted if ":" in wanted else now.place.type, engine, ranks).with_reason(AS_BEFORE)
+        there = choose(wanted if ":" in wanted else now.place.type, engine, ranks)
+        return there.with_reason(AS_BEFORE if alike else "as when it was started, but for ranks or cores")
     except OptionError as error:
         return now.with_reason(f"not as when it was started: {error}")
 

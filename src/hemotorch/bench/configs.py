@@ -12,7 +12,7 @@ from hemotorch.errors import OptionError, nearest
 SWEEPS = ("batch", "threads", "workers", "ranks")  #: what --sweep can vary
 LEAST = {"batch": 1, "threads": 1, "workers": 0, "ranks": 1}
 MOST = 4096
-PRECISIONS = {"fp32": "fp32", "tf32": "TF32", "bf16": "bf16"}  #: of a GPU, and how one writes them
+PRECISIONS = {"tf32": "TF32"}  #: how one writes those that are written otherwise
 EXAMPLE = "for example --sweep batch=1..32 threads=1,2 workers=0..2"
 
 
@@ -20,17 +20,21 @@ EXAMPLE = "for example --sweep batch=1..32 threads=1,2 workers=0..2"
 class Machine:
     """What there is to measure on.
 
-    compiler: whether torch.compile works on the CPU. bf16: whether the GPU has it. precision, compiled,
-    graphs: what the engine chooses on the GPU.
+    compiler: whether torch.compile works on the CPU. precisions: of the GPU, from the exact one to the one that the
+    engine chooses there. compiled, graphs: what it chooses too.
     """
 
     cores: int = 1
     gpus: int = 0
     compiler: bool = False
-    bf16: bool = False
-    precision: str = "fp32"
+    precisions: tuple[str, ...] = ("fp32",)
     compiled: bool = False
     graphs: bool = False
+
+    @property
+    def precision(self) -> str:
+        """That the engine chooses on the GPU."""
+        return self.precisions[-1]
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def base_configs(scope: Scope) -> tuple[list[Config], list[str]]:
     left: list[str] = []
     for device in scope.devices:
         if scope.reference:
-            found.append(_reference(device, scope.batch))
+            found.append(_reference(device, scope))
         one, many = _on_cpu(scope) if device == "cpu" else _on_gpus(scope)
         if device == "cpu" and scope.machine.compiler and scope.quick:
             left.append("compiling on a CPU, which takes a minute or two a round: measured without --quick")
@@ -96,9 +100,10 @@ def usual(scope: Scope) -> dict[str, Config]:
     return {"cpu": one, "cuda": replace(one, device="cuda", **ways)}
 
 
-def _reference(device: str, batch: int) -> Config:
-    # What the framework does unless told otherwise: on a GPU its convolutions use TF32.
-    return Config("", device, batch=batch, precision="tf32" if device == "cuda" else "fp32", reference=True)
+def _reference(device: str, scope: Scope) -> Config:
+    # What the framework does unless told otherwise: on a GPU that has TF32, its convolutions use it.
+    usual = "tf32" if device == "cuda" and "tf32" in scope.machine.precisions else "fp32"
+    return Config("", device, batch=scope.batch, precision=usual, reference=True)
 
 
 def _on_cpu(scope: Scope) -> tuple[list[Config], list[Config]]:
@@ -120,19 +125,16 @@ def _on_gpus(scope: Scope) -> tuple[list[Config], list[Config]]:
     eager = replace(best, precision="fp32", compile=False, graphs=False)
     if scope.quick:
         return [eager, replace(eager, precision=best.precision), best], []
-    precisions = [name for name in PRECISIONS if name != "bf16" or machine.bf16]
-    ways = [
-        (compiled, graphs) for compiled in ((False, True) if machine.compiled else (False,)) for graphs in (False, True)
-    ]
     found = [
         replace(eager, precision=precision, compile=compiled, graphs=graphs)
-        for precision in precisions
-        for compiled, graphs in ways
+        for precision in machine.precisions
+        for compiled in ((False, True) if machine.compiled else (False,))
+        for graphs in ((False, True) if precision != "fp16" else (False,))  # scaled gradients are not captured
     ]
     if machine.gpus == 1:
         return found, []
     many = replace(eager, ranks=machine.gpus, threads=max(1, machine.cores // machine.gpus))
-    return found, [replace(many, precision=name) for name in (precisions[0], precisions[-1])]
+    return found, [replace(many, precision=name) for name in dict.fromkeys(("fp32", machine.precision))]
 
 
 def parse_sweep(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -198,7 +200,7 @@ def sweep_configs(
 def _varied(base: Config, name: str, value: int, scope: Scope) -> Config:
     changed: dict[str, Any] = {name: value}
     if name == "workers":
-        base = _reference(base.device, base.batch)
+        base = _reference(base.device, scope)
     elif name == "ranks" and base.device == "cpu":
         changed["threads"] = 1
     elif name == "ranks":

@@ -15,7 +15,7 @@ from hemotorch.bench.rows import Config, Round, Row, Spec, from_json, row_of
 from hemotorch.errors import RunError
 
 WORKER = "hemotorch.bench.worker"
-SETTLE_S = 300.0  #: for trying layouts
+SETTLE_S = 900.0  #: for trying layouts
 PROBE_S = 300.0  #: for a machine to say what it is; importing torch can take a minute from a slow disk
 
 

@@ -52,7 +52,7 @@ class Spec:
     """What one fresh process is to measure.
 
     recipe: TOML. pngs: the training slices as the paper's folders, for the reference loop. seconds: how long to measure
-    for; at least two steps are. cores: threads that count as all.
+    for; at least two steps are.
     """
 
     config: Config
@@ -60,7 +60,6 @@ class Spec:
     recipe: str
     pngs: str = ""
     seconds: float = 10.0
-    cores: int = 1
 
 
 @dataclass(frozen=True)

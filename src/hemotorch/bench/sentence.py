@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from hemotorch.bench.configs import Machine
 from hemotorch.bench.rows import Row
 
 DATA, WAITING = 0.2, 0.25  #: shares of a step from which on they are what to change
@@ -30,11 +31,12 @@ PHASE_RULES = (
 )
 
 
-def bottleneck(rows: Sequence[Row], cores: int) -> str:
+def bottleneck(rows: Sequence[Row], machine: Machine) -> str:
     """One sentence about the fastest row, or about the change that would help most; `rows` as `compared` left them.
 
-    cores: of the machine. Names the recipe key or option to change, and no switch that was measured on that device.
+    Names the recipe key or option to change, but no switch that was measured on that device or cannot be used there.
     """
+    cores = machine.cores
     ours = [row for row in rows if row.measured and not row.config.reference]
     if not ours:
         why = next((row.error for row in rows if row.error), "there was nothing to measure")
@@ -45,9 +47,10 @@ def bottleneck(rows: Sequence[Row], cores: int) -> str:
     tried = {switch for row in ours for switch in _switches(row)}
     ours = [row for row in ours if row.config.batch == batch]
     best = max(ours, key=lambda row: row.images_s)
-    said = [_waiting_for_data(best), _launching(best, tried), *_phases(best), _waiting(best)]
+    left = [switch for switch in _usable(best, machine) if switch not in tried]
+    said = [_waiting_for_data(best), _launching(best, left), *_phases(best), _waiting(best)]
     said += [_ranks(best, ours, cores), _threads(best, ours, cores)] if device == "cpu" else []
-    return next(filter(None, said), "") or _memory_or_arithmetic(best, tried)
+    return next(filter(None, said), "") or _memory_or_arithmetic(best, left)
 
 
 def _switches(row: Row) -> list[str]:
@@ -55,6 +58,18 @@ def _switches(row: Row) -> list[str]:
     way = row.config
     on = {"engine.compile=on": way.compile, "engine.graphs=on": way.graphs}
     return [*(switch for switch, used in on.items() if used), f"engine.precision={way.precision}"]
+
+
+def _usable(best: Row, machine: Machine) -> list[str]:
+    """The switches of the engine that would be taken where that row was measured."""
+    gpu, way = best.config.device == "cuda", best.config
+    half = machine.precision if gpu else "fp32"
+    usable = {
+        "engine.graphs=on": gpu and way.ranks == 1 and way.precision != "fp16",
+        "engine.compile=on": machine.compiled if gpu else machine.compiler,
+        f"engine.precision={half}": half != "fp32",
+    }
+    return [switch for switch, can in usable.items() if can]
 
 
 def _who(row: Row) -> str:
@@ -71,10 +86,10 @@ def _waiting_for_data(best: Row) -> str:
     return f"{start} although the slices are in memory: make a step larger with train.batch."
 
 
-def _launching(best: Row, tried: set[str]) -> str:
+def _launching(best: Row, left: Sequence[str]) -> str:
     if not best.launch >= LAUNCH:  # NaN on a CPU, and in graphs, which are launched once
         return ""
-    todo = [switch for switch in ("engine.graphs=on", "engine.compile=on") if switch not in tried]
+    todo = [switch for switch in ("engine.graphs=on", "engine.compile=on") if switch in left]
     fewer = f"launch less often with {', '.join(todo)}, or a larger train.batch" if todo else "raise train.batch"
     start = f"The GPU waits for Python's next call {best.launch:.0%} of the time"
     return f"{start}, since its own work is done sooner: {fewer}."
@@ -139,16 +154,14 @@ def _threads(best: Row, ours: Sequence[Row], cores: int) -> str:
     return ""
 
 
-def _memory_or_arithmetic(best: Row, tried: set[str]) -> str:
+def _memory_or_arithmetic(best: Row, left: Sequence[str]) -> str:
     share, who = best.peak_share, _who(best)
     busy = sum(best.shares.get(phase, 0.0) for phase in ("forward", "backward", "graph"))
     if share < LOW_PEAK:
         fix = "fewer channels in net.options"
-        if "engine.compile=on" not in tried:
+        if "engine.compile=on" in left:
             fix = "engine.compile=on, which fuses steps"
-        halves = {"engine.precision=bf16", "engine.precision=fp16"}
-        if best.config.device == "cuda" and not halves & tried:
-            fix += " and engine.precision=bf16"
+        fix += "".join(f" and {switch}" for switch in left if "precision" in switch)
         return (
             f"Moving numbers through memory takes the time, not computing with them: {who} reaches {share:.0%} of the "
             f"rate of a large matrix product; try {fix}."

@@ -82,12 +82,12 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         on_cpu = used
         if "cpu" in devices:
             say("trying layouts, as a training does before its first step")
-            trial = _spec(usual(scope)["cpu"], place, used, "", asked.quick, machine.cores)
+            trial = _spec(usual(scope)["cpu"], place, used, "", asked.quick)
             layout, why = settled_layout(trial)
             on_cpu = used.changed([layout])
             notes.append(why)
         own = {"cpu": on_cpu, "cuda": used}
-        specs = [_spec(config, place, own[config.device], pngs, asked.quick, machine.cores) for config in configs]
+        specs = [_spec(config, place, own[config.device], pngs, asked.quick) for config in configs]
         pace = replace(QUICK_PACE if asked.quick else Pace(), rounds=asked.rounds)
         say(f"measuring a step of recipe {used.name}: {len(specs)} ways, at most {asked.rounds} rounds")
         rows, told = measure(specs, pace, say)
@@ -100,7 +100,7 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         f"Measured in {told}." if told else "",
     ]
     return Bench(
-        "train", bottleneck(rows, machine.cores), _settings(asked, used, dataset), environment, tuple(rows),
+        "train", bottleneck(rows, machine), _settings(asked, used, dataset), environment, tuple(rows),
         row_numbers(sweeps, configs), warnings=tuple(filter(None, warnings)), notes=tuple(notes),
     )  # fmt: skip
 
@@ -115,13 +115,13 @@ def _configs(
     return unique([*base, *swept], scope.batch), sweeps, list(dict.fromkeys([*left, *more]))
 
 
-def _spec(config: Config, place: Path, used: Recipe, pngs: str, quick: bool, cores: int) -> Spec:
+def _spec(config: Config, place: Path, used: Recipe, pngs: str, quick: bool) -> Spec:
     """The config's own engine, and its batch; a config of another batch than the recipe's does not accumulate."""
     settings = [] if config.reference else engine_settings(config)
     if config.reference or config.batch != used.train.batch * used.train.accumulate:
         settings += [f"train.batch={config.batch}", "train.accumulate=1"]
     seconds = QUICK_SECONDS if quick else SECONDS[config.device]
-    return Spec(config, str(place), used.changed(settings).to_toml(), pngs, seconds, cores)
+    return Spec(config, str(place), used.changed(settings).to_toml(), pngs, seconds)
 
 
 def engine_settings(config: Config) -> list[str]:

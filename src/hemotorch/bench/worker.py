@@ -27,7 +27,7 @@ from hemotorch.bench.clock import Clock, memory_mb, peak_gflops, waiter
 from hemotorch.bench.configs import Machine
 from hemotorch.bench.loops import Loop, own_job, own_loop, reference_loop
 from hemotorch.bench.rows import Config, Round, Spec, from_json
-from hemotorch.device import choose, environment
+from hemotorch.device import choose, environment, is_ampere
 from hemotorch.errors import HemotorchError
 from hemotorch.files import jsonable, read_json
 from hemotorch.ranks import Ranks, joined, leave
@@ -129,8 +129,10 @@ def about_machine() -> dict[str, Any]:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = Machine(machine.cores(), gpus, compiler=machine.has_compiler())
     if gpus:
-        bf16, chosen = torch.cuda.is_bf16_supported(including_emulation=False), choose("cuda")
-        found = replace(found, bf16=bf16, precision=chosen.precision, compiled=chosen.compile, graphs=chosen.graphs)
+        chosen = choose("cuda")
+        exact = ("fp32", "tf32") if is_ampere(chosen.place) else ("fp32",)
+        precisions = tuple(dict.fromkeys((*exact, chosen.precision)))
+        found = replace(found, precisions=precisions, compiled=chosen.compile, graphs=chosen.graphs)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
     told = {
         **environment(),
