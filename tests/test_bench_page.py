@@ -97,7 +97,9 @@ def test_the_chart_is_a_whole_picture() -> None:
     root = ElementTree.fromstring(picture)
     assert root.tag.endswith("svg") and "var(--" not in picture
     words = " ".join(element.text or "" for element in root.iter() if element.tag.endswith("text"))
-    assert "GPU, bf16, compiled, graphs" in words and "7.8×" in words
+    assert "GPU, bf16, compiled, graphs" in words and "(7.8×)" in words and "× is against" in words
+    alone = speed_up([row(3), row(2, threads=1)])
+    assert "×" not in alone, "nothing was compared with the reference loop"
 
 
 def test_files(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -31,7 +32,7 @@ def speed_up(rows: Sequence[Row]) -> str:
         for place, row in enumerate(shown):
             axes.barh(place, row.images_s, 0.62, color=RULES if row.config.reference else NET, lw=0)
             axes.plot([row.low, row.high], [place, place], color=INK, lw=1.2)
-            times = f"   {row.to_reference:.1f}\N{MULTIPLICATION SIGN}" if row.to_reference == row.to_reference else ""
+            times = "" if math.isnan(row.to_reference) else f" ({row.to_reference:.1f}\N{MULTIPLICATION SIGN})"
             beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "color": INK, "fontsize": 9}
             axes.annotate(f"{row.images_s:.3g}{times}", (row.high, place), **beside)
         axes.set_yticks(range(len(shown)), [row.config.label for row in shown])
@@ -39,7 +40,9 @@ def speed_up(rows: Sequence[Row]) -> str:
         axes.grid(axis="y", visible=False)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 1.22 * max((row.high for row in shown), default=1.0))
-        axes.set_xlabel("images a second; \N{MULTIPLICATION SIGN} is against the reference loop on the same device")
+        compared = not all(math.isnan(row.to_reference) for row in shown)
+        against = "; \N{MULTIPLICATION SIGN} is against the reference loop on the same device" if compared else ""
+        axes.set_xlabel(f"images a second{against}")
     return standing_alone(out[0])
 
 
