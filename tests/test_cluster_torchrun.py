@@ -123,7 +123,7 @@ def test_a_signal_before_the_agent_knows_its_ranks_ends_them(tmp_path, monkeypat
 
     monkeypatch.setattr(torchrun, "elastic_launch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        torchrun._launch(Training(tmp_path, tmp_path), 2, quiet=True)
+        torchrun._launch(Training(str(tmp_path), str(tmp_path), None), 2, quiet=True)
     assert started[0].exitcode == -signal.SIGKILL
 
 
