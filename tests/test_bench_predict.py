@@ -15,6 +15,7 @@ from hemotorch.predict import Predictor
 from webpage import Page
 
 
+@pytest.mark.long
 def test_the_command(tiny_run: Path, tmp_path: Path, capsys) -> None:
     io.write_scan(tiny.head(77)[0], tmp_path / "scan.nii.gz")
     arguments = ["bench", "predict", str(tiny_run), str(tmp_path / "scan.nii.gz"), "--device", "cpu", "--rounds", "1"]

@@ -58,6 +58,7 @@ def workers(ancestor: int, name: str) -> list[int]:
     return [number for number, command in sorted(descendants(ancestor).items()) if command.startswith(f"ray::{name}")]
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_started_again_and_the_run_goes_on(tiny_prepared, tmp_path):
     run, recipe = tmp_path / "run", tmp_path / "tiny.toml"
     recipe.write_text(tiny.recipe("train.epochs=4", "train.steps_per_epoch=30").to_toml())

@@ -71,6 +71,7 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(slurm, tiny_prepared
     assert epochs(run) == [1, 2, 3, 4] and Run(run).record["ranks"] == 2
 
 
+@pytest.mark.long
 def test_a_cancelled_job_goes_on_when_submitted_again_with_another_number_of_ranks(slurm, tiny_prepared, tmp_path):
     run = tmp_path / "run"
     job = cluster(slurm, tiny_prepared, run, "--ranks-per-node", "2")

@@ -59,6 +59,7 @@ def weights(root: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(root / LAST).weights
 
 
+@pytest.mark.long
 def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(tiny_prepared, tmp_path):
     settings = (*EXACT, "train.epochs=4", "train.steps_per_epoch=24")
     run = tmp_path / "run"
