@@ -115,4 +115,4 @@ def test_when_each_run_was_there() -> None:
     ]}  # fmt: skip
     found = with_reached([entry])[0]
     assert found["wanted"] == 0.9 and found["reached"] == [0.2, None] and found["reached_steps"] == [2, None]
-    assert "runs" not in found
+    assert "runs" not in found and found["ends"] == [1.0, 0.3]

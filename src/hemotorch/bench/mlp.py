@@ -157,7 +157,8 @@ def entry_of(spec: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict
 
 def with_reached(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The entries with `wanted`, nine tenths of the best value that any of their task's curves has, and when each run
-    had it: `reached` in seconds and `reached_steps`, None where it never had. The runs themselves are left out."""
+    had it: `reached` in seconds and `reached_steps`, None where it never had. Of the runs themselves the last values
+    are kept, as `ends`."""
     best: dict[str, float] = {}
     for entry in entries:
         best[entry["task"]] = max(*entry["value"], best.get(entry["task"], 0.0))
@@ -169,7 +170,9 @@ def with_reached(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             name: [None if at is None else run[over][at] for at, run in zip(places, entry["runs"], strict=True)]
             for name, over in (("reached", "seconds"), ("reached_steps", "steps"))
         }
-        done.append({**{name: entry[name] for name in entry if name != "runs"}, "wanted": wanted, **reached})
+        ends = [run["value"][-1] for run in entry["runs"]]
+        kept = {name: entry[name] for name in entry if name != "runs"}
+        done.append({**kept, "ends": ends, "wanted": wanted, **reached})
     return done
 
 
