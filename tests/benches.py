@@ -10,6 +10,8 @@ from hemotorch.bench.configs import label
 from hemotorch.bench.result import Bench
 from hemotorch.bench.rows import PHASES, Config, Round, Row, compared
 
+#: What a bench is told instead of trying layouts, which takes two processes.
+CONTIGUOUS = "engine.channels_last=off", "On the CPU in contiguous layout (for the test)."
 COMPUTING = {"data": 0.01, "forward": 0.33, "backward": 0.64, "optimiser": 0.02}
 MACHINE = {
     "processor": "Example 9000",

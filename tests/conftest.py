@@ -17,10 +17,6 @@ from typing import Any
 import pytest
 
 import tiny
-from hemotorch.bench import measure
-from hemotorch.bench import mlp as bench_mlp
-from hemotorch.bench import predict as bench_predict
-from hemotorch.bench import train as bench_train
 from hemotorch.prepare import prepare
 from hemotorch.step import Learner
 from hemotorch.train import train
@@ -95,13 +91,15 @@ def tiny_run(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return root
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def looked_at_once() -> Iterator[None]:
     """A bench asks a new process what its machine is, for seconds; the machine stays the same."""
+    from hemotorch.bench import measure  # not above: the tests on a GPU's machine do without what it imports
+
     look = cache(measure.look_at_machine)
     with pytest.MonkeyPatch.context() as patch:
-        for bench in (bench_train, bench_predict, bench_mlp):
-            patch.setattr(bench, "look_at_machine", look)
+        for bench in ("train", "predict", "mlp"):
+            patch.setattr(f"hemotorch.bench.{bench}.look_at_machine", look)
         yield
 
 

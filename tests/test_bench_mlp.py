@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benches import CONTIGUOUS
 from conftest import require
 from hemotorch.bench import mlp
 from hemotorch.bench.curves import CurveSpec, digits_curve, followed, perceptron
@@ -18,6 +19,7 @@ from hemotorch.bench.page import write_bench
 from hemotorch.nets import build
 from webpage import Page
 
+pytestmark = pytest.mark.usefixtures("looked_at_once")
 RATES = mlp.RATES["digits"]
 
 
@@ -77,11 +79,10 @@ def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(mlp, "BATCHES", (2, 8))
     monkeypatch.setattr(mlp, "SETTINGS", {"Adam": mlp.SETTINGS["Adam"]})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    contiguous = "engine.channels_last=off", "On the CPU in contiguous layout (for the test)."
-    monkeypatch.setattr(mlp, "settled_layout", lambda spec: contiguous)
+    monkeypatch.setattr(mlp, "settled_layout", lambda spec: CONTIGUOUS)
     found = bench_mlp(tiny_prepared, device="cpu", rounds=1, quick=True)
     assert any("scikit-learn is not installed; `pip install" in note for note in found.notes)
-    assert "On the CPU in contiguous layout (for the test)." in found.notes
+    assert CONTIGUOUS[1] in found.notes
     assert all("contiguous: asked for" in row.rounds[0].reasons for row in found.rows)
     assert [entry["algorithm"] for entry in found.curves] == ["Adam"]
     assert set(found.sweeps) == {"batch", "threads"}

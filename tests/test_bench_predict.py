@@ -14,6 +14,8 @@ from hemotorch.cli import main
 from hemotorch.predict import Predictor
 from webpage import Page
 
+pytestmark = pytest.mark.usefixtures("looked_at_once")
+
 
 @pytest.mark.long
 def test_the_command(tiny_run: Path, tmp_path: Path, capsys) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tiny
+from benches import CONTIGUOUS
 from hemotorch import io, machine
 from hemotorch.bench import train as bench_train_file
 from hemotorch.bench.rows import Round, Row
@@ -18,6 +19,7 @@ from hemotorch.prepare import prepare
 from hemotorch.recipe import load
 from webpage import Page
 
+pytestmark = pytest.mark.usefixtures("looked_at_once")
 SMALL = ("net.options.channels=4", "grid.size_px=64")
 
 
@@ -150,9 +152,8 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
 
 @pytest.fixture
 def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layouts are not tried, which takes two processes."""
-    contiguous = "engine.channels_last=off", "On the CPU in contiguous layout (for the test)."
-    monkeypatch.setattr(bench_train_file, "settled_layout", lambda spec: contiguous)
+    """Layouts are not tried."""
+    monkeypatch.setattr(bench_train_file, "settled_layout", lambda spec: CONTIGUOUS)
 
 
 @pytest.mark.usefixtures("unsettled")
@@ -192,7 +193,7 @@ def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:
     monkeypatch.setattr(bench_train_file, "measure", keep)
     asked = Asked(tiny_prepared, "paper", ("train.batch=2", "train.accumulate=3"), "cpu", ("batch=5",), quick=True)
     found = bench_train(asked)
-    assert "On the CPU in contiguous layout (for the test)." in found.notes
+    assert CONTIGUOUS[1] in found.notes
     assert 'channels_last = "auto"' in found.settings["recipe_toml"], "another machine's may be compared with it"
     from hemotorch.recipe import from_toml
 

@@ -12,7 +12,6 @@ from hemotorch.errors import OptionError, nearest
 SWEEPS = ("batch", "threads", "workers", "ranks")  #: what --sweep can vary
 LEAST = {"batch": 1, "threads": 1, "workers": 0, "ranks": 1}
 MOST = 4096
-PRECISIONS = {"tf32": "TF32"}  #: how one writes those that are written otherwise
 EXAMPLE = "for example --sweep batch=1..32 threads=1,2 workers=0..2"
 
 
@@ -236,7 +235,7 @@ def label(config: Config, batch: int) -> str:
     else:
         parts = [
             f"{config.ranks} GPUs" if config.ranks > 1 else "GPU",
-            PRECISIONS.get(config.precision, config.precision),
+            config.precision.replace("tf32", "TF32"),
         ]
     parts += ["compiled" if config.compile else "", "graphs" if config.graphs else ""]
     parts.append(f"batch {config.batch}" if config.batch != batch else "")

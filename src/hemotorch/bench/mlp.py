@@ -15,7 +15,7 @@ from typing import Any
 from hemotorch import recipe
 from hemotorch.bench import data as bench_data
 from hemotorch.bench.children import ask
-from hemotorch.bench.configs import Scope, devices_of, parse_devices, sweep_configs, unique
+from hemotorch.bench.configs import Scope, devices_of, parse_devices, sweep_configs, unique, usual
 from hemotorch.bench.measure import Pace, look_at_machine, measure, settled_layout
 from hemotorch.bench.result import Bench, when
 from hemotorch.bench.rows import Config, Row, Spec, compared
@@ -91,7 +91,7 @@ def bench_mlp(
         if "cpu" in devices:
             say("trying layouts, as a training does before its first step")
             trial = used.changed([f"train.steps_per_epoch={STEPS[net]}"])
-            layout, why = settled_layout(_step_spec(_usual(scope), place, trial, scope))
+            layout, why = settled_layout(_step_spec(usual(scope)["cpu"], place, trial, scope))
             own["cpu"] = used.changed([layout])
             notes.append(why)
         specs = [
@@ -212,17 +212,13 @@ def _steps(
 ) -> tuple[list[Row], dict[str, dict[str, list[int]]], str]:
     """How long a step takes over batch and threads. own: the recipe of each device."""
     wanted = {"batch": BATCHES, "threads": tuple(sorted({1, scope.machine.cores}))}
-    one = _usual(scope)
+    one = usual(scope)["cpu"]
     sweeps, _ = sweep_configs(wanted, scope, {"cpu": one, "cuda": replace(one, device="cuda")})
     configs = unique((config for members in sweeps.values() for config in members), scope.batch)
     configs.sort(key=lambda config: config.batch != scope.batch)
     specs = [_step_spec(config, place, own[config.device], scope) for config in configs]
     rows, told = measure(specs, replace(QUICK_PACE if scope.quick else Pace(), rounds=rounds), say)
     return compared(rows, scope.machine.cores), row_numbers(sweeps, configs), told
-
-
-def _usual(scope: Scope) -> Config:
-    return Config("", threads=scope.machine.cores, batch=scope.batch)
 
 
 def _step_spec(config: Config, place: Path, used: Recipe, scope: Scope) -> Spec:
