@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hemotorch import kernels
-from hemotorch.kernels.dice_ce import dice_ce_reference, dice_ce_sums
-from hemotorch.kernels.sample import Samples, sample, sample_reference
+from hemotorch.training import kernels
+from hemotorch.training.kernels.dice_ce import dice_ce_reference, dice_ce_sums
+from hemotorch.training.kernels.sample import Samples, sample, sample_reference
 
 SIZES = ((32, 1, 512, 512), (8, 3, 192, 192))
 TURN_MS = 30.0

@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hemotorch import machine, recipe
+from hemotorch import recipe
 from hemotorch.bench.children import run_together
 from hemotorch.bench.data import quick_recipe, reference_pngs
 from hemotorch.bench.measure import environments
 from hemotorch.bench.rows import Config, Round, Spec, from_json
-from hemotorch.dataset import Dataset
-from hemotorch.files import write_json
+from hemotorch.data.dataset import Dataset
+from hemotorch.system import machine
+from hemotorch.system.files import write_json
 
 SECONDS = {"paper": 8.0, "fast": 4.0}  #: of timed steps in a process
 LIMIT_S = 600.0

@@ -54,7 +54,7 @@ def run(a: argparse.Namespace, chosen: list[Contender]) -> int:
     """Runs them one after another; how many failed."""
     from peers.export import export
 
-    from hemotorch.dataset import Dataset
+    from hemotorch.data.dataset import Dataset
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the contender that runs is ended too
     cores = sorted(os.sched_getaffinity(0))[: a.threads]
@@ -87,7 +87,7 @@ def _run_one(
     from peers.measure import run_alone
     from peers.score import score
 
-    from hemotorch.device import environment
+    from hemotorch.system.device import environment
 
     work = (a.out / "work" / one.name).resolve()
     shutil.rmtree(work, ignore_errors=True)
@@ -127,7 +127,7 @@ def _run_one(
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
     """NaN, which JSON has not, as null."""
-    from hemotorch.files import jsonable
+    from hemotorch.system.files import jsonable
 
     return jsonable(row)
 

@@ -5,7 +5,7 @@
 SRC: a folder in the CT-ICH layout; without it, a phantom of 8 patients is made. All ways write the same PNG pixels,
 which is checked; they take turns, so that a noisy machine hits all alike, and the median of each is reported. `prepare`
 writes the Zarr dataset, manifest, splits and hashes as well, the loop does not. --formats compares Zarr codecs, and the
-zarr package with hemotorch.shards, on one scan.
+zarr package with hemotorch.data.shards, on one scan.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from hemotorch.data.prepare import prepare
+from hemotorch.data.shards import open_shard, write_shard
 from hemotorch.io import read_scan
 from hemotorch.io.png import LEVEL
-from hemotorch.prepare import prepare
-from hemotorch.shards import open_shard, write_shard
 
 LOW, WIDTH = -20, 120  # HU, the brain window
 PILLOW_DEFAULT = 6
@@ -114,7 +114,7 @@ def compare(src: Path, repeats: int) -> dict:
 
 
 def formats(path: Path, repeats: int) -> list[dict]:
-    """Milliseconds a slice to write and read one scan, and its size: hemotorch.shards, and the zarr package."""
+    """Milliseconds a slice to write and read one scan, and its size: hemotorch.data.shards, and the zarr package."""
     import zarr
     from zarr.codecs import BloscCodec, ZstdCodec
 
@@ -131,7 +131,7 @@ def formats(path: Path, repeats: int) -> list[dict]:
         shard = open_shard(folder)
         return lambda index: shard.read(index, index + 1)
 
-    ways = {"hemotorch.shards (blosc lz4 9, shuffle)": (partial(write_shard, values=hu), reader)}
+    ways = {"hemotorch.data.shards (blosc lz4 9, shuffle)": (partial(write_shard, values=hu), reader)}
     for name, level in (("lz4", 9), ("lz4", 1), ("zstd", 1), ("zstd", 3), ("zstd", 5)):
         ways[f"zarr, blosc {name} {level}, shuffle"] = with_zarr(
             BloscCodec(cname=name, clevel=level, shuffle="shuffle", typesize=2)
@@ -171,7 +171,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         src = a.src
         if src is None:
-            from hemotorch.phantom import write_phantom
+            from hemotorch.data.phantom_folders import write_phantom
 
             src = Path(folder) / "phantom"
             write_phantom(src, "ct-ich", patients=8)

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hemotorch.draw import contact_sheet
 from hemotorch.hu import Window, to_grey
+from hemotorch.inference.predictor import Predictor
 from hemotorch.io import read_mask, read_scan
 from hemotorch.phantom.case import make_case
 from hemotorch.phantom.presets import preset
-from hemotorch.predict import Predictor
+from hemotorch.pictures import contact_sheet
 from hemotorch.scan import Scan
 
 OUT = Path(__file__).parent / "img"

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 import tiny
-from hemotorch.prepare import prepare
-from hemotorch.step import Learner
-from hemotorch.train import train
+from hemotorch.data.prepare import prepare
+from hemotorch.training.learner import Learner
+from hemotorch.training.loop import train
 
 
 @pytest.fixture(scope="session")

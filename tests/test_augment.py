@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy import ndimage
 
-from hemotorch.augment import augment as augment_rows
-from hemotorch.draws import keys as draw_keys
-from hemotorch.draws import rng, torch_seed
 from hemotorch.hu import AIR_HU
+from hemotorch.keyed_random import keys as draw_keys
+from hemotorch.keyed_random import rng, torch_seed
 from hemotorch.recipe import Augment
+from hemotorch.training.augment import augment as augment_rows
 
 ALL = Augment(True, 15.0, 0.05, 0.1, 0.15, 5.0, 0.1, 6.0, 0.5)
 

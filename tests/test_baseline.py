@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemotorch.baseline import RuleBaseline
+from hemotorch.evaluation.counts import count
+from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.io import read_mask, read_scan
-from hemotorch.metrics import count
 from hemotorch.scan import Scan, even_scan
 
 BLOOD, BRAIN, BONE, AIR = 70, 32, 900, -1000

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hemotorch.batches import ICHDataset, _read_ahead, batches
-from hemotorch.draws import keys
+from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError
-from hemotorch.prepare import prepare
+from hemotorch.keyed_random import keys
+from hemotorch.training.batches import ICHDataset, _read_ahead, batches
 from tiny import opened
 
 
@@ -109,7 +109,7 @@ def test_what_is_streamed_to_a_gpu_is_what_a_cpu_reads(tiny_prepared: Path, monk
     monkeypatch.setattr(
         torch.Tensor, "to", lambda part, *a, **k: part if a[:1] == (gpu.place,) else inner(part, *a, **k)
     )
-    monkeypatch.setattr("hemotorch.batches.keys", lambda *a: keys(*a[:-1], torch.device("cpu")))
+    monkeypatch.setattr("hemotorch.training.batches.keys", lambda *a: keys(*a[:-1], torch.device("cpu")))
     for first in (0, 4):
         pinned.clear()
         there = list(batches(job.slices, job.plan, 1, gpu, first=first))

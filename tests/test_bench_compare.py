@@ -12,7 +12,7 @@ from hemotorch.bench.compare import compare
 from hemotorch.bench.result import Bench
 from hemotorch.cli import main
 from hemotorch.errors import InputError
-from hemotorch.files import write_json
+from hemotorch.system.files import write_json
 
 
 def test_ratios_row_by_row() -> None:

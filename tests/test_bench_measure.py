@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from hemotorch.batches import ICHDataset
 from hemotorch.bench import worker
 from hemotorch.bench.children import run_together
 from hemotorch.bench.clock import Clock, memory_mb, peak_gflops
@@ -26,10 +25,11 @@ from hemotorch.bench.measure import Pace, measure, once, settled_layout
 from hemotorch.bench.reference import ReferenceLoop, why_not
 from hemotorch.bench.rows import PHASES, Config, Round, Spec
 from hemotorch.bench.train import engine_settings
-from hemotorch.dataset import Dataset
+from hemotorch.data.dataset import Dataset
 from hemotorch.errors import InputError
-from hemotorch.ranks import Ranks
 from hemotorch.recipe import Recipe, load
+from hemotorch.system.ranks import Ranks
+from hemotorch.training.batches import ICHDataset
 
 LIMIT_S = 120.0
 PAPER = ("net.options.channels=4", "grid.size_px=64", "train.batch=2")

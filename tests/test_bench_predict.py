@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 import tiny
-from hemotorch import io, machine
+from hemotorch import io
 from hemotorch.bench.predict import PHASES, _sentence, count_slices, mirrored_otherwise, phantom
 from hemotorch.cli import main
-from hemotorch.predict import Predictor
+from hemotorch.inference.predictor import Predictor
+from hemotorch.system import machine
 from webpage import Page
 
 pytestmark = pytest.mark.usefixtures("looked_at_once")

@@ -12,7 +12,7 @@ from benches import bench, row
 from hemotorch.bench.result import Bench, clock, text_table
 from hemotorch.bench.rows import Config, Round, Row, Spec, compared, from_json, row_of
 from hemotorch.errors import InputError
-from hemotorch.files import jsonable, write_json
+from hemotorch.system.files import jsonable, write_json
 
 CONFIG = Config("CPU, 2 threads", threads=2)
 

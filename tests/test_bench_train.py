@@ -10,13 +10,14 @@ import pytest
 
 import tiny
 from benches import CONTIGUOUS
-from hemotorch import io, machine
+from hemotorch import io
 from hemotorch.bench import train as bench_train_file
 from hemotorch.bench.rows import Round, Row
 from hemotorch.bench.train import Asked, bench_train, engine_settings
 from hemotorch.cli import main
-from hemotorch.prepare import prepare
+from hemotorch.data.prepare import prepare
 from hemotorch.recipe import load
+from hemotorch.system import machine
 from webpage import Page
 
 pytestmark = pytest.mark.usefixtures("looked_at_once")

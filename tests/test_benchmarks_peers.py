@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from hemotorch import recipe
-from hemotorch.dataset import Dataset
+from hemotorch.data.dataset import Dataset
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -16,7 +16,7 @@ import tiny
 from conftest import require
 from hemotorch import io
 from hemotorch.cli import main
-from hemotorch.phantom import write_phantom
+from hemotorch.data.phantom_folders import write_phantom
 
 COMMANDS = ("phantom", "prepare", "train", "evaluate", "predict", "bench", "demo")
 ENGINES = ("cluster torchrun", "cluster slurm", "cluster ray", "cluster predict")
@@ -119,7 +119,7 @@ def test_ctrl_c_wrapped_by_a_library_is_still_ctrl_c(monkeypatch, capsys):
             pass
         raise RecursionError("maximum recursion depth exceeded")
 
-    monkeypatch.setattr("hemotorch.prepare.prepare", wrapped)
+    monkeypatch.setattr("hemotorch.data.prepare.prepare", wrapped)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
     try:
         assert main(["prepare", "A", "B"]) == 130 and "the same command goes on" in capsys.readouterr().err
@@ -137,8 +137,8 @@ def test_a_run_folder_that_is_a_file(tiny_prepared, tmp_path, capsys):
 def test_a_demo_stopped_in_its_first_stage_goes_on(tmp_path, monkeypatch):
     """What a stopped demo leaves is replaced; the stages after it are tested each on its own, and all in .ci/run."""
     from hemotorch import demo, recipe
-    from hemotorch.files import write_json
     from hemotorch.phantom import VERSION
+    from hemotorch.system.files import write_json
 
     class Enough(Exception):
         pass
@@ -158,7 +158,7 @@ def test_a_demo_stopped_in_its_first_stage_goes_on(tmp_path, monkeypatch):
 
 ORPHANS = """
 import os, signal, sys, threading, time
-from hemotorch.phantom import write_phantom
+from hemotorch.data.phantom_folders import write_phantom
 if __name__ == "__main__":
     threading.Timer(6, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
     write_phantom(sys.argv[1], "small", patients=200, workers=2)

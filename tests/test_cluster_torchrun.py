@@ -21,9 +21,9 @@ from hemotorch.cluster import torchrun
 from hemotorch.cluster.torchrun import _explained
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, InputError, OptionError, RankLost, RunError
-from hemotorch.ranks import GO_ON
 from hemotorch.run import LAST, Run, load_checkpoint
-from hemotorch.train import train
+from hemotorch.system.ranks import GO_ON
+from hemotorch.training.loop import train
 from processes import epochs, until
 
 #: In fp64 and with common batch statistics several ranks compute what one does.

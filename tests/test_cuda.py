@@ -14,15 +14,15 @@ import pytest
 import torch
 
 import tiny
-from hemotorch import train as training
-from hemotorch.dataset import Dataset
-from hemotorch.device import choose
+from hemotorch.data.dataset import Dataset
 from hemotorch.errors import RunError
-from hemotorch.predict import Predictor
-from hemotorch.ranks import Ranks
+from hemotorch.inference.predictor import Predictor
 from hemotorch.run import LAST, load_checkpoint
-from hemotorch.step import WARM_UP, Learner, open_job
-from hemotorch.train import parts, train
+from hemotorch.system.device import choose
+from hemotorch.system.ranks import Ranks
+from hemotorch.training import loop as training
+from hemotorch.training.learner import WARM_UP, Learner, open_job
+from hemotorch.training.loop import parts, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemotorch import dataset as module
-from hemotorch.dataset import Dataset, Split, file_name, geometry, scan_of, write_splits
+from hemotorch.data import dataset as module
+from hemotorch.data.dataset import Dataset, Split, file_name, geometry, scan_of, write_splits
+from hemotorch.data.layouts import open_layout
+from hemotorch.data.manifest import SliceRow, read_manifest, write_manifest
+from hemotorch.data.shards import write_shard
 from hemotorch.errors import InputError
-from hemotorch.layouts import open_layout
-from hemotorch.manifest import SliceRow, read_manifest, write_manifest
 from hemotorch.scan import Scan
-from hemotorch.shards import write_shard
 
 
 def same(one: Scan, other: Scan) -> None:
@@ -120,7 +120,7 @@ def test_a_pickled_dataset_is_small_and_opens_itself(tiny_prepared: Path) -> Non
 
 
 def test_zarr_is_not_imported_for_reading_or_preparing() -> None:
-    code = "import sys, hemotorch.prepare; print('zarr' in sys.modules, 'torch' in sys.modules)"
+    code = "import sys, hemotorch.data.prepare; print('zarr' in sys.modules, 'torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
 

@@ -10,11 +10,11 @@ import sys
 import pytest
 import torch
 
-from hemotorch import device, machine
-from hemotorch.device import Device, choose, free_memory
 from hemotorch.errors import OptionError
-from hemotorch.ranks import Ranks
 from hemotorch.recipe import Engine
+from hemotorch.system import device, machine
+from hemotorch.system.device import Device, choose, free_memory
+from hemotorch.system.ranks import Ranks
 
 
 def _fake_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, count: int = 1, capability: tuple = (9, 0)) -> None:
@@ -167,7 +167,7 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
 
 FAULTS = """
 import resource, torch
-from hemotorch.device import choose
+from hemotorch.system.device import choose
 if {keep}:
     choose("cpu").use()
 torch.set_num_threads(1)

@@ -13,17 +13,17 @@ import pytest
 from sklearn.metrics import f1_score
 
 import tiny
-from hemotorch.baseline import RuleBaseline
-from hemotorch.dataset import Dataset, Split
+from hemotorch.data.dataset import Dataset, Split
+from hemotorch.data.prepare import prepare
+from hemotorch.data.splits import audit
 from hemotorch.errors import InputError, OptionError
-from hemotorch.evaluate import evaluate, summarise, telling_slices, truth_of, write_scores
+from hemotorch.evaluation.evaluate import evaluate, summarise, telling_slices, truth_of, write_scores
+from hemotorch.evaluation.scores import outline
+from hemotorch.evaluation.volume import bland_altman
+from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import CODES
-from hemotorch.metrics.scores import outline
-from hemotorch.metrics.volume import bland_altman
-from hemotorch.prepare import prepare
 from hemotorch.report import evaluate_run
 from hemotorch.scan import Prediction, Scan, even_scan
-from hemotorch.splits import audit
 
 
 class Shifted:

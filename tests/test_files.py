@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hemotorch.errors import RunError
-from hemotorch.files import exclusive
+from hemotorch.system.files import exclusive
 
 
 def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:

@@ -13,19 +13,15 @@ SOURCE = Path(__file__).parents[1] / "src" / "hemotorch"
 
 #: Files and folders of the package, lowest floor first; on a floor, each may import those before it.
 FLOORS = (
-    ("errors", "files", "machine", "progress", "hu", "labels", "scan", "grid", "skull", "draw", "pages", "recipe"),
-    ("ranks", "device", "io"),
-    ("layouts",),
-    ("phantom",),
-    ("manifest", "shards", "dataset", "records", "splits", "counts", "pngs", "prepare"),
-    ("draws", "kernels", "augment", "batches", "nets", "losses", "metrics"),
+    ("errors", "hu", "labels", "task", "scan", "head", "grid", "pictures", "recipe", "keyed_random", "system"),
+    ("io", "nets", "phantom"),
+    ("data",),
     ("run",),
-    ("predict", "baseline", "outputs"),
-    ("evaluate",),
-    ("step", "settle", "fits", "train"),
-    ("bench", "report"),
-    ("export", "cluster", "node"),
-    ("app",),
+    ("inference",),
+    ("evaluation",),
+    ("training",),
+    ("report", "export"),
+    ("bench", "cluster", "app"),
     ("demo", "cli"),
 )
 HEIGHT = {part: (floor, place) for floor, parts in enumerate(FLOORS) for place, part in enumerate(parts)}
@@ -112,11 +108,11 @@ def test_no_circle() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("hu", "from hemotorch.train import train\n", "hu imports train"),
+        ("hu", "from hemotorch.training.loop import train\n", "hu imports training.loop"),
         ("hu", "def f():\n    import hemotorch.io.nifti\n", "hu imports io.nifti"),
         ("hu", "def f():\n    from hemotorch import scan\n", "hu imports scan"),
         ("hu", "import importlib\nm = importlib.import_module('hemotorch.cli')\n", "hu imports cli"),
-        ("io.nifti", "from hemotorch.layouts.case import Case\n", "io.nifti imports layouts.case"),
+        ("io.nifti", "from hemotorch.data.layouts.case import Case\n", "io.nifti imports data.layouts.case"),
         ("novelty", "", "novelty: stands on no floor"),
     ],
 )

@@ -12,9 +12,9 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from hemotorch import losses
 from hemotorch.errors import OptionError
-from hemotorch.kernels.dice_ce import dice_ce_reference, dice_ce_sums
+from hemotorch.training import losses
+from hemotorch.training.kernels.dice_ce import dice_ce_reference, dice_ce_sums
 
 Interpreted = Callable[..., Any]
 HALVES = [torch.float32, torch.bfloat16, torch.float16]
@@ -174,7 +174,7 @@ def check_graph(device: str) -> None:
 
 def build_all(capability: int) -> list[str]:
     from ahead import BUILT, compile_only
-    from hemotorch.kernels.dice_ce_triton import Sums
+    from hemotorch.training.kernels.dice_ce_triton import Sums
 
     compile_only(capability)
     for dtype in HALVES:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from hemotorch.errors import OptionError
 from hemotorch.hu import AIR_HU
-from hemotorch.kernels import available
-from hemotorch.kernels.sample import Samples, node_weights, sample
 from hemotorch.nets.net import WindowLayer
+from hemotorch.training.kernels import available
+from hemotorch.training.kernels.sample import Samples, node_weights, sample
 
 Interpreted = Callable[..., Any]
 STILL = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
@@ -205,7 +205,7 @@ def check_graph(device: str) -> None:
 
 def build_all(capability: int) -> list[str]:
     from ahead import BUILT, compile_only
-    from hemotorch.kernels.sample_triton import launch
+    from hemotorch.training.kernels.sample_triton import launch
 
     compile_only(capability)
     for size, nodes in ((37, 53), 0), ((24, 31), 1), ((24, 31), 4), ((1, 1), 4):
@@ -293,10 +293,11 @@ def test_nothing_needs_triton() -> None:
 import sys
 sys.modules["triton"] = None
 import torch
-from hemotorch import kernels, train
+from hemotorch.training import kernels
+from hemotorch.training import loop as train
 from hemotorch.errors import OptionError
-from hemotorch.kernels.dice_ce import dice_ce_sums
-from hemotorch.kernels.sample import Samples, sample
+from hemotorch.training.kernels.dice_ce import dice_ce_sums
+from hemotorch.training.kernels.sample import Samples, sample
 x = torch.zeros(1, 1, 2, 2)
 assert dice_ce_sums(x, x).tolist()[3] == 4
 assert not kernels.available("cpu") and not kernels.available("cuda")
@@ -314,7 +315,7 @@ def test_triton_is_not_imported_before_a_kernel_is_asked_for() -> None:
 import sys
 import torch
 before = "triton" in sys.modules
-from hemotorch.kernels import dice_ce, sample
+from hemotorch.training.kernels import dice_ce, sample
 sys.exit(("triton" in sys.modules) != before)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

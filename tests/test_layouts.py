@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hemotorch.data.layouts import open_layout, recognise, write_case, write_tables
 from hemotorch.errors import InputError, OptionError
 from hemotorch.hu import from_grey, to_grey
 from hemotorch.labels import UNTYPED
-from hemotorch.layouts import CaseInfo, open_layout, recognise, write_case, write_tables
-from hemotorch.scan import even_scan
+from hemotorch.scan import CaseInfo, even_scan
 
 SHAPE = (6, 5, 3)  # x, y, z
 

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hemotorch.data.layouts import open_layout, recognise, write_case, write_tables
+from hemotorch.data.layouts.ct_ich import COLUMNS, Person, read_demographics, read_diagnosis
 from hemotorch.errors import InputError
 from hemotorch.labels import UNTYPED
-from hemotorch.layouts import CaseInfo, open_layout, recognise, write_case, write_tables
-from hemotorch.layouts.ct_ich import COLUMNS, Person, read_demographics, read_diagnosis
-from hemotorch.scan import Scan, even_scan
+from hemotorch.scan import CaseInfo, Scan, even_scan
 
 HEADER = ",".join(COLUMNS)
 ROWS = ["49,1,0,0,0,0,0,1,0", "49,2,0,1,0,0,1,0,1", "49,3,0,0,0,0,0,1,0", "58,1,0,0,0,0,0,1,0", "58,2,0,0,0,0,0,1,0"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from conftest import require
-from hemotorch import losses
 from hemotorch.errors import OptionError
+from hemotorch.training import losses
 
 NAMES = tuple(losses.LOSSES)
 

@@ -12,12 +12,12 @@ from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from hemotorch.errors import InputError
-from hemotorch.metrics import VALUES, Counts, count, count_flags, count_slices, spread, total
-from hemotorch.metrics.detection import detection, ranking
-from hemotorch.metrics.intervals import mean_interval, ratio_interval, share_interval
-from hemotorch.metrics.lesion import Lesions, count_lesions, count_types
-from hemotorch.metrics.table1 import is_positive, table1
-from hemotorch.metrics.volume import bland_altman
+from hemotorch.evaluation.counts import VALUES, Counts, count, count_flags, count_slices, spread, total
+from hemotorch.evaluation.detection import detection, ranking
+from hemotorch.evaluation.intervals import mean_interval, ratio_interval, share_interval
+from hemotorch.evaluation.lesion import Lesions, count_lesions, count_types
+from hemotorch.evaluation.table1 import is_positive, table1
+from hemotorch.evaluation.volume import bland_altman
 
 
 def masks(seed: int, share: float = 0.3) -> tuple[np.ndarray, np.ndarray]:

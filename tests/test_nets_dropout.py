@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hemotorch import nets
-from hemotorch.draws import BENDING, NOISE, fold, keys, uniform
+from hemotorch.keyed_random import BENDING, NOISE, fold, keys, uniform
 from hemotorch.nets.dropout import Dropout, draw
 
 

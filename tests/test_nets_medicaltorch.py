@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from conftest import require
-from hemotorch import losses, nets
-from hemotorch.draws import keys
+from hemotorch import nets
 from hemotorch.errors import OptionError
 from hemotorch.hu import apply_window
+from hemotorch.keyed_random import keys
 from hemotorch.nets import Net, medicaltorch, scale
 from hemotorch.nets.dropout import Dropout
 from hemotorch.nets.scale import Doubled
+from hemotorch.training import losses
 
 
 def theirs(seed: int = 0) -> nn.Module:

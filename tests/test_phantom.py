@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
+from hemotorch.data.layouts import open_layout
+from hemotorch.data.phantom_folders import write_phantom
 from hemotorch.errors import InputError, OptionError
 from hemotorch.labels import CODES, TYPES, types_per_slice
-from hemotorch.layouts import open_layout
-from hemotorch.phantom import PRESETS, VERSION, make_case, write_phantom
+from hemotorch.phantom import PRESETS, VERSION, make_case
 from hemotorch.phantom.case import draw_case
 from hemotorch.phantom.presets import preset
 

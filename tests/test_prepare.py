@@ -19,15 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemotorch import layouts
-from hemotorch.dataset import FORMAT, Dataset
+from hemotorch.data import layouts
+from hemotorch.data.dataset import FORMAT, Dataset
+from hemotorch.data.prepare import PreparedSummary, prepare
+from hemotorch.data.splits import audit
 from hemotorch.errors import InputError, OptionError, RunError
-from hemotorch.files import jsonable
 from hemotorch.hu import to_grey
-from hemotorch.layouts import CaseInfo
-from hemotorch.prepare import PreparedSummary, prepare
-from hemotorch.scan import Scan, even_scan
-from hemotorch.splits import audit
+from hemotorch.scan import CaseInfo, Scan, even_scan
+from hemotorch.system.files import jsonable
 
 TABLE = "hemorrhage_diagnosis_raw_ct.csv"
 
@@ -269,7 +268,7 @@ def test_a_damaged_group_is_done_again(source: Path, out: Path, damage: str) -> 
     assert {name: data for name, data in contents(out).items() if "png" not in name} == held
 
 
-KILLED = "import sys; from hemotorch.prepare import prepare; prepare(sys.argv[1], sys.argv[2], png=True, workers=1)"
+KILLED = "import sys; from hemotorch.data import prepare as p; p.prepare(sys.argv[1], sys.argv[2], png=True, workers=1)"
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, out: Path) -> None:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from hemotorch import progress
-from hemotorch.progress import bar
+from hemotorch.system import progress
+from hemotorch.system.progress import bar
 
 
 def test_a_line_now_and_then_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

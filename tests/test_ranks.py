@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 
 import tiny
-from hemotorch import machine
+from hemotorch.data.prepare import prepare
 from hemotorch.errors import OptionError
-from hemotorch.prepare import prepare
-from hemotorch.ranks import joined
 from hemotorch.run import LAST, Run, load_checkpoint
-from hemotorch.step import Learner
-from hemotorch.train import train
+from hemotorch.system import machine
+from hemotorch.system.ranks import joined
+from hemotorch.training.learner import Learner
+from hemotorch.training.loop import train
 
 TRAIN = "import sys\n{before}\nfrom hemotorch.cli import main\nsys.exit(main(sys.argv[1:]))"
 STORES: list[dist.TCPStore] = []  # kept while their ranks run
@@ -110,7 +110,7 @@ def test_plain_batch_norm_is_another_training(tiny_prepared: Path, tmp_path: Pat
 def test_a_run_goes_on_with_another_number_of_ranks(
     tiny_prepared: Path, tmp_path: Path, updates: list[Learner]
 ) -> None:
-    dies = "import hemotorch.step as s, os, signal\ninner, calls = s.Learner._update, []\n"
+    dies = "import hemotorch.training.learner as s, os, signal\ninner, calls = s.Learner._update, []\n"
     dies += (
         "def update(self):\n    calls.append(1)\n    if len(calls) > 8:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -144,7 +144,7 @@ def test_a_killed_rank_stops_the_other_at_once_and_is_named(tiny_prepared: Path,
 
 @pytest.mark.parametrize("ill", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rank_with_an_error_tells_the_other(tiny_prepared: Path, tmp_path: Path, ill: int) -> None:
-    fails = "import os\nimport hemotorch.step as s\ninner = s.Learner._backward\n"
+    fails = "import os\nimport hemotorch.training.learner as s\ninner = s.Learner._backward\n"
     fails += "def backward(self, *a, **k):\n    from hemotorch.errors import InputError\n"
     fails += f"    if os.environ['RANK'] == '{ill}':\n        raise InputError('is damaged', 'scan 7')\n"
     fails += "    return inner(self, *a, **k)\ns.Learner._backward = backward\n"
@@ -159,7 +159,7 @@ def test_a_rank_with_an_error_tells_the_other(tiny_prepared: Path, tmp_path: Pat
 
 @pytest.mark.long
 def test_a_rank_that_hangs_is_named(tiny_prepared: Path, tmp_path: Path) -> None:
-    hangs = "import os, time\nimport hemotorch.step as s\ninner = s.Learner._update\n"
+    hangs = "import os, time\nimport hemotorch.training.learner as s\ninner = s.Learner._update\n"
     hangs += "def update(self):\n    if os.environ['RANK'] == '1':\n        time.sleep(60)\n    inner(self)\n"
     hangs += "s.Learner._update = update\n"
     started = ranks(2, tiny_prepared, tmp_path / "run", "engine.rank_timeout_s=4", before=hangs)

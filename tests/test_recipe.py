@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hemotorch import losses, nets, recipe
+from hemotorch import nets, recipe
 from hemotorch.errors import HemotorchError, OptionError
 from hemotorch.recipe import Tiles
+from hemotorch.training import losses
 
 
 @pytest.mark.parametrize("name", recipe.known_recipes())

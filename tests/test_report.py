@@ -15,17 +15,17 @@ import pytest
 from PIL import Image
 
 import tiny
-from hemotorch.baseline import RuleBaseline
-from hemotorch.dataset import Dataset
-from hemotorch.draw import FOUND_RGB, TRUTH_RGB, slice_rgb
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError
-from hemotorch.evaluate import evaluate
-from hemotorch.metrics.scores import Scores
-from hemotorch.prepare import prepare
+from hemotorch.evaluation.evaluate import evaluate
+from hemotorch.evaluation.scores import Scores
+from hemotorch.inference.baseline import RuleBaseline
+from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, slice_rgb
 from hemotorch.report import evaluate_run, split_for, write_report
 from hemotorch.report.figures import PICTURE_PX, agreement, dice_by_volume, pictures, training
 from hemotorch.run import Run
-from hemotorch.train import train
+from hemotorch.training.loop import train
 from webpage import Page
 
 METRICS = [

@@ -12,7 +12,7 @@ import pytest
 
 from hemotorch.errors import InputError, RunError
 from hemotorch.run import BEST, LAST, Run, load_checkpoint
-from hemotorch.train import train
+from hemotorch.training.loop import train
 
 
 @pytest.fixture

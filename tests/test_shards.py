@@ -11,8 +11,8 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
+from hemotorch.data.shards import _crc32c, group_metadata, open_shard, write_shard
 from hemotorch.errors import InputError
-from hemotorch.shards import _crc32c, group_metadata, open_shard, write_shard
 
 
 def stack(dtype: str, shape: tuple[int, int, int] = (7, 20, 33)) -> np.ndarray:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hemotorch.dataset import Split
+from hemotorch.data.dataset import Split
+from hemotorch.data.manifest import SliceRow
+from hemotorch.data.splits import Twins, audit, make_splits
 from hemotorch.labels import TYPES
-from hemotorch.manifest import SliceRow
-from hemotorch.splits import Twins, audit, make_splits
 
 SLICES = 4
 

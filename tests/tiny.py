@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hemotorch import layouts
-from hemotorch.dataset import Dataset
-from hemotorch.device import choose
+from hemotorch.data import layouts
+from hemotorch.data.dataset import Dataset
 from hemotorch.labels import CODES
-from hemotorch.layouts import CaseInfo
 from hemotorch.nets import Net
-from hemotorch.ranks import Ranks
 from hemotorch.recipe import Recipe, load
-from hemotorch.scan import Scan, even_scan
-from hemotorch.step import Job, open_job
-from hemotorch.train import parts
+from hemotorch.scan import CaseInfo, Scan, even_scan
+from hemotorch.system.device import choose
+from hemotorch.system.ranks import Ranks
+from hemotorch.training.learner import Job, open_job
+from hemotorch.training.loop import parts
 
 SIZE, PIXEL_MM, SLICES = 64, 3.0, 6
 

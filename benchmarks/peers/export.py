@@ -8,8 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from hemotorch.dataset import PARTS, Dataset
-from hemotorch.evaluate import slices_of, truth_of
+from hemotorch.data.dataset import PARTS, Dataset
+from hemotorch.evaluation.evaluate import slices_of, truth_of
 from hemotorch.scan import Scan
 
 SPLIT = "patient"

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hemotorch.dataset import Dataset
-from hemotorch.evaluate import evaluate, slices_of
+from hemotorch.data.dataset import Dataset
+from hemotorch.evaluation.evaluate import evaluate, slices_of
 from hemotorch.scan import Prediction, Scan
 from peers.export import SPLIT
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hemotorch import nets, recipe
-from hemotorch.dataset import Dataset
-from hemotorch.predict import Predictor
-from hemotorch.train import train
+from hemotorch.data.dataset import Dataset
+from hemotorch.inference.predictor import Predictor
+from hemotorch.training.loop import train
 from peers.child import Job, begin
 
 

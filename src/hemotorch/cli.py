@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     with _noticed_interrupts() as interrupts:
         status = _run(arguments, interrupts)
     if "WORLD_SIZE" in os.environ:
-        from hemotorch.ranks import leave
+        from hemotorch.system.ranks import leave
 
         return leave(status)
     return status
@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace, interrupts: list[int]) -> int:
         print(f"hemotorch {arguments.command}: not enough memory ({error or 'no more said'})", file=sys.stderr)
         return 1
     except Exception as error:
-        from hemotorch.files import disk_error
+        from hemotorch.system.files import disk_error
 
         if interrupts:
             return _stopped(arguments)
@@ -99,7 +99,7 @@ def _stopped(arguments: argparse.Namespace) -> int:
 
 
 def _phantom(a: argparse.Namespace) -> int:
-    from hemotorch.phantom import write_phantom
+    from hemotorch.data.phantom_folders import write_phantom
 
     summary = write_phantom(
         a.out,
@@ -116,7 +116,7 @@ def _phantom(a: argparse.Namespace) -> int:
 
 
 def _prepare(a: argparse.Namespace) -> int:
-    from hemotorch.prepare import prepare
+    from hemotorch.data.prepare import prepare
 
     if (a.level is None) != (a.width is None):
         raise OptionError("--level and --width go together", todo="give both, in HU")
@@ -142,7 +142,7 @@ def _prepare(a: argparse.Namespace) -> int:
 def _train(a: argparse.Namespace) -> int:
     from hemotorch import recipe
     from hemotorch.run import epoch_line
-    from hemotorch.train import train
+    from hemotorch.training.loop import train
 
     used = recipe.asked(a.recipe, a.set, a.fold, a.resume)
 
@@ -184,7 +184,7 @@ def _evaluate(a: argparse.Namespace) -> int:
 
 
 def _predict(a: argparse.Namespace) -> int:
-    from hemotorch.outputs import predict_files
+    from hemotorch.inference.outputs import predict_files
 
     results, failed = [], 0
     for path, result in predict_files(
@@ -220,7 +220,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _show(a: argparse.Namespace, values: Any, text: str) -> None:
-    from hemotorch.files import jsonable
+    from hemotorch.system.files import jsonable
 
     print(json.dumps(jsonable(values), indent=2) if a.json else text, flush=True)
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hemotorch import recipe
-from hemotorch.dataset import Dataset
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.phantom_folders import write_phantom
+from hemotorch.data.prepare import prepare
 from hemotorch.errors import HemotorchError, InputError
-from hemotorch.files import output_folder, read_json, write_json
-from hemotorch.outputs import predict_files
-from hemotorch.phantom import VERSION, write_phantom
-from hemotorch.prepare import prepare
+from hemotorch.inference.outputs import predict_files
+from hemotorch.phantom import VERSION
 from hemotorch.report import evaluate_run
-from hemotorch.train import train
+from hemotorch.system.files import output_folder, read_json, write_json
+from hemotorch.training.loop import train
 
 PREDICTED = 3  #: test scans that are also predicted from their files, as a user would
 

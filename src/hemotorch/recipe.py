@@ -83,7 +83,7 @@ class Augment:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss, by its name in `hemotorch.losses`, and its own options."""
+    """The loss, by its name in `hemotorch.training.losses`, and its own options."""
 
     name: str = "dice-cross-entropy"
     options: dict[str, Any] = field(default_factory=dict)
@@ -122,7 +122,7 @@ Switch = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True)
 class Engine:
-    """How it is computed. "auto" is decided in `hemotorch.device` from what the machine has; the run records why."""
+    """How it is computed. "auto" is decided in `system.device` from what the machine has; the run records why."""
 
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp64"] = "auto"  # fp64: to compare ways of computing
     channels_last: Switch = "auto"

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from hemotorch import __version__, recipe
-from hemotorch.dataset import PARTS, Split
-from hemotorch.device import Device
+from hemotorch.data.dataset import PARTS, Split
 from hemotorch.errors import InputError, RunError
-from hemotorch.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
 from hemotorch.recipe import Recipe
+from hemotorch.system.device import Device
+from hemotorch.system.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
 
 FORMAT = 4  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
 BEST, LAST = "best.pt", "last.pt"

@@ -1,7 +1,8 @@
-"""Scan and Prediction: one CT volume, and what a network found in it, in the same geometry."""
+"""Scan and Prediction: one CT volume, and what a network found in it, in the same geometry. CaseInfo: whose it is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -147,3 +148,21 @@ class Prediction:
         """The source's own numbers of the slices that hold bleeding."""
         found = np.count_nonzero(self.mask.reshape(len(self.mask), -1), axis=1)
         return [number for number, pixels in zip(self.scan.slice_numbers, found, strict=True) if pixels]
+
+
+@dataclass(frozen=True)
+class CaseInfo:
+    """What a writer needs to know of a case beside its scan and mask.
+
+    age: years; sex: "F" or "M"; slice_types: by slice number, the types in it, none meaning no bleeding;
+    fracture_slices: slice numbers; note: free text for a demographics table.
+    """
+
+    name: str
+    patient: str
+    age: float | None = None
+    sex: str | None = None
+    slice_types: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    fracture_slices: frozenset[int] = frozenset()
+    hemorrhage: bool = False
+    note: str = ""

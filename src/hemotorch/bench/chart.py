@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 
 from hemotorch.bench.rows import Row
-from hemotorch.pages.figures import FAINT, INK, LINE, NET, RULES, figure
+from hemotorch.report.pages.figures import FAINT, INK, LINE, NET, RULES, figure
 
 LIGHT = {"--ink": "#16181d", "--faint": "#5d636e", "--line": "#e2e3e6", "--net": "#2456c8", "--rules": "#9a7428"}
 AXES = {

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import hemotorch
-from hemotorch.files import write_json
+from hemotorch.system.files import write_json
 
 SOURCE = Path(hemotorch.__file__).parents[1]
 POLL_S = 0.02

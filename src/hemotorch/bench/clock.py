@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
-from hemotorch import machine
 from hemotorch.bench.rows import PHASES
+from hemotorch.system import machine
 
 SIDES = {"cpu": 2048, "cuda": 8192}  #: of the matrix product that stands for a device's peak
 PRODUCTS = 3  #: of which the fastest counts

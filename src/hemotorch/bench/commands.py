@@ -58,7 +58,7 @@ def _measuring(p: Parser) -> None:
 def _train(a: argparse.Namespace, show: Callable[..., None]) -> int:
     from hemotorch.bench.page import write_bench
     from hemotorch.bench.train import Asked, bench_train
-    from hemotorch.files import output_folder
+    from hemotorch.system.files import output_folder
 
     out = output_folder(a.out, may_exist=a.overwrite)
     asked = Asked(a.data, a.recipe, tuple(a.set), a.device, tuple(a.sweep), a.quick, a.rounds, a.price_per_hour)
@@ -70,7 +70,7 @@ def _train(a: argparse.Namespace, show: Callable[..., None]) -> int:
 
 def _predict(a: argparse.Namespace, show: Callable[..., None]) -> int:
     from hemotorch.bench.predict import bench_predict, lines
-    from hemotorch.files import output_folder
+    from hemotorch.system.files import output_folder
 
     out = output_folder(a.out, may_exist=a.overwrite)
     found = bench_predict(a.run_folder, a.scan, device=a.device, rounds=a.rounds, quick=a.quick, say=_say(a))
@@ -85,7 +85,7 @@ def _predict(a: argparse.Namespace, show: Callable[..., None]) -> int:
 def _mlp(a: argparse.Namespace, show: Callable[..., None]) -> int:
     from hemotorch.bench.mlp import bench_mlp
     from hemotorch.bench.page import write_bench
-    from hemotorch.files import output_folder
+    from hemotorch.system.files import output_folder
 
     out = output_folder(a.out, may_exist=a.overwrite)
     found = bench_mlp(a.data, a.net, device=a.device, rounds=a.rounds, quick=a.quick, say=_say(a))

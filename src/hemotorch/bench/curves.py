@@ -18,20 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemotorch.augment import augment
-from hemotorch.batches import batches
 from hemotorch.bench.children import end_with_parent
 from hemotorch.bench.clock import waiter
 from hemotorch.bench.data import held_out
 from hemotorch.bench.rows import from_json
-from hemotorch.dataset import Dataset
-from hemotorch.device import Device, choose
+from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
-from hemotorch.files import jsonable, read_json
-from hemotorch.ranks import Ranks
 from hemotorch.recipe import Recipe, from_toml
-from hemotorch.step import Learner, open_job
-from hemotorch.train import parts
+from hemotorch.system.device import Device, choose
+from hemotorch.system.files import jsonable, read_json
+from hemotorch.system.ranks import Ranks
+from hemotorch.training.augment import augment
+from hemotorch.training.batches import batches
+from hemotorch.training.learner import Learner, open_job
+from hemotorch.training.loop import parts
 
 HIDDEN = (64, 32)  #: of the digits' perceptron; the pixel windows' is `nets.mlp`
 DIGITS_BATCH = 64

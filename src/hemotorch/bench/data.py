@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hemotorch.batches import must_be_labelled
 from hemotorch.bench.reference import write_pngs
-from hemotorch.dataset import Dataset, Part
+from hemotorch.data.dataset import Dataset, Part
+from hemotorch.data.phantom_folders import write_phantom
+from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError
-from hemotorch.phantom import write_phantom
-from hemotorch.prepare import prepare
 from hemotorch.recipe import Recipe
-from hemotorch.train import parts
+from hemotorch.training.batches import must_be_labelled
+from hemotorch.training.loop import parts
 
 QUICK_PX, QUICK_MM = 192, 1.2  #: rows and columns of a quick bench, and their size: the whole head
 WHOLE_PX = 512  #: rows and columns of most CTs

@@ -16,14 +16,14 @@ from torch import Tensor
 from hemotorch import nets
 from hemotorch.bench.reference import ReferenceLoop
 from hemotorch.bench.rows import Spec
-from hemotorch.dataset import Dataset
-from hemotorch.device import choose
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.png_folders import IMAGE
 from hemotorch.nets import Net
-from hemotorch.pngs import IMAGE
-from hemotorch.ranks import Ranks
 from hemotorch.recipe import Recipe, from_toml
-from hemotorch.step import Job, Learner, open_job
-from hemotorch.train import parts
+from hemotorch.system.device import choose
+from hemotorch.system.ranks import Ranks
+from hemotorch.training.learner import Job, Learner, open_job
+from hemotorch.training.loop import parts
 
 FLOPS_PX = 256  #: side of the slice whose arithmetic is counted; a convolution's grows with the pixels
 

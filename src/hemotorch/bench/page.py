@@ -12,8 +12,8 @@ from typing import Any
 from hemotorch.bench import chart
 from hemotorch.bench.result import FILE, Bench, clock, when
 from hemotorch.bench.rows import Row
-from hemotorch.files import jsonable, write_json, write_text
-from hemotorch.pages.html import fact, many, number, shell, table, unfolded
+from hemotorch.report.pages.html import fact, many, number, shell, table, unfolded
+from hemotorch.system.files import jsonable, write_json, write_text
 
 PHASE_NAMES = {
     "data": "waiting for data",

@@ -26,7 +26,7 @@ from hemotorch.bench.configs import Machine
 from hemotorch.bench.measure import look_at_machine
 from hemotorch.bench.result import FORMAT, aligned, busy
 from hemotorch.errors import RunError
-from hemotorch.machine import peak_memory
+from hemotorch.system.machine import peak_memory
 
 PHASES = ("start", "read", "prepare", "network", "mask", "write")  #: start: Python, torch, the model, and the end
 SLICES = {False: 32, True: 24}  #: of the phantom; True: of a quick one

@@ -10,8 +10,8 @@ from typing import Any
 
 from hemotorch.bench.page import stacked
 from hemotorch.bench.result import FILE, clock
-from hemotorch.files import write_json, write_text
-from hemotorch.pages.html import fact, many, number, shell, table, unfolded
+from hemotorch.report.pages.html import fact, many, number, shell, table, unfolded
+from hemotorch.system.files import write_json, write_text
 
 NAMES = {
     "start": "start of the process",

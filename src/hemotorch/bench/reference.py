@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hemotorch import losses, nets
-from hemotorch.batches import ICHDataset
-from hemotorch.dataset import Dataset, Part
-from hemotorch.draws import torch_seed
+from hemotorch import nets
+from hemotorch.data.dataset import Dataset, Part
+from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
 from hemotorch.hu import window
-from hemotorch.pngs import IMAGE, LABEL, PngFolders
+from hemotorch.keyed_random import torch_seed
 from hemotorch.recipe import Recipe
+from hemotorch.training import losses
+from hemotorch.training.batches import ICHDataset
 
 WINDOW = "brain"  #: of the paper's PNGs
 

@@ -11,7 +11,7 @@ from typing import Any
 from hemotorch import __version__
 from hemotorch.bench.rows import Row, from_json
 from hemotorch.errors import InputError
-from hemotorch.files import jsonable, read_json
+from hemotorch.system.files import jsonable, read_json
 
 FORMAT = 2  #: of bench.json
 FILE = "bench.json"

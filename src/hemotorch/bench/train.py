@@ -26,7 +26,7 @@ from hemotorch.bench.reference import why_not
 from hemotorch.bench.result import Bench, busy, clock
 from hemotorch.bench.rows import Config, Row, Spec, compared
 from hemotorch.bench.sentence import bottleneck
-from hemotorch.dataset import Dataset
+from hemotorch.data.dataset import Dataset
 from hemotorch.recipe import Recipe
 
 SECONDS = {"cpu": 15.0, "cuda": 5.0}  #: of timed steps in each process

@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 
-from hemotorch import machine
 from hemotorch.bench.children import end_with_parent
 from hemotorch.bench.clock import Clock, memory_mb, peak_gflops, waiter
 from hemotorch.bench.configs import Machine
 from hemotorch.bench.loops import Loop, own_job, own_loop, reference_loop
 from hemotorch.bench.rows import Config, Round, Spec, from_json
-from hemotorch.device import choose, environment, is_ampere
 from hemotorch.errors import HemotorchError
-from hemotorch.files import jsonable, read_json
-from hemotorch.ranks import Ranks, joined, leave
-from hemotorch.settle import settle
+from hemotorch.system import machine
+from hemotorch.system.device import choose, environment, is_ampere
+from hemotorch.system.files import jsonable, read_json
+from hemotorch.system.ranks import Ranks, joined, leave
+from hemotorch.training.autotune import settle
 
 #: Steps before the clock runs, the last of which says how many it is to run for. In the first ones kernels are chosen
 #: and compiled, and graphs captured.

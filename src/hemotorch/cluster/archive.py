@@ -23,10 +23,10 @@ from hemotorch import errors
 from hemotorch.cluster import ray as engine
 from hemotorch.cluster.training import Devices
 from hemotorch.errors import HemotorchError, InputError, RunError
-from hemotorch.files import exclusive, output_folder, read_json, write_json
-from hemotorch.outputs import Result, find_scans, name_scans, predict_file
-from hemotorch.predict import Predictor
+from hemotorch.inference.outputs import Result, find_scans, name_scans, predict_file
+from hemotorch.inference.predictor import Predictor
 from hemotorch.run import BEST, load_checkpoint
+from hemotorch.system.files import exclusive, output_folder, read_json, write_json
 
 MODEL, LOADS, LOCK = ".model.json", ".loads.jsonl", ".lock"  #: in the output folder
 BEGUN = ".begun"  #: ending of a file with the number of each process that began a scan

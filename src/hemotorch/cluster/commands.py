@@ -140,7 +140,7 @@ def _train_command(a: argparse.Namespace, training: Training) -> Sequence[str]:
 
 def _predict(a: argparse.Namespace) -> tuple[Any, str, int]:
     from hemotorch.cluster.archive import opened, predict_archive
-    from hemotorch.progress import bar
+    from hemotorch.system.progress import bar
 
     say, failed, results = (lambda text: None) if a.json else _say(a), 0, []
     with opened(a.run_folder, a.scan, a.out) as archive, bar(len(archive.todo), "predicting", "scan") as shown:

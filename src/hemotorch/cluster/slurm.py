@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemotorch.errors import InputError, OptionError, RunError
-from hemotorch.files import write_text
+from hemotorch.system.files import write_text
 
 WARNING_S = 60  #: before a job's time is up SLURM tells its script, which puts the job back into the queue
 LEAST_MIN = 10  #: of a job's time: a shorter one would hardly begin before it is queued again

@@ -23,8 +23,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from hemotorch import errors
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, RankLost, RunError
-from hemotorch.ranks import GO_ON
 from hemotorch.run import Run, epoch_line
+from hemotorch.system.ranks import GO_ON
 
 INTERRUPT_S = 2.0  #: a terminal sends Ctrl-C to ranks and launcher at once, and the ranks may be quicker
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  #: that the agent takes

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-from hemotorch import machine
-from hemotorch.dataset import Dataset
+from hemotorch.data.dataset import Dataset
 from hemotorch.errors import OptionError
-from hemotorch.ranks import GO_ON
 from hemotorch.recipe import Recipe
 from hemotorch.run import LAST, Run
-from hemotorch.train import Report, rank_timeout_s, train
+from hemotorch.system import machine
+from hemotorch.system.ranks import GO_ON
+from hemotorch.training.loop import Report, rank_timeout_s, train
 
 RANKS_OF_A_CPU = 2  #: started where nobody says how many: one process uses all cores already
 
 
 @dataclass(frozen=True)
 class Training:
-    """The arguments of `hemotorch.train.train`, to be sent to other processes. Paths are made absolute."""
+    """The arguments of `hemotorch.training.loop.train`, to be sent to other processes. Paths are made absolute."""
 
     data: str
     root: str

@@ -13,9 +13,9 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from hemotorch.errors import InputError
-from hemotorch.files import atomic
 from hemotorch.hu import AIR_HU
 from hemotorch.scan import Scan
+from hemotorch.system.files import atomic
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on headers, beside our own one line
 

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hemotorch.errors import InputError
-from hemotorch.files import atomic, read_json, write_json
 from hemotorch.hu import WINDOWS, from_grey, to_grey
 from hemotorch.scan import Scan
+from hemotorch.system.files import atomic, read_json, write_json
 
 WINDOW_FILE = "window.json"
 #: zlib level and strategy of the PNGs written. With the filter "up", a 512x512 slice of head CT in the brain window

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemotorch.draws import DROPOUT, fold, uniform
+from hemotorch.keyed_random import DROPOUT, fold, uniform
 
 
 class Dropout(nn.Module):

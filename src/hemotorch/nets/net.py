@@ -82,7 +82,7 @@ class Net(nn.Module):
         self.window, self.body = window, body
 
     def draw(self, keys: Tensor | None) -> None:
-        """Sets what dropout is drawn from: a key a sample of the next batch, (N,) int32. See `hemotorch.draws`."""
+        """Sets what dropout is drawn from: a key a sample of the next batch, (N,) int32. See `keyed_random`."""
         draw([module for module in self.modules() if isinstance(module, Dropout)], keys)
 
     def forward(self, hu: Tensor) -> Tensor:

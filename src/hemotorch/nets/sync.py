@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hemotorch.ranks import Ranks
+from hemotorch.system.ranks import Ranks
 
 
 class SyncBatchNorm(nn.BatchNorm2d):

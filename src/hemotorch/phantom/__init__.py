@@ -5,6 +5,5 @@ from __future__ import annotations
 from hemotorch.phantom.case import PhantomCase, make_case
 from hemotorch.phantom.paint import paint
 from hemotorch.phantom.presets import PRESETS, VERSION, Preset
-from hemotorch.phantom.write import write_phantom
 
-__all__ = ["PRESETS", "VERSION", "PhantomCase", "Preset", "make_case", "paint", "write_phantom"]
+__all__ = ["PRESETS", "VERSION", "PhantomCase", "Preset", "make_case", "paint"]

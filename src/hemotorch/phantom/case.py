@@ -8,7 +8,6 @@ import numpy as np
 from scipy import ndimage
 
 from hemotorch.labels import TYPES, types_per_slice
-from hemotorch.layouts import CaseInfo
 from hemotorch.phantom import draw_lesions, scanner
 from hemotorch.phantom import lesions as bleeding
 from hemotorch.phantom.anatomy import Head, Injury, Patient
@@ -19,7 +18,7 @@ from hemotorch.phantom.presets import PRESETS, Preset, preset
 from hemotorch.phantom.projection import finish_projected
 from hemotorch.phantom.scanner import Protocol
 from hemotorch.phantom.shell import ears, paint_shell
-from hemotorch.scan import Scan, even_scan
+from hemotorch.scan import CaseInfo, Scan, even_scan
 
 DRAWN_MM = (0.8, 1.8)  #: finest and coarsest grid on which the head is drawn, before it is carried to the image's
 WARP_MM = 1.1  #: by which no head is the average one

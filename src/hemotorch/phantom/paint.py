@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from hemotorch.errors import InputError
+from hemotorch.head import enclosed
 from hemotorch.labels import TYPES
 from hemotorch.phantom import draw_lesions
 from hemotorch.phantom import lesions as bleeding
@@ -16,7 +17,6 @@ from hemotorch.phantom.brain import GREY, Brain, Inside
 from hemotorch.phantom.fields import Array, Points, generator
 from hemotorch.phantom.lesions import Lesion
 from hemotorch.scan import Scan
-from hemotorch.skull import enclosed
 
 LAYERS = 3  #: a slice's partial volume is the mean over so many layers
 EDGE_MM, CALM_MM = 1.0, 1.3  #: blur of the painted edges, and of the scan where its own tissue is told apart

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hemotorch.dataset import Dataset, Split
+from hemotorch.data.dataset import Dataset, Split
 from hemotorch.errors import InputError
-from hemotorch.evaluate import evaluate, write_scores
-from hemotorch.files import jsonable, output_folder, write_text
-from hemotorch.metrics.scores import Scores
-from hemotorch.predict import Predictor
+from hemotorch.evaluation.evaluate import evaluate, write_scores
+from hemotorch.evaluation.scores import Scores
+from hemotorch.inference.predictor import Predictor
 from hemotorch.report.html import page
 from hemotorch.run import Run
+from hemotorch.system.files import jsonable, output_folder, write_text
 
 
 def write_report(

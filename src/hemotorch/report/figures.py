@@ -11,9 +11,9 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from hemotorch.draw import FOUND_RGB, TRUTH_RGB, slice_rgb
-from hemotorch.metrics.scores import Example, Scores
-from hemotorch.pages.figures import FAINT, LINE, NET, RULES, figure, plain_log
+from hemotorch.evaluation.scores import Example, Scores
+from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, slice_rgb
+from hemotorch.report.pages.figures import FAINT, LINE, NET, RULES, figure, plain_log
 
 SMALL_ML = 0.1  #: volumes below it share the left edge of a logarithmic axis
 PICTURE_PX = 300  #: height of a slice's picture

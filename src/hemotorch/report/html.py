@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from hemotorch.metrics import VALUES
-from hemotorch.metrics.scores import DEFINITIONS, NOTICE, Example, ScanScore, Scores, warnings
-from hemotorch.pages.html import duration, fact, interval, many, number, sentence, shell, table, unfolded
+from hemotorch.evaluation.counts import VALUES
+from hemotorch.evaluation.scores import DEFINITIONS, NOTICE, Example, ScanScore, Scores, warnings
 from hemotorch.report import figures
+from hemotorch.report.pages.html import duration, fact, interval, many, number, sentence, shell, table, unfolded
 
 #: What the authors of CT-ICH report for their own network, five folds by subject on the whole set.
 PUBLISHED = (

@@ -1,0 +1,317 @@
+"""The prepared dataset on disk: scans as Zarr groups, a manifest with a row a slice, named splits.
+
+OUT/dataset.json          format, source, options, counts, a record a case
+OUT/manifest.csv          a row a slice
+OUT/splits.json           named splits: which slices of which cases train, validate and test
+OUT/audit.json            every patient and identical slice on both sides of each split
+OUT/scans.zarr/CASE/      one Zarr v3 group a scan: `hu` int16, `mask` uint8 where there is one, attributes
+OUT/png/                  the paper's image/ and label/ folders, where asked for
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+
+from hemotorch.data.manifest import SliceRow, read_manifest, volume_ml
+from hemotorch.data.shards import Shard, group_metadata, open_shard, write_shard
+from hemotorch.errors import InputError, nearest
+from hemotorch.labels import TYPES
+from hemotorch.scan import Scan
+from hemotorch.system.files import read_json, write_json
+
+FORMAT = 1  #: raised whenever what is written can no longer be read by the code before it
+KIND = "hemotorch prepared dataset"
+Part = dict[str, tuple[int, ...]]  #: case name -> indices of its slices
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which slices train, validate and test. by: "slice" where a patient may be on both sides."""
+
+    name: str
+    by: Literal["patient", "slice"]
+    train: Part
+    val: Part
+    test: Part
+    warnings: tuple[str, ...] = ()
+
+    def part(self, name: str) -> Part:
+        """The part called train, val or test. Raises InputError for another name."""
+        if name not in PARTS:
+            raise InputError(f"a split has no part '{name}'", todo=nearest(name, PARTS))
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+
+PARTS = ("train", "val", "test")
+
+
+class Dataset:
+    """A prepared dataset, opened for reading. Threads may share it; a spawned worker gets its own by pickling.
+
+    cases: names, in the order of the source. slices: all manifest rows, case by case, foot to head. splits: by name.
+    patients_known: whether the source says of every case which patient it is of. layout: the source's.
+    info: all of dataset.json.
+    Raises InputError where `root` is no prepared dataset, is unfinished, or was written by another version.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        self.info = read_info(self.root)
+        if not self.info["complete"]:
+            raise InputError("was not prepared to its end", self.root, "run the same `hemotorch prepare` again")
+        self.slices = read_manifest(self.root / "manifest.csv")
+        self.splits, self.split_warnings = _read_splits(self.root / "splits.json")
+        self.cases: tuple[str, ...] = tuple(self.info["cases"])
+        self.layout: str = self.info["layout"]
+        self.patients_known: bool = all(
+            entry["patient"] is not None and not entry.get("patient_assumed", False)
+            for entry in self.info["cases"].values()
+        )
+        self._shards: dict[tuple[str, str], Shard] = {}
+        if not self.cases:
+            raise InputError("holds no scans", self.root, "run `hemotorch prepare` on a folder that has some")
+        if Counter(row.case for row in self.slices) != {c: e["shape"][0] for c, e in self.info["cases"].items()}:
+            todo = "run the same `hemotorch prepare` again"
+            raise InputError("does not list the slices of its scans", self.root / "manifest.csv", todo)
+
+    def __reduce__(self) -> tuple[type[Dataset], tuple[Path]]:
+        return Dataset, (self.root,)
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[SliceRow, ...]]:
+        """The manifest rows of each case, foot to head."""
+        found: dict[str, list[SliceRow]] = {case: [] for case in self.cases}
+        for row in self.slices:
+            found[row.case].append(row)
+        return {case: tuple(rows) for case, rows in found.items()}
+
+    def split(self, name: str) -> Split:
+        """The named split. Raises InputError saying which there are, and why one is missing."""
+        if name not in self.splits:
+            known = ", ".join(self.splits)
+            reason = f" ({'; '.join(self.split_warnings)})" if self.split_warnings else ""
+            raise InputError(f"has no split '{name}'{reason}", self.root, f"choose one of: {known or 'none'}")
+        return self.splits[name]
+
+    def scan(self, case: str) -> Scan:
+        """The whole scan, equal to what was read from its source: geometry, slice numbers, paths and warnings too.
+
+        Raises InputError where its voxels are not those that were stored.
+        """
+        record, hu = read_record(self._group(case)), self._shard(case, "hu").read()
+        if [slice_hash(one) for one in hu] != record["slices"]["hash"]:
+            raise InputError("its voxels were damaged on the disk", self._group(case), "run `hemotorch prepare` again")
+        return scan_of(record, hu)
+
+    def has_mask(self, case: str) -> bool:
+        """Whether somebody drew a mask for this scan; an empty one counts."""
+        return bool(self._entry(case)["has_mask"])
+
+    def mask(self, case: str) -> np.ndarray | None:
+        """(slices, rows, columns) uint8 codes of `labels`, or None where nobody drew one."""
+        if not self.has_mask(case):
+            return None
+        mask = self._shard(case, "mask").read()
+        if mask_hash(mask) != read_record(self._group(case))["mask_hash"]:
+            raise InputError("its mask was damaged on the disk", self._group(case), "run `hemotorch prepare` again")
+        return mask
+
+    def read(self, case: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Slices start to stop: HU int16 and mask uint8, both (stop - start, rows, columns); zeros without a mask."""
+        hu = self._shard(case, "hu").read(start, stop)
+        if not self.has_mask(case):
+            return hu, np.zeros(hu.shape, np.uint8)
+        return hu, self._shard(case, "mask").read(start, stop)
+
+    def digest(self, case: str) -> str:
+        """A hash of the scan's voxels: what tells two scans of one name apart."""
+        return hashlib.sha256(";".join(row.hash for row in self.rows[self._known(case)]).encode()).hexdigest()[:16]
+
+    def mask_digest(self, case: str) -> str:
+        """A hash of the scan's mask, "" without one: what tells whether it was corrected."""
+        drawn = read_record(self._group(case))["mask_hash"]
+        if drawn is None:
+            return ""
+        pixels = [row.positive_pixels for row in self.rows[case]]
+        return hashlib.sha256(f"{drawn} {pixels}".encode()).hexdigest()[:16]
+
+    def volume_ml(self, case: str) -> float:
+        """mL of bleeding in the mask. NaN where spacing is unknown or there is no mask."""
+        rows = self.rows[self._known(case)]
+        return volume_ml(rows) if self.has_mask(case) else math.nan
+
+    def types(self, case: str) -> frozenset[str] | None:
+        """Types of bleeding in the scan; None where those of some slice are unknown."""
+        rows = [row.types for row in self.rows[self._known(case)]]
+        if any(types is None for types in rows):
+            return None
+        return frozenset(name for types in rows if types for name, held in zip(TYPES, types, strict=True) if held)
+
+    def _known(self, case: str) -> str:
+        if case not in self.info["cases"]:
+            raise InputError(f"has no case '{case}'", self.root, nearest(case, self.cases))
+        return case
+
+    def _entry(self, case: str) -> dict[str, Any]:
+        return self.info["cases"][self._known(case)]
+
+    def _group(self, case: str) -> Path:
+        return group_folder(self.root, self._known(case))
+
+    def _shard(self, case: str, name: str) -> Shard:
+        key = (case, name)
+        if key not in self._shards:  # two threads may both open it; both get the same
+            self._shards[key] = open_shard(self._group(case) / name)
+        return self._shards[key]
+
+
+def slice_hash(hu: np.ndarray) -> str:
+    """Of a slice's size and HU, (rows, columns) int16."""
+    digest = hashlib.sha256(str(hu.shape).encode())
+    digest.update(np.ascontiguousarray(hu, "<i2").data)
+    return digest.hexdigest()[:32]
+
+
+def mask_hash(mask: np.ndarray) -> str:
+    """Of the slices that hold anything; a record has the number of their pixels for all."""
+    digest = hashlib.sha256()
+    for one in mask:
+        if one.any():
+            digest.update(np.ascontiguousarray(one).data)
+    return digest.hexdigest()[:32]
+
+
+def file_name(case: str) -> str:
+    """The case's name as a file name: what a path or Zarr would take amiss is %-escaped."""
+    safe = quote(case, safe=" +,=@()[]")
+    return f"%{ord(safe[0]):02X}{safe[1:]}" if safe.startswith((".", "_")) else safe
+
+
+def group_folder(root: Path, case: str) -> Path:
+    """Where the scan's Zarr group is."""
+    return root / "scans.zarr" / file_name(case)
+
+
+def read_info(root: Path) -> dict[str, Any]:
+    """dataset.json. Raises InputError where `root` is no prepared dataset, or one of another format."""
+    if not root.exists():
+        raise InputError("no such folder", root, "make it with `hemotorch prepare SRC OUT`")
+    if not (root / "dataset.json").is_file():
+        raise InputError("is not a prepared dataset", root, "make one with `hemotorch prepare SRC OUT`")
+    info = read_json(root / "dataset.json")
+    if not isinstance(info, dict) or info.get("kind") != KIND:
+        raise InputError("is not a prepared dataset's", root / "dataset.json", "make one with `hemotorch prepare`")
+    if not {"format", "hemotorch", "complete", "cases", "layout", "source", "planned"} <= info.keys():
+        raise InputError("is damaged: parts of it are missing", root / "dataset.json", "remove it and prepare again")
+    if info["format"] > FORMAT:
+        wrote = f"format {info['format']}, hemotorch {info['hemotorch']}"
+        raise InputError(f"was written by a newer version ({wrote})", root, "update hemotorch")
+    if info["format"] < FORMAT:
+        raise InputError(f"has the old format {info['format']}", root, "run the same `hemotorch prepare` again")
+    return info
+
+
+def write_group(folder: Path, scan: Scan, mask: np.ndarray | None) -> dict[str, int]:
+    """Writes a scan's arrays as a new Zarr group without its attributes; returns the bytes of each array's file."""
+    sizes = {"hu": write_shard(folder / "hu", scan.hu)}
+    if mask is not None:
+        sizes["mask"] = write_shard(folder / "mask", mask)
+    return sizes
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Writes the attributes of a scan's group, whole or not at all: a group without them is not finished.
+
+    Nothing is synced, which would wait for every file written so far; `hu` and `mask` are not either.
+    """
+    temporary = folder / ".zarr.json.part"
+    temporary.write_text(group_metadata({"hemotorch": record}), encoding="utf-8")
+    os.replace(temporary, folder / "zarr.json")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The attributes of a scan's group. Raises InputError where they are missing."""
+    try:
+        return read_json(folder / "zarr.json")["attributes"]["hemotorch"]
+    except (KeyError, TypeError) as error:
+        raise InputError("is not a scan of a prepared dataset", folder, "run `hemotorch prepare` again") from error
+
+
+def geometry(scan: Scan) -> dict[str, Any]:
+    """All of a scan but its voxels, in JSON's types; floats keep every bit."""
+    return {
+        "name": scan.name,
+        "slice_origins_mm": np.asarray(scan.slice_origins_mm, float).tolist(),
+        "row_step_mm": np.asarray(scan.row_step_mm, float).tolist(),
+        "column_step_mm": np.asarray(scan.column_step_mm, float).tolist(),
+        "slice_numbers": [int(number) for number in scan.slice_numbers],
+        "paths": [str(path) for path in scan.paths],
+        "warnings": list(scan.warnings),
+        "spacing_known": scan.spacing_known,
+    }
+
+
+def scan_of(record: dict[str, Any], hu: np.ndarray) -> Scan:
+    """The scan whose `geometry` a record holds."""
+    entry = record["scan"]
+    return Scan(
+        hu,
+        slice_origins_mm=np.array(entry["slice_origins_mm"]),
+        row_step_mm=np.array(entry["row_step_mm"]),
+        column_step_mm=np.array(entry["column_step_mm"]),
+        name=entry["name"],
+        slice_numbers=tuple(entry["slice_numbers"]),
+        paths=tuple(Path(path) for path in entry["paths"]),
+        warnings=tuple(entry["warnings"]),
+        spacing_known=entry["spacing_known"],
+    )
+
+
+def write_splits(path: Path, splits: dict[str, Split], warnings: Iterable[str], seed: int) -> None:
+    """Writes splits.json: slices as runs, "0-11,14" being indices 0 to 11 and 14. warnings: why splits are missing."""
+    entries = {
+        split.name: {
+            "by": split.by,
+            "warnings": list(split.warnings),
+            **{part: {case: _runs(indices) for case, indices in split.part(part).items()} for part in PARTS},
+        }
+        for split in splits.values()
+    }
+    write_json(path, {"seed": seed, "warnings": list(warnings), "splits": entries})
+
+
+def _read_splits(path: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
+    stored, splits = read_json(path), {}
+    try:
+        for name, entry in stored["splits"].items():
+            train, val, test = ({case: _indices(runs) for case, runs in entry[part].items()} for part in PARTS)
+            splits[name] = Split(name, entry["by"], train, val, test, tuple(entry["warnings"]))
+        return splits, tuple(stored["warnings"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError("is damaged", path, "run the same `hemotorch prepare` again") from error
+
+
+def _runs(indices: Iterable[int]) -> str:
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _indices(runs: str) -> tuple[int, ...]:
+    bounds = [run.partition("-") for run in runs.split(",") if run]
+    return tuple(index for first, _, last in bounds for index in range(int(first), int(last or first) + 1))

@@ -1,0 +1,86 @@
+"""Where datasets keep their files: what is at a path is recognised, opened as cases, and can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from hemotorch.data.layouts import ct_ich, folder, png
+from hemotorch.data.layouts.case import Case, Collection
+from hemotorch.errors import InputError, OptionError, nearest
+from hemotorch.io import CONVERT_DICOM, is_dicom
+from hemotorch.scan import CaseInfo, Scan
+
+__all__ = ["LAYOUTS", "Case", "Collection", "open_layout", "recognise", "write_case", "write_tables"]
+
+#: In the order in which they are looked for.
+LAYOUTS = {module.NAME: module for module in (ct_ich, folder, png)}
+
+
+def recognise(root: Path | str) -> str:
+    """The name of the layout of a dataset's folder. Raises InputError as `open_layout`."""
+    return _find(Path(root), tuple(LAYOUTS))[0]
+
+
+def open_layout(root: Path | str, layout: str = "auto") -> Collection:
+    """Opens a dataset's folder, or the only dataset one level below it.
+
+    layout: one of LAYOUTS, or auto to recognise it. Raises OptionError for an unknown layout; InputError where the
+    folder is missing, empty, or holds nothing or more than one thing that looks like a dataset, and for tables that
+    cannot be used.
+    """
+    if layout != "auto" and layout not in LAYOUTS:
+        raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, (*LAYOUTS, "auto")))
+    name, place = _find(Path(root), tuple(LAYOUTS) if layout == "auto" else (layout,))
+    opened = LAYOUTS[name].open_cases(place)
+    return replace(opened, description=f"{name}: {opened.description}, in {place}")
+
+
+def write_case(layout: str, root: Path | str, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
+    """Writes one case's scan and mask files; callable from several processes. mask: codes of `labels`, or None."""
+    _layout(layout).write_case(Path(root), name, scan, mask, info)
+
+
+def write_tables(layout: str, root: Path | str, rows: Sequence[CaseInfo]) -> None:
+    """Writes, once for all cases, the tables that the layout keeps beside them."""
+    _layout(layout).write_tables(Path(root), rows)
+
+
+def _layout(name: str) -> ModuleType:
+    if name not in LAYOUTS:
+        raise OptionError(f"unknown layout '{name}'", todo=nearest(name, LAYOUTS))
+    return LAYOUTS[name]
+
+
+def _find(root: Path, names: tuple[str, ...]) -> tuple[str, Path]:
+    """The layout and the folder it was found in: the root, or one of its folders."""
+    if not root.exists():
+        raise InputError("no such folder", root)
+    if not root.is_dir():
+        raise InputError("is a file, not a dataset's folder", root)
+    try:
+        entries = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", root) from error
+    if not entries:
+        raise InputError("is an empty folder", root)
+    for name in names:
+        if LAYOUTS[name].matches(root):
+            return name, root
+    below = [(n, place) for place in entries if place.is_dir() for n in names if LAYOUTS[n].matches(place)]
+    places = sorted({place for _, place in below})
+    if not places:
+        looked = "; ".join(f"{LAYOUTS[name].LOOKS_FOR} ({name})" for name in names)
+        if dicom := next((path for path in root.rglob("*") if path.is_file() and is_dicom(path)), None):
+            raise InputError(f"holds DICOM ({dicom.name}), which is not read yet", root, CONVERT_DICOM)
+        raise InputError(
+            "is not laid out in a way that is known", root, f"looked here and one level below for {looked}"
+        )
+    if len(places) > 1:
+        named = ", ".join(place.name for place in places[:5])
+        raise InputError(f"holds {len(places)} folders that look like datasets: {named}", root, "give one of them")
+    return below[0]

@@ -1,0 +1,155 @@
+"""Plain folders of NIfTI: images/ and masks/ with matching names, or only scans.
+
+    images/NAME.nii.gz  masks/NAME.nii.gz  [labels.json]  [patients.csv]
+
+Also labels/ for masks/, nnU-Net's imagesTr/NAME_0000.nii.gz and labelsTr/NAME.nii.gz, and a flat folder of scans, where
+NAME_mask.nii.gz is the mask of NAME.nii.gz. What mask values mean is one decision for the whole dataset: `labels.json`
+({"1": "epidural", ...}) says it; without it, masks that hold only 0 and 1 (or 255) everywhere are bleeding of unknown
+type, and others hold the codes of `labels.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from hemotorch.data.layouts.case import BINARY, Case, Collection, files_by_name, some, unpaired
+from hemotorch.data.layouts.tables import is_number, plain, read_cells, read_table, write_table
+from hemotorch.errors import InputError, nearest
+from hemotorch.io import nifti
+from hemotorch.labels import CODES, UNTYPED
+from hemotorch.scan import CaseInfo, Scan
+from hemotorch.system.files import read_json, write_json
+from hemotorch.system.progress import progress
+
+NAME = "folder"
+LOOKS_FOR = "images/ (and masks/), imagesTr/ (and labelsTr/), or NIfTI files in the folder itself"
+
+LABELS, PATIENTS = "labels.json", "patients.csv"
+#: What a label may be called in labels.json, and the code it gets.
+MEANINGS = {"background": 0, **CODES, "bleeding": UNTYPED}
+_PLACES = {"images": ("masks", "labels"), "imagesTr": ("labelsTr",)}
+_TYPED = {code: code for code in (*CODES.values(), UNTYPED)}
+
+
+def matches(root: Path) -> bool:
+    """Whether the folder is laid out this way."""
+    return any(files_by_name(root / place, nifti.SUFFIXES) for place in (*_PLACES, "."))
+
+
+def open_cases(root: Path) -> Collection:
+    """The cases of a plain folder. Reads every mask once where `labels.json` does not say what they hold.
+
+    Raises InputError for a `labels.json` or `patients.csv` that cannot be used, or several channels a case.
+    """
+    scans, masks, described = _pairs(root)
+    warnings = unpaired(scans, masks) if masks else []
+    if masks and not set(scans) & set(masks):
+        first, other = scans[min(scans)].name, masks[min(masks)].name
+        warnings.append(f"no mask has a scan's name: {other} would have to be called {first}")
+    codes, told = _codes(root, [masks[name] for name in sorted(set(scans) & set(masks))])
+    warnings += told
+    patients = _patients(root / PATIENTS) if (root / PATIENTS).is_file() else {}
+    if alone := sorted(set(patients) - set(scans)):
+        warnings.append(f"{PATIENTS} has cases without a scan: {some(alone)}")
+    if patients and (alone := sorted(set(scans) - set(patients))):
+        warnings.append(f"{PATIENTS} leaves out cases, each then taken as a patient of its own: {some(alone)}")
+    cases = []
+    for name, path in scans.items():
+        patient, site = patients.get(name, (name, None))
+        mask = (masks[name],) if name in masks else ()
+        cases.append(
+            Case(
+                name, (path,), mask, patient, site, layout=NAME, mask_codes=codes, patient_assumed=name not in patients
+            )
+        )
+    paired = len(set(scans) & set(masks))
+    described = f"NIfTI files in {described}: {len(scans)} scans, {paired} with a mask"
+    described += f" ({'bleeding of unknown type' if codes == BINARY else 'typed'})" if paired else ""
+    described += "" if patients else f"; each file taken for a patient of its own, as there is no {PATIENTS}"
+    return Collection(NAME, root, tuple(cases), described, tuple(warnings))
+
+
+def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
+    """Writes one scan and its mask with the codes of `labels`. Safe to call from several processes, one a case."""
+    nifti.write_scan(scan, root / "images" / f"{name}.nii.gz")
+    if mask is not None:
+        nifti.write_mask(scan, mask, root / "masks" / f"{name}.nii.gz")
+
+
+def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
+    """Writes `labels.json`, so that a mask of ones is not taken as untyped, and `patients.csv`."""
+    write_json(root / LABELS, {str(code): name for name, code in MEANINGS.items()})
+    write_table(root / PATIENTS, [("case", "patient"), *((info.name, info.patient) for info in rows)])
+
+
+def _pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
+    """Scans and masks by case name, and where they were found."""
+    for images, places in _PLACES.items():
+        scans = files_by_name(root / images, nifti.SUFFIXES)
+        if not scans:
+            continue
+        if images == "imagesTr":
+            if several := [name for name in scans if not name.endswith("_0000")]:
+                raise InputError(f"files must end in _0000, one channel a case, but not {some(several)}", root / images)
+            scans = {name.removesuffix("_0000"): path for name, path in scans.items()}
+        for labels in places:
+            if masks := files_by_name(root / labels, nifti.SUFFIXES):
+                return scans, masks, f"{images}/ and {labels}/"
+        return scans, {}, f"{images}/"
+    files = files_by_name(root, nifti.SUFFIXES)
+    masks = {n.removesuffix("_mask"): p for n, p in files.items() if n.endswith("_mask") and n[:-5] in files}
+    scans = {name: path for name, path in files.items() if path not in masks.values()}
+    return scans, masks, "one folder"
+
+
+def _codes(root: Path, masks: Sequence[Path]) -> tuple[dict[int, int], list[str]]:
+    """What the values of all masks mean, and a warning where that is an assumption."""
+    if (root / LABELS).is_file():
+        return _declared(root / LABELS), []
+    if _only_binary(masks):
+        return dict(BINARY), []
+    codes = ", ".join(f"{code} {name}" for name, code in CODES.items())
+    return _TYPED, [f"no {LABELS}: mask values are taken as {codes}, {UNTYPED} bleeding of unknown type"]
+
+
+def _declared(path: Path) -> dict[int, int]:
+    entries = read_json(path)
+    if not isinstance(entries, dict) or not entries:
+        raise InputError('must map mask values to names, as in {"1": "epidural"}', path)
+    codes = {}
+    for value, name in entries.items():
+        if not (is_number(value) and int(value) < 256):
+            raise InputError(f"mask value '{value}' is not a whole number from 0 to 255", path)
+        if not isinstance(name, str) or name not in MEANINGS:
+            raise InputError(f"unknown label '{name}'", path, nearest(str(name), MEANINGS))
+        codes[int(value)] = MEANINGS[name]
+    if codes.pop(0, 0) != 0:
+        raise InputError("mask value 0 can only be background", path)
+    return codes
+
+
+def _only_binary(masks: Iterable[Path]) -> bool:
+    """Whether all masks together hold nothing but 0 and 1 or 255. One that cannot be read says so when it is read."""
+    for path in progress(masks, "looking into masks"):
+        with suppress(InputError):
+            mask = nifti.read_mask(path)
+            if ((mask > 1) & (mask < 255)).any():
+                return False
+    return True
+
+
+def _patients(path: Path) -> dict[str, tuple[str, str | None]]:
+    rows = read_cells(path)
+    has_site = bool(rows) and "site" in map(plain, rows[0][1])
+    patients: dict[str, tuple[str, str | None]] = {}
+    for line, row in read_table(path, ("case", "patient", "site") if has_site else ("case", "patient")):
+        entry = (row["patient"], row.get("site") or None)
+        if not row["case"] or not row["patient"]:
+            raise InputError(f"line {line} names no case or no patient", path)
+        if patients.setdefault(row["case"], entry) != entry:
+            raise InputError(f"line {line} contradicts an earlier one on case {row['case']}", path)
+    return patients

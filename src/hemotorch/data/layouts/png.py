@@ -1,0 +1,73 @@
+"""The 2021 paper's folders of 8-bit PNG slices: image/ and label/ with the same file names.
+
+    image/CASE_SSS.png  label/CASE_SSS.png  [window.json]
+
+Files called CASE_SSS.png are slices SSS of case CASE. Under any other name a slice is a case of its own, and its
+patient is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hemotorch.data.layouts.case import Case, Collection, files_by_name, some, unpaired
+from hemotorch.io import png
+from hemotorch.scan import CaseInfo, Scan
+
+NAME = "png"
+LOOKS_FOR = "image/ (and label/) with PNG files"
+
+IMAGES, LABELS = "image", "label"
+
+
+def matches(root: Path) -> bool:
+    """Whether the folder is laid out this way."""
+    return bool(files_by_name(root / IMAGES, (".png",)))
+
+
+def open_cases(root: Path) -> Collection:
+    """The cases of PNG folders. Slices without a label are left out of a case that has labels."""
+    images, labels = files_by_name(root / IMAGES, (".png",)), files_by_name(root / LABELS, (".png",))
+    warnings = unpaired(images, labels, "image", "label") if labels else []
+    grouped: dict[tuple[str, bool], list[str]] = {}
+    for name, path in images.items():
+        known = png.case_and_number(path)
+        grouped.setdefault((known[0], True) if known else (name, False), []).append(name)
+    cases = []
+    for (case, has_patient), names in sorted(grouped.items()):
+        case_warnings: tuple[str, ...] = ()
+        labelled = [name for name in names if name in labels]
+        if labelled and len(labelled) < len(names):
+            case_warnings = (f"slices left out since they have no label: {some(sorted(set(names) - set(labelled)))}",)
+            names = labelled
+        names = sorted(names, key=lambda name: (png.case_and_number(images[name]) or ("", 0))[1])
+        paths, masks = tuple(images[n] for n in names), tuple(labels[n] for n in names if labelled)
+        patient = case if has_patient else None
+        cases.append(Case(case, paths, masks, patient, layout=NAME, warnings=case_warnings))
+    unknown = sum(case.patient is None for case in cases)
+    if unknown:
+        warnings.append(f"patients are not known of {unknown} of {len(cases)} cases: their names are not CASE_SSS.png")
+    if png.read_window(root / IMAGES) is None:
+        warnings.append(f"no {png.WINDOW_FILE}: greys are taken as level 40, width 120 HU, and spacing as unknown")
+    paired = len(set(images) & set(labels))
+    described = (
+        f"PNG slices in {IMAGES}/ and {LABELS}/: {len(images)} slices, {paired} with a label, {len(cases)} cases"
+    )
+    return Collection(NAME, root, tuple(cases), described, tuple(warnings))
+
+
+def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
+    """Writes every slice as PNG, and its label as 0/255. Safe to call from several processes, one a case."""
+    window = png.PngWindow()
+    for index, number in enumerate(scan.slice_numbers):
+        png.write_slice(root / IMAGES / png.slice_file(name, number), scan.hu[index], window)
+        if mask is not None:
+            png.write_label(root / LABELS / png.slice_file(name, number), mask[index])
+
+
+def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
+    """Writes `window.json`. Spacing differs from case to case, so that these folders do not hold it."""
+    png.write_window(root, png.PngWindow())

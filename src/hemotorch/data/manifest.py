@@ -1,0 +1,93 @@
+"""The manifest of a prepared dataset: a row a slice, as a CSV that any spreadsheet opens."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hemotorch.errors import InputError
+from hemotorch.labels import TYPES
+from hemotorch.system.files import write_text
+
+_COLUMNS = (
+    *("case", "patient", "site", "index", "slice_number", "position_mm", *TYPES, "types_known"),
+    *("pixels", "positive_pixels", "voxel_ml", "hash"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """One slice, as the manifest has it.
+
+    index: from 0, foot to head; slice_number: the source's own. position_mm: along the scan's normal.
+    patient, site: None where unknown. types: whether it holds each of `labels.TYPES`, None where unknown.
+    positive_pixels: pixels of the mask that are not zero, 0 where the scan has no mask (see has_mask).
+    voxel_ml: mL of one voxel, NaN where unknown. hash: of the slice's HU and size, "" where all pixels are equal.
+    """
+
+    case: str
+    patient: str | None
+    site: str | None
+    index: int
+    slice_number: int
+    position_mm: float
+    types: tuple[bool, ...] | None
+    pixels: int
+    positive_pixels: int
+    has_mask: bool
+    voxel_ml: float
+    hash: str
+
+
+def volume_ml(rows: Iterable[SliceRow]) -> float:
+    """mL of the mask pixels of these slices. NaN where one of them has bleeding and no known size."""
+    return math.fsum(row.positive_pixels * row.voxel_ml for row in rows if row.positive_pixels)
+
+
+def write_manifest(path: Path, rows: Iterable[SliceRow]) -> None:
+    """Writes manifest.csv; unknown values are empty cells."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        types = [""] * len(TYPES) if row.types is None else [int(held) for held in row.types]
+        writer.writerow([
+            *(row.case, _text(row.patient), _text(row.site), row.index, row.slice_number, repr(row.position_mm)),
+            *(*types, int(row.types is not None), row.pixels, row.positive_pixels if row.has_mask else ""),
+            *("" if math.isnan(row.voxel_ml) else repr(row.voxel_ml), row.hash),
+        ])  # fmt: skip
+    write_text(path, text.getvalue())
+
+
+def read_manifest(path: Path) -> list[SliceRow]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [_row(entry) for entry in csv.DictReader(file, strict=True)]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"cannot be read ({error})", path, "run the same `hemotorch prepare` again") from error
+
+
+def _row(entry: dict[str, str]) -> SliceRow:
+    known = entry["types_known"] == "1"
+    return SliceRow(
+        case=entry["case"],
+        patient=entry["patient"] or None,
+        site=entry["site"] or None,
+        index=int(entry["index"]),
+        slice_number=int(entry["slice_number"]),
+        position_mm=float(entry["position_mm"]),
+        types=tuple(entry[name] == "1" for name in TYPES) if known else None,
+        pixels=int(entry["pixels"]),
+        positive_pixels=int(entry["positive_pixels"] or 0),
+        has_mask=entry["positive_pixels"] != "",
+        voxel_ml=float(entry["voxel_ml"] or math.nan),
+        hash=entry["hash"],
+    )
+
+
+def _text(value: str | None) -> str:
+    return "" if value is None else value

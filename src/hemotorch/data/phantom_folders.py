@@ -1,0 +1,103 @@
+"""A phantom dataset on disk, made by several processes, in any supported layout."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from hemotorch.data import layouts
+from hemotorch.errors import OptionError, nearest
+from hemotorch.phantom.case import make_case
+from hemotorch.phantom.presets import VERSION, Preset, preset
+from hemotorch.scan import CaseInfo
+from hemotorch.system.files import output_folder, write_json
+from hemotorch.system.machine import cores
+from hemotorch.system.progress import bar
+
+INFO = "phantom.json"  #: written last: what the dataset was made from
+
+
+def write_phantom(
+    out: Path | str,
+    spec: str | Preset = "small",
+    patients: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    layout: str = "ct-ich",
+    projection: bool = False,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Writes a phantom dataset into an empty folder and returns what it says of itself (also in `phantom.json`).
+
+    workers: processes, all cores by default; the files do not depend on it. Raises OptionError for an unknown preset
+    or layout, InputError where the folder holds something, RunError where the disk fails.
+    """
+    chosen = preset(spec, patients, size)
+    if layout not in layouts.LAYOUTS:
+        raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, layouts.LAYOUTS))
+    root = output_folder(out)
+    jobs = [(root, chosen, index, seed, layout, projection) for index in range(chosen.patients)]
+    count = min(workers or cores(), len(jobs))
+    rows: list[tuple[CaseInfo, float, int]] = []
+    with bar(len(jobs), "phantom", "patient") as moving:
+        for row in _each(jobs, count):
+            rows.append(row)
+            moving.update()
+    rows.sort(key=lambda row: row[0].name)
+    layouts.write_tables(layout, root, [info for info, _, _ in rows])
+    bleeding = [info for info, _, _ in rows if info.hemorrhage]
+    summary = {
+        "phantom": VERSION,
+        "preset": chosen.name,
+        "seed": seed,
+        "layout": layout,
+        "projection": projection,
+        "cases": len(rows),
+        "positive": len(bleeding),
+        "slices": sum(slices for _, _, slices in rows),
+        "positive_slices": sum(sum(map(bool, info.slice_types.values())) for info in bleeding),
+        "size_px": chosen.size_px,
+        "volume_ml": {info.name: round(ml, 2) for info, ml, _ in rows},
+    }
+    write_json(root / INFO, summary)
+    return summary
+
+
+def _each(jobs: list[tuple[Any, ...]], count: int) -> Any:
+    """Results in the order in which they come. Spawned, not forked: the caller may hold threads."""
+    if count <= 1:
+        yield from map(_one, jobs)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=spawn, initializer=_follow, initargs=(os.getpid(),)) as pool:
+        futures = [pool.submit(_one, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _follow(parent: int) -> None:
+    """Ends this worker within seconds of its parent, which may be killed without a word."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _one(job: tuple[Path, Preset, int, int, str, bool]) -> tuple[CaseInfo, float, int]:
+    """Makes and writes one case: what it is, its mL of bleeding, its slices."""
+    root, chosen, index, seed, layout, projection = job
+    case = make_case(chosen, index, seed, projection)
+    layouts.write_case(layout, root, case.scan.name, case.scan, case.mask, case.info)
+    return case.info, case.scan.volume_ml(case.mask), len(case.mask)

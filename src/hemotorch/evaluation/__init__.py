@@ -1,0 +1,1 @@
+"""From a predictor and a part of a split to scores: counts first, values last."""

@@ -1,0 +1,250 @@
+"""Scores: how a predictor did on the scans of a split, and the rule-based baseline beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hemotorch.evaluation.counts import EMPTY_RULE, VALUES, Counts, count_slices, total
+from hemotorch.evaluation.lesion import FOUND_SHARE, Lesions, count_lesions, count_types
+from hemotorch.evaluation.summary import Entry, Outline, summary
+from hemotorch.evaluation.table1 import POSITIVE_PIXELS
+from hemotorch.scan import Scan
+
+FORMAT = 1  #: of scores.json; a change that older readers cannot follow raises it
+NOTICE = "Research use only. hemotorch is not a medical device; no figure here says anything about clinical use."
+
+#: How each value was measured, in words; part of scores.json and of the report.
+DEFINITIONS = {
+    "dice.scan": "Volumetric Dice of each scan whose truth holds bleeding, averaged over those scans. Every voxel "
+    "counts with its own volume, so that unevenly spaced slices weigh what they stand for; where slices are even, or "
+    "spacing is unknown, that is the plain count of voxels. Scans without bleeding never enter it.",
+    "ci95": "95 % percentile bootstrap over patients (2000 resamples, seeded): whole patients are drawn, since scans "
+    "and slices of one patient are not independent. A share of which all or none is right has the exact interval of "
+    "Clopper and Pearson over patients instead.",
+    "table1.pixel": "Table 1 over subjects, pixel reading: a subject's value is the mean over its slices whose truth "
+    "holds bleeding.",
+    "table1.slice": "Table 1 over subjects, slice reading: how well a subject's positive slices are found. A slice is "
+    f"positive, in truth and prediction alike, above {POSITIVE_PIXELS} pixels at 640 x 640, scaled by its area.",
+    "table1": "Standard deviations are the population's (ddof 0). Subjects for whom a value is undefined are left out "
+    "of it and counted. Definitions follow the code published with CT-ICH (Hssayeni et al., Data 2020, 5(1):14).",
+    "volume": "Predicted minus true mL over scans with bleeding. Bland-Altman: bias, and limits of agreement at bias "
+    "± 1.96 standard deviations (ddof 1).",
+    "false_positive_ml": "mL called bleeding in scans without any.",
+    "detection": "A scan or slice is called positive when a single voxel is. Its truth is the mask, or the slice "
+    "labels where these say bleeding. `ranking` is the area under the ROC curve of the mL found.",
+    "detection.lesion": "Lesions are connected pieces of the truth (26 neighbours), counted in scans scored whole; "
+    f"one is found when {FOUND_SHARE:.0%} of its voxels are. False lesions touch no bleeding.",
+    "types": "The share of each type's voxels that was called bleeding, of whatever type; sums first, then "
+    "divided. Where a mask has no types, a slice whose labels name one type lends it that type.",
+    "empty_masks": EMPTY_RULE,
+}
+
+
+@dataclass(frozen=True)
+class ScanScore:
+    """One scan's scored slices: what they are and how both predictors did on them.
+
+    indices: the scored slices, from 0; whole: whether they are all of the scan. labelled: per slice, whether the
+    slice labels say bleeding, None where there are none. seconds: what predicting took.
+    """
+
+    case: str
+    patient: str | None
+    site: str | None
+    indices: tuple[int, ...]
+    slice_numbers: tuple[int, ...]
+    labelled: tuple[bool | None, ...]
+    whole: bool
+    network: Outline
+    baseline: Outline | None
+    seconds: float
+
+    def entry(self, outline: Outline) -> Entry:
+        """The scan as one predictor's summary sees it. Where no patient is known the scan stands for one."""
+        return Entry(self.case, self.patient or self.case, self.labelled, outline)
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A scan worth looking at, with its few most telling slices.
+
+    kind: "best", "median", "worst", or "false alarm" (the normal scan with the most found in it). hu, truth,
+    predicted: (shown, rows, columns), cropped to the head; pixel_mm: between rows and columns.
+    """
+
+    kind: str
+    case: str
+    dice: float
+    truth_ml: float
+    predicted_ml: float
+    hu: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+    slice_numbers: tuple[int, ...]
+    pixel_mm: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Everything measured: a row a scan with its slices' counts, and how the means were taken (DEFINITIONS).
+
+    split, dataset, about: what was scored, on what, made by what, in JSON's types. unscored: cases of the split that
+    have neither a mask nor labels that exclude bleeding. Values follow `EMPTY_RULE`.
+    """
+
+    scans: tuple[ScanScore, ...]
+    model: str
+    baseline_model: str
+    split: dict[str, Any]
+    dataset: dict[str, Any]
+    about: dict[str, Any] = field(default_factory=dict)
+    unscored: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+    seed: int = 0
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The predictor's summary; see `hemotorch.evaluation.summary.summary`."""
+        return summary([scan.entry(scan.network) for scan in self.scans], self.seed)
+
+    @cached_property
+    def baseline_summary(self) -> dict[str, Any]:
+        """The baseline's, of the same form; empty where it was not run."""
+        return summary([scan.entry(scan.baseline) for scan in self.scans if scan.baseline], self.seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of scores.json; NaN means undefined."""
+        return {
+            "notice": NOTICE,
+            "format": FORMAT,
+            "model": self.model,
+            "split": self.split,
+            **self.summary,
+            "baseline": {"model": self.baseline_model, **self.baseline_summary},
+            "dataset": self.dataset,
+            "unscored": list(self.unscored),
+            "seconds_a_scan": float(np.mean([scan.seconds for scan in self.scans])) if self.scans else float("nan"),
+            "definitions": DEFINITIONS,
+            "about": self.about,
+        }
+
+    def lines(self) -> list[str]:
+        """The headline in a few plain lines."""
+        found, rules = self.summary, self.baseline_summary
+        dice, scan = found["dice"]["scan"], found["detection"]["scan"]
+        low, high = dice["ci95"]
+        beside = f" (rule-based baseline {rules['dice']['scan']['mean']:.3f})" if rules["scans"] and dice["n"] else ""
+        normal = found["false_positive_ml"]
+        spread = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+        mean = f"Dice {dice['mean']:.3f}{spread}" if dice["n"] else "no Dice"
+        off = found["volume"]["bias_ml"]
+        bias = "volume error unknown" if math.isnan(off) else f"volume error {off:+.1f} mL"
+        alarms = f", {normal['mean']:.1f} mL found in them on average" if normal["n"] else ""
+        return [
+            *warnings(self.split),
+            f"{mean} over {dice['n']} scans with bleeding{beside}",
+            f"{bias}; scans with bleeding that were called so: "
+            f"{scan['positive'] - scan['missed']} of {scan['positive']}; "
+            f"normal scans left clean: {scan['negative'] - scan['false_alarms']} of {scan['negative']}{alarms}",
+        ]
+
+    def scan_rows(self) -> list[dict[str, Any]]:
+        """A row a scan, for scans.csv."""
+        return [_scan_row(scan) for scan in self.scans]
+
+    def slice_rows(self) -> list[dict[str, Any]]:
+        """A row a scored slice, for slices.csv."""
+        return [row for scan in self.scans for row in _slice_rows(scan)]
+
+
+def outline(
+    truth: np.ndarray, predicted: np.ndarray, scan: Scan, indices: Sequence[int], lesions: bool = True
+) -> Outline:
+    """Scores the slices `indices` of a prediction against the typed truth, both of the scan's shape.
+
+    Lesions are counted only where all slices are scored, since parts of a lesion are not lesions, and if wanted.
+    """
+    chosen = list(indices)
+    truth, predicted = truth[chosen], predicted[chosen]
+    slices = tuple(count_slices(truth, predicted))
+    voxel_ml = scan.voxel_ml[chosen]
+    known = not np.isnan(voxel_ml).any()
+    weighted = total(slices, voxel_ml) if known else total(slices)
+    pieces = count_lesions(truth, predicted) if lesions and len(chosen) == scan.shape[0] else None
+    ml = (weighted.positives, weighted.predicted) if known else (float("nan"), float("nan"))
+    return Outline(slices, weighted, *ml, pieces, count_types(truth, predicted))
+
+
+def warnings(split: dict[str, Any]) -> list[str]:
+    """What a reader must know before any number: patients on both sides, unknown patients, data it was trained on."""
+    found = []
+    both, of = split["patients_on_both_sides"], split["patients"]
+    if not split["patients_known"]:
+        sides = f"{both} of the {of} scored scans have slices in training too" if both else "no scan is on both sides"
+        found.append(
+            f"Which patient a scan is of is unknown here, so patients may be on both sides unseen; {sides}. Only the "
+            f"split's own {split['slices']} slices are scored."
+        )
+    elif split["by"] == "slice":
+        found.append(
+            f"Patients are on both sides of this slice-wise split: {both} of the {of} scored patients have other "
+            f"slices in training. Only its own {split['slices']} slices are scored; expect less on new patients."
+        )
+    elif both:
+        found.append(
+            f"{both} of the {of} scored patients are on both sides of this split: expect less on new patients."
+        )
+    if split["part"] in ("train", "all") and not split["external"]:
+        found.append("These scans were trained on: the figures say nothing about new patients.")
+    if split["part"] == "val" and not split["external"]:
+        found.append("Validation scans: the network was chosen on them, or even trained on them.")
+    if split["identical_slices"]:
+        found.append(f"{split['identical_slices']} scored slices are identical to slices outside this part.")
+    if split["external"]:
+        found.append("Another dataset than the network was trained on: overlap between the two was not audited.")
+    return found
+
+
+def _scan_row(scan: ScanScore) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "case": scan.case,
+        "patient": scan.patient,
+        "site": scan.site,
+        "slices": len(scan.indices),
+        "bleeding": int(scan.network.bleeding),
+        "truth_ml": scan.network.truth_ml,
+    }
+    for prefix, found in (("", scan.network), ("baseline_", scan.baseline)):
+        if found is None:
+            continue
+        row[f"{prefix}predicted_ml"] = found.predicted_ml
+        row |= {f"{prefix}{value}": getattr(found.volume, value) for value in VALUES}
+        pieces = found.lesions or Lesions(-1, -1, -1)
+        row |= {f"{prefix}{name}": n if n >= 0 else None for name, n in vars(pieces).items()}
+    return row | {"seconds": scan.seconds}
+
+
+def _slice_rows(scan: ScanScore) -> list[dict[str, Any]]:
+    rows = []
+    for place, index in enumerate(scan.indices):
+        labelled = scan.labelled[place]
+        row: dict[str, Any] = {
+            "case": scan.case,
+            "patient": scan.patient,
+            "index": index,
+            "slice_number": scan.slice_numbers[place],
+            "labelled": None if labelled is None else int(labelled),
+        }
+        for prefix, found in (("", scan.network), ("baseline_", scan.baseline)):
+            if found is not None:
+                counts: Counts = found.slices[place]
+                row |= {f"{prefix}{name}": int(getattr(counts, name)) for name in ("tp", "fp", "fn", "tn")}
+                row |= {f"{prefix}{value}": getattr(counts, value) for value in VALUES}
+        rows.append(row)
+    return rows

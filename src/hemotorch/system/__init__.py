@@ -1,0 +1,1 @@
+"""The machine underneath: files, processors, progress, devices, and the processes that train together."""

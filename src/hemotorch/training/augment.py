@@ -1,0 +1,148 @@
+"""Augmentation of whole batches on their own device.
+
+What happens to a sample is a function of its key alone, which comes from (seed, epoch, step, place in the global
+batch): neither a worker, nor a resume, nor the number of processes changes it. Nothing is drawn on the host.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
+from hemotorch.keyed_random import BENDING, NOISE, fold, normal, uniform
+from hemotorch.recipe import Augment
+from hemotorch.training.kernels.sample import Samples, sample
+
+ELASTIC_NODES = 7  #: a side, of the coarse net by which images are bent
+
+
+def moves(options: Augment) -> bool:
+    """Whether pixels change their place."""
+    o = options
+    return bool(o.flip or o.rotate_deg or o.shift or o.shear or o.zoom or o.elastic)
+
+
+def augment(
+    hu: Tensor,
+    mask: Tensor,
+    rows: Tensor,
+    options: Augment,
+    keys: Tensor,
+    block: tuple[Tensor, int] | None = None,
+    triton: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Takes samples out of a stack of slices, moves, brightens, roughens and blurs them.
+
+    hu: (S, H, W) int16; mask: (S, H, W) uint8 of 0 and 1; rows: (N, slices) which slices make each sample, whose mask
+    is its middle one's; keys: (N,) int32; block: (N, 2) top-left corners and the side of the square to take, for
+    networks that work on blocks. Returns float32 HU (N, slices, h, w) and target (N, 1, h, w) of 0 and 1: whole slices,
+    or squares of the block's side, else of `crop_px`, around a pixel of bleeding where there is some.
+    triton: sample with hemotorch's own kernel.
+    """
+    height, width = hu.shape[1:]
+    draws = uniform(keys, (15,))
+    brighter, lifted, rougher = (2 * draws[:, 6:9] - 1).unbind(1)
+    mirrored, blurred, softer = draws[:, 9:12].unbind(1)
+    gain, offset = 1 + options.gain * brighter, options.offset_hu * lifted
+    crop = options.crop_px if not block and 0 < options.crop_px < min(height, width) else 0
+    if moves(options) or crop:
+        theta = _affine(options, draws[:, :6], mirrored, height / width)
+        if block:
+            theta = _at_block(theta, *block, height, width)
+        elif crop:
+            theta = _near_bleeding(theta, _middle(mask, rows), crop, draws[:, 12:])
+        side = block[1] if block else crop
+        nodes = (2, ELASTIC_NODES, ELASTIC_NODES)
+        field = (2 * uniform(fold(keys, BENDING), nodes) - 1) * 2 * options.elastic if options.elastic else None
+        size = (side or height, side or width)
+        shown, target = sample(Samples(hu, mask, rows, theta, size, field, gain, offset), triton)
+    else:
+        image, target = hu.index_select(0, rows.flatten()).view(*rows.shape, height, width), _middle(mask, rows)
+        if block:
+            image, target = _cut(image, *block, AIR_HU), _cut(target, *block, 0)
+        shown, target = image.float(), target.float()
+        if options.gain or options.offset_hu:
+            gain, offset = gain[:, None, None, None], offset[:, None, None, None]
+            shown = GAIN_CENTRE_HU + (shown - GAIN_CENTRE_HU) * gain + offset
+    if options.noise_hu:
+        amount = options.noise_hu * rougher.abs()
+        noise = normal(fold(keys, NOISE), tuple(shown.shape[1:]))
+        shown = shown + noise * amount[:, None, None, None]
+    if options.blur:
+        # Above 0 is blurred, below 0 sharpened.
+        amount = torch.where(blurred < options.blur, softer * 1.5 - 0.5, 0.0)
+        smooth = F.avg_pool2d(F.pad(shown, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        shown = shown + amount[:, None, None, None] * (smooth - shown)
+    return shown, target
+
+
+def _middle(mask: Tensor, rows: Tensor) -> Tensor:
+    return mask.index_select(0, rows[:, rows.shape[1] // 2])[:, None]
+
+
+def _affine(options: Augment, draws: Tensor, mirrored: Tensor, aspect: float) -> Tensor:
+    """(N, 2, 3) maps from output to input coordinates, both -1 to 1, as `affine_grid` takes them.
+
+    draws: (N, 6) from 0 to 1; mirrored: (N,), below a half where the head is mirrored; aspect: rows by columns.
+    """
+    turn, shift_x, shift_y, shear, zoom_x, zoom_y = (2 * draws - 1).unbind(1)
+    angle = math.radians(options.rotate_deg) * turn
+    cos, sin = angle.cos(), angle.sin()
+    # One zoom for both axes, with a little of the second draw so that heads also become longer or rounder.
+    zoom_y = (zoom_x + 0.3 * zoom_y).clamp(-1, 1)
+    flipped = -1.0 if options.flip else 1.0
+    scale_x = (1 + options.zoom * zoom_x) * torch.where(mirrored < 0.5, flipped, 1.0)
+    scale_y = 1 + options.zoom * zoom_y
+    slant = options.shear * shear
+    # Rotation, then shear, then zoom; affine_grid counts in half images, not pixels: without `aspect` a rotation would
+    # shear an oblong image.
+    top = torch.stack([cos * scale_x, (cos * slant - sin) * scale_y * aspect, 2 * options.shift * shift_x], dim=1)
+    low = torch.stack([sin * scale_x / aspect, (sin * slant + cos) * scale_y, 2 * options.shift * shift_y], dim=1)
+    return torch.stack([top, low], dim=1)
+
+
+def _at_block(theta: Tensor, corners: Tensor, size: int, height: int, width: int) -> Tensor:
+    """The maps narrowed to squares of `size` pixels whose top-left corners (N, 2) are given."""
+    middle = (corners + size / 2) * 2
+    return _narrowed(theta, (size / width, size / height), middle[:, 1] / width - 1, middle[:, 0] / height - 1)
+
+
+def _near_bleeding(theta: Tensor, target: Tensor, crop: int, at: Tensor) -> Tensor:
+    """The maps narrowed to a square of `crop` pixels whose middle lies at least half its side within the image, on the
+    pixel grid, so that a square that is not turned is not interpolated.
+
+    at: (N, 3) from 0 to 1: which of the bleeding's pixels, in order, the middle is near; and how far off it (to either
+    side by half the square), or, without bleeding, where it lies.
+    """
+    height, width = target.shape[2:]
+    counted = target.flatten(1).cumsum(1, dtype=torch.int32)
+    total = counted[:, -1:]
+    chosen = (at[:, :1] * total).to(torch.int32).clamp(max=(total - 1).clamp(min=0)) + 1
+    pixel = torch.searchsorted(counted, chosen).clamp(max=height * width - 1)[:, 0]
+    places, bleeds = [], total[:, 0] > 0
+    for axis, (index, extent) in enumerate(((pixel % width, width), (pixel // width, height))):
+        side = crop / extent
+        near = (index + 0.5) / extent * 2 - 1 + side * (at[:, 1 + axis] - 0.5)
+        middle = torch.where(bleeds, near, (2 * at[:, 1 + axis] - 1) * (1 - side)) + theta[:, axis, 2]
+        corner = ((middle + 1 - side) * (extent / 2)).round().clamp(0, extent - crop)
+        places.append(corner * 2 / extent - 1 + side - theta[:, axis, 2])
+    return _narrowed(theta, (crop / width, crop / height), *places)
+
+
+def _narrowed(theta: Tensor, side: tuple[float, float], x: Tensor, y: Tensor) -> Tensor:
+    """The maps on a part of the image: `side` of its width and height, around (x, y) from -1 to 1."""
+    columns = (theta[:, :, 0] * side[0], theta[:, :, 1] * side[1], theta[:, :, 2] + torch.stack([x, y], dim=1))
+    return torch.stack(columns, dim=2)
+
+
+def _cut(values: Tensor, corners: Tensor, size: int, fill: int) -> Tensor:
+    """Squares of `size` pixels at each sample's own corner (N, 2), filled up where the image ends."""
+    padded = F.pad(values, (0, size, 0, size), value=fill)
+    reach = torch.arange(size, device=values.device)
+    rows, columns = (corners[:, axis : axis + 1].clamp(max=values.shape[2 + axis]) + reach for axis in (0, 1))
+    sample = torch.arange(len(values), device=values.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,119 @@
+"""From resident slices to a moved, cut and brightened batch of HU, or of windowed channels, and its mask, in one pass.
+
+`sample_reference` says what is computed, in PyTorch; `sample` is the same with a choice of the Triton kernel.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
+from hemotorch.training.kernels import demand
+
+
+class Samples(NamedTuple):
+    """N samples of S slices, all tensors on one device.
+
+    hu: (S, H, W) int16, contiguous; mask: (S, H, W) uint8, 0 or 1, contiguous; rows: (N, slices) int64 from 0 to S - 1,
+    the slices of each sample, whose mask is that of the middle one. They are not checked: that would wait for a GPU.
+    theta: (N, 2, 3) float32, what `torch.nn.functional.affine_grid(theta, ..., align_corners=False)` takes: from output
+    to input, both normalised, -1 and 1 being the image's edges. size: rows and columns of the output.
+    field: None, or (N, 2, g, g) float32, how much further (x, y) along the input an output pixel looks, normalised like
+    theta's, at g x g nodes: the first and last lie on the centres of the output's first and last pixel, whatever its
+    size. Between nodes, a fraction f of the way is weighed f * f * (3 - 2 * f), which has no kinks.
+    gain, offset: None or (N,) float32: hu becomes GAIN_CENTRE_HU + (hu - GAIN_CENTRE_HU) * gain + offset.
+    windows: None, or lowest HU and width in HU, two (W,) float32 tensors, as `WindowLayer.bounds` gives them.
+    """
+
+    hu: Tensor
+    mask: Tensor
+    rows: Tensor
+    theta: Tensor
+    size: tuple[int, int]
+    field: Tensor | None = None
+    gain: Tensor | None = None
+    offset: Tensor | None = None
+    windows: tuple[Tensor, Tensor] | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for types and shapes that do not fit."""
+        count, hu, (low, width) = len(self.rows), self.hu, self.windows or (None, None)
+        nodes = 0 if self.field is None else self.field.shape[-1]
+        real = torch.float64 if self.theta.dtype == torch.float64 else torch.float32
+        wanted = {
+            "hu": (hu, torch.int16, (len(hu), *hu.shape[-2:])),
+            "mask": (self.mask, torch.uint8, tuple(hu.shape)),
+            "rows": (self.rows, torch.int64, (count, self.rows.shape[-1])),
+            "theta": (self.theta, real, (count, 2, 3)),
+            "field": (self.field, torch.float32, (count, 2, nodes, nodes)),
+            "gain": (self.gain, torch.float32, (count,)),
+            "offset": (self.offset, torch.float32, (count,)),
+            "windows' lowest HU": (low, torch.float32, (0 if low is None else low.numel(),)),
+            "windows' width": (width, torch.float32, (0 if low is None else low.numel(),)),
+        }
+        for name, (tensor, dtype, shape) in wanted.items():
+            if tensor is not None and (tensor.dtype != dtype or tuple(tensor.shape) != shape or 0 in shape[1:]):
+                raise ValueError(f"{name} must be {dtype} {shape}, not {tensor.dtype} {tuple(tensor.shape)}")
+        if not (hu.is_contiguous() and self.mask.is_contiguous()):
+            raise ValueError("hu and mask must be contiguous: a batch must not copy all slices")
+        if not all(
+            0 < pixels < 2**30 for pixels in (hu[0].numel(), self.size[0] * self.size[1], max(self.size) * (nodes or 1))
+        ):
+            raise ValueError(
+                f"images must have 1 to {2**30 - 1} pixels, not {tuple(hu.shape[1:])} to {tuple(self.size)}"
+            )
+
+
+def sample(samples: Samples, triton: bool = False) -> tuple[Tensor, Tensor]:
+    """The batch: HU (N, slices, *size) or, given windows, 0 to 1 (N, slices * W, *size), window by window as
+    WindowLayer goes, float32; and the mask, 1 where at least half, (N, 1, *size) float32.
+
+    Both are sampled bilinearly; outside the image is air, without bleeding. The kernel finds pixels in float64, the
+    reference in theta's type, see there. Raises ValueError for types and shapes that do not fit, OptionError where
+    `triton` cannot be had.
+    """
+    samples.check()
+    if not triton:
+        return sample_reference(samples)
+    if samples.theta.dtype != torch.float32:
+        raise ValueError(f"theta must be float32 for the kernel, not {samples.theta.dtype}")
+    demand(*(x for x in (*samples, *(samples.windows or ())) if isinstance(x, Tensor)))
+    from hemotorch.training.kernels.sample_triton import launch
+
+    return launch(samples)
+
+
+def sample_reference(samples: Samples) -> tuple[Tensor, Tensor]:
+    """What `sample` computes. float32, which places pixels to about W * 6e-8 of a pixel: where neighbours are 1000 HU
+    apart, 0.05 HU for W = 512. With a float64 theta all is float64, exact to 1e-9 HU, and so is the HU returned.
+    """
+    hu, mask, rows, theta, size, field, gain, offset, windows = samples
+    with torch.autocast(hu.device.type, enabled=False):
+        wide = theta.dtype
+        both = torch.cat([hu[rows].to(wide) - AIR_HU, mask[rows[:, rows.shape[1] // 2], None].to(wide)], dim=1)
+        # float64 for the grid alone costs little; in float32 it is a matrix product, which TF32 would round to 1e-3
+        grid = F.affine_grid(theta.double(), [*both.shape[:2], *size], align_corners=False)
+        if field is not None:
+            down, across = (node_weights(count, field.shape[2], field.device) for count in size)
+            grid = grid + (down @ field.double() @ across.T).permute(0, 2, 3, 1)
+        moved = F.grid_sample(both, grid.to(wide), align_corners=False)
+        out, target = moved[:, :-1] + AIR_HU, (moved[:, -1:] >= 0.5).float()
+        if gain is not None:
+            out = GAIN_CENTRE_HU + (out - GAIN_CENTRE_HU) * gain[:, None, None, None]
+        if offset is not None:
+            out = out + offset[:, None, None, None]
+        if windows is not None:
+            bounds = zip(*(bound.unbind() for bound in windows), strict=True)
+            out = torch.cat([((out - low) / width).clamp(0.0, 1.0) for low, width in bounds], dim=1)
+        return out, target
+
+
+def node_weights(count: int, nodes: int, device: torch.device) -> Tensor:
+    """(count, nodes) float64: how much each node of a line counts at each of `count` pixels, see `Samples`."""
+    place = torch.arange(count, dtype=torch.float64, device=device) * (nodes - 1) / max(count - 1, 1)
+    near = (1 - (place[:, None] - torch.arange(nodes, device=device)).abs()).clamp(min=0)
+    return near * near * (3 - 2 * near)

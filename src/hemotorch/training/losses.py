@@ -1,0 +1,125 @@
+"""Losses on logits (N, 1, rows, columns) and targets of the same shape, 0 or 1, of any type. Each gives a scalar.
+
+A loss is two steps: sums over pixels, then a value of those sums. The sums of several processes are added in between,
+so that many processes compute the loss of the whole batch and not a mean of their own. All are computed in float32
+(float64 stays), autocast or not, and are finite with finite gradients for logits of +-1e4.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hemotorch.errors import OptionError, nearest
+from hemotorch.training.kernels.dice_ce import dice_ce_sums, dice_sums, entropy_sums, wide
+
+EPS = 1e-4  #: MedicalTorch's, added to both sides of the fraction
+
+
+@dataclass(frozen=True)
+class Loss:
+    """sums: logits, target -> (K,) sums over pixels, which add up over parts of a batch; value: (K,) -> scalar.
+
+    kernel: the same sums by hemotorch's own Triton kernels, where there are some.
+    """
+
+    sums: Callable[[Tensor, Tensor], Tensor]
+    value: Callable[[Tensor], Tensor]
+    kernel: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch. Raises ValueError where the shapes differ."""
+        return self.value(self.sums(logits, target))
+
+
+def negative_dice(eps: float = EPS) -> Loss:
+    """-Dice over the whole batch as one set of pixels: -(2 sum(p t) + eps) / (sum(p) + sum(t) + eps).
+
+    MedicalTorch's `dice_loss` on p = sigmoid(logits). On a batch without any bleeding it is -eps / (sum(p) + eps):
+    finite, never above 0, and -1 once nothing is found. Its gradient still points down but is all but gone while sum(p)
+    is large (eps / sum(p)**2), so a net trained with it alone learns nothing from such batches: add cross-entropy.
+    """
+    return Loss(dice_sums, lambda sums: -dice_ratio(sums, eps), lambda x, t: dice_ce_sums(x, t, triton=True)[:2])
+
+
+def cross_entropy(positive_weight: float = 1.0) -> Loss:
+    """Binary cross-entropy, the mean over pixels; a bleeding pixel's term counts `positive_weight` times."""
+    sums = functools.partial(entropy_sums, positive_weight=positive_weight)
+    return Loss(sums, mean, lambda x, t: dice_ce_sums(x, t, positive_weight, triton=True)[2:])
+
+
+def dice_cross_entropy(dice_weight: float = 1.0, positive_weight: float = 1.0, eps: float = EPS) -> Loss:
+    """dice_weight * negative_dice + cross_entropy."""
+
+    def value(sums: Tensor) -> Tensor:
+        return mean(sums[2:]) - dice_weight * dice_ratio(sums[:2], eps)
+
+    sums = functools.partial(dice_ce_sums, positive_weight=positive_weight)
+    return Loss(sums, value, functools.partial(sums, triton=True))
+
+
+def focal(gamma: float = 2.0, alpha: float = -1.0) -> Loss:
+    """Focal loss, the mean of (1 - p_true)**gamma * cross-entropy (Lin et al. 2017, arXiv:1708.02002, eq. 4 and 5).
+
+    alpha: weight of bleeding pixels, 1 - alpha that of the others; below 0 there are no weights.
+    """
+
+    def sums(logits: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, target = wide(logits, target)
+            loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+            # log(1 - p_true); its exponential has a finite gradient where the power of a vanished p has none
+            log_wrong = F.logsigmoid(logits * (1 - 2 * target))
+            loss = loss * (gamma * log_wrong).exp()
+            if alpha >= 0:
+                loss = loss * (alpha * target + (1 - alpha) * (1 - target))
+            return _with_count(loss.sum(), target)
+
+    return Loss(sums, mean)
+
+
+def dice_ratio(sums: Tensor, eps: float = EPS) -> Tensor:
+    """(2 intersection + eps) / (total + eps) of `dice_sums`."""
+    return (2 * sums[0] + eps) / (sums[1] + eps)
+
+
+def mean(sums: Tensor) -> Tensor:
+    """A sum over pixels and their number: the first by the second."""
+    return sums[0] / sums[1]
+
+
+def _with_count(total: Tensor, target: Tensor) -> Tensor:
+    return torch.stack([total, total.new_full((), target.numel())])
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "negative-dice": negative_dice,
+    "cross-entropy": cross_entropy,
+    "dice-cross-entropy": dice_cross_entropy,
+    "focal": focal,
+}
+
+
+def build(name: str, **options: float) -> Loss:
+    """The named loss. Raises OptionError for an unknown name or option, naming the nearest, and for no number."""
+    if name not in LOSSES:
+        raise OptionError(f"unknown loss '{name}'", todo=nearest(name, LOSSES))
+    known = list(inspect.signature(LOSSES[name]).parameters)
+    for key, value in options.items():
+        if key not in known:
+            todo = nearest(key, known)
+            raise OptionError(f"loss '{name}' has no option '{key}'", todo=todo)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise OptionError(f"must be a number, not {value!r}", f"{name}.{key}")
+        if value < 0 and key != "alpha":
+            raise OptionError(f"must not be negative, but is {value}", f"{name}.{key}")
+    kept: dict[str, Any] = {key: float(value) for key, value in options.items()}
+    return LOSSES[name](**kept)

@@ -1,0 +1,383 @@
+"""The training loop: it learns, it resumes bit for bit, and it stops with an explanation."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import hemotorch.training.learner
+import tiny
+from hemotorch import io
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.prepare import prepare
+from hemotorch.errors import InputError, OptionError, RunError
+from hemotorch.recipe import Optimizer, load
+from hemotorch.run import BEST, LAST, Run, load_checkpoint
+from hemotorch.scan import even_scan
+from hemotorch.training import loop as training
+from hemotorch.training import losses
+from hemotorch.training.learner import learning_rate
+from hemotorch.training.loop import parts, train
+
+
+def _weights(root: Path, name: str = LAST) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(root / name)
+    return {**checkpoint.weights, **{f"raw.{k}": v for k, v in checkpoint.trainer.get("net", {}).items()}}
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_it_learns_the_tiny_heads(tiny_run):
+    rows = Run.open(tiny_run).metrics
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
+    assert rows[-1]["val"]["n"] >= 1 and rows[-1]["val"]["dice"] > 0.6
+
+
+def test_the_run_folder_says_what_was_done(tiny_run, tiny_prepared):
+    run = Run.open(tiny_run)
+    assert run.recipe == tiny.recipe("train.epochs=6", "train.steps_per_epoch=20")
+    assert run.split == Dataset(tiny_prepared).splits["patient"]
+    record = run.record
+    assert record["device"]["name"] == "cpu" and len(record["device"]["reasons"]) >= 3
+    assert record["environment"]["torch"] == torch.__version__ and record["memory"].startswith(
+        "resident: loading takes "
+    )
+
+
+#: Trains on, and kills itself: in the step after so many ("step"), or when that many are done and a checkpoint was
+#: written under another name ("before") or has just got its own ("after"). Says how many steps it did.
+KILL = """
+import os, signal, sys, tiny
+import hemotorch.training.learner as s
+import hemotorch.training.loop as t
+limit, moment, calls, inner, replace = int(sys.argv[3]), sys.argv[4], 0, s.Learner._update, os.replace
+def die(now):
+    if moment == now and calls > limit - (now != "step"):
+        os.kill(os.getpid(), signal.SIGKILL)
+def update(*a):
+    global calls
+    calls += 1
+    die("step")
+    inner(*a)
+def move(old, new):
+    wanted = str(new).endswith(".pt")
+    wanted and die("before")
+    replace(old, new)
+    wanted and die("after")
+s.Learner._update, os.replace = update, move
+t.LOSS_EVERY = 2
+t.train(sys.argv[1], sys.argv[2], tiny.recipe("train.checkpoint_s=0.0", *sys.argv[5:]), device="cpu", resume=True)
+print(calls)
+"""
+NEVER = 10**6
+
+
+def _command(data: Path, root: Path, steps: int, moment: str = "step", *settings: str) -> dict[str, Any]:
+    command = [sys.executable, "-c", KILL, str(data), str(root), str(steps), moment, *settings]
+    return {"args": command, "env": {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}}
+
+
+def _killed(*how: Any) -> None:
+    assert subprocess.run(**_command(*how), capture_output=True, timeout=120).returncode == -signal.SIGKILL
+
+
+def _goes_on(data: Path, root: Path, total: int, *settings: str) -> None:
+    """To the end, and does only the steps that the last checkpoint lacks."""
+    last = load_checkpoint(root / LAST).trainer
+    ended = subprocess.run(
+        **_command(data, root, NEVER, "step", *settings), capture_output=True, text=True, timeout=600
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) == total - (last["epoch"] * 7 + last["step"]) < total
+
+
+def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_prepared, tmp_path):
+    train(tiny_prepared, tmp_path / "whole", tiny.recipe("train.checkpoint_s=0.0"), device="cpu")
+    # 3 epochs of 7 steps: killed inside an epoch, while an epoch's end is written, within the next one's checkpoint and
+    # after it; then to the end.
+    for steps, moment in ((4, "step"), (3, "before"), (3, "after"), (2, "step")):
+        _killed(tiny_prepared, tmp_path / "killed", steps, moment)
+    assert len(list((tmp_path / "killed").glob(".*.part.best.pt"))) == 1, "written, and not named yet"
+    _goes_on(tiny_prepared, tmp_path / "killed", 21)
+    for name in (LAST, BEST):
+        assert _same(_weights(tmp_path / "whole", name), _weights(tmp_path / "killed", name))
+    rows = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in Run(tmp_path / n).metrics] for n in ("whole", "killed")
+    ]
+    assert [r["epoch"] for r in rows[1]] == [1, 2, 3]
+    assert rows[0][-1]["val"] == rows[1][-1]["val"]
+    assert np.allclose([r["loss"] for r in rows[0]], [r["loss"] for r in rows[1]], rtol=1e-6)
+
+
+@pytest.mark.long
+def test_fifty_random_kills(tiny_prepared, tmp_path):
+    """Each after the process has gone on and written a checkpoint, which it does every two steps, or within one.
+    HEMOTORCH_KILLS=500 kills it more often."""
+    kills = int(os.environ.get("HEMOTORCH_KILLS", "50"))
+    long = f"train.epochs={3 * kills}"
+    train(tiny_prepared, tmp_path / "whole", tiny.recipe("train.checkpoint_s=0.0", long), device="cpu")
+    random, last = np.random.default_rng(0), tmp_path / "killed" / LAST
+    for _ in range(kills):
+        before = last.stat().st_mtime_ns if last.exists() else None
+        command = _command(tiny_prepared, tmp_path / "killed", NEVER, "step", long)
+        with subprocess.Popen(**command, stderr=subprocess.DEVNULL) as process:
+            until = time.monotonic() + 60
+            while (not last.exists() or last.stat().st_mtime_ns == before) and time.monotonic() < until:
+                time.sleep(0.005)
+            time.sleep(random.uniform(0, 0.3))
+            assert process.poll() is None, "it was still training"
+            assert last.exists() and last.stat().st_mtime_ns != before, "it went on"
+            process.kill()
+    assert load_checkpoint(last).epoch < 3 * kills
+    _goes_on(tiny_prepared, tmp_path / "killed", 21 * kills, long)
+    for name in (LAST, BEST):
+        assert _same(_weights(tmp_path / "whole", name), _weights(tmp_path / "killed", name))
+    whole, killed = (load_checkpoint(tmp_path / name / LAST).trainer["optimizer"] for name in ("whole", "killed"))
+    assert whole["state"].keys() == killed["state"].keys()
+    for number, state in whole["state"].items():
+        assert _same(state, killed["state"][number])
+
+
+def test_streamed_and_resident_training_are_the_same(tiny_prepared, tmp_path):
+    for memory in ("resident", "stream"):
+        settings = (f"data.memory='{memory}'", "train.epochs=1")
+        train(tiny_prepared, tmp_path / memory, tiny.recipe(*settings), device="cpu")
+        assert Run.open(tmp_path / memory).record["memory"] == f"{memory}: asked for"
+    assert _same(_weights(tmp_path / "resident"), _weights(tmp_path / "stream"))
+
+
+def test_slices_of_several_sizes_train_alike_resident_and_streamed(tmp_path):
+    source = tiny.write_dataset(tmp_path / "source", patients=6, normal=1)
+    scan, mask = tiny.head(5)
+    wide = ((0, 0), (0, 32), (0, 32))
+    larger = even_scan(np.pad(scan.hu, wide, constant_values=-1000), tiny.PIXEL_MM, 5.0)
+    io.write_scan(larger, source / "ct_scans/054.nii")
+    io.write_mask(larger, np.pad((mask > 0).astype(np.uint8), wide), source / "masks/054.nii")
+    prepare(source, tmp_path / "prepared")
+    native = (
+        "grid.size_px=0",
+        "grid.pixel_mm=0",
+        "train.epochs=1",
+        "train.steps_per_epoch=0",
+        "data.split=slice-80-20",
+    )
+    blocks = ("tiles.size_px=32", "tiles.stride_px=32", "data.slices=all")
+    for more in ((), blocks):
+        steps = set()
+        for memory in ("resident", "stream"):
+            root = tmp_path / f"{memory}{len(more)}"
+            used = tiny.recipe(*native, "data.validation=false", "train.best_by=last", f"data.memory='{memory}'", *more)
+            steps.add(train(tmp_path / "prepared", root, used, device="cpu").metrics[-1]["step"])
+        assert len(steps) == 1
+        assert _same(_weights(tmp_path / f"resident{len(more)}"), _weights(tmp_path / f"stream{len(more)}"))
+
+
+def test_the_last_epoch_is_kept_where_asked_for(tiny_prepared, tmp_path):
+    run = train(tiny_prepared, tmp_path / "run", tiny.recipe("train.best_by=last"), device="cpu")
+    assert load_checkpoint(run.root / BEST).epoch == 3 and all("val" in row for row in run.metrics)
+
+
+def test_another_seed_is_another_training(tiny_prepared, tmp_path):
+    for seed in (0, 1):
+        train(tiny_prepared, tmp_path / str(seed), tiny.recipe("train.epochs=1", f"train.seed={seed}"), device="cpu")
+    assert not _same(_weights(tmp_path / "0"), _weights(tmp_path / "1"))
+
+
+def test_accumulated_batches_give_the_gradient_of_their_mean(tiny_prepared, tmp_path):
+    # Nothing random, and no batch norm in the way: two batches of 2 are one of 4, to rounding.
+    common = [
+        f"augment.{key}=0.0" for key in dataclasses.asdict(load("fast").augment) if key not in ("flip", "crop_px")
+    ]
+    common += [
+        "augment.flip=false",
+        "augment.crop_px=0",
+        "net.name=unet",
+        "net.options={channels=4, levels=2, dropout=0.0}",
+    ]
+    common += ["loss.name=cross-entropy", "data.positive_share=0", "optimizer.name=sgd", "optimizer.momentum=0"]
+    common += ["optimizer.schedule=constant", "optimizer.weight_decay=0", "optimizer.warmup=0"]
+    common += ["train.ema=0", "train.epochs=1", "grid.size_px=32", "grid.pixel_mm=6"]
+    one = tiny.recipe(*common, "train.batch=4", "train.steps_per_epoch=1")
+    two = tiny.recipe(*common, "train.batch=2", "train.steps_per_epoch=1", "train.accumulate=2")
+    for name, used in (("one", one), ("two", two)):
+        train(tiny_prepared, tmp_path / name, used, device="cpu")
+    a, b = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    assert all(torch.allclose(a[key].float(), b[key].float(), atol=1e-6) for key in a)
+
+
+def test_recipes_of_the_literature_take_a_step(tiny_prepared, tmp_path):
+    small = ("train.epochs=1", "train.steps_per_epoch=1", "train.batch=2", "data.split=patient")
+    options = {
+        "paper": ("net.options.channels=4",),
+        "hssayeni-full": ("net.options.channels=4", "train.accumulate=2"),
+        "hssayeni-blocks": ("net.options.channels=4", "tiles.size_px=32", "tiles.stride_px=16"),
+    }
+    for name, more in options.items():
+        run = train(tiny_prepared, tmp_path / name, load(name).changed([*small, *more]), device="cpu")
+        assert ("val" in run.metrics[0]) == (name != "paper")
+        assert (run.root / BEST).is_file()
+
+
+def test_nan_stops_with_the_last_good_checkpoint(tiny_prepared, tmp_path, monkeypatch):
+    def diverge(row):
+        monkeypatch.setattr(hemotorch.training.learner, "learning_rate", lambda *_: 1e30)
+
+    used = tiny.recipe("train.epochs=3")
+    with pytest.raises(
+        RunError, match=r"the loss became nan.*epoch 2.*lower optimizer.lr|epoch 2.*the loss became nan"
+    ):
+        train(tiny_prepared, tmp_path / "run", used, device="cpu", report=diverge)
+    assert load_checkpoint(tmp_path / "run" / LAST).epoch == 1
+    assert all(bool(v.isfinite().all()) for v in _weights(tmp_path / "run").values())
+
+
+def test_out_of_memory_says_what_to_lower(tiny_prepared, tmp_path, monkeypatch):
+    def full(*_):
+        # What torch's CPU allocator really does when asked for far too much.
+        return torch.empty(2**60)
+
+    monkeypatch.setattr(hemotorch.training.learner.losses, "build", lambda name, **options: losses.Loss(full, full))
+    with pytest.raises(RunError, match=r"out of memory on cpu with a batch of 4x3x32x32; not even the smallest"):
+        train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(tiny_prepared, tmp_path, tmpfs, updates):
+    root, used = tmpfs / "run", tiny.recipe("train.checkpoint_s=0.0")
+    subprocess.run(["mount", "-o", "remount,size=40m", str(tmpfs)], check=True)
+    filler, kept = tmpfs / "filler", {}
+
+    def fill(row):
+        if row["epoch"] == 1:
+            kept.update(_weights(root))
+            with contextlib.suppress(OSError):
+                filler.write_bytes(bytes(64 * 1024**2))
+
+    with pytest.raises(RunError, match="the disk is full") as error:
+        train(tiny_prepared, root, used, device="cpu", report=fill)
+    assert str(root) in str(error.value)
+    assert kept and _same(kept, _weights(root)) and load_checkpoint(root / BEST).epoch == 1
+    filler.unlink()
+    done = len(updates)
+    train(tiny_prepared, root, device="cpu", resume=True)
+    assert len(updates) - done == 14, "two epochs of seven steps"
+    train(tiny_prepared, tmp_path / "whole", used, device="cpu")
+    assert _same(_weights(root), _weights(tmp_path / "whole"))
+
+
+def test_stopped_before_the_first_checkpoint_it_starts_again(tiny_prepared, tmp_path):
+    _killed(tiny_prepared, tmp_path / "run", 0)
+    assert (tmp_path / "run" / "run.json").exists() and not (tmp_path / "run" / LAST).exists()
+    assert len(train(tiny_prepared, tmp_path / "run", device="cpu", resume=True).metrics) == 3
+
+
+def test_two_trainings_into_one_folder(tiny_prepared, tmp_path):
+    root = tmp_path / "run"
+    train(tiny_prepared, root, tiny.recipe("train.epochs=1"), device="cpu")
+    with pytest.raises(InputError, match="holds a training run already; add --resume"):
+        train(tiny_prepared, root, tiny.recipe(), device="cpu")
+    with Run(root).locked(), pytest.raises(RunError, match="another training is using"):
+        train(tiny_prepared, root, tiny.recipe(), device="cpu", resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not a run folder"):
+        train(tiny_prepared, tmp_path / "other", tiny.recipe(), device="cpu")
+
+
+def test_wrong_options_are_named_before_anything_is_written(tiny_prepared, tmp_path):
+    for setting, says in {
+        "data.split=patiant": "has no split 'patiant'",
+        "net.name=unett": "did you mean 'unet'",
+        "net.options.chanels=[4]": "did you mean 'channels'",
+        "loss.name=focall": "did you mean 'focal'",
+        "loss.options.epsilon=1": "eps",
+        "data.split=patient-80-20": "no validation part",
+        "augment.crop_px=20": "must be a multiple of 8 for 'compact', not 20",
+        "tiles.size_px=20": "must be",
+        "engine.threads=999999999999": "must be at most 4096",
+        "optimizer.lr=1e300": "must be at most",
+        "train.batch=1000000000": "must be at most",
+        "train.steps_per_epoch=1000000000000": "must be at most",
+        "train.steps_per_epoch=9000000 train.batch=64": "an epoch of .* samples is more than",
+    }.items():
+        with pytest.raises((OptionError, InputError), match=says):
+            train(tiny_prepared, tmp_path / "run", tiny.recipe(*setting.split()), device="cpu")
+        assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_resuming_with_another_recipe_or_other_scans_is_refused(tiny_prepared, tmp_path):
+    root = tmp_path / "run"
+    train(tiny_prepared, root, tiny.recipe("train.epochs=1"), device="cpu")
+    with pytest.raises(OptionError, match=r"was started with train.epochs = 1, not 5"):
+        train(tiny_prepared, root, tiny.recipe("train.epochs=5"), device="cpu", resume=True)
+    assert len(train(tiny_prepared, root, device="cpu", resume=True).metrics) == 1
+    prepare(tiny.write_dataset(tmp_path / "other", seed=500), tmp_path / "prepared")
+    with pytest.raises(InputError, match="was changed since this run was started"):
+        train(tmp_path / "prepared", root, device="cpu", resume=True)
+
+
+@pytest.mark.parametrize("settings", [("train.batch=1",), ("train.batch=2",), ("data.positive_share=1.0",)])
+def test_small_batches_and_full_shares_have_their_plan(tiny_prepared, tmp_path, settings):
+    used = tiny.recipe("train.epochs=1", "train.steps_per_epoch=2", *settings)
+    assert train(tiny_prepared, tmp_path / "run", used, device="cpu").metrics[0]["step"] == 2
+
+
+def test_cuda_without_cuda(tiny_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OptionError, match=r"'cuda' was asked for, but .*--device cpu"):
+        train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cuda")
+
+
+def test_without_validation_its_patients_are_trained_on(tiny_prepared):
+    split = Dataset(tiny_prepared).splits["patient"]
+    merged, validation = parts(split, load("paper"))
+    assert merged.keys() == split.train.keys() | split.val.keys() and not validation
+    kept, validation = parts(split, load("fast"))
+    assert kept == split.train and validation == split.val
+    assert not merged.keys() & split.test.keys()
+
+
+def test_learning_rate():
+    flat = Optimizer(lr=0.1)
+    assert {learning_rate(flat, s, 10) for s in range(10)} == {0.1}
+    cycle = Optimizer(lr=1.0, schedule="one-cycle", warmup=0.2)
+    rates = [learning_rate(cycle, s, 100) for s in range(100)]
+    assert np.argmax(rates) == 20 and rates[20] == 1.0 and rates[-1] < 0.01
+    assert all(np.diff(rates[:21]) > 0) and all(np.diff(rates[20:]) < 0)
+
+
+def test_short_epochs_share_a_checkpoint(tiny_prepared, tmp_path, monkeypatch, updates):
+    written = []
+    inner = training.save_checkpoint
+    monkeypatch.setattr(training, "save_checkpoint", lambda *a: written.append(a[1].name) or inner(*a))
+    used = tiny.recipe("train.checkpoint_s=120", "data.validation=false", "train.epochs=4")
+    run = train(tiny_prepared, tmp_path / "run", used, device="cpu")
+    assert written == ["best.pt", "last.pt"] and len(run.metrics) == 4
+    assert load_checkpoint(run.root / "last.pt").epoch == 4
+
+    # Stopped before the first one, it starts again, and no row is there twice.
+    def stop(row):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(tiny_prepared, tmp_path / "stopped", used, device="cpu", report=stop)
+    assert not (tmp_path / "stopped" / "last.pt").exists()
+    updates.clear()
+    again = train(tiny_prepared, tmp_path / "stopped", device="cpu", resume=True)
+    assert len(updates) == 28 and [row["epoch"] for row in again.metrics] == [1, 2, 3, 4]
+    written.clear()
+    train(tiny_prepared, tmp_path / "validated", used.changed(["data.validation=true"]), device="cpu")
+    assert written.count("last.pt") == 4

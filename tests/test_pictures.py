@@ -1,0 +1,153 @@
+"""Pictures: which side is left, what lines cover, which slices are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hemotorch.data.layouts import open_layout
+from hemotorch.hu import WINDOWS
+from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, contact_sheet, head_box, pick_slices, slice_rgb
+from hemotorch.scan import Scan, even_scan
+
+GREY = 40  # HU in the middle of the brain window: grey 128
+
+
+def is_colour(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    return (picture == np.array(colour, np.uint8)).all(axis=-1)
+
+
+def ball(shape: tuple[int, int, int] = (20, 80, 80), pixel_mm: float = 3.0) -> Scan:
+    """A round head in air: bone 6 mm thick around brain, off centre, with a dense rail beside it."""
+    slices, rows, columns = np.indices(shape)
+    far = np.hypot(np.hypot((rows - 35) * pixel_mm, (columns - 45) * pixel_mm), (slices - 10) * 6.0)
+    hu = np.where(far < 66, GREY, np.where(far < 72, 900, -1000)).astype(np.int16)
+    hu[:, 20:60, 3] = 1500
+    return even_scan(hu, pixel_mm, 6.0, "ball")
+
+
+def test_right_of_the_patient_is_left_of_the_picture() -> None:
+    hu = np.full((20, 20), -1000, np.int16)
+    hu[2:6, 2:6] = 80  # first columns: the patient's right; first rows: the front
+    picture = slice_rgb(hu, height=200)
+    assert picture.shape == (200, 200, 3)
+    assert picture[40, 40, 0] > 200
+    assert picture[:, 100:].max() == picture[100:].max() == 0
+
+
+@pytest.mark.parametrize(("hu", "grey"), [(-500, 0), (-20, 0), (40, 128), (100, 255), (2000, 255)])
+def test_greys(hu: int, grey: int) -> None:
+    assert (slice_rgb(np.full((8, 8), hu, np.int16), WINDOWS["brain"], height=32) == grey).all()
+
+
+def test_pixels_that_are_not_square() -> None:
+    assert slice_rgb(np.zeros((100, 60), np.int16), pixel_mm=(1.0, 0.5), height=200).shape == (200, 60, 3)
+
+
+def test_lines_do_not_hide_the_thinnest_lesion() -> None:
+    truth = np.zeros((20, 20), bool)
+    truth[10, 5:15] = True  # one pixel thick: eight in the picture
+    picture = slice_rgb(np.full((20, 20), GREY, np.int16), truth=truth, height=160)
+    line = is_colour(picture, TRUTH_RGB)
+    area = np.kron(truth, np.ones((8, 8), bool))
+    assert not (line & area).any()
+    assert line.sum() == 2 * (80 + 8)  # one pixel wide, all around
+    assert (picture[area] == 128).all()
+
+
+def test_truth_and_finding_are_both_seen_where_they_agree() -> None:
+    mask = np.zeros((20, 20), np.uint8)
+    mask[8:12, 8:12] = 3
+    picture = slice_rgb(np.full((20, 20), GREY, np.int16), truth=mask, found=mask, height=160)
+    area = np.kron(mask > 0, np.ones((8, 8), bool))
+    assert is_colour(picture, TRUTH_RGB).sum() == 4 * 32
+    assert not (is_colour(picture, TRUTH_RGB) & area).any()
+    assert is_colour(picture, FOUND_RGB).sum() == 4 * 31
+    assert not (is_colour(picture, FOUND_RGB) & ~area).any()
+
+
+def test_a_finding_alone_is_outlined_outside() -> None:
+    found = np.zeros((20, 20), bool)
+    found[8:12, 8:12] = True
+    picture = slice_rgb(np.full((20, 20), GREY, np.int16), found=found, height=160)
+    assert is_colour(picture, FOUND_RGB).sum() == 4 * 32
+
+
+def test_small_lesions_survive_shrinking() -> None:
+    found = np.zeros((400, 400), bool)
+    found[200, 200] = True
+    assert is_colour(slice_rgb(np.full((400, 400), GREY, np.int16), found=found, height=100), FOUND_RGB).any()
+
+
+def test_the_head_is_cut_out_without_the_rail() -> None:
+    scan = ball()
+    rows, columns = head_box(scan)
+    assert 35 - 24 - 6 <= rows.start <= 35 - 24  # skull, and up to 14 mm of scalp and three pixels of search
+    assert 35 + 24 <= rows.stop <= 35 + 24 + 6
+    assert 45 - 24 - 6 <= columns.start <= 45 - 24
+    marked = np.zeros(scan.shape, np.uint8)
+    marked[3, 5, 70] = 1
+    assert head_box(scan, [marked])[0].start <= 5
+
+
+def test_without_bone_or_without_anything() -> None:
+    scan = ball()
+    brain = even_scan(np.where(scan.hu == GREY, scan.hu, 0).astype(np.int16), 3.0, 6.0)
+    rows, _ = head_box(brain)
+    assert 35 - 22 - 7 <= rows.start <= 35 - 22
+    empty = even_scan(np.full((3, 20, 30), -1000, np.int16), 1.0, 5.0)
+    assert head_box(empty) == (slice(0, 20), slice(0, 30))
+    assert contact_sheet(empty).width > 0
+
+
+def test_which_slices_are_shown() -> None:
+    scan = ball((20, 80, 80))
+    mask = np.zeros(scan.shape, np.uint8)
+    assert pick_slices(scan, [mask], 20) == list(range(20))
+    mask[[4, 5], 35, 45] = 1
+    chosen = pick_slices(scan, [mask], 6)
+    assert len(chosen) == 6
+    assert {4, 5} <= set(chosen)
+    assert chosen == sorted(chosen)
+    mask[2:19, 35, 45] = 1
+    assert pick_slices(scan, [mask], 3) == [2, 10, 18]
+    tall = even_scan(np.concatenate([np.full((60, 80, 80), -1000, np.int16), scan.hu]), 3.0, 6.0)
+    assert min(pick_slices(tall, [], 10)) >= 60  # not the empty ones
+
+
+def test_the_sheet_outlines_what_was_found() -> None:
+    scan = ball()
+    found, truth = np.zeros(scan.shape, np.uint8), np.zeros(scan.shape, np.uint8)
+    found[10, 30:34, 40:44] = 1
+    plain = np.asarray(contact_sheet(scan))
+    assert not is_colour(plain, FOUND_RGB).any()
+    with_found = np.asarray(contact_sheet(scan, found))
+    assert is_colour(with_found, FOUND_RGB).sum() > 40
+    assert not is_colour(with_found, TRUTH_RGB).any()
+    truth[11, 30:34, 40:44] = 5
+    both = contact_sheet(scan, found, truth, caption="a caption so long that it does not fit " * 10)
+    assert is_colour(np.asarray(both), TRUTH_RGB).sum() > 40
+    assert both.mode == "RGB"
+
+
+def test_a_sheet_where_spacing_is_unknown() -> None:
+    scan = even_scan(ball().hu[10:11], 1, 1, "png", spacing_known=False)
+    found = np.zeros(scan.shape, np.uint8)
+    found[0, 30:34, 40:44] = 1
+    assert is_colour(np.asarray(contact_sheet(scan, found)), FOUND_RGB).any()
+
+
+def test_a_real_sheet(shared_data: Path) -> None:
+    scan, truth = open_layout(shared_data / "head-ct-painted").cases[0].read()
+    assert truth is not None
+    sheet = contact_sheet(scan, truth, truth, tile_px=200)
+    assert isinstance(sheet, Image.Image)
+    assert 1000 < sheet.width < 2000
+    (rows, columns), picture = head_box(scan), np.asarray(sheet)
+    assert (rows.stop - rows.start) < 490
+    assert (columns.stop - columns.start) < 420  # the head rest's rails lie outside
+    assert is_colour(picture, TRUTH_RGB).sum() > 500
+    assert is_colour(picture, FOUND_RGB).sum() > 500

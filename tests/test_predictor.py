@@ -1,0 +1,292 @@
+"""Prediction: where the mask lies, how blocks are stitched, what is refused, and the files that come out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import shutil
+import zipfile
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+import tiny
+from hemotorch import io, recipe
+from hemotorch.data.dataset import Dataset
+from hemotorch.errors import HemotorchError, InputError, RunError
+from hemotorch.inference.outputs import predict_files
+from hemotorch.inference.predictor import Predictor, postprocess
+from hemotorch.recipe import Predict
+from hemotorch.run import BEST, load_checkpoint, save_checkpoint
+from hemotorch.scan import Scan, even_scan
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run) -> Predictor:
+    return Predictor.load(tiny_run, "cpu")
+
+
+def test_unseen_bleeding_is_outlined_where_it_is(predictor):
+    scan, mask = tiny.head(123)
+    found = predictor.predict(scan)
+    assert found.mask.shape == mask.shape and found.mask.dtype == np.uint8
+    assert found.probability.shape == mask.shape and 0 <= found.probability.min() <= found.probability.max() <= 1
+    both = 2 * ((found.mask > 0) & (mask > 0)).sum() / (found.mask.sum() + (mask > 0).sum())
+    assert both > 0.6
+    assert found.volume_ml["total"] == pytest.approx(scan.volume_ml(found.mask))
+    assert found.slices_with_bleeding == [int(n) + 1 for n in np.flatnonzero(found.mask.any((1, 2)))]
+
+
+def test_a_shifted_finer_scan_gives_the_same_place_in_mm(predictor):
+    scan, _ = tiny.head(123)
+    fine = np.kron(scan.hu, np.ones((1, 2, 2), np.int16))
+    shifted = np.full((tiny.SLICES, 150, 150), -1000, np.int16)
+    shifted[:, 5:133, 15:143] = fine
+    a, b = predictor.predict(scan), predictor.predict(even_scan(shifted, tiny.PIXEL_MM / 2, 5.0))
+    assert b.volume_ml["total"] == pytest.approx(a.volume_ml["total"], rel=0.15)
+    centre_a, centre_b = (np.array(ndimage.center_of_mass(p.mask))[1:] for p in (a, b))
+    assert centre_b == pytest.approx(centre_a * 2 + 0.5 + [5, 15], abs=1.5)
+
+
+def test_blocks_are_stitched_by_their_mean(predictor):
+    tiles = recipe.Tiles(16, 8)
+    options = replace(predictor.used.predict, mirror=False)
+    tiled = replace(predictor, used=replace(predictor.used, tiles=tiles, predict=options))
+    working = torch.from_numpy(np.random.default_rng(0).integers(0, 90, (3, 40, 44)).astype(np.int16))
+    probability = tiled._probabilities(working)
+    stack = working[[0, 1, 2]]
+    total, count = torch.zeros(40, 44), torch.zeros(40, 44)
+    with torch.inference_mode():
+        for top, left in tiles.corners(40, 44):
+            block = stack[None, :, top : top + 16, left : left + 16].float()
+            total[top : top + 16, left : left + 16] += predictor.net(block).sigmoid()[0, 0]
+            count[top : top + 16, left : left + 16] += 1
+    torch.testing.assert_close(probability[1], total / count, atol=1e-5, rtol=1e-4)
+
+
+def test_small_pieces_are_dropped_by_ml_with_uneven_slices():
+    scan, _ = tiny.head(0)
+    origins = scan.slice_origins_mm.copy()
+    origins[3:, 2] += 15
+    scan = Scan(scan.hu, origins, scan.row_step_mm, scan.column_step_mm)
+    probability = np.zeros(scan.shape, np.float32)
+    probability[0, 10:14, 10:14] = 0.9  # 16 pixels of 9 mm2, 5 mm: 0.72 mL
+    probability[3, 40:44, 40:44] = 0.9  # the same on a slice that stands for 12.5 mm: 1.8 mL
+    mask = postprocess(probability, scan, Predict(min_ml=1.0))
+    assert not mask[0].any() and mask[3].sum() == 16
+    assert postprocess(probability, scan, Predict(min_ml=0.5)).sum() == 32
+
+
+def test_closing_and_opening_are_scipys_and_keep_what_touches_the_edge():
+    scan, _ = tiny.head(0)
+    probability = np.zeros(scan.shape, np.float32)
+    probability[0, :20, :20] = 1
+    probability[0, 8:11, 8:11] = 0
+    probability[1, 30, 30] = 1
+    mask = postprocess(probability, scan, Predict(closing_px=10, opening_px=5))
+    assert mask[0, :20, :20].all() and mask[0].sum() == 400 and not mask[1].any()
+
+
+def test_files_keep_the_sources_grid_and_say_what_was_found(tiny_run, tmp_path):
+    scan, _ = tiny.head(7)
+    affine = np.diag([-3.0, 3.0, 5.0, 1.0])
+    affine[:3, 3] = 90, -100, 20
+    volume = np.ascontiguousarray(scan.hu[:, ::-1].transpose(2, 1, 0))
+    nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "a.nii.gz")
+    ((_, result),) = predict_files(tiny_run, [tmp_path / "a.nii.gz"], tmp_path / "out", device="cpu")
+    mask = nibabel.load(tmp_path / "out" / "a_mask.nii.gz")
+    assert mask.shape == volume.shape and np.array_equal(mask.affine, affine) and mask.get_data_dtype() == np.uint8
+    stored = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert stored == result and stored["volume_ml"]["total"] > 0 and stored["slices_with_bleeding"]
+    assert stored["volume_ml"]["total"] == pytest.approx(np.asarray(mask.dataobj).sum() * 45 / 1000, rel=1e-6)
+    assert {"read", "prepare", "network", "mask", "write"} == stored["seconds"].keys()
+    with Image.open(tmp_path / "out" / "a.png") as sheet:
+        assert sheet.width > 300
+
+
+def test_one_bad_scan_does_not_stop_the_others(tiny_run, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for i in range(2):
+        io.write_scan(tiny.head(i + 5)[0], scans / f"{i}.nii.gz")
+    (scans / "broken.nii.gz").write_bytes((scans / "0.nii.gz").read_bytes()[:500])
+    results = dict(predict_files(tiny_run, [scans, tmp_path / "none.nii"], tmp_path / "out", device="cpu"))
+    assert len(results) == 4
+    errors = {path.name: str(result) for path, result in results.items() if isinstance(result, HemotorchError)}
+    assert errors.keys() == {"broken.nii.gz", "none.nii"}
+    assert "broken.nii.gz" in errors["broken.nii.gz"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.json")) == ["0.json", "1.json"]
+
+
+def test_results_are_not_overwritten_unless_asked(tiny_run, tmp_path):
+    io.write_scan(tiny.head(5)[0], tmp_path / "a.nii")
+    for overwrite, fails in ((False, False), (False, True), (True, False)):
+        ((_, result),) = predict_files(
+            tiny_run, [tmp_path / "a.nii"], tmp_path / "out", device="cpu", overwrite=overwrite
+        )
+        assert isinstance(result, HemotorchError) == fails
+
+
+def test_two_scans_of_one_name_get_their_folders_names(tiny_run, tmp_path):
+    for name in "xy":
+        io.write_scan(tiny.head(5)[0], tmp_path / name / "head.nii")
+    results = list(predict_files(tiny_run, [tmp_path / "x", tmp_path / "y"], tmp_path / "out", device="cpu"))
+    assert len(results) == 2 and {p.name for p in (tmp_path / "out").glob("*.json")} == {"x_head.json", "y_head.json"}
+
+
+def test_a_body_is_refused_and_a_brain_without_skull_is_warned_of(predictor, shared_data):
+    body = io.read_scan(shared_data / "body-ct" / "example_ct.nii.gz")
+    with pytest.raises(InputError, match=r"does not look like a head CT.*--any-anatomy"):
+        predictor.predict(body, any_anatomy=False)
+    assert any("inside bone" in text for text in predictor.predict(body).warnings)
+    brain = predictor.predict(io.read_scan(shared_data / "brain-ct-atlas" / "ct_brain_atlas_1mm.nii.gz"), False)
+    assert any("no skull" in text for text in brain.warnings)
+
+
+def test_a_real_head_is_taken_for_one(predictor, shared_data):
+    scan = io.read_scan(shared_data / "head-ct-nifti" / "head.nii.gz")
+    found = predictor.predict(scan, any_anatomy=False)
+    assert found.mask.shape == scan.shape and not found.warnings
+
+
+def test_one_slice_and_unknown_spacing(predictor):
+    scan, _ = tiny.head(9, slices=6)
+    single = Scan(scan.hu[2:3], scan.slice_origins_mm[2:3], scan.row_step_mm, scan.column_step_mm)
+    assert np.isnan(predictor.predict(single).volume_ml["total"])
+    unknown = predictor.predict(replace(scan, spacing_known=False))
+    assert np.isnan(unknown.volume_ml["total"]) and any("no volume in mL" in text for text in unknown.warnings)
+
+
+def test_damaged_and_dangerous_checkpoints(tiny_run, tmp_path):
+    good = (tiny_run / BEST).read_bytes()
+    ran = tmp_path / "ran"
+
+    class Code:
+        def __reduce__(self):
+            return (ran.touch, ())
+
+    (tmp_path / "cut.pt").write_bytes(good[: len(good) // 2])
+    middle = len(good) // 2
+    (tmp_path / "altered.pt").write_bytes(good[:middle] + bytes([good[middle] ^ 255]) + good[middle + 1 :])
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Code()))
+    torch.save({"net": Code(), "weights": {}, "recipe": {}}, tmp_path / "code.pt")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
+    says = {
+        "cut": "is cut, damaged or not a checkpoint",
+        "altered": "is damaged",
+        "pickle": "is cut, damaged or not a checkpoint",
+        "code": "could run code",
+        "foreign": "not a hemotorch checkpoint",
+        "missing": "no such checkpoint",
+    }
+    for name, text in says.items():
+        with pytest.raises(InputError, match=text) as caught:
+            Predictor.load(tmp_path / f"{name}.pt", "cpu")
+        assert f"{name}.pt" in str(caught.value)
+    assert not ran.exists()
+
+
+def test_weights_of_another_network_are_refused(tiny_run, tmp_path):
+    good = load_checkpoint(tiny_run / BEST)
+    save_checkpoint(replace(good, options={**good.options, "channels": [4, 8, 16]}), tmp_path / "other.pt")
+    with pytest.raises(InputError, match="do not fit its network"):
+        Predictor.load(tmp_path / "other.pt", "cpu")
+    save_checkpoint(replace(good, format=99), tmp_path / "later.pt")
+    with pytest.raises(InputError, match="format 99"):
+        Predictor.load(tmp_path / "later.pt", "cpu")
+
+
+def test_a_run_moved_elsewhere_still_predicts(tiny_run, tiny_prepared, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "moved")
+    scan = Dataset(tiny_prepared).scan("055")
+    a, b = (Predictor.load(root, "cpu").predict(scan).mask for root in (tiny_run, tmp_path / "moved"))
+    assert np.array_equal(a, b)
+
+
+def test_a_network_that_gives_nan_is_an_error_not_a_clean_scan(predictor):
+    broken = copy.deepcopy(predictor.net)
+    next(broken.body.parameters()).data.fill_(float("nan"))
+    with pytest.raises(RunError, match="the network gave NaN"):
+        replace(predictor, net=broken).predict(tiny.head(1)[0])
+
+
+def test_predicting_a_folder_leaves_out_its_masks_and_what_was_predicted_before(tiny_run, tmp_path, monkeypatch):
+    scan, mask = tiny.head(3)
+    io.write_scan(scan, tmp_path / "S/one.nii.gz")
+    io.write_mask(scan, mask, tmp_path / "S/one_mask.nii.gz")
+    io.write_scan(scan, tmp_path / "S/lone_mask.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        done = list(predict_files(tiny_run, [tmp_path / "S"], "S/out", device="cpu", overwrite=True))
+        assert sorted(path.name for path, _ in done) == ["lone_mask.nii.gz", "one.nii.gz"]
+
+
+def test_a_checkpoint_whose_archive_lies_is_refused(tiny_run, tmp_path):
+    # The "directory" bit on an entry: zipfile finds nothing wrong, and torch hands out memory that nobody wrote.
+    whole = (tiny_run / BEST).read_bytes()
+    entry = max(zipfile.ZipFile(tiny_run / BEST).infolist(), key=lambda info: info.file_size)
+    start = whole.rindex(entry.filename.encode()) - 46
+    assert whole[start : start + 4] == b"PK\x01\x02"
+    broken = bytearray(whole)
+    broken[start + 38] |= 0x10
+    (tmp_path / "broken.pt").write_bytes(broken)
+    with pytest.raises(InputError, match=r"broken.pt: (is damaged|is cut|cannot be read)"):
+        Predictor.load(tmp_path / "broken.pt", "cpu")
+
+
+def test_no_bit_of_a_checkpoint_can_flip_unseen(tiny_run, tmp_path):
+    whole = (tiny_run / BEST).read_bytes()
+    weights = Predictor.load(tiny_run, "cpu").net.state_dict()
+    random = np.random.default_rng(0)
+    directory = whole.index(b"PK\x01\x02")
+    places = [*random.integers(0, len(whole), 60), *random.integers(directory, len(whole), 140)]
+    for place in places:
+        broken = bytearray(whole)
+        broken[place] ^= 1 << int(random.integers(8))
+        (tmp_path / "broken.pt").write_bytes(broken)
+        try:
+            found = Predictor.load(tmp_path / "broken.pt", "cpu").net.state_dict()
+        except HemotorchError as error:
+            assert "broken.pt" in str(error)
+        else:  # a bit that means nothing, such as one of a time
+            assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_scans_named_one_by_one_are_predicted_wherever_the_output_goes(tiny_run, tmp_path, monkeypatch):
+    scan, _ = tiny.head(3)
+    io.write_scan(scan, tmp_path / "one.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    ((_, result),) = predict_files(tiny_run, ["one.nii.gz"], ".", device="cpu")
+    assert not isinstance(result, HemotorchError) and (tmp_path / "one_mask.nii.gz").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/one_mask.nii.gz").write_text("drawn by hand")
+    ((_, result),) = predict_files(tiny_run, ["one.nii.gz"], "out", device="cpu")
+    assert isinstance(result, HemotorchError) and "one_mask.nii.gz is in out already" in str(result)
+    assert (tmp_path / "out/one_mask.nii.gz").read_text() == "drawn by hand"
+
+
+def test_names_that_repeat_and_folders_without_scans_do_not_stop_the_others(tiny_run, tmp_path):
+    scan, _ = tiny.head(3)
+    for name in ("a.nii", "a.nii.gz", "b.nii.gz"):
+        io.write_scan(scan, tmp_path / "n" / name)
+    (tmp_path / "empty").mkdir()
+    results = list(predict_files(tiny_run, [tmp_path / "empty", tmp_path / "n"], tmp_path / "out", device="cpu"))
+    failed = [path.name for path, result in results if isinstance(result, HemotorchError)]
+    assert failed == ["empty"] and len(results) == 4
+    assert {p.name for p in (tmp_path / "out").glob("*.json")} == {"n_a_nii.json", "n_a_nii_gz.json", "b.json"}
+
+
+@pytest.mark.parametrize(("factor", "says"), [((1, 12.0), "pixel size"), ((0.001, 1), "slice distance")])
+def test_sizes_no_head_has(predictor, factor, says):
+    scan, _ = tiny.head(1)
+    slices, pixels = factor
+    odd = Scan(scan.hu, scan.slice_origins_mm * slices, scan.row_step_mm * pixels, scan.column_step_mm * pixels)
+    with pytest.raises(InputError, match=f"does not look like a head CT: .*is its {says} right"):
+        predictor.predict(odd, any_anatomy=False)
+    assert any(says in text for text in predictor.predict(odd).warnings)
