@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hemotorch import nets, recipe
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.grid import Grid, hu_to_working, place
-from hemotorch.head import why_not_a_head
+from hemotorch.head import check_head
 from hemotorch.hu import AIR_HU
 from hemotorch.nets import Net
 from hemotorch.recipe import Engine, Predict, Recipe, Tiles
@@ -68,14 +68,9 @@ class Predictor:
         any_anatomy=False raises InputError where the scan does not look like a head.
         """
         clock = _Clock()
-        doubt = why_not_a_head(scan)
-        warnings = scan.warnings
-        if doubt is not None:
-            if not (any_anatomy or doubt.may_be_head):
-                where = scan.paths[0] if scan.paths else scan.name
-                todo = "if it is, add --any-anatomy"
-                raise InputError(f"does not look like a head CT: {doubt.text}", where, todo)
-            warnings = (*warnings, doubt.text)
+        doubts = check_head(scan, any_anatomy)
+        # `prepare` noted the same doubts in the scans that it stored.
+        warnings = scan.warnings + tuple(text for text in doubts if text not in scan.warnings)
         if not scan.spacing_known:
             warnings = (*warnings, "pixel size unknown: no volume in mL")
         placement = place(self.grid, scan)
