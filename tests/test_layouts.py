@@ -473,3 +473,11 @@ def test_patient_numbers_of_ct_ich_are_known_only_if_a_table_names_them(tmp_path
         write_case("ct-ich", tmp_path, name, scan, None, info)
     write_tables("ct-ich", tmp_path, [info])
     assert [case.patient_assumed for case in open_layout(tmp_path).cases] == [False, True]
+
+
+@pytest.mark.parametrize("row", ['"P1', 'P1\nb,"P2', '"P1,\nb,"P2'])
+def test_a_stray_quote_in_patients_csv_is_refused(tmp_path: Path, row: str) -> None:
+    scan_file(tmp_path / "images" / "a.nii")
+    (tmp_path / "patients.csv").write_text(f"case,patient\na,{row}\nc,P3\n")
+    with pytest.raises(InputError, match=r"patients\.csv: cannot be read as CSV: .* is a quote missing or too many"):
+        open_layout(tmp_path)

@@ -73,6 +73,8 @@ class Dataset:
             raise InputError("was not prepared to its end", self.root, "run the same `hemotorch prepare` again")
         self.slices = read_manifest(self.root / "manifest.csv")
         self.cases: tuple[str, ...] = tuple(self.info["cases"])
+        if not self.cases:
+            raise InputError("holds no scans", self.root, "run `hemotorch prepare` on a folder that has some")
         slice_counts = {case: entry["shape"][0] for case, entry in self.info["cases"].items()}
         self.splits, self.split_warnings = _read_splits(self.root / "splits.json", slice_counts)
         self.layout: str = self.info["layout"]
@@ -81,8 +83,6 @@ class Dataset:
             for entry in self.info["cases"].values()
         )
         self._shards: dict[tuple[str, str], Shard] = {}
-        if not self.cases:
-            raise InputError("holds no scans", self.root, "run `hemotorch prepare` on a folder that has some")
         listed = Counter(row.case for row in self.slices)
         if listed != slice_counts or not _in_order(self.slices):
             todo = "run the same `hemotorch prepare` again"
@@ -297,7 +297,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The attributes of a scan's group.
 
     Raises:
-        InputError: if they are missing, or not those that were written (records of before version 0.2 have no digest).
+        InputError: if they are missing, or not those that were written (older records have no digest).
     """
     try:
         record: dict[str, Any] = read_json(folder / "zarr.json")["attributes"]["hemotorch"]
@@ -368,9 +368,12 @@ def _read_splits(path: Path, slice_counts: dict[str, int]) -> tuple[dict[str, Sp
         for name, entry in stored["splits"].items():
             if entry["by"] not in ("patient", "slice"):
                 raise ValueError(f"split '{name}' is by '{entry['by']}'")
-            parts = [_read_part(entry[part], f"split '{name}'", slice_counts) for part in PARTS]
-            _check_apart(parts, entry["by"], f"split '{name}'")
-            splits[name] = Split(name, entry["by"], *parts, tuple(map(str, entry["warnings"])))
+            where = f"split '{name}'"
+            train = _read_part(entry["train"], where, slice_counts)
+            val = _read_part(entry["val"], where, slice_counts)
+            test = _read_part(entry["test"], where, slice_counts)
+            _check_apart((train, val, test), entry["by"], where)
+            splits[name] = Split(name, entry["by"], train, val, test, tuple(map(str, entry["warnings"])))
         return splits, tuple(map(str, stored["warnings"]))
     except KeyError as error:
         raise InputError(f"is damaged (it lacks {error})", path, "run the same `hemotorch prepare` again") from error
