@@ -335,7 +335,7 @@ def test_thin_slices_give_the_ml_of_the_trained_distance_and_are_said(predictor)
         expected = f"slices are {slice_mm:.3g} mm apart, the network was trained on 5 mm"
         assert any(expected in text for text in thin.warnings)
     by_index = replace(band, spacing=None).predict(_head_of(0.625, 8))
-    assert by_index.volume_ml["total"] > 1.2 * own.volume_ml["total"]
+    assert by_index.volume_ml["total"] > 1.1 * own.volume_ml["total"]
 
 
 def test_the_trained_distance_gives_what_neighbours_by_index_give_bit_for_bit(predictor):
