@@ -196,14 +196,17 @@ def test_a_mask_is_averaged_with_its_slices_and_half_is_bleeding():
     assert mask_stacks_to_working(share, half)[0, 0, 0, 0] == 1
 
 
-def test_slices_are_taken_by_index_only_at_the_trained_distance():
+def test_slices_are_taken_by_index_only_in_the_trained_range():
     spacing = SliceSpacing.of([4.0, 5.0, 5.0, 8.0])
     assert spacing == SliceSpacing(5.0, 4.0, 8.0) and SliceSpacing.of([]) is None
     five = np.arange(6) * 5.0
-    assert taken_by_index(five, spacing, 3) and taken_by_index(five * 1.19, spacing, 3)
-    assert not taken_by_index(five * 1.21, spacing, 3) and not taken_by_index(five / 8, spacing, 3)
+    assert taken_by_index(five, spacing, 3) and taken_by_index(five * 0.8, spacing, 3)
+    assert taken_by_index(five * 1.6, spacing, 3) and not taken_by_index(five * 1.8, spacing, 3)
+    assert not taken_by_index(five * 0.7, spacing, 3) and not taken_by_index(five / 8, spacing, 3)
+    wide = SliceSpacing.of([0.6, 5.0, 5.0])
+    assert not taken_by_index(five / 8, wide, 3), "thin scans among thick ones are averaged too"
     uneven = five.copy()
-    uneven[3:] += 2
+    uneven[3:] += 4
     assert not taken_by_index(uneven, spacing, 3)
     assert taken_by_index(None, spacing, 3) and taken_by_index(five / 8, None, 3)
     # A network that sees one slice has no neighbours: what it was trained on stays as it is, thinner is averaged.
