@@ -240,10 +240,10 @@ def taken_by_index(positions_mm: np.ndarray | None, spacing: SliceSpacing | None
     """Whether a network of so many input slices gets a scan's slices as they are, its neighbours by their index.
 
     That is so if distances are unknown, and if all of them lie in the range that the network was trained on, as far as
-    that range lies within a factor of ALIKE of the usual distance. Within it nothing is resampled, in training or after:
-    bringing the demo's phantoms (3.9 to 7.5 mm) to one distance left 2 of 6 normal scans clean instead of 4
-    (docs/log.md). A network that looks at one slice alone has no neighbours: it gets all slices as they are unless
-    they are closer than any it was trained on.
+    that range lies within a factor of ALIKE of the usual one. Within it nothing is resampled, in training or after:
+    bringing the demo's phantoms (3.9 to 7.5 mm) to one distance left 2 of 6 normal scans clean, not 4 (docs/log.md).
+    A network that looks at one slice alone has no neighbours: it gets all slices as they are unless they are closer
+    than any it was trained on.
     """
     if positions_mm is None or spacing is None:
         return True
