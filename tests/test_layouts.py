@@ -176,6 +176,89 @@ def test_declarations_that_cannot_be_used(tmp_path: Path, content: str, reason: 
         open_layout(tmp_path)
 
 
+VERSION_2 = {"background": 0, "EDH": 1, "SDH": 2, "SAH": 3, "IPH": 4, "IVH": 5}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        VERSION_2,
+        {str(value): name for name, value in VERSION_2.items()},
+        {
+            "background": 0,
+            "epidural": 1,
+            "sub-dural": 2,
+            "Subarachnoid Haemorrhage": 3,
+            "ICH": 4,
+            "ventricular bleed": 5,
+        },
+        {
+            "Any bleeding": [1, 2, 3, 4, 5],
+            "extradural_hematoma": 1,
+            "acute-on-chronic SDH": [2],
+            "sah": "3",
+            "i.p.h.": 4,
+            "IVH": 5,
+        },
+    ],
+)
+def test_labels_of_nnunet(tmp_path: Path, labels: dict[str, object]) -> None:
+    scan_file(tmp_path / "imagesTr" / "a_0000.nii.gz")
+    mask_file(tmp_path / "labelsTr" / "a.nii.gz", 1, 2, 3, 4, 5)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    _, mask = open_layout(tmp_path).cases[0].read()
+    assert mask is not None
+    names = {value: open_layout(tmp_path).cases[0].mask_codes[value] for value in range(1, 6)}
+    assert names == {1: 1, 2: 5, 3: 4, 4: 2, 5: 3}  # epidural, subdural, subarachnoid, parenchymal, ventricular
+    (tmp_path / "labels.json").write_text('{"1": "bleeding", "2": "SDH", "3": "SAH", "4": "IPH", "5": "background"}')
+    assert open_layout(tmp_path).cases[0].mask_codes[1] == UNTYPED  # it has the last word
+
+
+def test_one_label_of_nnunet_is_bleeding_of_unknown_type(tmp_path: Path) -> None:
+    scan_file(tmp_path / "imagesTr" / "a_0000.nii.gz")
+    mask_file(tmp_path / "labelsTr" / "a.nii.gz", 1)
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "ICH": 1}}')
+    found = open_layout(tmp_path)
+    assert codes(tmp_path) == [0, UNTYPED]
+    assert "bleeding of unknown type" in found.description
+    assert "'ICH' (1) is taken as bleeding of unknown type" in found.warnings[0]
+    (tmp_path / "dataset.json").write_text('{"name": "something else"}')
+    assert open_layout(tmp_path).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ({"background": 0, "edema": 1}, "mask value 1 is called 'edema', which is no known type .* labels.json"),
+        ({"background": 0, "SDH": 1, "ignore": 2}, "called 'ignore'"),
+        ({"SDH": 0}, "0 can only be background"),
+        ({"SDH": [1, 2], "EDH": [2, 3]}, "mask value 2 is both 'SDH' and 'EDH'"),
+        ({"SDH": "9" * 5000}, "is not a whole number from 0 to 255"),
+        ({"SDH": -1}, "'-1' is not a whole number"),
+        ({"SDH": {"a": 1}}, "is not a whole number"),
+        (["background", "SDH"], "must map names to mask values"),
+    ],
+)
+def test_labels_of_nnunet_that_cannot_be_used(tmp_path: Path, labels: object, reason: str) -> None:
+    scan_file(tmp_path / "imagesTr" / "a_0000.nii.gz")
+    mask_file(tmp_path / "labelsTr" / "a.nii.gz", 1)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    with pytest.raises(InputError, match=reason):
+        open_layout(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["labels", "labelsTr"])
+def test_two_folders_of_masks_are_refused(tmp_path: Path, other: str) -> None:
+    scan_file(tmp_path / "images" / "a.nii")
+    mask_file(tmp_path / "masks" / "a.nii", 1)
+    (tmp_path / other).symlink_to(tmp_path / "masks")
+    assert codes(tmp_path) == [0, UNTYPED]  # the same folder once more
+    (tmp_path / other).unlink()
+    mask_file(tmp_path / other / "a.nii", 0, 1)
+    with pytest.raises(InputError, match=f"holds masks in masks/ and {other}/"):
+        open_layout(tmp_path)
+
+
 def test_patients(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         scan_file(tmp_path / "images" / f"{name}.nii")

@@ -4,8 +4,8 @@
 
 Also labels/ for masks/, nnU-Net's imagesTr/NAME_0000.nii.gz and labelsTr/NAME.nii.gz, and a flat folder of scans, where
 NAME_mask.nii.gz is the mask of NAME.nii.gz. What mask values mean is one decision for the whole dataset: `labels.json`
-({"1": "epidural", ...}) says it; without it, masks that hold only 0 and 1 (or 255) everywhere are bleeding of unknown
-type, and others hold the codes of `labels.py`.
+({"1": "epidural", ...}) says it, else the labels of nnU-Net's `dataset.json`; without both, masks that hold only 0 and
+1 (or 255) everywhere are bleeding of unknown type, and others hold the codes of `labels.py`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from pathlib import Path
 import numpy as np
 
 from hemotorch.data.layouts.case import BINARY, Case, Collection, files_by_name, some, unpaired
+from hemotorch.data.layouts.mask_values import LABELS, MEANINGS, NNUNET, declared_codes, nnunet_codes
 from hemotorch.data.layouts.patients import PATIENTS
-from hemotorch.data.layouts.tables import is_number, write_table
-from hemotorch.errors import InputError, nearest
+from hemotorch.data.layouts.tables import write_table
+from hemotorch.errors import InputError
 from hemotorch.io import nifti
 from hemotorch.labels import CODES, UNTYPED
 from hemotorch.scan import CaseInfo, Scan
-from hemotorch.system.files import read_json, write_json
+from hemotorch.system.files import write_json
 from hemotorch.system.progress import progress
 
 NAME = "folder"
 LOOKS_FOR = "images/ (and masks/), imagesTr/ (and labelsTr/), or NIfTI files in the folder itself"
 
-LABELS = "labels.json"
-#: What a label may be called in labels.json, and the code it gets.
-MEANINGS = {"background": 0, **CODES, "bleeding": UNTYPED}
-_PLACES = {"images": ("masks", "labels"), "imagesTr": ("labelsTr",)}
+_SCAN_FOLDERS = ("images", "imagesTr")
+_MASK_FOLDERS = ("masks", "labels", "labelsTr")
 _TYPED = {code: code for code in (*CODES.values(), UNTYPED)}
 
 
 def matches(root: Path) -> bool:
     """Whether the folder is laid out this way."""
-    return any(files_by_name(root / place, nifti.SUFFIXES) for place in (*_PLACES, "."))
+    return any(files_by_name(root / place, nifti.SUFFIXES) for place in (*_SCAN_FOLDERS, "."))
 
 
 def open_cases(root: Path) -> Collection:
@@ -58,8 +57,9 @@ def open_cases(root: Path) -> Collection:
         mask = (masks[name],) if name in masks else ()
         cases.append(Case(name, (path,), mask, name, layout=NAME, mask_codes=codes, patient_assumed=True))
     paired = len(set(scans) & set(masks))
+    kind = "bleeding of unknown type" if set(codes.values()) == {UNTYPED} else "typed"
     described = f"NIfTI files in {described}: {len(scans)} scans, {paired} with a mask"
-    described += f" ({'bleeding of unknown type' if codes == BINARY else 'typed'})" if paired else ""
+    described += f" ({kind})" if paired else ""
     return Collection(NAME, root, tuple(cases), described, tuple(warnings))
 
 
@@ -78,7 +78,7 @@ def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
 
 def _pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
     """Scans and masks by case name, and where they were found."""
-    for images, places in _PLACES.items():
+    for images in _SCAN_FOLDERS:
         scans = files_by_name(root / images, nifti.SUFFIXES)
         if not scans:
             continue
@@ -86,40 +86,43 @@ def _pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
             if several := [name for name in scans if not name.endswith("_0000")]:
                 raise InputError(f"files must end in _0000, one channel a case, but not {some(several)}", root / images)
             scans = {name.removesuffix("_0000"): path for name, path in scans.items()}
-        for labels in places:
-            if masks := files_by_name(root / labels, nifti.SUFFIXES):
-                return scans, masks, f"{images}/ and {labels}/"
-        return scans, {}, f"{images}/"
+        labels = _mask_folder(root)
+        if labels is None:
+            return scans, {}, f"{images}/"
+        return scans, files_by_name(root / labels, nifti.SUFFIXES), f"{images}/ and {labels}/"
     files = files_by_name(root, nifti.SUFFIXES)
     masks = {n.removesuffix("_mask"): p for n, p in files.items() if n.endswith("_mask") and n[:-5] in files}
     scans = {name: path for name, path in files.items() if path not in masks.values()}
     return scans, masks, "one folder"
 
 
+def _mask_folder(root: Path) -> str | None:
+    """The folder of the masks, or None if there is none. Raises InputError if several hold masks."""
+    present: list[Path] = []
+    for name in _MASK_FOLDERS:
+        folder = root / name
+        # One folder by two names (a link, a disk that ignores letter case) is no contradiction.
+        again = any(folder.exists() and folder.samefile(other) for other in present)
+        if not again and files_by_name(folder, nifti.SUFFIXES):
+            present.append(folder)
+    if len(present) > 1:
+        named = " and ".join(f"{folder.name}/" for folder in present)
+        raise InputError(f"holds masks in {named}, and which are meant is not known", root, "move the others elsewhere")
+    return present[0].name if present else None
+
+
 def _codes(root: Path, masks: Sequence[Path]) -> tuple[dict[int, int], list[str]]:
-    """What the values of all masks mean, and a warning where that is an assumption."""
+    """What the values of all masks mean, and a warning if that is an assumption."""
     if (root / LABELS).is_file():
-        return _declared(root / LABELS), []
+        return declared_codes(root / LABELS), []
+    if masks and (root / NNUNET).is_file():
+        declared = nnunet_codes(root / NNUNET)
+        if declared is not None:
+            return declared
     if _only_binary(masks):
         return dict(BINARY), []
     codes = ", ".join(f"{code} {name}" for name, code in CODES.items())
     return _TYPED, [f"no {LABELS}: mask values are taken as {codes}, {UNTYPED} bleeding of unknown type"]
-
-
-def _declared(path: Path) -> dict[int, int]:
-    entries = read_json(path)
-    if not isinstance(entries, dict) or not entries:
-        raise InputError('must map mask values to names, as in {"1": "epidural"}', path)
-    codes = {}
-    for value, name in entries.items():
-        if not (is_number(value) and int(value) < 256):
-            raise InputError(f"mask value '{value}' is not a whole number from 0 to 255", path)
-        if not isinstance(name, str) or name not in MEANINGS:
-            raise InputError(f"unknown label '{name}'", path, nearest(str(name), MEANINGS))
-        codes[int(value)] = MEANINGS[name]
-    if codes.pop(0, 0) != 0:
-        raise InputError("mask value 0 can only be background", path)
-    return codes
 
 
 def _only_binary(masks: Iterable[Path]) -> bool:
