@@ -25,8 +25,9 @@ from hemotorch.data.prepare import PreparedSummary, prepare
 from hemotorch.data.splits import audit
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.hu import to_grey
+from hemotorch.io import nifti
 from hemotorch.scan import CaseInfo, Scan, even_scan
-from hemotorch.system.files import jsonable
+from hemotorch.system.files import jsonable, write_json
 
 TABLE = "hemorrhage_diagnosis_raw_ct.csv"
 
@@ -531,6 +532,32 @@ def test_what_predict_refuses_is_named_and_left_out(tmp_path: Path, out: Path, f
     assert prepare(source, out, any_anatomy=True).done == ("050",)
     assert list(prepare(source, out).failed) == ["050"]  # asked again, though the file is the same
     assert Dataset(out).cases == ("049", "051")
+
+
+@pytest.mark.parametrize("layout", ["ct-ich", "folder"])
+def test_masks_that_a_network_made_do_not_become_truth(tmp_path: Path, out: Path, layout: str) -> None:
+    source = write_source(tmp_path / "source", 4, layout)
+    (mask,) = source.glob("masks/051.nii*")
+    image = nib.load(mask)
+    image.header["descrip"] = nifti.PREDICTION_MARK.encode() + b" 0.1"
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), mask)
+    summary = prepare(source, out)
+    assert "hemotorch itself predicted" in summary.passed_over[0] and ": 051;" in summary.passed_over[0]
+    assert any(line.startswith("not read: masks that hemotorch") for line in summary.lines())
+    assert summary.done == ("049", "050", "051", "052")
+    assert [name for name in Dataset(out).cases if Dataset(out).has_mask(name)] == ["049", "050", "052"]
+
+
+def test_masks_of_before_there_was_a_mark_are_told_by_the_file_beside_them(tmp_path: Path, out: Path) -> None:
+    source = write_source(tmp_path / "source", 2, "folder")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for name in ("049", "050"):
+        shutil.copy(source / f"images/{name}.nii.gz", flat / f"{name}.nii.gz")
+        shutil.copy(source / f"masks/{name}.nii.gz", flat / f"{name}_mask.nii.gz")
+    assert prepare(flat, out).passed_over == ()
+    write_json(flat / "050.json", {"hemotorch": "0.1", "notice": "", "volume_ml": {}})
+    assert ": 050;" in prepare(flat, out).passed_over[0]
 
 
 def test_pngs_whose_window_clips_bone_are_judged_by_what_they_show(source: Path, out: Path, tmp_path: Path) -> None:

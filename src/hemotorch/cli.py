@@ -137,7 +137,7 @@ def _prepare(a: argparse.Namespace) -> int:
         any_anatomy=a.any_anatomy,
     )
     _show(a, summary.to_dict(), "\n".join(summary.lines()))
-    return 1 if summary.failed else 0
+    return 1 if summary.failed or summary.passed_over else 0
 
 
 def _train(a: argparse.Namespace) -> int:

@@ -56,7 +56,8 @@ class PreparedSummary:
     """What `prepare` did.
 
     done, kept, removed: names of cases written now, unchanged since an earlier run, and gone from the source.
-    failed: why a case could not be prepared, by its name. pngs: how many slices are in the PNG folders, None without.
+    failed: why a case could not be prepared, by its name. passed_over: what of the source was not read.
+    pngs: how many slices are in the PNG folders, None without.
     """
 
     out: Path
@@ -66,6 +67,7 @@ class PreparedSummary:
     kept: tuple[str, ...]
     removed: tuple[str, ...]
     failed: dict[str, str]
+    passed_over: tuple[str, ...]
     counts: Counts
     audits: tuple[Audit, ...]
     pngs: int | None
@@ -80,6 +82,7 @@ class PreparedSummary:
         lines += [line for one in self.audits if not one.clean or one is self.audits[0] for line in one.lines()]
         if self.pngs is not None:
             lines.append(f"{self.pngs} slices as PNG in {self.out / 'png'}")
+        lines += [f"not read: {text}" for text in self.passed_over]
         lines += [f"failed: {text}" for text in self.failed.values()]
         parts = [f"{len(self.done)} scans prepared", f"{len(self.kept)} unchanged" if self.kept else ""]
         parts += [
@@ -367,6 +370,7 @@ def _summary(
         kept=tuple(name for name, one in zip(names, outcomes, strict=True) if one.record and not one.written),
         removed=tuple(sorted(set(job.previous.get("cases", {})) - set(names))),
         failed=_failed(job, outcomes),
+        passed_over=job.collection.passed_over,
         counts=_counts(records),
         audits=audits,
         pngs=sum(len(record["png"]["numbers"]) for record in records if record["png"]) if job.folders else None,

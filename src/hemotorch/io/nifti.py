@@ -15,11 +15,12 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from hemotorch.errors import InputError
 from hemotorch.hu import AIR_HU
 from hemotorch.scan import Scan
-from hemotorch.system.files import atomic
+from hemotorch.system.files import atomic, read_json
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on headers, beside our own one line
 
 SUFFIXES = (".nii", ".nii.gz")
+PREDICTION_MARK = "hemotorch prediction"  #: in the header's descrip of every mask that a network made
 SAME_PLACE = 0.1  #: grids whose corners lie closer than this share of a voxel are the same
 
 _SCAN_AXES = axcodes2ornt(("S", "P", "L"))  # Scan's order: slices to the head, rows to the back, columns to the left
@@ -88,6 +89,33 @@ def read_mask(path: Path | str, scan: Scan | None = None) -> np.ndarray:
     if scan is not None:
         _check_same_grid(mask.shape, affine @ inv_ornt_aff(transform, raw.shape), scan, path)
     return mask
+
+
+def is_predicted(path: Path | str) -> bool:
+    """Whether a mask is what a network of hemotorch made: by its header, or by NAME.json beside NAME_mask.nii.gz.
+
+    Args:
+        path: of a NIfTI mask.
+
+    Returns:
+        False also for a file that cannot be read, which says so when it is read.
+    """
+    try:
+        description = bytes(_open(path).header["descrip"].tobytes())
+    except InputError:
+        return False
+    if description.startswith(PREDICTION_MARK.encode()):
+        return True
+    # Masks of before there was a mark in the header: the file that stands beside them tells.
+    name = stem(path)
+    beside = Path(path).with_name(f"{name.removesuffix('_mask')}.json")
+    if not name.endswith("_mask") or not beside.is_file():
+        return False
+    try:
+        result = read_json(beside)
+    except InputError:
+        return False
+    return isinstance(result, dict) and {"hemotorch", "notice", "volume_ml"} <= set(result)
 
 
 def slice_numbers(path: Path | str) -> tuple[int, ...]:

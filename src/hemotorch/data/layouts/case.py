@@ -74,13 +74,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Collection:
-    """A dataset on disk: its cases in the order of their names, warnings, and one line saying what was recognised."""
+    """A dataset on disk: its cases in the order of their names, warnings, and one line saying what was recognised.
+
+    passed_over: what stands there, looks like a part of the dataset and is not read, a line for each kind.
+    """
 
     layout: str
     root: Path
     cases: tuple[Case, ...]
     description: str
     warnings: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 def files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -100,6 +104,22 @@ def files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             raise InputError(f"stands beside {found[name].name}: two files for one case", path, "remove one of them")
         found[name] = path
     return found
+
+
+def drawn_masks(masks: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """The masks that no network of hemotorch made, and a line that names the others.
+
+    Args:
+        masks: NIfTI masks by case.
+    """
+    predicted = {name for name, path in masks.items() if nifti.is_predicted(path)}
+    drawn = {name: path for name, path in masks.items() if name not in predicted}
+    if not predicted:
+        return drawn, []
+    # A network that learns from its own masks learns its own faults, and is scored by them.
+    text = f"masks that hemotorch itself predicted, which are no truth to learn from: {some(sorted(predicted))}"
+    advice = "if someone has corrected them, clear `descrip` in their headers and move NAME.json away from them"
+    return drawn, [f"{text}; {advice}"]
 
 
 def some(names: Iterable[object], most: int = 10) -> str:

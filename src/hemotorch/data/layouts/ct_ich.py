@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hemotorch.data.layouts.case import Case, Collection, files_by_name, some, unpaired
+from hemotorch.data.layouts.case import Case, Collection, drawn_masks, files_by_name, some, unpaired
 from hemotorch.data.layouts.tables import is_number, plain, read_cells, read_table, whole, write_table
 from hemotorch.errors import InputError
 from hemotorch.io import nifti
@@ -60,6 +60,7 @@ def open_cases(root: Path) -> Collection:
     Raises InputError for tables that cannot be read, have other columns, or contradict themselves.
     """
     scans, masks = files_by_name(root / SCANS, nifti.SUFFIXES), files_by_name(root / MASKS, nifti.SUFFIXES)
+    masks, predicted = drawn_masks(masks)
     warnings = unpaired(scans, masks)
     table, demographics = _find(root, DIAGNOSIS), _find(root, DEMOGRAPHICS)
     slices: dict[str, SliceTypes] = {}
@@ -84,7 +85,7 @@ def open_cases(root: Path) -> Collection:
         cases.append(replace(case, age=person.age, sex=person.sex, patient_assumed=assumed))
     described = f"PhysioNet CT-ICH by its {SCANS}/: {len(scans)} scans, {len(set(scans) & set(masks))} with a mask"
     described += f", types of {sum(map(len, slices.values()))} slices from {table.name}" if table else ""
-    return Collection(NAME, root, tuple(cases), described, tuple(warnings))
+    return Collection(NAME, root, tuple(cases), described, tuple(warnings), tuple(predicted))
 
 
 def read_diagnosis(path: Path) -> tuple[dict[str, SliceTypes], list[str]]:

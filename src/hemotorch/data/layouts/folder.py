@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hemotorch.data.layouts.case import BINARY, Case, Collection, files_by_name, some, unpaired
+from hemotorch.data.layouts.case import BINARY, Case, Collection, drawn_masks, files_by_name, some, unpaired
 from hemotorch.data.layouts.mask_values import LABELS, MEANINGS, NNUNET, declared_codes, nnunet_codes
 from hemotorch.data.layouts.patients import PATIENTS
 from hemotorch.data.layouts.tables import write_table
@@ -46,6 +46,7 @@ def open_cases(root: Path) -> Collection:
     Raises InputError for a `labels.json` that cannot be used, or several channels a case.
     """
     scans, masks, described = _pairs(root)
+    masks, predicted = drawn_masks(masks)
     warnings = unpaired(scans, masks) if masks else []
     if masks and not set(scans) & set(masks):
         first, other = scans[min(scans)].name, masks[min(masks)].name
@@ -60,7 +61,7 @@ def open_cases(root: Path) -> Collection:
     kind = "bleeding of unknown type" if set(codes.values()) == {UNTYPED} else "typed"
     described = f"NIfTI files in {described}: {len(scans)} scans, {paired} with a mask"
     described += f" ({kind})" if paired else ""
-    return Collection(NAME, root, tuple(cases), described, tuple(warnings))
+    return Collection(NAME, root, tuple(cases), described, tuple(warnings), tuple(predicted))
 
 
 def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
