@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import nibabel as nib
@@ -564,3 +566,77 @@ def test_a_stray_quote_in_patients_csv_is_refused(tmp_path: Path, row: str) -> N
     (tmp_path / "patients.csv").write_text(f"case,patient\na,{row}\nc,P3\n")
     with pytest.raises(InputError, match=r"patients\.csv: cannot be read as CSV: .* is a quote missing or too many"):
         open_layout(tmp_path)
+
+
+# What is not read
+
+
+def dicom_file(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(128) + b"DICM")
+    return path
+
+
+@pytest.mark.parametrize("layout", ["folder", "ct-ich", "png", "flat"])
+def test_what_looks_like_a_scan_and_is_not_read_is_named(tmp_path: Path, layout: str) -> None:
+    scans = tmp_path / {"folder": "images", "ct-ich": "ct_scans", "png": "image", "flat": ""}[layout]
+    if layout == "png":
+        png_file(scans / "a_001.png", 100)
+    else:
+        scan_file(scans / "a.nii.gz")
+    for name in ("README.md", "notes.txt", "Thumbs.db", ".hidden.nrrd", "table.csv"):
+        (tmp_path / name).write_text("")
+    assert open_layout(tmp_path).passed_over == ()
+    (scans / "gone.nii.gz").symlink_to(tmp_path / "nowhere")
+    (scans / "loop.nii").symlink_to(scans / "loop.nii")
+    (scans / "named.nii.gz").mkdir()
+    (scans / "other.NRRD").write_text("")
+    (scans / "other.mha").write_text("")
+    os.mkfifo(scans / "pipe.nii")
+    for number in range(8):
+        dicom_file(tmp_path / "series" / f"IM{number}")
+    (tmp_path / "linked").symlink_to(tmp_path / "series")
+    text = "\n".join(open_layout(tmp_path).passed_over)
+    assert "gone.nii.gz" in text and "is a link that leads nowhere" in text and "loop.nii" in text
+    assert "named.nii.gz: is a folder, though it is named like a scan" in text
+    assert "other.NRRD: is NRRD, which is not read" in text and "other.mha: is MetaImage" in text
+    assert "pipe.nii: is no ordinary file" in text
+    assert "series/IM4 and 3 more: is DICOM" in text
+    assert "linked: is a link to a folder, which is not followed" in text
+    assert len(text.splitlines()) == 7
+
+
+def test_folders_of_a_layout_may_be_links(tmp_path: Path) -> None:
+    scan_file(tmp_path / "disk" / "scans" / "a.nii")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "images").symlink_to(tmp_path / "disk" / "scans")
+    found = open_layout(tmp_path / "set")
+    assert [case.name for case in found.cases] == ["a"] and found.passed_over == ()
+
+
+def test_scans_and_pictures_of_another_kind_are_named(tmp_path: Path) -> None:
+    png_file(tmp_path / "image" / "a_001.png", 100)
+    png_file(tmp_path / "logo.png", 100)
+    png_file(tmp_path / "image" / "a_002.jpg", 100)
+    scan_file(tmp_path / "more" / "b.nii")
+    text = open_layout(tmp_path).passed_over
+    assert text == (
+        "image/a_002.jpg: is no part of any case",
+        "more/b.nii: is NIfTI beside PNG folders, which are read",
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
+def test_a_forbidden_folder_is_named() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        scan_file(root / "set" / "images" / "a.nii")
+        scan_file(root / "set" / "forbidden" / "b.nii")
+        root.chmod(0o755)
+        (root / "set" / "forbidden").chmod(0)
+        os.seteuid(65534)
+        try:
+            found = open_layout(root / "set")
+        finally:
+            os.seteuid(0)
+        assert found.passed_over == ("forbidden: cannot be read (Permission denied)",)

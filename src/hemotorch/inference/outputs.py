@@ -11,7 +11,8 @@ from typing import Any
 from hemotorch import NOTICE, __version__
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.inference.predictor import Predictor
-from hemotorch.io import CONVERT_DICOM, is_dicom, nifti, read_scan, write_mask
+from hemotorch.io import nifti, read_scan, write_mask
+from hemotorch.io.walk import grouped, walk, why_unread, without_parents
 from hemotorch.pictures import contact_sheet
 from hemotorch.scan import Prediction
 from hemotorch.system.device import is_out_of_memory
@@ -96,29 +97,38 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
 
 
 def find_scans(given: Sequence[Path | str], out: Path) -> tuple[list[Path], list[tuple[Path, HemotorchError]]]:
-    """The files to predict, each once, and what of the paths given cannot be: a folder without scans."""
+    """The files to predict, each once, and what of the paths given cannot be: folders without scans, other formats."""
     found: list[Path] = []
     failed: list[tuple[Path, HemotorchError]] = []
     for path in map(Path, given):
         if not path.is_dir():
             found.append(path)
-        elif inside := _in_folder(path, out):
-            found.extend(inside)
-        else:
-            dicom = any(is_dicom(file) for file in path.rglob("*") if file.is_file())
-            todo = CONVERT_DICOM if dicom else "name NIfTI files (.nii, .nii.gz) or a folder of them"
+            continue
+        inside, unread = _in_folder(path, out)
+        found.extend(inside)
+        failed.extend((path, InputError(reason, path / names)) for names, reason in grouped(unread, path))
+        if not inside and not unread:
+            todo = "name NIfTI files (.nii, .nii.gz) or a folder of them"
             failed.append((path, InputError("holds no scan", path, todo)))
     return list({path.resolve(): path for path in found}.values()), failed
 
 
-def _in_folder(folder: Path, out: Path) -> list[Path]:
-    """All NIfTI volumes in a folder and below it, but masks of scans beside them and what was predicted before."""
-    found = sorted(path for path in folder.rglob("*") if nifti.is_nifti(path) and path.is_file())
+def _in_folder(folder: Path, out: Path) -> tuple[list[Path], dict[Path, str]]:
+    """All NIfTI volumes in a folder and below it, but masks of scans beside them and what was predicted before.
+
+    Also returned: the reason for each thing that looks like a scan and is not read.
+    """
+    met = walk(folder)
     mine = out != folder.resolve()
-    found = [path for path in found if path.name[0] != "." and not (mine and out in path.resolve().parents)]
+    files = [path for path in met.files if not (mine and out in path.resolve().parents)]
+    found = [path for path in files if nifti.is_nifti(path)]
+    unread = without_parents(met.unread, found)
+    for path in files:
+        if reason := why_unread(path):
+            unread[path] = reason
     stems = {(path.parent, nifti.stem(path)) for path in found}
     masks = {(parent, name) for parent, name in stems if name.endswith("_mask") and (parent, name[:-5]) in stems}
-    return [path for path in found if (path.parent, nifti.stem(path)) not in masks]
+    return [path for path in found if (path.parent, nifti.stem(path)) not in masks], unread
 
 
 def name_scans(paths: Sequence[Path]) -> dict[Path, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from hemotorch.data.layouts import ct_ich, folder, png
 from hemotorch.data.layouts.case import Case, Collection
 from hemotorch.data.layouts.patients import assign_patients, find_table
 from hemotorch.errors import InputError, OptionError, nearest
-from hemotorch.io import CONVERT_DICOM, is_dicom
+from hemotorch.io import CONVERT_DICOM, is_dicom, nifti
+from hemotorch.io.walk import OTHER_PICTURES, grouped, walk, why_unread, without_parents
 from hemotorch.scan import CaseInfo, Scan
 
 __all__ = ["LAYOUTS", "Case", "Collection", "open_layout", "recognise", "write_case", "write_tables"]
@@ -39,7 +41,8 @@ def open_layout(root: Path | str, layout: str = "auto") -> Collection:
     name, place = _find(Path(root), tuple(LAYOUTS) if layout == "auto" else (layout,))
     opened = LAYOUTS[name].open_cases(place)
     opened = assign_patients(opened, find_table(place, Path(root)))
-    return replace(opened, description=f"{name}: {opened.description}, in {place}")
+    passed_over = (*opened.passed_over, *_passed_over(opened, Path(root)))
+    return replace(opened, description=f"{name}: {opened.description}, in {place}", passed_over=passed_over)
 
 
 def write_case(layout: str, root: Path | str, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
@@ -58,6 +61,29 @@ def _layout(name: str) -> ModuleType:
     return LAYOUTS[name]
 
 
+def _passed_over(opened: Collection, root: Path) -> list[str]:
+    """What stands in the dataset's folder or below, looks like a scan or a mask, and is no part of any case."""
+    met = walk(root)
+    read = {path for case in opened.cases for path in (*case.scan_paths, *case.mask_paths)}
+    sliced = opened.layout == png.NAME
+    endings = (".png", *OTHER_PICTURES) if sliced else nifti.SUFFIXES
+    folders = {path.parent for path in read}
+    unread = without_parents(met.unread, read)
+    for path in met.files:
+        reason = why_unread(path)
+        if path in read:
+            continue
+        if reason is None and path.name.lower().endswith(endings):
+            # Pictures elsewhere (a contact sheet, a logo) are no slices.
+            reason = "is no part of any case" if not sliced or path.parent in folders else None
+        elif reason is None and sliced and nifti.is_nifti(path):
+            reason = "is NIfTI beside PNG folders, which are read"
+        # What a network made, wherever it was written, is named by the layout if it stands among the masks.
+        if reason is not None and not (nifti.is_nifti(path) and nifti.is_predicted(path)):
+            unread[path] = reason
+    return [f"{names}: {reason}" for names, reason in grouped(unread, root)]
+
+
 def _find(root: Path, names: tuple[str, ...]) -> tuple[str, Path]:
     """The layout and the folder it was found in: the root, or one of its folders."""
     if not root.exists():
@@ -73,7 +99,9 @@ def _find(root: Path, names: tuple[str, ...]) -> tuple[str, Path]:
     for name in names:
         if LAYOUTS[name].matches(root):
             return name, root
-    below = [(n, place) for place in entries if place.is_dir() for n in names if LAYOUTS[n].matches(place)]
+    # A forbidden folder is no reason to stop; it is named among what is not read.
+    folders = [place for place in entries if place.is_dir() and os.access(place, os.R_OK | os.X_OK)]
+    below = [(n, place) for place in folders for n in names if LAYOUTS[n].matches(place)]
     places = sorted({place for _, place in below})
     if not places:
         looked = "; ".join(f"{LAYOUTS[name].LOOKS_FOR} ({name})" for name in names)

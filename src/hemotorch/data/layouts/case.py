@@ -90,12 +90,16 @@ class Collection:
 def files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """The folder's files with these suffixes by name without suffix, sorted; hidden files left out.
 
-    Raises InputError where two files have the same name but for the suffix.
+    Raises InputError if the folder is forbidden, or two files have the same name but for the suffix.
     """
     found: dict[str, Path] = {}
-    if not folder.is_dir():
-        return found
-    for path in sorted(folder.iterdir()):
+    try:
+        if not folder.is_dir():
+            return found
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", folder) from error
+    for path in entries:
         suffix = next((s for s in sorted(suffixes, key=len, reverse=True) if path.name.lower().endswith(s)), None)
         if suffix is None or path.name.startswith(".") or not path.is_file():
             continue

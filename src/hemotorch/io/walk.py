@@ -1,0 +1,157 @@
+"""A folder and what is below it: the scans that can be read, and what looks like one and is not read, by name."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hemotorch.io import CONVERT_DICOM, is_dicom, nifti
+
+#: Kinds of files that hold scans and that nothing here reads, by the ending of their names.
+OTHER_SCANS = {
+    ".nrrd": "NRRD",
+    ".nhdr": "NRRD",
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+    ".img": "Analyze or NIfTI in two files",
+    ".hdr": "Analyze or NIfTI in two files",
+    ".dcm": "DICOM",
+    ".dicom": "DICOM",
+    ".ima": "DICOM",
+    ".mgz": "FreeSurfer",
+    ".mgh": "FreeSurfer",
+    ".mnc": "MINC",
+    ".gipl": "GIPL",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".nii.zip": "packed NIfTI",
+    ".nii.bz2": "packed NIfTI",
+    ".nii.xz": "packed NIfTI",
+    ".nii.zst": "packed NIfTI",
+}
+#: Pictures. Beside volumes they illustrate; among PNG slices they are slices that nothing reads.
+OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+_CONVERT = "convert it to NIfTI first"
+#: What stands beside scans on every computer, and is not worth a word.
+_ORDINARY = (".csv", ".json", ".txt", ".md", ".pdf", ".py", ".log", ".tsv", ".html", ".xlsx", ".xls", ".ini", ".db")
+
+
+@dataclass
+class Walk:
+    """What was met in a folder and below it.
+
+    files: ordinary files, links to files included, sorted. unread: what cannot be read or followed, with the reason.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    unread: dict[Path, str] = field(default_factory=dict)
+
+
+def walk(folder: Path) -> Walk:
+    """Looks through a folder and all below it; hidden entries are left out, and links to folders are not followed.
+
+    Args:
+        folder: where to begin; it may be a link itself.
+
+    Returns:
+        Files and what could not be read; nothing is raised for a folder that is forbidden.
+    """
+    seen = Walk()
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            entries = sorted(current.iterdir())
+        except OSError as error:
+            seen.unread[current] = f"cannot be read ({error.strerror})"
+            continue
+        for entry in entries:
+            if not entry.name.startswith("."):
+                _meet(entry, seen, waiting)
+    seen.files.sort()
+    return seen
+
+
+def _meet(entry: Path, seen: Walk, waiting: list[Path]) -> None:
+    """Sorts one entry into files, unread ones, and folders to look through."""
+    linked = entry.is_symlink()
+    try:
+        mode = entry.stat().st_mode
+    except OSError as error:
+        if not entry.name.lower().endswith(_ORDINARY):
+            reason = "is a link that leads nowhere" if linked else f"cannot be read ({error.strerror})"
+            seen.unread[entry] = reason
+        return
+    if stat.S_ISDIR(mode) and linked:
+        # A link may lead to a folder above, or to a whole disk.
+        seen.unread[entry] = "is a link to a folder, which is not followed; give the folder itself"
+    elif stat.S_ISDIR(mode):
+        waiting.append(entry)
+        if looks_like_scan(entry):
+            seen.unread[entry] = "is a folder, though it is named like a scan"
+    elif stat.S_ISREG(mode):
+        seen.files.append(entry)
+    elif looks_like_scan(entry):
+        seen.unread[entry] = "is no ordinary file"
+
+
+def looks_like_scan(path: Path) -> bool:
+    """Whether the name ends as a scan's, of a kind that is read or not."""
+    return nifti.is_nifti(path) or path.name.lower().endswith(tuple(OTHER_SCANS))
+
+
+def why_unread(path: Path) -> str | None:
+    """Why a file that holds a scan is not read, or None if it is NIfTI, or no scan so far as one can tell.
+
+    Args:
+        path: of an ordinary file.
+    """
+    name = path.name.lower()
+    if nifti.is_nifti(path) or name.endswith((*_ORDINARY, ".png", *OTHER_PICTURES)):
+        return None
+    for ending, kind in OTHER_SCANS.items():
+        if name.endswith(ending):
+            return f"is {kind}, which is not read; {CONVERT_DICOM if kind == 'DICOM' else _CONVERT}"
+    # Files of a DICOM series often have no ending, or a number for one.
+    return f"is DICOM, which is not read; {CONVERT_DICOM}" if is_dicom(path) else None
+
+
+def grouped(unread: dict[Path, str], root: Path, most: int = 5) -> list[tuple[str, str]]:
+    """Names and their reason, once for each folder and reason: a series of DICOM has hundreds of files.
+
+    Args:
+        unread: reasons by path.
+        root: the folder that was looked through; paths are named as seen from it.
+        most: names given before the rest is only counted.
+    """
+    groups: dict[tuple[Path, str], list[str]] = {}
+    for path, reason in sorted(unread.items()):
+        groups.setdefault((path.parent, reason), []).append(_named(path, root))
+    lines = []
+    for (_, reason), names in groups.items():
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        lines.append((f"{', '.join(names[:most])}{more}", reason))
+    return lines
+
+
+def without_parents(unread: dict[Path, str], read: Iterable[Path]) -> dict[Path, str]:
+    """The entries that no file that is read stands in, by its path or by the folder that a link leads to."""
+    used: set[Path] = set()
+    for path in read:
+        used.update((path, *path.parents))
+        used.update(Path(os.path.realpath(path.parent)).parents)
+        used.add(Path(os.path.realpath(path.parent)))
+    return {
+        path: reason
+        for path, reason in unread.items()
+        if path not in used and not (path.is_symlink() and Path(os.path.realpath(path)) in used)
+    }
+
+
+def _named(path: Path, root: Path) -> str:
+    if path == root or not path.is_relative_to(root):
+        return str(path)
+    return str(path.relative_to(root))
