@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from hemotorch.errors import HemotorchError, InputError, RunError
 
@@ -70,25 +73,54 @@ def atomic(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+#: What flock answers on a disk that has no such locks (Lustre without -o flock, some NFS and FUSE).
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
 @contextmanager
 def exclusive(path: Path | str, error: HemotorchError) -> Iterator[None]:
-    """Holds a lock file, which the system releases however the process ends. Raises `error` where another holds it.
+    """Holds a lock file, which the system releases however the process ends.
 
-    Where the system has no such locks (Windows) nothing is held.
+    On a disk without such locks a marker file beside it is the lock. It names its process and machine; the marker of a
+    process of this machine that has ended does not count.
+
+    Args:
+        path: The lock file; its folder is made if it is not there.
+        error: What to raise if another process holds the lock.
+
+    Raises:
+        HemotorchError: `error`, or RunError if the folder cannot be written.
     """
+    path = Path(path)
     with explained(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115  held open for as long as the lock is
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # Windows has no such locks
-        except BlockingIOError:
-            raise error from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(path, error)
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _acquired(path: Path, error: HemotorchError) -> BaseFileLock:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # filelock tells of a missing flock, which is provided for here
+            lock: BaseFileLock = FileLock(path, blocking=False)
+            lock.acquire()
+        return lock
+    except Timeout:
+        raise error from None
+    except OSError as refused:
+        if refused.errno not in _NO_LOCKS:
+            raise
+    marker = path.with_name(f"{path.name}.held")
+    lock = SoftFileLock(marker, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        advice = f"if nothing else is running, remove {marker}"
+        raise type(error)(error.what, error.where, f"{error.todo}; {advice}" if error.todo else advice) from None
+    return lock
 
 
 def write_text(path: Path | str, text: str) -> None:
