@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from hemotorch import NOTICE, __version__
 from hemotorch.bench import commands as bench
 from hemotorch.cluster import commands as cluster
-from hemotorch.errors import HemotorchError, OptionError
+from hemotorch.errors import HemotorchError, OptionError, one_line
 
 _AFTER = {
     "prepare": "; the same command goes on from there",
@@ -32,6 +32,7 @@ _AFTER = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 an explained error, 130 interrupted."""
+    _open_streams()
     arguments = _parser().parse_args(argv)
     with _noticed_interrupts() as interrupts:
         status = _run(arguments, interrupts)
@@ -40,6 +41,24 @@ def main(argv: list[str] | None = None) -> int:
 
         return leave(status)
     return status
+
+
+def _open_streams() -> None:
+    """Gives this process the streams that it was started without, and lets the others print any file name.
+
+    Without them the next file that is opened would become stderr, and warnings would be written into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -200,9 +219,10 @@ def _predict(a: argparse.Namespace) -> int:
         if not a.json:
             slices = len(result["slices_with_bleeding"])
             volume = _number(result["volume_ml"]["total"], 1)
-            print(f"{path}   {volume} mL on {slices} slices   {sum(result['seconds'].values()):.1f} s", flush=True)
+            seconds = sum(result["seconds"].values())
+            print(one_line(f"{path}   {volume} mL on {slices} slices   {seconds:.1f} s"), flush=True)
             for warning in result["warnings"]:
-                print(f"    {warning}", flush=True)
+                print(f"    {one_line(warning)}", flush=True)
     where = f"masks, volumes and pictures: {a.out}\n" if failed < len(results) else ""
     _show(a, {"predictions": results, "notice": NOTICE}, f"{where}{NOTICE}")
     return 1 if failed or not results else 0
@@ -223,7 +243,9 @@ def _number(value: float | None, digits: int = 3) -> str:
 def _show(a: argparse.Namespace, values: Any, text: str) -> None:
     from hemotorch.system.files import jsonable
 
-    print(json.dumps(jsonable(values), indent=2) if a.json else text, flush=True)
+    # Line by line: a text has lines of its own, and file names in it may hold anything else.
+    shown = json.dumps(jsonable(values), indent=2) if a.json else "\n".join(map(one_line, text.split("\n")))
+    print(shown, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):

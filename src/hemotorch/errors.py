@@ -19,7 +19,7 @@ class HemotorchError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}; {self.todo}" if self.todo else text
+        return one_line(f"{text}; {self.todo}" if self.todo else text)
 
 
 class InputError(HemotorchError):
@@ -36,6 +36,24 @@ class RunError(HemotorchError):
 
 class RankLost(RunError):
     """Of several ranks one is gone without a word of its own, or does not answer: starting again may help."""
+
+
+def one_line(text: str) -> str:
+    """The text on one line and safe for a terminal.
+
+    File names may hold line breaks, escape sequences, marks that turn the direction of writing, and bytes that are no
+    text at all. Whatever does not print becomes \\n, \\x1b, \\u202e or, for such a byte, \\xe4.
+    """
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hemotorch import NOTICE
-from hemotorch.errors import HemotorchError
+from hemotorch.errors import HemotorchError, one_line
 
 if TYPE_CHECKING:
     from hemotorch.cluster.training import Training
@@ -95,7 +95,7 @@ def _training(a: argparse.Namespace) -> Training:
 
 def _say(a: argparse.Namespace) -> Callable[[str], None]:
     """Prints as the training goes on: where JSON was asked for not between its lines."""
-    return lambda text: print(text, file=sys.stderr if a.json else sys.stdout, flush=True)
+    return lambda text: print(one_line(text), file=sys.stderr if a.json else sys.stdout, flush=True)
 
 
 def _trained(run: Run) -> tuple[Any, str, int]:

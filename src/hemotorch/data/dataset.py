@@ -29,7 +29,7 @@ from hemotorch.data.shards import Shard, group_metadata, open_shard, write_shard
 from hemotorch.errors import InputError, nearest
 from hemotorch.labels import TYPES
 from hemotorch.scan import Scan
-from hemotorch.system.files import read_json, write_json
+from hemotorch.system.files import read_json, short_name, write_json
 
 FORMAT = 1  #: raised whenever what is written can no longer be read by the code before it
 KIND = "hemotorch prepared dataset"
@@ -200,9 +200,12 @@ def mask_hash(mask: np.ndarray) -> str:
 
 
 def file_name(case: str) -> str:
-    """The case's name as a file name: what a path or Zarr would take amiss is %-escaped."""
-    safe = quote(case, safe=" +,=@()[]")
-    return f"%{ord(safe[0]):02X}{safe[1:]}" if safe.startswith((".", "_")) else safe
+    """The case's name as a file name: what a path or Zarr would take amiss is %-escaped, and long names are shortened.
+
+    43 Cyrillic letters are 258 bytes once they are escaped, more than a file system takes.
+    """
+    safe = quote(os.fsencode(case), safe=" +,=@()[]")
+    return short_name(f"%{ord(safe[0]):02X}{safe[1:]}" if safe.startswith((".", "_")) else safe)
 
 
 def group_folder(root: Path, case: str) -> Path:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,10 +103,9 @@ def exclusive(path: Path | str, error: HemotorchError) -> Iterator[None]:
 
 def _acquired(path: Path, error: HemotorchError) -> BaseFileLock:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # filelock tells of a missing flock, which is provided for here
-            lock: BaseFileLock = FileLock(path, blocking=False)
-            lock.acquire()
+        # Its own fallback would take an empty file, as an earlier version left it, for a lock that is held.
+        lock: BaseFileLock = FileLock(path, blocking=False, fallback_to_soft=False)
+        lock.acquire()
         return lock
     except Timeout:
         raise error from None
@@ -114,7 +113,7 @@ def _acquired(path: Path, error: HemotorchError) -> BaseFileLock:
         if refused.errno not in _NO_LOCKS:
             raise
     marker = path.with_name(f"{path.name}.held")
-    lock = SoftFileLock(marker, blocking=False)
+    lock = SoftFileLock(marker, timeout=0.5)  # with no time at all, filelock 3.33 does not take a dead one's marker
     try:
         lock.acquire()
     except Timeout:
@@ -124,9 +123,9 @@ def _acquired(path: Path, error: HemotorchError) -> BaseFileLock:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Writes UTF-8 text atomically; bytes of file names that are not UTF-8 are written as they are."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -161,6 +160,18 @@ def read_json(path: Path | str) -> Any:
         raise InputError("cannot be read as JSON (nested too deeply)", path) from error
     except (ValueError, OSError) as error:
         raise InputError(f"cannot be read as JSON ({error})", path) from error
+
+
+def short_name(name: str, most: int = 180) -> str:
+    """A file's name, shortened to `most` bytes if it is longer; the hash at its end keeps names apart.
+
+    File systems take 255 bytes, of which endings and the marks of unfinished files need some.
+    """
+    raw = os.fsencode(name)
+    if len(raw) <= most:
+        return name
+    kept = raw[: most - 17].decode("utf-8", errors="ignore")
+    return f"{kept}~{hashlib.sha256(raw).hexdigest()[:16]}"
 
 
 def output_folder(path: Path | str, *, may_exist: bool = False) -> Path:
