@@ -24,7 +24,7 @@ from hemotorch.data.dataset import PARTS, Split
 from hemotorch.errors import InputError, RunError
 from hemotorch.recipe import Recipe
 from hemotorch.system.device import Device
-from hemotorch.system.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
+from hemotorch.system.files import atomic, exclusive, explained, jsonable, read_json, text_file, write_json, write_text
 
 FORMAT = 5  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
 OLDEST_FORMAT = 4  #: that is still read; it has no slice spacing
@@ -94,7 +94,9 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; an unfinished last line is left out. Raises InputError for any other damage."""
         path = self.root / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        lines: list[str] = []
+        if path.exists():
+            lines = text_file(path, "table of metrics").read_text(encoding="utf-8", errors="replace").splitlines()
         rows = []
         for number, line in enumerate(lines, 1):
             try:

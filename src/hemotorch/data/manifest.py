@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hemotorch.errors import InputError
 from hemotorch.labels import TYPES
-from hemotorch.system.files import write_text
+from hemotorch.system.files import text_file, write_text
 
 _COLUMNS = (
     *("case", "patient", "site", "index", "slice_number", "position_mm", *TYPES, "types_known"),
@@ -66,7 +66,7 @@ def write_manifest(path: Path, rows: Iterable[SliceRow]) -> None:
 def read_manifest(path: Path) -> list[SliceRow]:
     """The rows of manifest.csv. Raises InputError if it cannot be read, or holds numbers that no slice can have."""
     try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open(text_file(path, "table"), newline="", encoding="utf-8", errors="surrogateescape") as file:
             return [_row(entry) for entry in csv.DictReader(file, strict=True)]
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"cannot be read ({error})", path, "run the same `hemotorch prepare` again") from error

@@ -9,6 +9,7 @@ import numpy as np
 from hemotorch.errors import InputError
 from hemotorch.io import nifti, png
 from hemotorch.scan import Scan
+from hemotorch.system.files import regular_file
 
 __all__ = ["CONVERT_DICOM", "is_dicom", "is_scan", "read_mask", "read_scan", "write_mask", "write_scan"]
 
@@ -25,8 +26,8 @@ def is_scan(path: Path | str) -> bool:
 
 def read_scan(path: Path | str) -> Scan:
     """Reads one scan: a NIfTI volume, or a PNG slice. Raises InputError saying what is wrong with the file."""
-    if not Path(path).exists():
-        raise InputError("no such file", path)
+    if not Path(path).is_dir():
+        regular_file(path, "scan")
     if nifti.is_nifti(path):
         return nifti.read_scan(path)
     if png.is_png(path):
@@ -39,9 +40,10 @@ def read_scan(path: Path | str) -> Scan:
 def is_dicom(path: Path | str) -> bool:
     """Whether a file has DICOM's mark: "DICM" after 128 bytes."""
     try:
+        regular_file(path)
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
-    except OSError:
+    except (InputError, OSError):
         return False
 
 

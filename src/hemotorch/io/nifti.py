@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import zlib
 from pathlib import Path
@@ -14,8 +13,10 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from hemotorch.errors import InputError
 from hemotorch.hu import AIR_HU
+from hemotorch.io import unpack
 from hemotorch.scan import Scan
-from hemotorch.system.files import atomic, read_json
+from hemotorch.system import limits
+from hemotorch.system.files import atomic, read_json, regular_file
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on headers, beside our own one line
 
@@ -60,6 +61,7 @@ def read_scan(path: Path | str) -> Scan:
     to_ras = affine @ inv_ornt_aff(transform, raw.shape)
     if len(hu) == 1:
         affine_warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
+    _check_spacing(to_ras, len(hu), path)
     return Scan(
         hu,
         slice_origins_mm=to_ras[:3, 3] + np.outer(np.arange(len(hu)), to_ras[:3, 0]),
@@ -181,17 +183,15 @@ def _save(image: Any, path: Path | str) -> None:
 def _open(path: Path | str, *, whole: bool = False) -> Any:
     """The image, with its header checked. whole: a gzip is unpacked to its end, where its checksum stands."""
     path = Path(path)
-    if not path.exists():
-        raise InputError("no such file", path)
-    if not path.is_file():
-        raise InputError("is a folder, not a NIfTI file", path)
+    size = regular_file(path, "NIfTI file").st_size
     try:
         with open(path, "rb") as file:
             gzipped = file.read(2) == b"\x1f\x8b"
         if gzipped != path.name.lower().endswith(".gz"):
             told = ("is gzip-compressed", ".nii.gz") if gzipped else ("is not gzip-compressed, or not an image", ".nii")
             raise InputError(told[0], path, f"if it is NIfTI, rename it to end in {told[1]}")
-        image = _unpacked(path) if whole and gzipped else nib.load(path, mmap=False)
+        needed = unpack.check_header(path, size, gzipped)
+        image = _unpacked(path, needed) if whole and gzipped else nib.load(path, mmap=False)
     except nib.filebasedimages.ImageFileError as error:
         raise InputError("is not a NIfTI image", path) from error
     except _UNREADABLE as error:
@@ -204,12 +204,13 @@ def _open(path: Path | str, *, whole: bool = False) -> Any:
     return image
 
 
-def _unpacked(path: Path) -> Any:
-    raw = gzip.decompress(path.read_bytes())
-    kind = nib.Nifti2Image if raw[:4] in _NIFTI2 else nib.Nifti1Image
-    if not kind.header_class.may_contain_header(raw[: kind.header_class.sizeof_hdr]):
+def _unpacked(path: Path, needed: int | None) -> Any:
+    content = unpack.unpacked(path, needed)
+    start = bytes(content.getbuffer()[:544])
+    kind = nib.Nifti2Image if start[:4] in _NIFTI2 else nib.Nifti1Image
+    if not kind.header_class.may_contain_header(start[: kind.header_class.sizeof_hdr]):
         raise nib.filebasedimages.ImageFileError("no NIfTI header")
-    return kind.from_bytes(raw)
+    return kind.from_stream(content)
 
 
 def _shape(image: Any, path: Path | str) -> tuple[int, int, int]:
@@ -260,6 +261,12 @@ def _slice_numbers(transform: np.ndarray, shape: tuple[int, ...]) -> tuple[int, 
     axis = int(np.flatnonzero(transform[:, 0] == 0)[0])  # the file's axis that runs from foot to head
     numbers = range(1, shape[axis] + 1)
     return tuple(numbers if transform[axis, 1] > 0 else reversed(numbers))
+
+
+def _check_spacing(to_ras: np.ndarray, slices: int, path: Path | str) -> None:
+    """Raises InputError for distances that no CT has; that between slices counts if there are several."""
+    step, row, column = np.linalg.norm(to_ras[:3, :3], axis=0)
+    limits.check_spacing((row, column), (step,) if slices > 1 else (), path)
 
 
 def _check_same_grid(shape: tuple[int, ...], affine: np.ndarray, scan: Scan, path: Path | str) -> None:

@@ -17,7 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from hemotorch.errors import InputError
 from hemotorch.hu import WINDOWS, from_grey, to_grey
 from hemotorch.scan import Scan
-from hemotorch.system.files import atomic, read_json, write_json
+from hemotorch.system import limits
+from hemotorch.system.files import atomic, read_json, regular_file, write_json
 
 WINDOW_FILE = "window.json"
 #: zlib level and strategy of the PNGs written. With the filter "up", a 512x512 slice of head CT in the brain window
@@ -63,7 +64,7 @@ def read_window(folder: Path | str) -> PngWindow | None:
     Raises InputError where it holds anything but numbers above zero (the level may be any number).
     """
     folder = Path(folder)
-    path = next((f / WINDOW_FILE for f in (folder, folder.parent) if (f / WINDOW_FILE).is_file()), None)
+    path = next((f / WINDOW_FILE for f in (folder, folder.parent) if (f / WINDOW_FILE).exists()), None)
     if path is None:
         return None
     entries = read_json(path)
@@ -74,7 +75,9 @@ def read_window(folder: Path | str) -> PngWindow | None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if not ((number and (key == "level" or value > 0)) or (value is None and key.endswith("_mm"))):
             raise InputError(f"'{key}' cannot be {value!r}", path)
-    return PngWindow(**entries)
+    window = PngWindow(**entries)
+    limits.check_spacing([window.pixel_mm or 1.0], [window.slice_mm or 1.0], path)
+    return window
 
 
 def write_window(folder: Path | str, window: PngWindow) -> None:
@@ -167,7 +170,10 @@ def _save(grey: np.ndarray, path: Path | str) -> None:
 
 
 def _stack(paths: Sequence[Path]) -> np.ndarray:
-    slices = [_grey(path) for path in paths]
+    slices = []
+    for path in paths:
+        slices.append(_grey(path))
+        limits.check_voxels((len(paths), *slices[0].shape), path)
     for path, one in zip(paths, slices, strict=True):
         if one.shape != slices[0].shape:
             raise InputError(
@@ -178,10 +184,11 @@ def _stack(paths: Sequence[Path]) -> np.ndarray:
 
 def _grey(path: Path) -> np.ndarray:
     """(rows, columns) uint8. Colour images pass where red, green and blue are the same."""
-    if not path.is_file():
-        raise InputError("no such file", path)
+    size = regular_file(path, "PNG file").st_size
+    limits.check_unpacked(size, path)  # a chunk of a PNG is read whole, however long it is
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
+            limits.check_pixels(image.height, image.width, path)
             if image.mode.startswith(("I", "F")):
                 raise InputError(f"is not 8-bit (mode {image.mode})", path, "give 8-bit grey PNG, or NIfTI with HU")
             values: Any = np.asarray(image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB"))

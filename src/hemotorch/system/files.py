@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from hemotorch.errors import HemotorchError, InputError, RunError
+from hemotorch.system import limits
 
 _SPACE = "free some space and run the same command again, a training with --resume"
 _DISK = {
@@ -148,8 +150,47 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+def regular_file(path: Path | str, kind: str = "file") -> os.stat_result:
+    """Makes sure that a path is a file with an end, before anything opens it.
+
+    To open a FIFO is to wait for its writer, and /dev/zero never ends; links to them are no better.
+
+    Args:
+        path: a file, or a link to one.
+        kind: what the file is expected to be, for the message: "NIfTI file".
+
+    Returns:
+        Its status: size, times.
+
+    Raises:
+        InputError: if there is nothing, a folder, a FIFO, a socket or a device.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise InputError("no such file", path) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot be read ({getattr(error, 'strerror', None) or error})", path) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"is a folder, not a {kind}", path)
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"is a pipe or a device, not a {kind}", path)
+    return status
+
+
+def text_file(path: Path | str, kind: str = "text file") -> Path:
+    """The path, if it is a regular file small enough to be parsed whole. Raises InputError."""
+    size = regular_file(path, kind).st_size
+    if size > limits.max_text():
+        what = f"has {size / 1e6:.0f} MB, more than the {limits.max_text() / 1e6:.0f} MB of text that are read"
+        needed = -(-size * limits.TEXT_SHARE // 10**9)
+        raise InputError(what, path, f"if it is right, set {limits.MAX_UNPACKED_GB} to {needed}")
+    return Path(path)
+
+
 def read_json(path: Path | str) -> Any:
     """Reads a JSON file. Raises InputError where it is missing or not JSON."""
+    text_file(path, "JSON file")
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise InputError("is no ordinary file, and so cannot be read as JSON", path)  # a pipe would never end

@@ -114,9 +114,9 @@ def _mask_folder(root: Path) -> str | None:
 
 def _codes(root: Path, masks: Sequence[Path]) -> tuple[dict[int, int], list[str]]:
     """What the values of all masks mean, and a warning if that is an assumption."""
-    if (root / LABELS).is_file():
+    if (root / LABELS).exists():
         return declared_codes(root / LABELS), []
-    if masks and (root / NNUNET).is_file():
+    if masks and (root / NNUNET).exists():
         declared = nnunet_codes(root / NNUNET)
         if declared is not None:
             return declared

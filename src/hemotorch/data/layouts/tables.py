@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hemotorch.errors import InputError
-from hemotorch.system.files import write_text
+from hemotorch.system.files import text_file, write_text
 
 
 def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
@@ -17,7 +17,7 @@ def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
     Raises InputError where the file is missing or not text.
     """
     try:
-        raw = Path(path).read_bytes()
+        raw = text_file(path, "table").read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path) from error
     encodings = ("utf-16",) if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
