@@ -19,6 +19,7 @@ from hemotorch import NOTICE, __version__
 from hemotorch.bench import commands as bench
 from hemotorch.cluster import commands as cluster
 from hemotorch.errors import HemotorchError, OptionError, one_line
+from hemotorch.system.limits import allow_voxels, voxels
 
 _AFTER = {
     "prepare": "; the same command goes on from there",
@@ -82,6 +83,7 @@ def _noticed_interrupts() -> Iterator[list[int]]:
 
 
 def _run(arguments: argparse.Namespace, interrupts: list[int]) -> int:
+    allow_voxels(getattr(arguments, "max_voxels", None))
     try:
         return int(arguments.run(arguments) or 0)
     except HemotorchError as error:
@@ -287,6 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the splits (default: 0)")
     p.add_argument("--any-anatomy", action="store_true", help="also take what does not look like a head")
     _workers(p)
+    _max_voxels(p)
 
     _learning(command)
     bench.add(
@@ -339,12 +342,18 @@ def _learning(command: Callable[..., argparse.ArgumentParser]) -> None:
     p.add_argument("scan", nargs="+", metavar="SCAN", help="NIfTI files, or folders of them")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for masks, JSON and pictures")
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
+    _max_voxels(p)
     _overwrite(p)
     _device(p)
 
 
 def _workers(p: argparse.ArgumentParser) -> None:
     p.add_argument("--workers", type=_count, metavar="N", help="parallel workers (default: all cores)")
+
+
+def _max_voxels(p: argparse.ArgumentParser) -> None:
+    text = "of the largest scan that is read (default: $HEMOTORCH_MAX_VOXELS, else 268435456)"
+    p.add_argument("--max-voxels", type=voxels, metavar="N", help=text)
 
 
 def _overwrite(p: argparse.ArgumentParser) -> None:

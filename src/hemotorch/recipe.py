@@ -193,6 +193,10 @@ def load(name_or_path: str | Path) -> Recipe:
     """A recipe by its name (`fast`) or from a TOML file. Raises OptionError, InputError."""
     path = Path(name_or_path)
     if path.suffix == ".toml":
+        if path.exists() and not path.is_file():
+            raise InputError("is a folder, a pipe or a device, not a recipe file", path)
+        if path.exists() and path.stat().st_size > LARGEST_FILE:
+            raise InputError(f"is larger than a recipe can be ({LARGEST_FILE} bytes)", path)
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
@@ -282,6 +286,7 @@ _AT_MOST = {"grid.size_px": 4096, "tiles.size_px": 4096, "augment.crop_px": 4096
             "train.batch": 2**20, "train.accumulate": 10**5, "train.steps_per_epoch": 10**7, "train.epochs": 10**6,
             "optimizer.lr": 10**6, "engine.rank_timeout_s": 10**7}  # fmt: skip
 SMALLEST_PIXEL_MM = 0.05
+LARGEST_FILE = 2**20  #: bytes of a recipe file
 
 
 def _check_values(recipe: Recipe) -> None:

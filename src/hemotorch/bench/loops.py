@@ -101,7 +101,7 @@ def png_size(root: str, used: Recipe) -> tuple[tuple[int, int], int]:
     """Rows and columns that all PNGs are brought to, what the network needs a multiple of; and how many PNGs."""
     sizes = []
     for path in sorted((Path(root) / IMAGE).glob("*.png")):
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             sizes.append((image.height, image.width))
     side = used.grid.size_px
     rows, columns = (side, side) if side else np.array(sizes).max(axis=0).tolist()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemotorch import NOTICE
 from hemotorch.errors import HemotorchError, one_line
+from hemotorch.system.limits import voxels
 
 if TYPE_CHECKING:
     from hemotorch.cluster.training import Training
@@ -63,6 +64,7 @@ def add(commands: Any, make: Make, training: Callable[[argparse.ArgumentParser],
     p.add_argument("--out", required=True, metavar="DIR", help="folder for results; the same command again goes on")
     p.add_argument("--workers", type=_count, metavar="N", help="processes (default: one a GPU; else one for two cores)")
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
+    p.add_argument("--max-voxels", type=voxels, metavar="N", help="of the largest scan that is read")
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default: auto)")
     _address(p)
 

@@ -22,6 +22,7 @@ from hemotorch import errors
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, InputError, OptionError, RunError
 from hemotorch.run import Run, epoch_line
+from hemotorch.system import limits
 
 POLL_S = 0.5  #: between two looks at how far the training is
 ANSWER_S = 10.0  #: in which a cluster has to answer
@@ -46,6 +47,8 @@ def cluster(address: str | None = None) -> Iterator[Devices]:
         _must_answer(address)
     with ExitStack() as stack:
         options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+        if address and limits.raised():
+            options["runtime_env"] = {"env_vars": limits.raised()}
         if not address:
             # Its sockets lie in it, whose paths must be short.
             folder = stack.enter_context(TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))

@@ -66,7 +66,9 @@ def write_manifest(path: Path, rows: Iterable[SliceRow]) -> None:
 def read_manifest(path: Path) -> list[SliceRow]:
     """The rows of manifest.csv. Raises InputError if it cannot be read, or holds numbers that no slice can have."""
     try:
-        with open(text_file(path, "table"), newline="", encoding="utf-8", errors="surrogateescape") as file:
+        if path.exists():
+            text_file(path, "table")
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             return [_row(entry) for entry in csv.DictReader(file, strict=True)]
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"cannot be read ({error})", path, "run the same `hemotorch prepare` again") from error

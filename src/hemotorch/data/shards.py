@@ -13,11 +13,14 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numcodecs import blosc
 
 from hemotorch.errors import InputError
+from hemotorch.system import limits
+from hemotorch.system.files import text_file
 
 #: Measured on head-ct-nifti, 28 slices of 512x512, 14.7 MB, ms a slice on one core: lz4 level 9 with byte shuffle packs
 #: to 5.8 MB in 0.5 and unpacks in 0.13; zstd level 1 to 5.0 MB in 1.7 and 0.6; zstd level 3 to 4.7 MB in 4. Slices are
@@ -53,10 +56,20 @@ class Shard:
                 for values, (offset, length) in zip(out, self.places[start:stop].tolist(), strict=True):
                     if offset != _EMPTY:
                         file.seek(offset)
-                        _PACKER.decode(file.read(length), values)
+                        _PACKER.decode(_packed(file, length), values)
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError("cannot be read: cut short or damaged", self.path, _AGAIN) from error
         return out
+
+
+def _packed(file: BinaryIO, length: int) -> bytes:
+    """A packed slice; blosc believes the length that stands in it, and would read on behind a shorter one."""
+    if length > os.fstat(file.fileno()).st_size:
+        raise ValueError("a slice is longer than the file")
+    packed = file.read(length)
+    if len(packed) < 16 or int.from_bytes(packed[12:16], "little") != len(packed):
+        raise ValueError("a slice has another length than it says")
+    return packed
 
 
 def write_shard(folder: Path, values: np.ndarray) -> int:
@@ -83,8 +96,13 @@ def open_shard(folder: Path) -> Shard:
     """Opens what `write_shard` wrote. Raises InputError where it is missing, damaged, or stored in another way."""
     path = folder / "c" / "0" / "0" / "0"
     try:
-        metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+        if not (folder / "zarr.json").is_file() or not path.is_file():
+            raise FileNotFoundError(path)
+        metadata = json.loads(text_file(folder / "zarr.json").read_text(encoding="utf-8"))
         shape, name = tuple(metadata["shape"]), metadata["data_type"]
+        if len(shape) != 3 or not all(type(length) is int and length > 0 for length in shape):
+            raise ValueError(f"no stack of slices has the shape {shape}")
+        limits.check_voxels(shape, folder)
         if metadata["codecs"] != _metadata(shape, name)["codecs"]:
             raise InputError("is stored in another way than hemotorch does", folder, _AGAIN)
         length = 16 * shape[0] + 4

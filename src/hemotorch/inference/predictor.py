@@ -31,6 +31,7 @@ from hemotorch.nets import Net
 from hemotorch.recipe import Engine, Predict, Recipe, Tiles
 from hemotorch.run import BEST, load_checkpoint
 from hemotorch.scan import Prediction, Scan
+from hemotorch.system import limits
 from hemotorch.system.device import Device, choose
 from hemotorch.system.progress import progress
 
@@ -93,6 +94,8 @@ class Predictor:
         positions = slice_positions_mm(scan)
         warnings = (*warnings, *self._spacing_warnings(positions))
         placement = place(self.grid, scan)
+        working_shape = (len(scan.hu), placement.rows.working, placement.columns.working)
+        limits.check_voxels(working_shape, f"{scan.name} on the network's grid")
         working = hu_to_working(scan.hu, placement)
         clock.lap("prepare")
         probability = self._probabilities(working, positions)

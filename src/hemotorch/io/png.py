@@ -182,13 +182,22 @@ def _stack(paths: Sequence[Path]) -> np.ndarray:
     return np.stack(slices)
 
 
+def _check_size(path: Path) -> None:
+    """Raises InputError if the header, which comes first in every PNG, tells of more pixels than are read."""
+    with open(path, "rb") as file:
+        start = file.read(24)
+    if start[:8] == b"\x89PNG\r\n\x1a\n" and start[12:16] == b"IHDR":
+        columns, rows = struct.unpack(">II", start[16:].ljust(8, b"\0"))
+        limits.check_pixels(rows, columns, path)
+
+
 def _grey(path: Path) -> np.ndarray:
     """(rows, columns) uint8. Colour images pass where red, green and blue are the same."""
     size = regular_file(path, "PNG file").st_size
     limits.check_unpacked(size, path)  # a chunk of a PNG is read whole, however long it is
+    _check_size(path)
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            limits.check_pixels(image.height, image.width, path)
             if image.mode.startswith(("I", "F")):
                 raise InputError(f"is not 8-bit (mode {image.mode})", path, "give 8-bit grey PNG, or NIfTI with HU")
             values: Any = np.asarray(image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB"))

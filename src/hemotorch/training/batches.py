@@ -433,7 +433,7 @@ class ICHDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
 def _grey(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             return image.convert("L")
     except OSError as error:
         raise InputError("cannot be read as an image", path) from error
