@@ -9,9 +9,7 @@ import dataclasses
 import hashlib
 import io
 import json
-import pickle
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +21,24 @@ from hemotorch import __version__, recipe
 from hemotorch.data.dataset import PARTS, Split
 from hemotorch.errors import InputError, RunError
 from hemotorch.recipe import Recipe
+from hemotorch.system import limits, tensor_file
 from hemotorch.system.device import Device
-from hemotorch.system.files import atomic, exclusive, explained, jsonable, read_json, text_file, write_json, write_text
+from hemotorch.system.files import (
+    atomic,
+    exclusive,
+    explained,
+    jsonable,
+    read_json,
+    regular_file,
+    text_file,
+    write_json,
+    write_text,
+)
 
 FORMAT = 5  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
 OLDEST_FORMAT = 4  #: that is still read; it has no slice spacing
 BEST, LAST = "best.pt", "last.pt"
+PIECE = 2**20  #: numbers of a tensor that are hashed at once
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,8 @@ def _digest(value: Any) -> str:
                 add(entry)
         elif isinstance(value, torch.Tensor):
             digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            for part in _parts(value.detach().cpu()):
+                digest.update(part.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:
             digest.update(repr(value).encode())
 
@@ -183,39 +194,46 @@ def _digest(value: Any) -> str:
     return digest.hexdigest()
 
 
+def _parts(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The tensor in pieces along its first axis, so that one stored in another order is never copied as a whole."""
+    if tensor.is_contiguous() or not tensor.numel():
+        return [tensor]
+    return tensor.split(max(1, PIECE * len(tensor) // tensor.numel()))
+
+
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Reads a checkpoint, its checksums verified and no code in it run. Raises InputError."""
     path = Path(path)
-    if path.is_dir():
-        raise InputError("is a folder, not a checkpoint", path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError("no such checkpoint", path, "has this training finished its first epoch?")
+    regular_file(path, "checkpoint")
     todo = "use another checkpoint or train again"
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            # An entry marked as a folder is not read by torch, which then hands out memory that nobody wrote.
-            damaged = damaged or next((info.filename for info in archive.infolist() if info.external_attr & 0x10), None)
+        values = tensor_file.read(path, limits.max_unpacked())
+    except tensor_file.TensorFileError as error:
+        raise InputError(str(error), path, todo) from error
     except (OSError, MemoryError) as error:  # the disk's or the machine's fault, not the file's
         raise RunError(f"cannot be read ({error})", path) from error
-    except Exception as error:  # a damaged archive can raise nearly anything
-        raise InputError("is cut, damaged or not a checkpoint", path, todo) from error
-    if damaged:
-        raise InputError(f"is damaged ({damaged} in it is)", path, todo)
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError("holds something else than weights, which is not loaded as it could run code", path) from error
-    except (OSError, MemoryError) as error:
-        raise RunError(f"cannot be read ({error})", path) from error
-    except Exception as error:
-        raise InputError(f"cannot be read ({' '.join(str(error).split())[:120]})", path, todo) from error
     if not isinstance(values, dict) or not {"net", "weights", "recipe", "format"} <= values.keys():
         raise InputError("is not a hemotorch checkpoint", path, todo)
     _check_format(values["format"], path)
     if values.pop("digest", None) != _digest(values):
         raise InputError("is damaged or was altered (its digest is wrong)", path, todo)
+    _check_values(values, path, todo)
     return Checkpoint(**values)
+
+
+def _check_values(values: dict[str, Any], path: Path, todo: str) -> None:
+    """Raises InputError if a checkpoint's values are of other types than `save_checkpoint` writes."""
+    types = {"net": str, "options": dict, "weights": dict, "recipe": dict, "epoch": int, "step": int, "trainer": dict}
+    known = {field.name for field in dataclasses.fields(Checkpoint)}
+    good = types.keys() <= values.keys() <= known
+    good = good and all(isinstance(values[name], kind) for name, kind in types.items())
+    good = good and isinstance(values.get("score"), (float, int, type(None)))
+    good = good and all(isinstance(key, str) for name in ("options", "weights", "recipe") for key in values[name])
+    good = good and all(isinstance(weight, torch.Tensor) for weight in values["weights"].values())
+    if not good:
+        raise InputError("is damaged or was altered (its values are of other types)", path, todo)
 
 
 def epoch_line(row: dict[str, Any]) -> str:

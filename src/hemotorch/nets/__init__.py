@@ -23,6 +23,10 @@ __all__ = ["NETS", "Net", "WindowLayer", "build", "flops", "options_of"]
 
 Windows = Sequence[WindowChoice]
 MOST_SLICES = 31
+MOST_WEIGHTS = 2**27  #: of one network, 0.5 GB in fp32: four times Ronneberger's U-Net, which has 31 million
+#: Largest values of the options that count something, so that even a network of no memory is made in no time.
+MOST = {"channels": 4096, "levels": 9, "patch": 127, "hidden": 16384}
+LONGEST = 8  #: of options that are lists: layers, windows. A level halves the image: 8 want multiples of 256
 
 
 def unet_medicaltorch(
@@ -96,8 +100,18 @@ def build(name: str, **options: Any) -> Net:
     if complete["slices"] > MOST_SLICES:
         raise OptionError(f"must be at most {MOST_SLICES}, not {complete['slices']}", "slices")
     window = WindowLayer(complete["windows"])
+    _check_weights(name, complete)
     body = NETS[name](**complete)
     return Net(name, complete, window, body, int(body.multiple))  # type: ignore[arg-type]
+
+
+def _check_weights(name: str, options: dict[str, Any]) -> None:
+    """Raises OptionError for more weights than any network here needs. They are counted before memory is taken."""
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in NETS[name](**options).parameters())
+    if count > MOST_WEIGHTS:
+        todo = "choose fewer channels or levels"
+        raise OptionError(f"the network would have {count:,} weights, more than {MOST_WEIGHTS:,}", name, todo)
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -132,19 +146,29 @@ def checked(where: str, value: Any, default: Any) -> Any:
         raise OptionError(f"must be like {default!r}, not {value!r}", where)
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(f"must be a number, not {value}", where)
+    option = where.rpartition(".")[2]
     if isinstance(value, int) and not isinstance(value, bool):
         at_least(where, value, 1)
+        at_most(where, value, MOST.get(option, value))
+    if isinstance(value, list) and len(value) > LONGEST:
+        raise OptionError(f"has {len(value)} entries, more than {LONGEST}", where)
     if isinstance(value, list) and isinstance(default[0], int):
         for item in value:
             if type(item) is not int:
                 raise OptionError(f"must be whole numbers, not {item!r}", where)
             at_least(where, item, 1)
+            at_most(where, item, MOST.get(option, item))
     return value
 
 
 def at_least(where: str, value: int, least: int) -> None:
     if value < least:
         raise OptionError(f"must be at least {least}, not {value}", where)
+
+
+def at_most(where: str, value: int, most: int) -> None:
+    if value > most:
+        raise OptionError(f"must be at most {most}, not {value}", where)
 
 
 def below_one(where: str, value: float) -> None:
