@@ -7,7 +7,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 
@@ -85,7 +85,7 @@ def _check_extensions(header: Any, before_voxels: bytes, path: Path) -> None:
     end = header.sizeof_hdr + 4
     if len(before_voxels) < end or before_voxels[header.sizeof_hdr] == 0:
         return
-    order = "little" if header.endianness == "<" else "big"
+    order: Literal["little", "big"] = "little" if header.endianness == "<" else "big"
     count = 0
     while len(before_voxels) - end >= 16:
         length = int.from_bytes(before_voxels[end : end + 4], order, signed=True)

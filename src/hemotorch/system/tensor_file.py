@@ -133,7 +133,7 @@ def _check_entries(archive: zipfile.ZipFile, path: Path, most_bytes: int) -> str
 def _check_pickle(structure: bytes) -> None:
     """Python's own reader makes a list as long as the largest place that a pickle names, without looking."""
     for code, argument, _ in pickletools.genops(structure):
-        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > len(structure):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(structure):
             raise TensorFileError("is damaged (its structure is)")
 
 
