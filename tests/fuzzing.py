@@ -106,7 +106,7 @@ def damaged_value(value: Any, rng: random.Random) -> Any:
         if rng.random() < 0.1:
             return [*value[:index], *value[index + 1 :]]
         return [damaged_value(entry, rng) if i == index else entry for i, entry in enumerate(value)]
-    if isinstance(value, torch.Tensor) and rng.random() < 0.7:
+    if isinstance(value, torch.Tensor) and value.ndim and rng.random() < 0.7:
         return rng.choice((value[:0], value.double(), value.reshape(-1), value * float("nan"), torch.zeros(2, 2)))
     return rng.choice(VALUES)
 

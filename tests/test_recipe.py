@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hemotorch import nets, recipe
@@ -80,3 +82,10 @@ def test_tiles_cover_the_image_with_the_last_flush_to_the_edge():
     assert starts == [0, 80, 160, 240, 320, 352] and len(corners) == 36
     assert Tiles(128, 64).corners(512, 512)[-1] == (384, 384)
     assert tiles.corners(100, 300) == [(0, 0), (0, 80), (0, 140)]
+
+
+@pytest.mark.parametrize("text", ["[train]\nbatch = " + "9" * 5000, "a = " + "[" * 100_000, "a." * 5000 + "a = 1"])
+def test_toml_that_its_reader_chokes_on(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(HemotorchError):
+        recipe.load(tmp_path / "a.toml")

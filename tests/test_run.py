@@ -25,7 +25,7 @@ def resumed(data: Path, run: Path) -> Run:
     return train(data, run, device="cpu", resume=True)
 
 
-@pytest.mark.parametrize("line", ['{"epoch": 1, "x', "7", '{"epoch": "one"}', "\udcff"])
+@pytest.mark.parametrize("line", ['{"epoch": 1, "x', "7", '{"epoch": "one"}', "\udcff", "[" * 100_000])
 def test_a_damaged_line_of_metrics_is_named_and_the_others_are_kept(tiny_prepared, run, line):
     path = run / "metrics.jsonl"
     rows = path.read_bytes().splitlines(keepends=True)

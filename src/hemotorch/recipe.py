@@ -229,7 +229,7 @@ def from_toml(text: str, where: str) -> Recipe:
     """A recipe from TOML text; `where` names it in errors."""
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of 5,000 digits, or of as many brackets
         raise InputError(f"is not valid TOML ({error})", where) from error
     return from_dict(values, where)
 
@@ -272,7 +272,7 @@ def _typed(value: Any, hint: Any, key: str, where: str) -> Any:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -71,8 +71,8 @@ def whole(cell: str, column: str, line: int, path: Path | str, allowed: range | 
 
 
 def is_number(cell: str) -> bool:
-    """Whether it is nothing but digits that int() reads: "49", not "²"."""
-    return cell.isascii() and cell.isdecimal()
+    """Whether it is nothing but digits that int() reads: "49", not "²", and not 5,000 digits."""
+    return len(cell) < 20 and cell.isascii() and cell.isdecimal()
 
 
 def plain(name: str) -> str:
