@@ -46,8 +46,9 @@ def test_slices_stack_by_their_numbers(tmp_path: Path) -> None:
     assert scan.hu[:, 0, 0].tolist() == [9, 10, 12]
     assert scan.pixel_mm == (0.5, 0.5)
     np.testing.assert_allclose(scan.slice_distances_mm, [4, 8])
-    np.testing.assert_allclose(scan.voxel_ml, [0.001, 0.0015, 0.002])
-    assert scan.warnings == ()
+    np.testing.assert_allclose(scan.voxel_ml, 0.001)  # slice 11 is missing, and no slice stands for it
+    assert len(scan.warnings) == 1
+    assert "first between 10 and 12, 8 mm apart" in scan.warnings[0]
 
 
 def test_the_window_lies_beside_or_above(tmp_path: Path) -> None:
@@ -57,6 +58,15 @@ def test_the_window_lies_beside_or_above(tmp_path: Path) -> None:
     assert png.read_window(path.parent) == png.PngWindow(75, 215, None, None)
     (path.parent / "window.json").write_text('{"level": 30}')
     assert png.read_window(path.parent) == png.PngWindow(30, 120)
+
+
+@pytest.mark.parametrize("numbers", [(4, 11), (7,), (3, 4, 5, 11), (1, 2, 3)])
+def test_slices_with_a_stated_distance_stand_for_it_each(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    paths = [save(tmp_path / f"a_{n:03d}.png", ramp()) for n in numbers]
+    png.write_window(tmp_path, png.PngWindow(pixel_mm=2.0, slice_mm=5.0))
+    scan = png.read_scan(paths)
+    np.testing.assert_allclose(scan.voxel_ml, 2.0 * 2.0 * 5.0 / 1000)
+    assert bool(scan.warnings) == (11 in numbers)
 
 
 @pytest.mark.parametrize("spacing", [{"pixel_mm": 0.5}, {"slice_mm": 5.0}, {}])

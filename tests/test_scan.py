@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,59 @@ def test_uneven_shares_by_hand() -> None:
     mask = np.zeros(scan.shape, np.uint8)
     mask[1, 0, 0] = mask[3, 0, 0] = 1
     assert scan.volume_ml(mask) == pytest.approx((2.5 + 7) * 0.25 / 1000)
+
+
+@pytest.mark.parametrize(
+    ("distances", "shares"),
+    [
+        ([5, 5, 15, 5], [5, 5, 5, 5, 5]),  # two slices are missing
+        ([5, 5, 10, 5, 5], [5] * 6),  # one is
+        ([5, 5, 35], [5, 5, 5, 5]),
+        ([35, 5, 5], [5, 5, 5, 5]),
+        ([5, 5, 10, 10, 5, 5], [5] * 7),  # a slice left alone between two that are missing
+        ([5, 5, 20, 20, 20], [5] * 6),  # nobody makes slices of 20 mm
+        ([5, 5, 30, 10, 10], [5, 5, 5, 10, 10, 10]),
+        ([5, 40], [5, 5, 5]),
+    ],
+)
+def test_slices_beside_a_gap_stand_for_the_usual_distance(distances: list[float], shares: list[float]) -> None:
+    scan = stacked(np.cumsum([0, *distances]).tolist())
+    np.testing.assert_allclose(scan.shares_mm, shares)
+    assert len(scan.warnings) == 1
+    assert "slices are missing in" in scan.warnings[0]
+    assert replace(scan, name="other").warnings == scan.warnings  # said once
+
+
+@pytest.mark.parametrize(
+    "distances",
+    [
+        [5, 5, 5, 10, 10, 10],  # thin at the base of the skull, thick at the vertex
+        [5, 5, 5, 10, 10],
+        [2.5, 2.5, 2.5, 8, 8, 8],
+        [4, 4, 4, 1.08, 7, 7, 7],  # the real series of a tilted head
+        [5, 5, 7.5, 10, 10],
+        [4, 1, 7],
+        [5, 5, 7, 5, 5],
+    ],
+)
+def test_a_change_of_distance_is_not_a_gap(distances: list[float]) -> None:
+    scan = stacked(np.cumsum([0, *distances]).tolist())
+    mirrored = np.array([distances[0], *distances, distances[-1]])
+    np.testing.assert_allclose(scan.shares_mm, (mirrored[:-1] + mirrored[1:]) / 2)
+    assert scan.warnings == ()
+
+
+def test_a_stated_distance_decides_what_is_a_gap() -> None:
+    scan = replace(stacked([0, 5, 12]), slice_mm=3.0)
+    np.testing.assert_allclose(scan.shares_mm, 3)
+    assert "between 1 and 2, 5 mm apart" in scan.warnings[0]
+    np.testing.assert_allclose(replace(stacked([7]), slice_mm=3.0).shares_mm, 3)
+
+
+def test_two_slices_far_apart_are_doubted() -> None:
+    scan = stacked([0, 35])
+    np.testing.assert_allclose(scan.shares_mm, 35)
+    assert "mL may be too high" in scan.warnings[0]
 
 
 def test_uneven_slices_have_no_affine() -> None:

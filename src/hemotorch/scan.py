@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ import numpy as np
 from hemotorch.errors import InputError
 
 UNEVEN_TOLERANCE = 0.02  #: slice distances that differ by more than this share of their median are uneven
+#: A lone distance of this many times the usual one beside it is a gap. One missing slice makes 2; a change of protocol
+#: within a series, 4 to 7 mm, has made 1.75, but then many slices in a row have the new distance.
+GAP_RATIO = 1.6
+LONE_GAP_RATIO = 3.0  #: the same if no distance of the scan repeats, so that none can be called usual
+THICKEST_SLICE_MM = 15.0  #: head CT is made in slices of up to 10 mm; a longer distance is not a usual one
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +34,7 @@ class Scan:
     paths: the files it was read from; writers reread the source's headers from there.
     warnings: what the reader noticed or repaired.
     spacing_known: False for a PNG without spacing: there are then no millimetres and no mL (NaN).
+    slice_mm: distance from one slice to the next as its source states it, or None if only the positions tell.
     """
 
     hu: np.ndarray
@@ -39,6 +46,7 @@ class Scan:
     paths: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
     spacing_known: bool = True
+    slice_mm: float | None = None
 
     def __post_init__(self) -> None:
         if self.hu.ndim != 3 or self.hu.dtype != np.int16:
@@ -47,6 +55,9 @@ class Scan:
             raise InputError("one origin of three millimetres is needed for each slice", self.name)
         if not self.slice_numbers:
             object.__setattr__(self, "slice_numbers", tuple(range(1, len(self.hu) + 1)))
+        warning = self._gap_warning()
+        if warning and warning not in self.warnings:
+            object.__setattr__(self, "warnings", (*self.warnings, warning))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,13 +83,42 @@ class Scan:
         return np.diff(self.slice_origins_mm @ self.normal)
 
     @cached_property
+    def thickness_mm(self) -> np.ndarray:
+        """(2, slices - 1) mm between neighbours, as the lower and as the upper one counts it; see `bridged_mm`."""
+        return bridged_mm(self.slice_distances_mm, self.slice_mm)
+
+    @cached_property
     def shares_mm(self) -> np.ndarray:
-        """(slices,) how much of the body each slice stands for: half the distance along the normal to each neighbour,
-        end slices mirrored. NaN for a single slice, whose thickness is not known."""
+        """(slices,) how much of the body each slice stands for, in mm.
+
+        It is half the distance along the normal to each neighbour, end slices mirrored. Beside a gap, where slices are
+        missing, it is half the usual distance on that side. A single slice has the distance that its source states,
+        or NaN if it states none.
+        """
         if len(self.hu) == 1:
-            return np.full(1, np.nan)
-        gaps = self.slice_distances_mm
-        return (np.concatenate([gaps[:1], gaps]) + np.concatenate([gaps, gaps[-1:]])) / 2
+            return np.full(1, np.nan if self.slice_mm is None else self.slice_mm)
+        to_next, to_last = self.thickness_mm
+        first, last = to_next[:1], to_last[-1:]
+        if self.slice_mm is not None:
+            first = last = np.full(1, self.slice_mm)
+        return (np.concatenate([first, to_last]) + np.concatenate([to_next, last])) / 2
+
+    def _gap_warning(self) -> str:
+        """A sentence on the gaps between slices, or none."""
+        if len(self.hu) == 1 or not self.spacing_known:
+            return ""
+        distances = self.slice_distances_mm
+        gaps = np.flatnonzero((self.thickness_mm != distances).any(axis=0))
+        if gaps.size:
+            first, second = self.slice_numbers[gaps[0]], self.slice_numbers[gaps[0] + 1]
+            return (
+                f"slices are missing in {gaps.size} place{'s' * (gaps.size > 1)}, first between {first} and {second}, "
+                f"{distances[gaps[0]]:.4g} mm apart: slices beside a gap stand for the usual "
+                f"{self.thickness_mm[0, gaps[0]]:.4g} mm, and what lies in the gap is not counted"
+            )
+        if distances.max() > THICKEST_SLICE_MM:
+            return f"slices are up to {distances.max():.4g} mm apart, more than any slice is thick: mL may be too high"
+        return ""
 
     @property
     def even(self) -> bool:
@@ -114,6 +154,52 @@ class Scan:
             raise InputError(f"a mask of shape {mask.shape} does not fit a scan of shape {self.shape}", self.name)
         counts = np.count_nonzero(mask.reshape(len(mask), -1), axis=1)
         return float((counts * self.voxel_ml).sum())
+
+
+def bridged_mm(distances: np.ndarray, slice_mm: float | None = None) -> np.ndarray:
+    """Distances between slices, with the usual distance in place of each gap that missing slices leave.
+
+    If the distance is stated, whatever is 1.5 times as long or longer is a gap, since at least one slice is missing.
+    Otherwise a distance is usual if a neighbouring distance is the same, as when a protocol changes from 5 to 10 mm
+    within a series; but not if it is longer than any slice is thick, or if just two such lie between shorter ones,
+    which is a slice left alone. A distance that is not usual is a gap from `GAP_RATIO` times the usual distances on
+    both sides. If no distance is usual, it is a gap from `LONE_GAP_RATIO` times their median.
+
+    Args:
+        distances: (slices - 1,) mm between neighbouring slices.
+        slice_mm: the distance from one slice to the next as the source states it, or None.
+
+    Returns:
+        (2, slices - 1) mm, both rows the distances themselves if there is no gap. At a gap, the first row has the
+        usual distance below it, for the slice below, and the second row that above it.
+    """
+    bridged = np.stack([distances, distances])
+    if slice_mm is not None:
+        return np.where(bridged >= 1.5 * slice_mm, slice_mm, bridged)
+    usual = _usual(distances)
+    if not usual.any():
+        middle = float(np.sort(distances)[(len(distances) - 1) // 2])
+        return np.where(bridged > LONE_GAP_RATIO * middle, middle, bridged)
+    at = np.flatnonzero(usual)
+    for index in np.flatnonzero(~usual):
+        below, above = at[at < index], at[at > index]
+        beside = [distances[near] for near in (*below[-1:], *above[:1])]
+        if distances[index] >= GAP_RATIO * max(beside):
+            bridged[:, index] = beside[0], beside[-1]
+    return bridged
+
+
+def _usual(distances: np.ndarray) -> np.ndarray:
+    """Which distances are the scan's own, and not a gap: bool of the distances' shape."""
+    same = np.abs(np.diff(distances)) <= UNEVEN_TOLERANCE * distances[1:]
+    edges = np.flatnonzero(np.concatenate([[True], ~same, [True]]))
+    usual = np.zeros(len(distances), bool)
+    for start, end in pairwise(edges.tolist()):
+        length = distances[start]
+        between_shorter = start > 0 and end < len(distances) and GAP_RATIO * distances[[start - 1, end]].max() <= length
+        alone = end - start < 2 or (end - start == 2 and between_shorter)
+        usual[start:end] = not alone and length <= THICKEST_SLICE_MM
+    return usual
 
 
 def even_scan(hu: np.ndarray, pixel_mm: float, slice_mm: float, name: str = "scan", **other: Any) -> Scan:

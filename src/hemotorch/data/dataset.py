@@ -324,6 +324,7 @@ def geometry(scan: Scan) -> dict[str, Any]:
         "paths": [str(path) for path in scan.paths],
         "warnings": list(scan.warnings),
         "spacing_known": scan.spacing_known,
+        "slice_mm": scan.slice_mm,
     }
 
 
@@ -345,6 +346,7 @@ def scan_of(record: dict[str, Any], hu: np.ndarray) -> Scan:
             paths=tuple(Path(path) for path in entry["paths"]),
             warnings=tuple(entry["warnings"]),
             spacing_known=entry["spacing_known"],
+            slice_mm=entry.get("slice_mm"),  # datasets made before it was kept lack it
         )
     except (KeyError, TypeError, ValueError) as error:
         what = f"the record of a prepared scan is damaged ({error})"

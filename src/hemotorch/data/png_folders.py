@@ -102,7 +102,7 @@ def _spacing(record: dict[str, Any]) -> tuple[float | None, float | None]:
     if not scan["spacing_known"] or abs(row - column) > UNEVEN_TOLERANCE * row:
         return None, None
     if len(scan["slice_numbers"]) < 2:
-        return round(row, 6), None
+        return round(row, 6), scan.get("slice_mm")
     apart = np.diff(record["slices"]["position_mm"]) / np.diff(scan["slice_numbers"])
     even = np.ptp(apart) <= UNEVEN_TOLERANCE * abs(apart[0])
     return round(row, 6), round(abs(float(np.median(apart))), 6) if even else None

@@ -105,7 +105,7 @@ def read_scan(paths: Sequence[Path], name: str | None = None) -> Scan:
     known = window.pixel_mm is not None and (window.slice_mm is not None or len(paths) == 1)
     if not known:
         warnings.append("spacing is not known: no millimetres and no volume in mL")
-    if len(paths) == 1 and known:
+    if len(paths) == 1 and known and window.slice_mm is None:
         warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
     pixel, apart = window.pixel_mm or 1.0, window.slice_mm or 1.0
     hu = from_grey(_stack(paths), window.level, window.width)
@@ -120,6 +120,7 @@ def read_scan(paths: Sequence[Path], name: str | None = None) -> Scan:
         paths=paths,
         warnings=tuple(warnings),
         spacing_known=known,
+        slice_mm=window.slice_mm if known else None,
     )
 
 
