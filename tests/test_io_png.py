@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,8 +124,98 @@ def test_colours(tmp_path: Path) -> None:
 
 
 def test_sixteen_bits(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not 8-bit \(mode I"):
+    with pytest.raises(InputError, match=r"not 8-bit \(16 bits"):
         read_scan(save(tmp_path / "a.png", ramp().astype(np.uint16) * 100))
+
+
+def chunked(rows: np.ndarray, bits: int, kind: int, *extra: tuple[bytes, bytes]) -> bytes:
+    """A PNG of packed rows of bytes, of any bit depth and colour type, with extra chunks before the pixels."""
+    columns = rows.shape[1] * 8 // bits // {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
+    header = struct.pack(">IIBBBBB", columns, len(rows), bits, kind, 0, 0, 0)
+    pixels = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes())
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "rows", "extra", "expected"),
+    [
+        (1, 0, [[0b10100000]], (), [255, 0, 255, 0, 0, 0, 0, 0]),
+        (2, 0, [[0b00011011]], (), [0, 85, 170, 255]),
+        (4, 0, [[0x0F, 0x81]], (), [0, 255, 136, 17]),
+        (2, 3, [[0b00011011]], ((b"PLTE", bytes([9, 9, 9, 80, 80, 80, 200, 200, 200, 3, 3, 3])),), [9, 80, 200, 3]),
+        (8, 0, [[1, 100, 255]], ((b"gAMA", struct.pack(">I", 100_000)),), [1, 100, 255]),
+        (8, 0, [[1, 100, 255]], ((b"tRNS", b"\0\7"),), [1, 100, 255]),  # no pixel has the transparent grey
+        (8, 4, [[7, 255, 90, 255]], (), [7, 90]),
+        (8, 6, [[7, 7, 7, 255]], (), [7]),
+    ],
+)
+def test_every_kind_of_grey(
+    tmp_path: Path, bits: int, kind: int, rows: list[list[int]], extra: tuple[tuple[bytes, bytes], ...], expected: Any
+) -> None:
+    (tmp_path / "a.png").write_bytes(chunked(np.array(rows, np.uint8), bits, kind, *extra))
+    assert png.read_image(tmp_path / "a.png").tolist() == [expected]
+    assert png.read_label(tmp_path / "a.png").tolist() == [expected]
+
+
+@pytest.mark.parametrize("kind", [0, 2, 4, 6])
+def test_sixteen_bits_of_any_colour_type_are_refused(tmp_path: Path, kind: int) -> None:
+    (tmp_path / "a.png").write_bytes(chunked(np.zeros((2, 16), np.uint8), 16, kind))
+    for read in (png.read_image, png.read_label):
+        with pytest.raises(InputError, match="16 bits a sample"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("under", [0, 255])
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
+def test_labels_drawn_in_the_alpha_channel(tmp_path: Path, mode: str, under: int) -> None:
+    mask = np.zeros((6, 5), np.uint8)
+    mask[2, 1:4] = 255
+    grey = np.full_like(mask, under)
+    if mode == "PA":  # a palette in which the second colour is transparent
+        image = Image.fromarray(np.where(mask > 0, 0, 1).astype(np.uint8)).convert("P")
+        image.putpalette([under] * 6)
+        image.save(tmp_path / "a.png", transparency=1)
+    else:
+        values = np.dstack([grey] * (len(mode) - 1) + [mask])
+        Image.fromarray(values).save(tmp_path / "a.png")
+        empty = np.dstack([grey] * (len(mode) - 1) + [mask * 0])
+        Image.fromarray(empty).save(tmp_path / "empty.png")
+        assert not png.read_label(tmp_path / "empty.png").any()
+    assert np.array_equal(png.read_label(tmp_path / "a.png"), mask)
+    with pytest.raises(InputError, match=r"a\.png: is partly transparent"):
+        png.read_image(tmp_path / "a.png")
+
+
+def test_a_transparent_grey_is_not_marked(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(chunked(np.array([[0, 0, 9, 3]], np.uint8), 8, 0, (b"tRNS", b"\0\0")))
+    assert png.read_label(tmp_path / "a.png").tolist() == [[0, 0, 9, 3]]
+
+
+@pytest.mark.parametrize(
+    ("grey", "alpha", "reason"),
+    [([255, 255, 255], [0, 128, 255], "half-transparent"), ([0, 0, 255], [0, 255, 255], "either may mean not marked")],
+)
+def test_labels_in_doubt_are_refused(tmp_path: Path, grey: list[int], alpha: list[int], reason: str) -> None:
+    save(tmp_path / "a.png", np.dstack([np.array([grey], np.uint8), np.array([alpha], np.uint8)]))
+    with pytest.raises(InputError, match=reason):
+        read_mask(tmp_path / "a.png")
+
+
+def test_postscript_and_huge_and_animated_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    with pytest.raises(InputError, match="cannot be read as PNG"):
+        read_scan(tmp_path / "a.png")
+    header = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 0, 0, 0, 0)
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + header)
+    with pytest.raises(InputError, match="13000 x 13000 pixels"):
+        read_mask(tmp_path / "b.png")
+    frames = [Image.fromarray(ramp()), Image.fromarray(255 - ramp())]
+    frames[0].save(tmp_path / "c.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match="is animated"):
+        read_scan(tmp_path / "c.png")
 
 
 def test_broken_files(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from hemotorch import nets
@@ -18,6 +17,7 @@ from hemotorch.bench.reference import ReferenceLoop
 from hemotorch.bench.rows import Spec
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.png_folders import IMAGE
+from hemotorch.io import png
 from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, from_toml
 from hemotorch.system.device import choose
@@ -101,8 +101,7 @@ def png_size(root: str, used: Recipe) -> tuple[tuple[int, int], int]:
     """Rows and columns that all PNGs are brought to, what the network needs a multiple of; and how many PNGs."""
     sizes = []
     for path in sorted((Path(root) / IMAGE).glob("*.png")):
-        with Image.open(path, formats=("PNG",)) as image:
-            sizes.append((image.height, image.width))
+        sizes.append(png.size(path))
     side = used.grid.size_px
     rows, columns = (side, side) if side else np.array(sizes).max(axis=0).tolist()
     multiple = nets.build(used.net.name, **used.net.options).multiple

@@ -6,13 +6,13 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hemotorch.errors import InputError
 from hemotorch.hu import WINDOWS, from_grey, to_grey
@@ -25,6 +25,12 @@ WINDOW_FILE = "window.json"
 #: takes 1.6 ms and 43 kB; Pillow 3.9 ms and 49 kB at its level 1, 11 ms and 42 kB at its default, level 6
 #: (benchmarks/prepare.py).
 LEVEL, STRATEGY = 1, zlib.Z_RLE
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_FLATTEN = "save it without transparency (flattened), as 8-bit grey"
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, SyntaxError, LookupError, TypeError, OverflowError, MemoryError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
 _UP = 2  # PNG's filter type: each byte minus the one above it
 _SLICE_NAME = re.compile(r"(.+)_(\d{3,})")  # 049_012.png: case and slice number
 
@@ -90,8 +96,8 @@ def read_scan(paths: Sequence[Path], name: str | None = None) -> Scan:
 
     paths: one file a slice. Names like CASE_SSS.png give slice numbers, which also are the positions; others count
     from 1. The window comes from `window.json`, else level 40, width 120 is assumed, with a warning. Without known
-    spacing, pixels count as 1 mm and `spacing_known` is False. Raises InputError for 16-bit, coloured or cut files, and
-    for slices of different sizes.
+    spacing, pixels count as 1 mm and `spacing_known` is False. Raises InputError as `read_image` does, and for slices
+    of different sizes.
     """
     numbered = [(case_and_number(path) or ("", index))[1] for index, path in enumerate(paths, start=1)]
     order = sorted(range(len(paths)), key=numbered.__getitem__)
@@ -108,7 +114,7 @@ def read_scan(paths: Sequence[Path], name: str | None = None) -> Scan:
     if len(paths) == 1 and known and window.slice_mm is None:
         warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
     pixel, apart = window.pixel_mm or 1.0, window.slice_mm or 1.0
-    hu = from_grey(_stack(paths), window.level, window.width)
+    hu = from_grey(_stack(paths, read_image), window.level, window.width)
     corner = np.array([(hu.shape[2] - 1) / 2 * pixel, (hu.shape[1] - 1) / 2 * pixel, 0.0])
     return Scan(
         hu,
@@ -127,9 +133,9 @@ def read_scan(paths: Sequence[Path], name: str | None = None) -> Scan:
 def read_mask(paths: Sequence[Path], scan: Scan | None = None) -> np.ndarray:
     """Reads PNG labels, one a slice: (slices, rows, columns) uint8, the files' own values, in the order given.
 
-    Raises InputError as `read_scan`, and where their size is not that of the scan.
+    Raises InputError as `read_label`, and if their size is not that of the scan.
     """
-    mask = _stack([Path(path) for path in paths])
+    mask = _stack([Path(path) for path in paths], read_label)
     if scan is not None and mask.shape != scan.shape:
         of = scan.paths[0] if scan.paths else scan.name
         raise InputError(
@@ -158,7 +164,7 @@ def encode(grey: np.ndarray) -> bytes:
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, STRATEGY)
     packed = packer.compress(filtered.data) + packer.flush()
     header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)  # 8 bits, grey, not interlaced
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -170,10 +176,62 @@ def _save(grey: np.ndarray, path: Path | str) -> None:
         temporary.write_bytes(encode(grey))
 
 
-def _stack(paths: Sequence[Path]) -> np.ndarray:
+def read_image(path: Path | str) -> np.ndarray:
+    """Reads one PNG's greys, as they are stored: a gamma or colour profile in the file is for screens.
+
+    Grey of 1 to 8 bits, and colour of 8 bits if red, green and blue are the same, plain or interlaced, with a palette
+    or without. Fewer bits are spread over 0 to 255.
+
+    Args:
+        path: the PNG.
+
+    Returns:
+        (rows, columns) uint8.
+
+    Raises:
+        InputError: for a file that is no PNG, cut or damaged, of 16 bits, coloured, animated, partly transparent, or of
+            more pixels than `limits` allows.
+    """
+    grey, alpha = _grey_and_alpha(Path(path))
+    if alpha is not None:
+        raise InputError("is partly transparent, so its greys may not be what a viewer shows", path, _FLATTEN)
+    return grey
+
+
+def read_label(path: Path | str) -> np.ndarray:
+    """Reads one PNG label, (rows, columns) uint8: as `read_image`, and transparent pixels are not marked.
+
+    A paint program leaves what was not drawn transparent. If all that can be seen is black, black is what was drawn,
+    and it is 255 here.
+
+    Raises:
+        InputError: as `read_image`; and if it cannot be known what is marked: half-transparent edges, or marks on a
+            black ground that is itself partly transparent.
+    """
+    path = Path(path)
+    grey, alpha = _grey_and_alpha(path)
+    if alpha is None:
+        return grey
+    seen = alpha > 0
+    if np.unique(alpha[seen]).size > 1:
+        raise InputError("has half-transparent pixels, marked or not", path, _FLATTEN)
+    if not grey[seen].any():
+        return np.where(seen, 255, 0).astype(np.uint8)
+    if not grey[seen].all():
+        raise InputError("is partly transparent and partly black, and either may mean not marked", path, _FLATTEN)
+    return np.where(seen, grey, 0).astype(np.uint8)
+
+
+def size(path: Path | str) -> tuple[int, int]:
+    """Rows and columns of a PNG, from its header. Raises InputError as `read_image`."""
+    columns, rows, _ = _header(Path(path))
+    return rows, columns
+
+
+def _stack(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> np.ndarray:
     slices = []
     for path in paths:
-        slices.append(_grey(path))
+        slices.append(read(path))
         limits.check_voxels((len(paths), *slices[0].shape), path)
     for path, one in zip(paths, slices, strict=True):
         if one.shape != slices[0].shape:
@@ -183,31 +241,45 @@ def _stack(paths: Sequence[Path]) -> np.ndarray:
     return np.stack(slices)
 
 
-def _check_size(path: Path) -> None:
-    """Raises InputError if the header, which comes first in every PNG, tells of more pixels than are read."""
-    with open(path, "rb") as file:
-        start = file.read(24)
-    if start[:8] == b"\x89PNG\r\n\x1a\n" and start[12:16] == b"IHDR":
-        columns, rows = struct.unpack(">II", start[16:].ljust(8, b"\0"))
-        limits.check_pixels(rows, columns, path)
-
-
-def _grey(path: Path) -> np.ndarray:
-    """(rows, columns) uint8. Colour images pass where red, green and blue are the same."""
+def _header(path: Path) -> tuple[int, int, int]:
+    """Columns, rows and bits a sample, as the first chunk says. Raises InputError for what is not read."""
     size = regular_file(path, "PNG file").st_size
     limits.check_unpacked(size, path)  # a chunk of a PNG is read whole, however long it is
-    _check_size(path)
     try:
+        with open(path, "rb") as file:
+            start = file.read(29)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path) from error
+    if len(start) < 29 or start[:8] != _SIGNATURE or start[12:16] != b"IHDR":
+        raise InputError("cannot be read as PNG: not a PNG, or cut short", path)
+    columns, rows, bits = struct.unpack(">IIB", start[16:25])
+    limits.check_pixels(rows, columns, path)
+    if bits == 16:
+        raise InputError("is not 8-bit (16 bits a sample)", path, "give 8-bit grey PNG, or NIfTI with HU")
+    return columns, rows, bits
+
+
+def _grey_and_alpha(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """(rows, columns) uint8 greys; and how opaque each pixel is, or None if all are opaque.
+
+    The colour of fully transparent pixels is not looked at, and becomes black.
+    """
+    _header(path)
+    try:
+        # Only as PNG: Pillow would hand PostScript of this name to Ghostscript, which runs programs.
         with Image.open(path, formats=("PNG",)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise InputError(f"is not 8-bit (mode {image.mode})", path, "give 8-bit grey PNG, or NIfTI with HU")
-            values: Any = np.asarray(image.convert("L") if image.mode in ("1", "L", "LA") else image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"cannot be read as PNG: not an image, cut or damaged ({type(error).__name__})", path
-        ) from error
-    if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise InputError("is a colour image, not grey", path, "give 8-bit grey PNG")
-        values = values[..., 0]
-    return values
+            if getattr(image, "n_frames", 1) > 1:
+                raise InputError("is animated", path, "give 8-bit grey PNG, one file a slice")
+            if image.mode == "L" and "transparency" not in image.info:
+                return np.array(image), None
+            # No "LA": Pillow 11 turns a grey's transparent colour into alpha for RGBA alone.
+            values: Any = np.asarray(image.convert("RGBA"))
+    except _UNREADABLE as error:
+        raise InputError(f"cannot be read as PNG: cut or damaged ({type(error).__name__})", path) from error
+    colours, alpha = values[..., :3], values[..., 3]
+    opaque = bool((alpha == 255).all())
+    if not opaque:
+        colours = colours * (alpha > 0)[..., None]
+    if (colours != colours[..., :1]).any():
+        raise InputError("is a colour image, not grey", path, "give 8-bit grey PNG")
+    return np.ascontiguousarray(colours[..., 0]), None if opaque else alpha

@@ -36,6 +36,7 @@ from hemotorch.grid import (
     typical_distance_mm,
 )
 from hemotorch.hu import AIR_HU
+from hemotorch.io import png
 from hemotorch.keyed_random import keys, rng
 from hemotorch.recipe import Recipe
 from hemotorch.system.device import ASKED, Device, free_memory
@@ -424,16 +425,10 @@ class ICHDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         name = self.names[index]
-        pair = {"input": _grey(self.root / "image" / name), "gt": _grey(self.root / "label" / name)}
+        image = png.read_image(self.root / "image" / name)
+        label = png.read_label(self.root / "label" / name)
+        pair = {"input": Image.fromarray(image), "gt": Image.fromarray(label)}
         if self.transform is not None:
             return self.transform(pair)
-        image, label = (torch.from_numpy(np.array(pair[key]))[None] for key in ("input", "gt"))
-        return {"input": image.float() / 255, "gt": (label > 0).float()}
-
-
-def _grey(path: Path) -> Image.Image:
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            return image.convert("L")
-    except OSError as error:
-        raise InputError("cannot be read as an image", path) from error
+        grey, marked = torch.from_numpy(image)[None], torch.from_numpy(label)[None]
+        return {"input": grey.float() / 255, "gt": (marked > 0).float()}
