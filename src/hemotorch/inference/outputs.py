@@ -78,7 +78,7 @@ def _must_be_new(folder: Path, name: str, scan: Path) -> None:
 def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[str, Any]:
     """Writes NAME_mask.nii.gz, NAME.png and, last, NAME.json, whose content is returned."""
     began = time.perf_counter()
-    write_mask(prediction.scan, prediction.mask, folder / f"{name}_mask.nii.gz")
+    write_mask(prediction.scan, prediction.mask, folder / f"{name}_mask.nii.gz", nifti.PREDICTION_MARK)
     sheet = contact_sheet(prediction.scan, found=prediction.mask)
     with atomic(folder / f"{name}.png") as temporary:
         sheet.save(temporary, compress_level=1)

@@ -14,6 +14,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from hemotorch.errors import InputError
 from hemotorch.hu import AIR_HU
 from hemotorch.io import unpack
+from hemotorch.io.affines import disagreement, fault, qform_affine
 from hemotorch.scan import Scan
 from hemotorch.system import limits
 from hemotorch.system.files import atomic, read_json, regular_file
@@ -22,11 +23,19 @@ logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on
 
 SUFFIXES = (".nii", ".nii.gz")
 PREDICTION_MARK = "hemotorch prediction"  #: in the header's descrip of every mask that a network made
+#: What a mask's header takes over from its scan's. Nothing else is: names, numbers and dates of patients stand in
+#: db_name, aux_file, intent_name, descrip, in extensions, and in the fields that this version of NIfTI does not use.
+GRID_FIELDS = (
+    *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+MOST_HU = 40_000  #: metal reaches 30,710 HU in CT of the extended scale; integers above are padding stored unsigned
 SAME_PLACE = 0.1  #: grids whose corners lie closer than this share of a voxel are the same
 
 _SCAN_AXES = axcodes2ornt(("S", "P", "L"))  # Scan's order: slices to the head, rows to the back, columns to the left
 _UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, nib.spatialimages.HeaderDataError)
 _TO_HU = "convert it to HU (stored value x rescale slope + rescale intercept) and try again"
+_TO_LABELS = "round it, store it as uint8 without scaling, and try again"
 _NIFTI2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # the length of its header stands first
 _NOT_MM = {1: "metres", 3: "micrometres"}  # codes of the header's xyzt_units; 2 is mm, 0 unknown
 _AIR = (-1300, -600)  # HU between which air lies, noise and resampling included
@@ -54,7 +63,8 @@ def read_scan(path: Path | str) -> Scan:
     """
     image = _open(path, whole=True)
     raw, warnings = _finite(_voxels(image, path), path)
-    warnings += _check_hu(raw, path)
+    raw, padding_warnings = _unsigned_padding(raw, image.get_data_dtype().kind in "iu")
+    warnings += padding_warnings + _check_hu(raw, path)
     affine, affine_warnings = _affine(image, path)
     transform = ornt_transform(io_orientation(affine), _SCAN_AXES)
     hu = np.ascontiguousarray(apply_orientation(_to_int16(raw), transform))
@@ -82,9 +92,12 @@ def read_mask(path: Path | str, scan: Scan | None = None) -> np.ndarray:
     """
     image = _open(path, whole=True)
     raw = _voxels(image, path)
+    raw = _whole(raw, image)
     low, high = raw.min(), raw.max()
     if not (low >= 0 and high <= 255) or (raw.dtype.kind == "f" and (raw != np.rint(raw)).any()):
-        raise InputError(f"a mask holds whole numbers from 0 to 255, not values like these: {_odd(raw)}", path)
+        raise InputError(
+            f"a mask holds whole numbers from 0 to 255, not values like these: {_odd(raw)}", path, _TO_LABELS
+        )
     affine, _ = _affine(image, path)
     transform = ornt_transform(io_orientation(affine), _SCAN_AXES)
     mask = np.ascontiguousarray(apply_orientation(raw.astype(np.uint8), transform))
@@ -135,37 +148,44 @@ def write_scan(scan: Scan, path: Path | str) -> None:
     _write_upright(scan, scan.hu, path)
 
 
-def write_mask(scan: Scan, mask: np.ndarray, path: Path | str) -> None:
+def write_mask(scan: Scan, mask: np.ndarray, path: Path | str, mark: str = "") -> None:
     """Writes a mask, (slices, rows, columns) of 0 to 255 in the scan's order, as uint8 NIfTI, atomically.
 
-    Into the exact grid of the scan's source where that is NIfTI: same shape, affine, codes and axis order. A scan from
-    elsewhere gives its own affine. Raises InputError where the mask's shape is another than the scan's.
+    Into the exact grid of the scan's source if that is NIfTI: same shape, affine, codes and axis order, and nothing
+    else of its header, since the rest may name the patient. A scan from elsewhere gives its own affine. mark: what the
+    header's descrip says, `PREDICTION_MARK` for a network's mask. Raises InputError if the mask's shape is another than
+    the scan's.
     """
     if mask.shape != scan.shape:
         raise InputError(f"a mask of shape {mask.shape} does not fit a scan of shape {scan.shape}", path)
     mask = mask.astype(np.uint8, copy=False)
     if not scan.paths or not is_nifti(scan.paths[0]):
-        return _write_upright(scan, mask, path)
+        return _write_upright(scan, mask, path, mark)
     source = _open(scan.paths[0])
     affine, _ = _affine(source, scan.paths[0])
     stored = apply_orientation(mask, ornt_transform(_SCAN_AXES, io_orientation(affine)))
     if stored.shape != _shape(source, scan.paths[0]):
         raise InputError(f"changed since it was read; its shape is now {source.shape}", scan.paths[0])
-    header = source.header.copy()
+    header = type(source.header)(endianness=source.header.endianness)
+    for field in GRID_FIELDS:
+        header[field] = source.header[field]
+    if header["sform_code"] and not np.allclose(affine, header.get_sform()):
+        header["sform_code"] = 0  # it was of no use, and the scan was read by its qform
     header.set_data_dtype(np.uint8)
-    header["scl_slope"], header["scl_inter"], header["cal_min"], header["cal_max"] = 1, 0, 0, 0
-    header["descrip"] = b""
-    header.extensions.clear()  # extensions may hold the source's DICOM header, with the patient in it
-    _save(type(source)(stored.reshape(source.shape), source.affine, header), path)
+    header["descrip"] = mark.encode()
+    mask_image = type(source)(stored.reshape(source.shape), None, header)
+    mask_image.header.set_slope_inter(1, 0)
+    _save(mask_image, path)
 
 
-def _write_upright(scan: Scan, values: np.ndarray, path: Path | str) -> None:
+def _write_upright(scan: Scan, values: np.ndarray, path: Path | str, mark: str = "") -> None:
     slices_rows_columns = scan.affine
     affine = slices_rows_columns[:, [2, 1, 0, 3]].copy()
     affine[:3, 1] *= -1
     affine[:3, 3] += (values.shape[1] - 1) * scan.row_step_mm
     image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)[:, ::-1].T).T, affine)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = mark.encode()
     image.set_sform(affine, code="scanner")
     steps = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if np.allclose(steps.T @ steps, np.eye(3), atol=1e-5):  # a qform cannot hold shear
@@ -237,24 +257,25 @@ def _voxels(image: Any, path: Path | str) -> np.ndarray:
 
 def _affine(image: Any, path: Path | str) -> tuple[np.ndarray, list[str]]:
     """(4, 4) from the file's voxels to RAS mm, and warnings. Raises InputError where it is of no use."""
-    affine, header = np.asarray(image.affine, dtype=float), image.header
+    header = image.header
     if unit := _NOT_MM.get(int(header["xyzt_units"]) & 7):
         raise InputError(f"its header gives lengths in {unit}, not in mm", path, "correct the header")
-    steps = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not (steps > 0).all():
-        raise InputError("its affine has a step of zero or not a number", path, "correct the header")
-    if abs(np.linalg.det(affine[:3, :3] / steps)) < 1e-3:
-        raise InputError("its affine is singular: two axes point the same way", path, "correct the header")
+    sform, qform = np.asarray(header.get_sform(), dtype=float), qform_affine(header)
     if not header["sform_code"] and not header["qform_code"]:
-        return affine, ["the header gives no orientation: axes are taken as left, front, head, and may be swapped"]
-    if header["sform_code"] and header["qform_code"]:
-        other = np.linalg.norm(np.asarray(image.get_qform(), dtype=float)[:3, :3], axis=0)
-        if (np.abs(other - steps) > 0.01 * steps).any():
-            sizes = (" x ".join(f"{mm:.3g}" for mm in each) for each in (steps, other))
-            return affine, [
-                "sform and qform disagree on the voxel's size ({} and {} mm): sform is taken".format(*sizes)
-            ]
-    return affine, []
+        affine = np.asarray(header.get_base_affine(), dtype=float)
+        warnings = ["the header gives no orientation: axes are taken as left, front, head, and may be swapped"]
+    elif not header["sform_code"]:
+        affine, warnings = qform, []
+    elif header["qform_code"] and not fault(qform):
+        if fault(sform):
+            affine, warnings = qform, [f"its sform is of no use ({fault(sform)}): read by its qform"]
+        else:
+            affine, warnings = sform, disagreement(sform, qform, _shape(image, path))
+    else:
+        affine, warnings = sform, []
+    if wrong := fault(affine):
+        raise InputError(f"its affine {wrong}", path, "correct the header")
+    return affine, warnings
 
 
 def _slice_numbers(transform: np.ndarray, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -295,6 +316,31 @@ def _finite(values: np.ndarray, path: Path | str) -> tuple[np.ndarray, list[str]
     return np.where(bad, AIR_HU, values), [f"{count} voxels are NaN or infinite, taken as air ({AIR_HU} HU)"]
 
 
+def _unsigned_padding(values: np.ndarray, integers: bool) -> tuple[np.ndarray, list[str]]:
+    """The values with air in place of negative padding that was stored unsigned, and a warning that counts it.
+
+    -2000 outside the scanner's circle, stored in 16 bits without a sign, is 63536. integers: whether the file holds
+    integers. In floating point, only what 16 or 32 bits make of a small negative number is taken for padding.
+    """
+    if values.max() <= MOST_HU:
+        return values, []
+    padding = values > MOST_HU
+    if not integers:
+        padding = (values >= 2**16 - 5120) & (values <= 2**16)
+        padding |= (values >= 2**32 - 2**17) & (values <= 2**32)
+    count = int(np.count_nonzero(padding))
+    if not count or count == values.size:
+        return values, []
+    lowest = values[~padding].min()
+    largest = float(values[padding].max())
+    air = min(AIR_HU, lowest) if lowest < 0 else lowest  # values without any below zero are to be refused as such
+    if not values.flags.writeable:
+        values = values.copy()
+    values[padding] = air
+    told = f"{count} voxels of up to {largest:.6g} HU, more than any metal has, are padding stored without its sign"
+    return values, [f"{told}: taken as air ({AIR_HU} HU)"]
+
+
 def _check_hu(values: np.ndarray, path: Path | str) -> list[str]:
     """Raises InputError where the values cannot be HU; warns where that is doubtful.
 
@@ -323,6 +369,20 @@ def _to_int16(values: np.ndarray) -> np.ndarray:
     """Rounded and clipped to what int16 HU can be: -1024 (air, padding) to 32767."""
     rounded = np.rint(values) if values.dtype.kind == "f" else values
     return np.clip(rounded, AIR_HU, np.iinfo(np.int16).max).astype(np.int16, copy=False)
+
+
+def _whole(values: np.ndarray, image: Any) -> np.ndarray:
+    """A mask's values, rounded if they are off whole numbers by no more than the header's scaling makes them.
+
+    A mask computed in floating point and saved under an integer header is scaled to all the integers there are, so
+    that 3 comes back as 2.988. Half a step of the scaling is then as near as any value can be.
+    """
+    step = abs(float(image.dataobj.slope))
+    if image.get_data_dtype().kind not in "iu" or values.dtype.kind != "f" or step > 0.1:
+        return values
+    whole = np.rint(values)
+    off = float(np.abs(values - whole).max())
+    return whole if off <= 0.51 * step + 1e-4 else values
 
 
 def _odd(values: np.ndarray) -> str:
