@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import zlib
 from pathlib import Path
@@ -221,7 +222,19 @@ def _open(path: Path | str, *, whole: bool = False) -> Any:
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(f"holds {image.get_data_dtype()} values (colour or complex), not one number a voxel", path)
     _shape(image, path)
+    _restore_qfac(image, path, gzipped)
     return image
+
+
+def _restore_qfac(image: Any, path: Path, gzipped: bool) -> None:
+    """Puts the sign of pixdim[0] back: nibabel takes 1 for any value but 1 and -1, and so mirrors a volume of -0.5."""
+    second = isinstance(image, nib.Nifti2Image)
+    offset, kind = (104, "f8") if second else (76, "f4")
+    with gzip.open(path) if gzipped else open(path, "rb") as file:
+        start = file.read(offset + 8)
+    qfac = float(np.frombuffer(start, image.header.endianness + kind, 1, offset)[0])
+    if qfac < 0:
+        image.header["pixdim"][0] = -1
 
 
 def _unpacked(path: Path, needed: int | None) -> Any:
