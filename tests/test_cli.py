@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -171,3 +172,11 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     # Standard output stays open as long as a worker lives.
     done = subprocess.run([sys.executable, str(script), str(tmp_path / "out")], stdout=subprocess.PIPE, timeout=60)
     assert done.returncode == -signal.SIGKILL
+
+
+def test_the_bound_on_voxels_is_an_option(tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEMOTORCH_MAX_VOXELS", "")  # put back afterwards
+    io.write_scan(tiny.head(1)[0], tmp_path / "a.nii.gz")
+    command = ["predict", str(tiny_run), str(tmp_path / "a.nii.gz"), "--device", "cpu", "--any-anatomy"]
+    assert main([*command, "--out", str(tmp_path / "one"), "--max-voxels", "24575"]) == 1
+    assert main([*command, "--out", str(tmp_path / "two"), "--max-voxels", "24576"]) == 0  # 6 x 64 x 64
