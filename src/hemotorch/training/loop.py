@@ -26,7 +26,7 @@ from hemotorch.inference.predictor import Predictor
 from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, load
 from hemotorch.run import BEST, LAST, Checkpoint, Run, load_checkpoint, save_checkpoint
-from hemotorch.system import machine
+from hemotorch.system import threads
 from hemotorch.system.device import Device, choose, environment
 from hemotorch.system.progress import bar
 from hemotorch.system.ranks import Ranks, joined
@@ -254,7 +254,9 @@ def _as_before(told: dict[str, Any], wanted: str, used: Recipe, ranks: Ranks) ->
         name: "on" if getattr(before, name) else "off" for name in switches
     }
     # Bit for bit needs the threads too; several ranks share the cores.
-    fits = before.threads <= machine.cores() or before.threads == used.engine.threads
+    available, _ = threads.count()
+    fits = before.threads <= available or before.threads == used.engine.threads
+    fits = fits and threads.option() in (0, before.threads)
     alike = ranks.world == told["ranks"] and (ranks.world > 1 or fits)
     if alike and ranks.world == 1:
         same["threads"] = before.threads
