@@ -12,7 +12,6 @@ import pytest
 
 import tiny
 from hemotorch.bench.children import own_environment
-from hemotorch.data.layouts import write_case
 from hemotorch.errors import OptionError
 from hemotorch.recipe import Engine
 from hemotorch.system import machine, threads
@@ -109,11 +108,9 @@ def test_training_and_evaluating_take_the_threads_they_are_given(tiny_prepared, 
     assert told(*evaluate, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="ACTIVE") == ["1", "ACTIVE"]
 
 
-def test_predicting_takes_the_threads_it_is_given(tiny_run, tmp_path):
-    scan, mask = tiny.head(1)
-    write_case("folder", tmp_path / "data", "a", scan, mask)
-    file = next(path for path in (tmp_path / "data").rglob("*.nii*") if "mask" not in path.name)
-    predict = ("predict", tiny_run, file, "--out", tmp_path / "out", "--device", "cpu", "--overwrite")
+def test_predicting_takes_the_threads_it_is_given(tiny_run, tiny_data, tmp_path):
+    scan = tiny_data / "ct_scans" / "049.nii"
+    predict = ("predict", tiny_run, scan, "--out", tmp_path / "out", "--device", "cpu", "--overwrite")
     assert told(*predict, OMP_NUM_THREADS="1") == ["1", "PASSIVE"]
     assert told(*predict, "--threads", "3", OMP_NUM_THREADS="1") == ["3", "PASSIVE"]
 

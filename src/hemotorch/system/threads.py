@@ -40,7 +40,7 @@ def option() -> int:
 
 
 def wanted() -> int:
-    """How many threads the user wants: --threads, else OMP_NUM_THREADS, else 0. Raises OptionError if it is no number."""
+    """How many threads the user wants: --threads, else OMP_NUM_THREADS, else 0. Raises OptionError."""
     return _number(THREADS) or _number(OPENMP)
 
 
