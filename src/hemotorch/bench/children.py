@@ -88,7 +88,7 @@ def run_together(command: Sequence[str], environments: Sequence[Mapping[str, str
 
 
 def own_environment() -> dict[str, str]:
-    """This process's environment for its children, which find the very hemotorch that started them."""
+    """This process's environment, in which its children find this very hemotorch, and wait without spinning."""
     before = os.environ.get("PYTHONPATH")
     return {
         **os.environ,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from hemotorch.errors import OptionError
-from hemotorch.system.machine import cores
+from hemotorch.system import machine
 
 THREADS = "HEMOTORCH_THREADS"  #: the variable in which --threads reaches the processes that a command starts
 OPENMP = "OMP_NUM_THREADS"
@@ -63,7 +63,7 @@ def count(recipe_threads: int = 0, processes: int = 1) -> tuple[int, str]:
         return number, "--threads"
     if recipe_threads:
         return recipe_threads, "asked for"
-    available = cores()
+    available = machine.cores()
     if number := _number(OPENMP):
         return number, OPENMP
     if processes == 1:
