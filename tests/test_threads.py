@@ -117,6 +117,7 @@ def test_predicting_takes_the_threads_it_is_given(tiny_run, tmp_path):
     assert told(*predict, "--threads", "3", OMP_NUM_THREADS="1") == ["3", "PASSIVE"]
 
 
+@pytest.mark.long
 def test_ranks_and_their_record_have_the_threads_of_the_option(tiny_prepared, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny.recipe("train.epochs=1", "train.steps_per_epoch=2").to_toml())
     run = tmp_path / "run"
