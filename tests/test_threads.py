@@ -12,8 +12,8 @@ import pytest
 
 import tiny
 from hemotorch.bench.children import own_environment
-from hemotorch.data.layouts import write_case
 from hemotorch.errors import OptionError
+from hemotorch.io.nifti import write_scan
 from hemotorch.recipe import Engine
 from hemotorch.system import machine, threads
 from hemotorch.system.device import choose
@@ -58,7 +58,7 @@ def told(*arguments: str | Path, **variables: str) -> list[str]:
 
 
 def test_the_order_is_option_recipe_variable_cores(unset):
-    unset.setattr(threads, "cores", lambda: 16)
+    unset.setattr(machine, "cores", lambda: 16)
     assert threads.count() == (16, "every core this process may use")
     assert threads.count(processes=4) == (4, "its share of 16 cores")
     unset.setenv(OPENMP, "3")
@@ -66,7 +66,6 @@ def test_the_order_is_option_recipe_variable_cores(unset):
     assert threads.count(5) == (5, "asked for")
     unset.setenv(THREADS, "7")
     assert threads.count(5) == (7, "--threads")
-    unset.setattr(machine, "cores", lambda: 16)
     assert choose("cpu", Engine(threads=5)).threads == 7
 
 
@@ -110,9 +109,9 @@ def test_training_and_evaluating_take_the_threads_they_are_given(tiny_prepared, 
 
 
 def test_predicting_takes_the_threads_it_is_given(tiny_run, tmp_path):
-    scan, mask = tiny.head(1)
-    write_case("folder", tmp_path / "data", "a", scan, mask)
-    file = next(path for path in (tmp_path / "data").rglob("*.nii*") if "mask" not in path.name)
+    scan, _ = tiny.head(1)
+    file = tmp_path / "a.nii.gz"
+    write_scan(scan, file)
     predict = ("predict", tiny_run, file, "--out", tmp_path / "out", "--device", "cpu", "--overwrite")
     assert told(*predict, OMP_NUM_THREADS="1") == ["1", "PASSIVE"]
     assert told(*predict, "--threads", "3", OMP_NUM_THREADS="1") == ["3", "PASSIVE"]

@@ -193,8 +193,11 @@ def load(name_or_path: str | Path) -> Recipe:
     """A recipe by its name (`fast`) or from a TOML file. Raises OptionError, InputError."""
     path = Path(name_or_path)
     if path.suffix == ".toml":
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise InputError("is not a recipe file", path)
         try:
-            text = path.read_text(encoding="utf-8")
+            with open(path, encoding="utf-8") as file:
+                text = file.read(MOST_TEXT + 1)
         except FileNotFoundError as error:
             raise InputError("no such recipe file", path) from error
         except (OSError, UnicodeDecodeError) as error:
@@ -224,8 +227,10 @@ def known_recipes() -> list[str]:
 def from_toml(text: str, where: str) -> Recipe:
     """A recipe from TOML text; `where` names it in errors."""
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = _toml(text)
+    except (RecursionError, _TooLarge) as error:
+        raise InputError("is not a recipe: it is too long, or its tables are too deep in each other", where) from error
+    except ValueError as error:  # TOMLDecodeError, or a number of more than 4,300 digits
         raise InputError(f"is not valid TOML ({error})", where) from error
     return from_dict(values, where)
 
@@ -267,9 +272,27 @@ def _typed(value: Any, hint: Any, key: str, where: str) -> Any:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return _toml(f"value = {text}")["value"]
+    except (RecursionError, _TooLarge) as error:
+        raise OptionError(f"'{text[:20]}...' is too long or too deep for a value", "--set") from error
+    except ValueError:
         return text
+
+
+MOST_TEXT = 100_000  #: characters of a recipe file; those that come with hemotorch have about 1,000
+#: Dots of a line. A key of 100,000 parts (a.a.a...) takes Python's TOML reader tens of GB.
+MOST_DOTS = 200
+
+
+class _TooLarge(Exception):
+    """TOML that is too large for a recipe."""
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Raises TOMLDecodeError or another ValueError, RecursionError, _TooLarge."""
+    if len(text) > MOST_TEXT or any(line.count(".") > MOST_DOTS for line in text.splitlines()):
+        raise _TooLarge
+    return tomllib.loads(text)
 
 
 _AT_LEAST_ONE = ("train.epochs", "train.batch", "train.accumulate", "train.validate_every")

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import pickle
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from hemotorch.errors import InputError, RunError
 from hemotorch.recipe import Recipe
 from hemotorch.system.device import Device
 from hemotorch.system.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
+from hemotorch.system.torch_archive import DamagedArchive, ForeignClass, check_archive
 
 FORMAT = 4  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
 BEST, LAST = "best.pt", "last.pt"
@@ -187,16 +187,16 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise InputError("no such checkpoint", path, "has this training finished its first epoch?")
     todo = "use another checkpoint or train again"
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            # An entry marked as a folder is not read by torch, which then hands out memory that nobody wrote.
-            damaged = damaged or next((info.filename for info in archive.infolist() if info.external_attr & 0x10), None)
+        check_archive(path)
+    except ForeignClass as error:
+        what = f"holds something else than weights ({error}), which is not loaded as it could run code"
+        raise InputError(what, path) from error
+    except DamagedArchive as error:
+        raise InputError(f"is damaged ({error})", path, todo) from error
     except (OSError, MemoryError) as error:  # the disk's or the machine's fault, not the file's
         raise RunError(f"cannot be read ({error})", path) from error
     except Exception as error:  # a damaged archive can raise nearly anything
         raise InputError("is cut, damaged or not a checkpoint", path, todo) from error
-    if damaged:
-        raise InputError(f"is damaged ({damaged} in it is)", path, todo)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -210,7 +210,31 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     _check_format(values["format"], path)
     if values.pop("digest", None) != _digest(values):
         raise InputError("is damaged or was altered (its digest is wrong)", path, todo)
+    if not _well_typed(values):
+        raise InputError("is not a hemotorch checkpoint", path, todo)
     return Checkpoint(**values)
+
+
+def _well_typed(values: dict[str, Any]) -> bool:
+    """Whether the values of a checkpoint have the types of `Checkpoint`: a digest can be made anew for any others."""
+    fields = {field.name: field for field in dataclasses.fields(Checkpoint)}
+    if not values.keys() <= fields.keys():
+        return False
+    needed = {name for name, field in fields.items() if _has_no_default(field)}
+    if not needed <= values.keys():
+        return False
+    numbers = all(type(values[name]) is int and values[name] >= 0 for name in ("epoch", "step"))
+    tables = all(isinstance(values.get(name, {}), dict) for name in ("options", "weights", "recipe", "trainer"))
+    if not (numbers and tables and isinstance(values["net"], str)):
+        return False
+    weights = values["weights"]
+    names = [*values["options"], *weights, *values["recipe"]]
+    tensors = all(isinstance(weight, torch.Tensor) for weight in weights.values())
+    return tensors and all(isinstance(name, str) for name in names)
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def epoch_line(row: dict[str, Any]) -> str:

@@ -88,7 +88,7 @@ def run_together(command: Sequence[str], environments: Sequence[Mapping[str, str
 
 
 def own_environment() -> dict[str, str]:
-    """This process's environment, in which its children find the very hemotorch that started them and wait as it does."""
+    """This process's environment, in which its children find this very hemotorch, and wait without spinning."""
     before = os.environ.get("PYTHONPATH")
     return {
         **os.environ,

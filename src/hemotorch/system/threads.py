@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from hemotorch.errors import OptionError
-from hemotorch.system.machine import cores
+from hemotorch.system import machine
 
 THREADS = "HEMOTORCH_THREADS"  #: the variable in which --threads reaches the processes that a command starts
 OPENMP = "OMP_NUM_THREADS"
@@ -40,7 +40,7 @@ def option() -> int:
 
 
 def wanted() -> int:
-    """How many threads the user wants: --threads, else OMP_NUM_THREADS, else 0. Raises OptionError if it is no number."""
+    """How many threads the user wants: --threads, else OMP_NUM_THREADS, else 0. Raises OptionError."""
     return _number(THREADS) or _number(OPENMP)
 
 
@@ -63,7 +63,7 @@ def count(recipe_threads: int = 0, processes: int = 1) -> tuple[int, str]:
         return number, "--threads"
     if recipe_threads:
         return recipe_threads, "asked for"
-    available = cores()
+    available = machine.cores()
     if number := _number(OPENMP):
         return number, OPENMP
     if processes == 1:
