@@ -80,14 +80,14 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
     names = {entry.filename for entry in entries}
     if len(names) < len(entries):
         raise DamagedArchive("an entry stands twice in it")
-    if sum(entry.file_size for entry in entries) > size:
-        raise DamagedArchive("its entries are larger than the file")
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise DamagedArchive(f"{entry.filename} in it is compressed")
         # An entry marked as a folder is not read by torch, which then hands out memory that nobody wrote.
         if entry.external_attr & 0x10:
             raise DamagedArchive(f"{entry.filename} in it is marked as a folder")
+    if sum(entry.file_size for entry in entries) > size:
+        raise DamagedArchive("its entries are larger than the file")
 
 
 class _StandIns(pickle._Unpickler):  # type: ignore[misc,name-defined]
