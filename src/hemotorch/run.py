@@ -26,7 +26,8 @@ from hemotorch.system.device import Device
 from hemotorch.system.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
 from hemotorch.system.torch_archive import DamagedArchive, ForeignClass, check_archive
 
-FORMAT = 4  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
+FORMAT = 5  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
+OLDEST_FORMAT = 4  #: that is still read; it has no slice spacing
 BEST, LAST = "best.pt", "last.pt"
 
 
@@ -132,7 +133,8 @@ class Checkpoint:
 
     net, options: what `hemotorch.nets.build` makes the network from; weights: its state dict; recipe: the whole
     recipe as a dictionary, whose grid, tiles and predict sections prediction uses; trainer: the loop's state, in
-    last.pt only; score: the validation value it was kept for.
+    last.pt only; score: the validation value it was kept for; slice_spacing: a `grid.SliceSpacing` as a dictionary,
+    None if the slice distances that were trained on are unknown.
     """
 
     net: str
@@ -143,6 +145,7 @@ class Checkpoint:
     step: int
     score: float | None = None
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    slice_spacing: dict[str, float] | None = None
     format: int = FORMAT
 
 
@@ -278,6 +281,6 @@ def _split_of(stored: dict[str, Any]) -> Split:
 
 
 def _check_format(found: Any, where: Path) -> None:
-    if found != FORMAT:
+    if not (isinstance(found, int) and OLDEST_FORMAT <= found <= FORMAT):
         todo = "train again" if isinstance(found, int) and found < FORMAT else "update hemotorch"
         raise InputError(f"was written in format {found}; this hemotorch reads format {FORMAT}", where, todo)
