@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import tiny
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.report import evaluate_run, figures, split_for
@@ -149,47 +149,13 @@ def test_slices_that_a_scan_does_not_have(tiny_prepared, run, tmp_path):
         resumed(tiny_prepared, run)
 
 
-ODD = [
-    "",
-    "-1",
-    "NaN",
-    "1e999",
-    "null",
-    '"x"',
-    "[]",
-    "{}",
-    "9" * 5000,
-    "true",
-    "[" * 100_000,
-    "\x00",
-    '"',
-    "\n",
-    "\udcff",
-]
-
-
-def mutated(text: str, rng: random.Random) -> bytes:
-    """The text with a few of its values, or of its characters, replaced by odd ones, or cut."""
-    for _ in range(rng.randint(1, 3)):
-        values = list(re.finditer(r'-?\d+(\.\d+)?|"[^"]*"|true|false|null', text))
-        if values and rng.random() < 0.7:
-            start, end = rng.choice(values).span()
-        else:
-            start = rng.randrange(len(text) + 1)
-            end = min(len(text), start + rng.randint(0, 3))
-        text = text[:start] + rng.choice(ODD) + text[end:]
-    if rng.random() < 0.1:
-        text = text[: rng.randrange(len(text) + 1)]
-    return text.encode(errors="surrogateescape")
-
-
 @pytest.mark.parametrize("name", ["metrics.jsonl", "run.json", "recipe.toml"])
 def test_mutated_files_of_a_run_end_in_one_line_or_in_a_page(tiny_prepared, run, name):
     """Reads what evaluating and resuming read, and draws what is drawn of it."""
     text, rng, good = (run / name).read_text(), random.Random(0), 0
     dataset = Dataset(tiny_prepared)
     for _ in range(300):
-        (run / name).write_bytes(mutated(text, rng))
+        (run / name).write_bytes(tiny.mutated(text, rng))
         try:
             opened = Run.open(run)
             split_for(opened.split, opened.record["scans"], dataset)

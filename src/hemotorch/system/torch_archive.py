@@ -90,7 +90,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
         raise DamagedArchive("its entries are larger than the file")
 
 
-class _StandIns(pickle._Unpickler):  # type: ignore[misc,name-defined]
+class _StandIns(pickle._Unpickler):
     """Builds numbers, words, lists and dictionaries, and for storages and tensors what says how large they are.
 
     Python's own, not C's: that one takes memory for as many remembered values as a pickle claims to have.
