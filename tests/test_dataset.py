@@ -20,6 +20,7 @@ from hemotorch.data import dataset as module
 from hemotorch.data.dataset import Dataset, Split, file_name, geometry, scan_of, write_splits
 from hemotorch.data.layouts import open_layout
 from hemotorch.data.manifest import SliceRow, read_manifest, write_manifest
+from hemotorch.data.prepare import prepare
 from hemotorch.data.shards import write_shard
 from hemotorch.errors import InputError
 from hemotorch.scan import Scan
@@ -151,7 +152,7 @@ def test_the_manifest_keeps_what_is_unknown_unknown(tmp_path: Path) -> None:
 def test_splits_come_back_as_they_were(tmp_path: Path) -> None:
     split = Split("x", "slice", {"a": (0, 1, 2, 5), "b": (7,)}, {}, {"a": (3, 4), "c": ()}, ("careful",))
     write_splits(tmp_path / "splits.json", {"x": split}, ["no fold"], seed=3)
-    assert module._read_splits(tmp_path / "splits.json") == ({"x": split}, ("no fold",))
+    assert module._read_splits(tmp_path / "splits.json", {"a": 6, "b": 8, "c": 1}) == ({"x": split}, ("no fold",))
     assert '"a": "0-2,5"' in (tmp_path / "splits.json").read_text()
 
 
@@ -248,3 +249,96 @@ def test_voxels_that_changed_on_the_disk_are_never_used(tiny_prepared: Path, tmp
     write_shard(folder, values)
     with pytest.raises(InputError, match="damaged on the disk"):
         (Dataset(root).scan if name == "hu" else Dataset(root).mask)(case)
+
+
+# What was altered or damaged after it was written
+
+
+@pytest.fixture
+def altered(tiny_prepared: Path, tmp_path: Path) -> Path:
+    """A prepared dataset that may be written to."""
+    return Path(shutil.copytree(tiny_prepared, tmp_path / "altered"))
+
+
+@pytest.mark.parametrize(
+    "runs", ["0-999999999999", "0-6", "7", "-3", "3-1", "1,1", "2-3,3-4", "x", "1-x", "9" * 5000, 3, None]
+)
+def test_slices_that_no_scan_has_are_refused(altered: Path, runs: object) -> None:
+    splits = json.loads((altered / "splits.json").read_text())
+    part = splits["splits"]["slice-80-20"]["train"]
+    part[next(iter(part))] = runs
+    (altered / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(InputError, match=r"splits\.json: is damaged") as error:
+        Dataset(altered)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+def test_a_case_in_two_parts_or_of_another_dataset_is_refused(altered: Path) -> None:
+    text = (altered / "splits.json").read_text()
+    splits = json.loads(text)
+    case = next(iter(splits["splits"]["patient"]["train"]))
+    splits["splits"]["patient"]["test"][case] = "0-1"
+    (altered / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(InputError, match=f"split 'patient' has case '{case}' in two parts"):
+        Dataset(altered)
+    splits = json.loads(text)
+    splits["splits"]["patient"]["test"]["stranger"] = "0-1"
+    (altered / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(InputError, match="names case 'stranger', which the dataset does not hold"):
+        Dataset(altered)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "splits.json"])
+def test_json_that_is_nested_too_deeply_is_one_line(altered: Path, name: str) -> None:
+    (altered / name).write_text("[" * 200_000)
+    with pytest.raises(InputError, match=rf"{name}: cannot be read as JSON") as error:
+        Dataset(altered)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("shape", [6, -64, 64]), ("shape", "6"), ("shape", [6, 64]), ("patient", 3), ("has_mask", "yes"), ("shape", None)],
+)
+def test_damaged_values_of_dataset_json_are_one_line(altered: Path, key: str, value: object) -> None:
+    info = json.loads((altered / "dataset.json").read_text())
+    info["cases"]["049"][key] = value
+    (altered / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(InputError, match="is damaged: some of its values cannot be"):
+        Dataset(altered)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("\n049,", '\n"049,'), (",4096,", ",-4096,"), (",4096,", ",many,"), ("\n049,049,,0,", "\n049,049,,1,")],
+)
+def test_a_damaged_manifest_is_one_line(altered: Path, old: str, new: str) -> None:
+    text = (altered / "manifest.csv").read_text()
+    assert old in text
+    (altered / "manifest.csv").write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=r"manifest\.csv: "):
+        Dataset(altered)
+
+
+@pytest.mark.parametrize("key", ["slice_origins_mm", "row_step_mm", "column_step_mm", "slice_numbers"])
+def test_an_edited_geometry_is_noticed_and_prepared_anew(tiny_data: Path, altered: Path, key: str) -> None:
+    before = Dataset(altered).scan("055")
+    path = altered / "scans.zarr/055/zarr.json"
+    stored = json.loads(path.read_text())
+    scan = stored["attributes"]["hemotorch"]["scan"]
+    scan[key] = (np.array(scan[key]) * 3).tolist()
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="geometry, counts. was altered"):
+        Dataset(altered).scan("055")
+    assert prepare(tiny_data, altered).done == ("055",)
+    same(Dataset(altered).scan("055"), before)
+
+
+def test_a_record_without_a_digest_still_opens(tiny_data: Path, altered: Path) -> None:
+    path = altered / "scans.zarr/055/zarr.json"
+    stored = json.loads(path.read_text())
+    del stored["attributes"]["hemotorch"]["digest"], stored["attributes"]["hemotorch"]["head"]
+    path.write_text(json.dumps(stored))
+    assert Dataset(altered).scan("055").shape == (6, 64, 64)
+    assert prepare(tiny_data, altered).done == ()
+    assert "digest" in json.loads(path.read_text())["attributes"]["hemotorch"]

@@ -8,7 +8,21 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from hemotorch.grid import Grid, head_centre, hu_to_working, mask_to_working, place
+from hemotorch.grid import (
+    Grid,
+    SliceSpacing,
+    average_slices,
+    head_centre,
+    hu_to_working,
+    mask_share,
+    mask_stacks_to_working,
+    mask_to_working,
+    place,
+    slice_positions_mm,
+    stack_weights,
+    stacks_to_working,
+    taken_by_index,
+)
 from hemotorch.hu import AIR_HU
 from hemotorch.scan import even_scan
 
@@ -91,3 +105,134 @@ def test_a_mask_goes_there_and_back_in_place(grid):
 def test_unknown_spacing_is_taken_as_a_head_filling_the_image():
     scan = even_scan(np.zeros((1, 512, 512), np.int16), 1.0, 1.0, spacing_known=False)
     assert place(Grid(pixel_mm=0.9), scan).rows.step == pytest.approx(0.9 / (230 / 512))
+
+
+def _weights(positions: list[float], distance_mm: float, slices: int = 3) -> np.ndarray:
+    return stack_weights(np.array(positions, float), distance_mm, slices, np.arange(len(positions)))
+
+
+def test_slices_at_the_trained_distance_are_their_own_neighbours_by_index():
+    weights = _weights([0, 5, 10, 15], 5)
+    for index in range(4):
+        for place_, neighbour in enumerate((max(0, index - 1), index, min(3, index + 1))):
+            assert weights[index, place_].tolist() == np.eye(4)[neighbour].tolist()
+
+
+def test_thin_slices_are_averaged_over_the_trained_thickness():
+    """Ten slices of 1 mm for a network of 3 mm: three of them each, three to the next; cut at the scan's ends."""
+    weights = _weights(list(range(10)), 3)
+    third = 1 / 3
+    assert weights[4] == pytest.approx(
+        np.array([[third] * 3 + [0] * 7, [0] * 3 + [third] * 3 + [0] * 4, [0] * 6 + [third] * 3 + [0]])
+    )
+    assert weights[0, :2] == pytest.approx(np.array([[0.5, 0.5] + [0] * 8] * 2))
+    assert weights[9, 2] == pytest.approx(np.array([0] * 8 + [0.5, 0.5]))
+    even = _weights(list(range(10)), 2)  # 1 mm below and above a slice's middle: it, and half of each neighbour
+    assert even[5, 1] == pytest.approx(np.array([0, 0, 0, 0, 0.25, 0.5, 0.25, 0, 0, 0]))
+
+
+def test_thick_slices_are_interpolated_at_the_true_distance():
+    weights = _weights([0, 10, 20], 5)
+    assert weights[1] == pytest.approx(np.array([[0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5]]))
+    assert _weights([0, 20, 40], 5)[1] == pytest.approx(np.array([[0, 1, 0]] * 3)), "the neighbours are too far away"
+
+
+def test_uneven_slices_count_by_what_they_stand_for():
+    """Slices at 0, 2, 7 and 12 mm stand for -1 to 1, 1 to 4.5, 4.5 to 9.5 and 9.5 to 14.5 mm."""
+    weights = _weights([0, 2, 7, 12], 5)
+    assert weights[2] == pytest.approx(np.array([[0.3, 0.7, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    assert weights[1] == pytest.approx(np.array([[4 / 7, 3 / 7, 0, 0], [0.3, 0.7, 0, 0], [0, 0, 1, 0]]))
+
+
+def test_weights_of_reversed_and_shifted_positions_are_the_same():
+    positions = np.array([0.0, 2, 7, 12, 13])
+    forward = _weights(list(positions), 4, 5)
+    assert _weights(list(positions - 90), 4, 5) == pytest.approx(forward)
+    assert _weights(list(-positions), 4, 5) == pytest.approx(forward)
+    assert _weights(list(positions[::-1]), 4, 5) == pytest.approx(forward[::-1, ::-1, ::-1])
+
+
+def test_every_row_of_weights_sums_to_one_even_if_slices_lie_at_one_place():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        positions = np.sort(rng.uniform(0, 60, rng.integers(2, 12)))
+        weights = _weights(list(positions), rng.uniform(0.3, 12), int(rng.choice([1, 3, 5])))
+        assert weights.min() >= 0 and weights.sum(2) == pytest.approx(1)
+    assert _weights([3, 3, 3], 5).sum(2) == pytest.approx(1)
+    assert _weights([0, 0, 5], 5).sum(2) == pytest.approx(1)
+
+
+def test_weights_do_not_depend_on_what_else_is_predicted():
+    positions = np.cumsum(np.random.default_rng(1).uniform(0.5, 4, 20))
+    every = _weights(list(positions), 5)
+    assert np.array_equal(stack_weights(positions, 5, 3, np.array([7, 3])), every[[7, 3]])
+
+
+def test_a_linear_change_through_the_slices_is_kept_exactly():
+    positions = np.arange(30) * 0.7
+    values = torch.from_numpy(100 * positions)[:, None, None].float().expand(30, 2, 2)
+    found = average_slices(values, _weights(list(positions), 4.9))  # 7 slices, middle slices without ends
+    assert found[10:20, 1, 0, 0].numpy() == pytest.approx(100 * positions[10:20], rel=1e-5)
+    assert found[10:20, 2, 0, 0].numpy() == pytest.approx(100 * (positions[10:20] + 4.9), rel=1e-5)
+
+
+def test_averaging_restores_the_noise_of_thick_slices():
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 20, (60, 40, 40)).round().astype(np.int16))
+    stacks = stacks_to_working(noise, _weights(list(np.arange(60) * 0.5), 4.5))
+    assert stacks.dtype == torch.int16 and float(stacks[30, 1].float().std()) == pytest.approx(20 / 3, rel=0.1)
+
+
+def test_a_mask_is_averaged_with_its_slices_and_half_is_bleeding():
+    scan = even_scan(np.zeros((4, 8, 8), np.int16), 1.0, 2.5)
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[2:, :4] = 5
+    weights = _weights([0, 2.5, 5, 7.5], 5)
+    share = mask_share(mask, place(Grid(), scan))
+    found = mask_stacks_to_working(share, weights)
+    assert found.shape == (4, 3, 8, 8)
+    # Slabs of 5 mm hold 0.25, 0.5 and 0.25 of three slices: bleeding begins where slices 2 and 3 make half of them.
+    assert found[:, 1, 0, 0].tolist() == [0, 0, 1, 1] and not found[:, :, 4:].any()
+    half = np.array([[[0.5, 0, 0.5, 0]]])
+    assert mask_stacks_to_working(share, half)[0, 0, 0, 0] == 1
+
+
+def test_slices_are_taken_by_index_only_at_the_trained_distance():
+    spacing = SliceSpacing.of([4.0, 5.0, 5.0, 8.0])
+    assert spacing == SliceSpacing(5.0, 4.0, 8.0) and SliceSpacing.of([]) is None
+    five = np.arange(6) * 5.0
+    assert taken_by_index(five, spacing, 3) and taken_by_index(five * 1.19, spacing, 3)
+    assert not taken_by_index(five * 1.21, spacing, 3) and not taken_by_index(five / 8, spacing, 3)
+    uneven = five.copy()
+    uneven[3:] += 2
+    assert not taken_by_index(uneven, spacing, 3)
+    assert taken_by_index(None, spacing, 3) and taken_by_index(five / 8, None, 3)
+    # A network that sees one slice has no neighbours: what it was trained on stays as it is, thinner is averaged.
+    assert taken_by_index(uneven, spacing, 1) and taken_by_index(five * 3, spacing, 1)
+    assert not taken_by_index(five / 8, spacing, 1)
+
+
+def test_positions_are_along_the_normal_and_unknown_without_spacing():
+    scan = even_scan(np.zeros((4, 8, 8), np.int16), 1.0, 2.5)
+    assert slice_positions_mm(scan) == pytest.approx(np.arange(4) * 2.5)
+    assert slice_positions_mm(even_scan(np.zeros((4, 8, 8), np.int16), 1.0, 2.5, spacing_known=False)) is None
+    assert slice_positions_mm(even_scan(np.zeros((1, 8, 8), np.int16), 1.0, 2.5)) is None
+
+
+def test_a_distance_outside_the_trained_range_is_said():
+    spacing = SliceSpacing(5.0, 4.0, 8.0)
+    assert spacing.warning(4.0) is None and spacing.warning(8.5) is None
+    assert spacing.warning(0.65) == (
+        "slices are 0.65 mm apart, the network was trained on 4 to 8 mm: it is shown averages of 5 mm"
+    )
+    assert "too far apart" in spacing.warning(12.0)
+    assert "trained on 5 mm:" in SliceSpacing(5.0, 5.0, 5.0).warning(1.0)
+
+
+@pytest.mark.parametrize(
+    "stored", [{}, [1], {"usual_mm": 5.0}, {"usual_mm": "5", "least_mm": 4.0, "most_mm": 6.0}],
+)  # fmt: skip
+def test_a_stored_spacing_that_is_none_is_refused(stored):
+    with pytest.raises(ValueError):
+        SliceSpacing.from_dict(stored)
+    with pytest.raises(ValueError):
+        SliceSpacing.from_dict({"usual_mm": float("nan"), "least_mm": 4.0, "most_mm": 6.0})

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from hemotorch.data.layouts import open_layout, recognise, write_case, write_tables
+from hemotorch.data.layouts.patients import identity
 from hemotorch.errors import InputError, OptionError
 from hemotorch.hu import from_grey, to_grey
 from hemotorch.labels import UNTYPED
@@ -364,3 +365,119 @@ def test_masks_of_other_names_are_told_what_they_would_have_to_be_called(tmp_pat
     scan_file(tmp_path / "images/p1.nii.gz")
     mask_file(tmp_path / "masks/p1_seg.nii.gz", 1)
     assert any("p1_seg.nii.gz would have to be called p1.nii.gz" in text for text in open_layout(tmp_path).warnings)
+
+
+# patients.csv, the same in every layout
+
+
+def layout_with_patients(root: Path, layout: str, names: list[str], table: str | None) -> list[tuple[str | None, bool]]:
+    """The patient of each case of a made-up dataset, and whether it is assumed."""
+    scan = even_scan(np.linspace(-1000, 1000, 90).astype(np.int16).reshape(3, 6, 5), 0.5, 5.0)
+    for name in names:
+        write_case(layout, root, name, scan, (scan.hu > 0).astype(np.uint8), CaseInfo(name, name))
+    if table is not None:
+        (root / "patients.csv").write_text(table, encoding="utf-8")
+    return [(case.patient, case.patient_assumed) for case in open_layout(root, layout).cases]
+
+
+@pytest.mark.parametrize("layout", ["folder", "png", "ct-ich"])
+def test_patients_are_read_in_every_layout(tmp_path: Path, layout: str) -> None:
+    table = "case,patient\n001,P1\n002,P1\n003,P2\n"
+    patients = layout_with_patients(tmp_path, layout, ["001", "002", "003", "004"], table)
+    assert patients[:3] == [("P1", False), ("P1", False), ("P2", False)]
+    assert patients[3] == ("004", True)
+    warning = "patients.csv leaves out cases, each then taken as a patient of its own: 004"
+    assert warning in open_layout(tmp_path, layout).warnings
+
+
+@pytest.mark.parametrize("layout", ["folder", "png", "ct-ich"])
+def test_without_a_table_patients_are_assumed_and_it_is_said(tmp_path: Path, layout: str) -> None:
+    patients = layout_with_patients(tmp_path, layout, ["001", "002"], None)
+    assert patients == [("001", True), ("002", True)]
+    said = "each scan taken for a patient of its own, as there is no patients.csv"
+    assert said in open_layout(tmp_path, layout).description
+
+
+def test_patients_of_nnunet_by_the_names_of_its_files(tmp_path: Path) -> None:
+    for name in ("ich_001", "ich_002", "ich_003"):
+        scan_file(tmp_path / "imagesTr" / f"{name}_0000.nii.gz")
+    (tmp_path / "patients.csv").write_text("case,patient\nich_001,A\nich_002_0000,A\nich_003_0000.nii.gz,B\n")
+    opened = open_layout(tmp_path)
+    assert [case.patient for case in opened.cases] == ["A", "A", "B"]
+    assert not any("without a scan" in text for text in opened.warnings)
+
+
+def test_a_table_one_level_above_the_only_dataset_counts(tmp_path: Path) -> None:
+    scan_file(tmp_path / "data" / "images" / "a.nii")
+    (tmp_path / "Patients.CSV").write_text("case,patient\na,P7\n")
+    assert open_layout(tmp_path).cases[0].patient == "P7"
+
+
+SPELLINGS = [
+    ("P01", "p1"),
+    ("2", "2.0"),
+    ("2", "0002"),
+    ("2", "2,00"),
+    ("P 1", "P1"),
+    ("P\u00a01", "P 1"),
+    ("M\u00fcller", "Mu\u0308ller"),
+    ("\uff30\uff11", "P1"),
+    ("\u0661\u0662", "12"),
+    ("P\u20131", "P-1"),
+    ("P\u200b1", "P1"),
+    ("'007", "7"),
+    ("STRASSE", "Stra\u00dfe"),
+]
+DIFFERENT = [("P1", "P2"), ("10", "1"), ("1002", "102"), ("2.5", "25"), ("P10", "P100"), ("A1", "1"), ("1-2", "12")]
+
+
+@pytest.mark.parametrize(("one", "other"), SPELLINGS)
+def test_spellings_of_one_patient_are_joined_and_it_is_said(tmp_path: Path, one: str, other: str) -> None:
+    for name in ("a", "b"):
+        scan_file(tmp_path / "images" / f"{name}.nii")
+    (tmp_path / "patients.csv").write_text(f'case,patient\na,"{one}"\nb,"{other}"\n', encoding="utf-8")
+    opened = open_layout(tmp_path)
+    assert [case.patient for case in opened.cases] == [one, one]
+    assert any("spellings taken for one and the same patient" in text for text in opened.warnings)
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_other_patients_stay_apart(one: str, other: str) -> None:
+    assert identity(one) != identity(other)
+
+
+@pytest.mark.parametrize("layout", ["folder", "png", "ct-ich"])
+def test_cases_that_a_spreadsheet_spells_otherwise_are_found(tmp_path: Path, layout: str) -> None:
+    patients = layout_with_patients(tmp_path, layout, ["001", "002"], "case,patient\n1,A\n2.0,A\n")
+    assert patients == [("A", False), ("A", False)]
+    assert any("cases spelled otherwise than their files: '1' is '001'" in t for t in open_layout(tmp_path).warnings)
+
+
+def test_a_case_that_may_be_two_files_or_has_two_patients_is_refused(tmp_path: Path) -> None:
+    for name in ("01", "001"):
+        scan_file(tmp_path / "images" / f"{name}.nii")
+    (tmp_path / "patients.csv").write_text("case,patient\n1,A\n")
+    with pytest.raises(InputError, match="line 2: case 1 may be any of 001, 01; spell it as the file is"):
+        open_layout(tmp_path)
+    (tmp_path / "patients.csv").write_text("case,patient\n01,A\n01.nii,B\n001,C\n")
+    with pytest.raises(InputError, match="line 3 contradicts line 2: both are about case 01"):
+        open_layout(tmp_path)
+    (tmp_path / "patients.csv").write_text("case,patient\n01,A\n001,B\n")
+    assert [case.patient for case in open_layout(tmp_path).cases] == ["B", "A"]
+
+
+def test_patient_numbers_of_ct_ich_are_known_only_if_a_table_names_them(tmp_path: Path) -> None:
+    scan = even_scan(np.linspace(-1000, 1000, 90).astype(np.int16).reshape(3, 6, 5), 0.5, 5.0)
+    info = CaseInfo("049", "049", slice_types={n: frozenset() for n in (1, 2, 3)})
+    for name in ("049", "050"):
+        write_case("ct-ich", tmp_path, name, scan, None, info)
+    write_tables("ct-ich", tmp_path, [info])
+    assert [case.patient_assumed for case in open_layout(tmp_path).cases] == [False, True]
+
+
+@pytest.mark.parametrize("row", ['"P1', 'P1\nb,"P2', '"P1,\nb,"P2'])
+def test_a_stray_quote_in_patients_csv_is_refused(tmp_path: Path, row: str) -> None:
+    scan_file(tmp_path / "images" / "a.nii")
+    (tmp_path / "patients.csv").write_text(f"case,patient\na,{row}\nc,P3\n")
+    with pytest.raises(InputError, match=r"patients\.csv: cannot be read as CSV: .* is a quote missing or too many"):
+        open_layout(tmp_path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,12 +24,16 @@ from hemotorch import io
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError, OptionError, RunError
+from hemotorch.grid import SliceSpacing, hu_to_working, place, slice_positions_mm
+from hemotorch.inference.predictor import Predictor
 from hemotorch.recipe import Optimizer, load
 from hemotorch.run import BEST, LAST, Run, load_checkpoint
 from hemotorch.scan import even_scan
+from hemotorch.system.device import choose
+from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training
 from hemotorch.training import losses
-from hemotorch.training.learner import learning_rate
+from hemotorch.training.learner import learning_rate, open_job
 from hemotorch.training.loop import parts, train
 
 
@@ -381,3 +387,73 @@ def test_short_epochs_share_a_checkpoint(tiny_prepared, tmp_path, monkeypatch, u
     written.clear()
     train(tiny_prepared, tmp_path / "validated", used.changed(["data.validation=true"]), device="cpu")
     assert written.count("last.pt") == 4
+
+
+@pytest.fixture(scope="module")
+def mixed_prepared(tmp_path_factory):
+    """Tiny heads of slices 5 mm apart, but for one of 2.5 mm and one that is uneven."""
+    folder = tmp_path_factory.mktemp("mixed")
+    source = tiny.write_dataset(folder / "source", patients=8, normal=2)
+    for name, seed in (("054", 5), ("055", 6)):
+        scan, mask = tiny.head(seed)
+        thin = even_scan(np.repeat(scan.hu, 2, axis=0), tiny.PIXEL_MM, 2.5)
+        io.write_scan(thin, source / f"ct_scans/{name}.nii")
+        io.write_mask(thin, np.repeat((mask > 0).astype(np.uint8), 2, axis=0), source / f"masks/{name}.nii")
+    prepare(source, folder / "prepared")
+    return folder / "prepared"
+
+
+MIXED = ("data.split=slice-80-20", "data.validation=false", "train.best_by=last")
+
+
+def test_other_slice_distances_train_alike_resident_and_streamed(mixed_prepared, tmp_path):
+    blocks = ("tiles.size_px=32", "tiles.stride_px=32", "data.slices=all", "augment.crop_px=0")
+    for more in ((), blocks):
+        for memory in ("resident", "stream"):
+            used = tiny.recipe("train.epochs=1", f"data.memory='{memory}'", *MIXED, *more)
+            train(mixed_prepared, tmp_path / f"{memory}{len(more)}", used, device="cpu")
+        assert _same(_weights(tmp_path / f"resident{len(more)}"), _weights(tmp_path / f"stream{len(more)}"))
+
+
+def test_what_a_network_is_trained_on_is_what_it_predicts_on(mixed_prepared):
+    """Sample by sample, a thin scan's, whose slices are made for it, and one of the usual distance."""
+    dataset, used = Dataset(mixed_prepared), tiny.recipe(*MIXED)
+    split = dataset.split("slice-80-20")
+    job, net = open_job(dataset, *parts(split, used), used, choose("cpu", used.engine), Ranks())
+    assert job.spacing == SliceSpacing(5.0, 2.5, 5.0)
+    predictor = Predictor(net, used, job.device, "a test's", job.spacing)
+    number = 0
+    thin = 0
+    for case, indices in sorted(parts(split, used)[0].items()):
+        scan = dataset.scan(case)
+        working = hu_to_working(scan.hu, place(predictor.grid, scan))
+        stacks = predictor._stacks(working, slice_positions_mm(scan))(0, len(scan.hu))
+        thin += not torch.equal(stacks[1], working[[0, 1, 2]])
+        for index in indices:
+            hu, _, rows = job.slices.take(torch.tensor([number]))
+            assert torch.equal(hu[rows[0]], stacks[index]), (case, index)
+            number += 1
+    assert thin == 2 and number == len(job.slices.positive)
+
+
+def test_a_run_of_a_version_without_slice_spacing_goes_on_as_it_began(mixed_prepared, tmp_path):
+    """And one of today is not changed by it: the two differ, since the dataset has thin scans."""
+    whole = train(mixed_prepared, tmp_path / "whole", tiny.recipe(*MIXED), device="cpu")
+    assert whole.record["slice_spacing"] == {"usual_mm": 5.0, "least_mm": 2.5, "most_mm": 5.0}
+    assert load_checkpoint(whole.root / BEST).slice_spacing == whole.record["slice_spacing"]
+    old = tmp_path / "old"
+    shutil.copytree(whole.root, old)
+    for path in (old / BEST, old / LAST, old / "metrics.jsonl"):
+        path.unlink()
+    record = json.loads((old / "run.json").read_text())
+    del record["slice_spacing"]
+    (old / "run.json").write_text(json.dumps({**record, "format": 4}))
+    train(mixed_prepared, old, device="cpu", resume=True)
+    assert load_checkpoint(old / BEST).slice_spacing is None
+    assert not _same(_weights(whole.root), _weights(old))
+    record["slice_spacing"] = {"usual_mm": 5.0, "least_mm": 2.5, "most_mm": 5.0}
+    (old / "run.json").write_text(json.dumps(record))
+    for path in (old / BEST, old / LAST, old / "metrics.jsonl"):
+        path.unlink()
+    train(mixed_prepared, old, device="cpu", resume=True)
+    assert _same(_weights(whole.root), _weights(old))

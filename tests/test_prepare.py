@@ -32,8 +32,9 @@ TABLE = "hemorrhage_diagnosis_raw_ct.csv"
 
 
 def head(seed: int, bleeding: bool, shape: tuple[int, int, int] = (4, 32, 24)) -> tuple[Scan, np.ndarray]:
-    """Noise around grey matter in a frame of air; bleeding is a rectangle on slice 2."""
+    """Noise around grey matter in a box of bone in a frame of air; bleeding is a rectangle on slice 2."""
     hu = np.full(shape, -1000, np.int16)
+    hu[:, 3:-3, 3:-3] = 1000
     inside = (slice(None), slice(4, -4), slice(4, -4))
     hu[inside] = np.random.default_rng(seed).normal(35, 6, hu[inside].shape)
     hu[0] = -1000
@@ -41,7 +42,7 @@ def head(seed: int, bleeding: bool, shape: tuple[int, int, int] = (4, 32, 24)) -
     if bleeding:
         mask[1, 10:16, 8 : 12 + seed % 3] = 5
         hu[mask > 0] += 40
-    return even_scan(hu, 1.5, 5.0), mask
+    return even_scan(hu, 120 / shape[2], 5.0), mask  # wide enough for a head
 
 
 def write_source(root: Path, count: int = 6, layout: str = "ct-ich", **other: tuple[int, int, int]) -> Path:
@@ -311,7 +312,7 @@ def test_pngs_are_the_papers_folders(source: Path, out: Path) -> None:
     assert json.loads((out / "png/window.json").read_text()) == {
         "level": 40,
         "width": 120,
-        "pixel_mm": 1.5,
+        "pixel_mm": 5.0,
         "slice_mm": 5.0,
     }
 
@@ -495,15 +496,49 @@ def test_the_seed_changes_splits_only(source: Path, out: Path) -> None:
     assert [name for name in before if before[name] != after[name]] == ["splits.json"]
 
 
-def test_any_anatomy_is_prepared(shared_data: Path, tmp_path: Path, out: Path) -> None:
+def test_any_anatomy_is_prepared_if_it_is_asked_for(shared_data: Path, tmp_path: Path, out: Path) -> None:
     (tmp_path / "scans").mkdir()
     shutil.copy(shared_data / "body-ct/example_ct.nii.gz", tmp_path / "scans/body.nii.gz")
     shutil.copy(shared_data / "head-ct-painted/painted1.nii.gz", tmp_path / "scans/head.nii.gz")
     shutil.copy(shared_data / "head-ct-painted/painted1_mask.nii.gz", tmp_path / "scans/head_mask.nii.gz")
     summary = prepare(tmp_path / "scans", out)
-    assert summary.done == ("body", "head") and not summary.failed
+    assert summary.done == ("head",) and "does not look like a head CT" in summary.failed["body"]
+    summary = prepare(tmp_path / "scans", out, any_anatomy=True)
+    assert summary.done == ("body",) and not summary.failed
+    assert any("of soft tissue lie inside bone" in text for text in summary.warnings)
     # 9.6 mL intraparenchymal and 21.8 mL subdural, says the data's own README.
     assert Dataset(out).volume_ml("head") == pytest.approx(31.4, abs=0.1)
+
+
+@pytest.mark.parametrize("fault", ["intercept twice", "ten times", "water", "lengths in cm"])
+def test_what_predict_refuses_is_named_and_left_out(tmp_path: Path, out: Path, fault: str) -> None:
+    source = write_source(tmp_path / "source", 3)
+    scan, mask = head(1, False)
+    hu, pixel_mm, slice_mm = scan.hu.astype(int), 5.0, 5.0
+    if fault == "intercept twice":
+        hu = np.maximum(hu - 1024, -1024)
+    if fault == "ten times":
+        hu = np.where(hu < -500, -1000, hu * 10).clip(-1024, 30000)
+    if fault == "water":
+        hu = np.where(hu < -500, -1000, hu % 5)
+    if fault == "lengths in cm":
+        pixel_mm, slice_mm = 0.5, 0.5
+    layouts.write_case("ct-ich", source, "050", even_scan(hu.astype(np.int16), pixel_mm, slice_mm), mask, None)
+    summary = prepare(source, out)
+    assert list(summary.failed) == ["050"] and summary.done == ("049", "051")
+    assert "050.nii: does not look like a head CT" in summary.failed["050"]
+    assert Dataset(out).cases == ("049", "051")
+    assert prepare(source, out, any_anatomy=True).done == ("050",)
+    assert list(prepare(source, out).failed) == ["050"]  # asked again, though the file is the same
+    assert Dataset(out).cases == ("049", "051")
+
+
+def test_pngs_whose_window_clips_bone_are_judged_by_what_they_show(source: Path, out: Path, tmp_path: Path) -> None:
+    assert prepare(source, out, png=True).failed == {}
+    assert prepare(out / "png", tmp_path / "again").failed == {}  # their pixel size is known
+    for path in (out / "png/image").glob("050_*.png"):
+        Image.fromarray(np.minimum(grey(path), 120)).save(path)  # no skull
+    assert list(prepare(out / "png", tmp_path / "again").failed) == ["050"]
 
 
 def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(tmp_path: Path, tmpfs: Path) -> None:

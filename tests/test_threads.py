@@ -6,15 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
+from hemotorch import nets
 from hemotorch.bench.children import own_environment
 from hemotorch.errors import OptionError
+from hemotorch.inference.predictor import Predictor
 from hemotorch.io.nifti import write_scan
 from hemotorch.recipe import Engine
+from hemotorch.run import Checkpoint, save_checkpoint
 from hemotorch.system import machine, threads
 from hemotorch.system.device import choose
 from hemotorch.system.threads import OPENMP, THREADS, WAITING
@@ -98,6 +103,19 @@ def test_what_a_command_sets_is_undone(unset):
     assert dict(os.environ) == before
 
 
+def test_predicting_in_this_process_takes_one_thread_if_told_so(unset, tmp_path):
+    used = tiny.recipe("engine.threads=3")
+    net = nets.build(used.net.name, **used.net.options)
+    save_checkpoint(Checkpoint(net.name, net.options, net.state_dict(), asdict(used), 1, 7), tmp_path / "best.pt")
+    before = torch.get_num_threads()
+    unset.setenv(OPENMP, "1")
+    assert Predictor.load(tmp_path / "best.pt", "cpu").device.threads == torch.get_num_threads() == 1
+    with threads.process_environment(2):
+        assert Predictor.load(tmp_path / "best.pt", "cpu").device.threads == torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+@pytest.mark.long
 def test_training_and_evaluating_take_the_threads_they_are_given(tiny_prepared, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny.recipe("train.epochs=1", "engine.threads=3").to_toml())
     run = tmp_path / "run"
@@ -108,6 +126,7 @@ def test_training_and_evaluating_take_the_threads_they_are_given(tiny_prepared, 
     assert told(*evaluate, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="ACTIVE") == ["1", "ACTIVE"]
 
 
+@pytest.mark.long
 def test_predicting_takes_the_threads_it_is_given(tiny_run, tmp_path):
     scan, _ = tiny.head(1)
     file = tmp_path / "a.nii.gz"

@@ -136,6 +136,7 @@ def _prepare(a: argparse.Namespace) -> int:
         only_positive=a.only_positive,
         workers=a.workers,
         seed=a.seed,
+        any_anatomy=a.any_anatomy,
     )
     _show(a, summary.to_dict(), "\n".join(summary.lines()))
     return 1 if summary.failed else 0
@@ -264,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--width", type=float, metavar="HU", help="of the PNGs")
     p.add_argument("--only-positive", action="store_true", help="PNGs of slices with bleeding only")
     p.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the splits (default: 0)")
+    p.add_argument("--any-anatomy", action="store_true", help="also take what does not look like a head")
     _workers(p)
 
     _learning(command)

@@ -3,10 +3,14 @@
 A network sees slices of its own pixel size, cropped around the head. Both directions are products with small weight
 matrices (an antialiased triangle filter, as Pillow's bilinear resize), so what lies outside a slice is air by
 construction, and a working pixel's place in the source is known exactly.
+
+Through the plane the output keeps the scan's own slices, but what the network sees of each, and of its neighbours, is
+as thick and as far apart as the slices it was trained on: `stack_weights`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +21,10 @@ from hemotorch.hu import AIR_HU
 from hemotorch.scan import Scan
 
 ASSUMED_FIELD_MM = 230.0  #: field of view taken for images without spacing: 512 pixels of 0.45 mm, the CT-ICH scans'
+#: Slice distances within this share of the trained one count as equal to it. Two real heads of 5.24 mm, a network of
+#: 6.29 mm: Dice 0.56 and 0.81 with their slices as they are, 0.51 and 0.78 with averages of 6.29 mm.
+SAME_DISTANCE = 0.2
+RANGE_TOLERANCE = 0.1  #: by which a scan's slice distance may leave the trained range before that is said
 SOFT_TISSUE_HU = (0, 90)  #: what the crop is centred on; in a head this is mostly brain
 
 
@@ -150,7 +158,144 @@ def hu_to_working(hu: np.ndarray, placement: Placement) -> Tensor:
     return placement.to_working(torch.from_numpy(np.ascontiguousarray(hu)), AIR_HU).round_().to(torch.int16)
 
 
+def mask_share(mask: np.ndarray, placement: Placement) -> Tensor:
+    """(n, rows, columns) codes to float32 (n, working rows, working columns): how much of each pixel is bleeding."""
+    return placement.to_working(torch.from_numpy(np.ascontiguousarray(mask > 0)), 0.0)
+
+
 def mask_to_working(mask: np.ndarray, placement: Placement) -> Tensor:
     """(n, rows, columns) codes to uint8 0/1 on the grid: bleeding where it fills at least half of the pixel."""
-    binary = torch.from_numpy(np.ascontiguousarray(mask > 0))
-    return (placement.to_working(binary, 0.0) >= 0.5).to(torch.uint8)
+    return (mask_share(mask, placement) >= 0.5).to(torch.uint8)
+
+
+def mask_stacks_to_working(share: Tensor, weights: np.ndarray) -> Tensor:
+    """`mask_share` of a scan and (..., n) weights of `stack_weights` to uint8 0/1 (..., H, W): bleeding where it fills
+    at least half of a voxel as thick as the network's slices."""
+    # A sum of weights in float32 that is one half exactly may come out a little less.
+    return (average_slices(share, weights) >= 0.5 - 1e-6).to(torch.uint8)
+
+
+def stacks_to_working(hu: Tensor, weights: np.ndarray) -> Tensor:
+    """(n, H, W) int16 HU on the grid to int16 (m, slices, H, W): what the network sees, see `stack_weights`."""
+    return average_slices(hu, weights).round_().to(torch.int16)
+
+
+@dataclass(frozen=True)
+class SliceSpacing:
+    """Distances between neighbouring slices that a network was trained on, in mm; of each scan its median counts.
+
+    usual_mm: the median over the training scans; least_mm, most_mm: the smallest and the largest of them.
+    """
+
+    usual_mm: float
+    least_mm: float
+    most_mm: float
+
+    @staticmethod
+    def of(distances_mm: Sequence[float]) -> SliceSpacing | None:
+        """The spacing of training scans whose typical slice distances are these; None if there are none."""
+        if not distances_mm:
+            return None
+        return SliceSpacing(float(np.median(distances_mm)), float(min(distances_mm)), float(max(distances_mm)))
+
+    @staticmethod
+    def from_dict(stored: object) -> SliceSpacing:
+        """Reads what `dataclasses.asdict` wrote. Raises ValueError for anything else."""
+        if not isinstance(stored, dict) or stored.keys() != {"usual_mm", "least_mm", "most_mm"}:
+            raise ValueError("a slice spacing has usual_mm, least_mm and most_mm")
+        if not all(isinstance(value, (int, float)) for value in stored.values()):
+            raise ValueError("slice distances are numbers")
+        spacing = SliceSpacing(**stored)
+        if not 0 < spacing.least_mm <= spacing.usual_mm <= spacing.most_mm < float("inf"):
+            raise ValueError("slice distances are positive and in order")
+        return spacing
+
+    def warning(self, distance_mm: float) -> str | None:
+        """What to say of a scan with this typical slice distance: None if the network was trained on such scans."""
+        low, high = self.least_mm * (1 - RANGE_TOLERANCE), self.most_mm * (1 + RANGE_TOLERANCE)
+        if low <= distance_mm <= high:
+            return None
+        trained = f"{self.least_mm:.3g} to {self.most_mm:.3g} mm"
+        if self.most_mm - self.least_mm < 0.05:
+            trained = f"{self.usual_mm:.3g} mm"
+        text = f"slices are {distance_mm:.3g} mm apart, the network was trained on {trained}"
+        if distance_mm < low:
+            return f"{text}: it is shown averages of {self.usual_mm:.3g} mm"
+        return f"{text}: its neighbouring slices are too far apart"
+
+
+def slice_positions_mm(scan: Scan) -> np.ndarray | None:
+    """(slices,) positions along the scan's normal, the first one 0; None if they are unknown or there is one slice."""
+    if not scan.spacing_known or len(scan.hu) < 2:
+        return None
+    return np.concatenate([[0.0], np.cumsum(scan.slice_distances_mm)])
+
+
+def typical_distance_mm(positions_mm: np.ndarray) -> float:
+    """The median distance between neighbouring slices at these positions."""
+    return float(np.median(np.abs(np.diff(positions_mm))))
+
+
+def taken_by_index(positions_mm: np.ndarray | None, spacing: SliceSpacing | None, slices: int) -> bool:
+    """Whether a network of so many input slices gets a scan's slices as they are, its neighbours by their index.
+
+    That is so if distances are unknown, and if all of them are the trained one within SAME_DISTANCE: a scan like those
+    trained on is predicted bit for bit as if nothing were resampled. A network that looks at one slice alone has no
+    neighbours: it gets all slices as they are unless they are closer than any it was trained on.
+    """
+    if positions_mm is None or spacing is None:
+        return True
+    if slices == 1:
+        return typical_distance_mm(positions_mm) >= spacing.least_mm * (1 - RANGE_TOLERANCE)
+    distances = np.abs(np.diff(positions_mm))
+    return bool((np.abs(distances - spacing.usual_mm) <= SAME_DISTANCE * spacing.usual_mm).all())
+
+
+def stack_weights(positions_mm: np.ndarray, distance_mm: float, slices: int, indices: np.ndarray) -> np.ndarray:
+    """What a network sees in place of each slice and its neighbours: averages over slabs of the trained thickness.
+
+    Each source slice stands for the body from halfway to its lower neighbour to halfway to its upper one, end slices
+    mirrored. A slab is `distance_mm` thick; slabs lie `distance_mm` apart around each slice, and the weight of a source
+    slice is its share of the slab. So a scan of the trained distance gets its own slices, a thinner one the noise and
+    partial volume that the network knows, and a thicker or uneven one what lies at the true distance. Slabs beyond the
+    scan's ends are centred on its end slices, as neighbours by index are.
+
+    Args:
+        positions_mm: (n,) positions of the source slices along the normal, in any order.
+        distance_mm: the trained distance between slices.
+        slices: how many slices the network sees at once, an odd number.
+        indices: (m,) which source slices are predicted.
+
+    Returns:
+        (m, slices, n) float64 weights, each row's sum 1.
+    """
+    order = np.argsort(positions_mm, kind="stable")
+    ordered = positions_mm[order]
+    middles = (ordered[1:] + ordered[:-1]) / 2
+    lower = np.concatenate([[2 * ordered[0] - middles[0]], middles])
+    upper = np.concatenate([middles, [2 * ordered[-1] - middles[-1]]])
+    offsets = (np.arange(slices) - slices // 2) * distance_mm
+    if positions_mm[-1] < positions_mm[0]:
+        offsets = -offsets  # the neighbour with the next index lies at the smaller position
+    centres = np.clip(positions_mm[indices][:, None] + offsets, ordered[0], ordered[-1])[..., None]
+    overlap = np.minimum(upper, centres + distance_mm / 2) - np.maximum(lower, centres - distance_mm / 2)
+    overlap = overlap.clip(min=0)
+    total = overlap.sum(axis=2, keepdims=True)
+    nearest = np.abs(ordered - centres) == np.abs(ordered - centres).min(axis=2, keepdims=True)
+    overlap = np.where(total > 0, overlap, nearest)  # slices that all lie at one place stand for no thickness
+    weights = np.empty(overlap.shape)
+    weights[..., order] = overlap / overlap.sum(axis=2, keepdims=True)
+    return weights
+
+
+def average_slices(values: Tensor, weights: np.ndarray) -> Tensor:
+    """Weighted sums of slices: (n, H, W) values and (..., n) weights to (..., H, W) float32.
+
+    Slice by slice in one order, so that a training that keeps all slices and one that streams a few get the same bits.
+    """
+    flat = weights.reshape(-1, weights.shape[-1])
+    out = torch.zeros((len(flat), *values.shape[1:]), device=values.device)
+    for number, row in enumerate(flat):
+        for source in np.flatnonzero(row):
+            out[number].add_(values[source], alpha=float(row[source]))
+    return out.view(*weights.shape[:-1], *values.shape[1:])

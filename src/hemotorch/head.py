@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from hemotorch.errors import InputError
 from hemotorch.scan import Scan
 
 BONE_HU = 220  #: above dense bleeding (at most about 100) and faint calcification, below any skull
@@ -21,15 +22,15 @@ HEAD_SHARE = 0.35  #: of that slice's body; ribs and pelvis enclose less of a tr
 BRAIN_ML = (300.0, 2500.0)  #: of a skull-stripped scan
 
 
-def enclosed(scan: Scan, pixel_mm: float | None = None) -> np.ndarray:
+def enclosed(scan: Scan, pixel_mm: float | None = None, bone_hu: float = BONE_HU) -> np.ndarray:
     """(slices, rows, columns) bool: what bone encloses on each slice, bone itself left out.
 
-    pixel_mm: the pixel size to assume where the scan's own is not known.
+    pixel_mm: the pixel size to assume where the scan's own is not known. bone_hu: what lies above it is bone.
     """
     iterations = max(1, round(GAP_MM / 2 / (pixel_mm or scan.pixel_mm[0])))
     out = np.zeros(scan.shape, bool)
     for i, hu in enumerate(scan.hu):
-        bone = hu > BONE_HU
+        bone = hu > bone_hu
         if bone.any():
             ring = np.pad(bone, iterations + 1)
             ring = ndimage.binary_closing(ring, _CROSS, iterations)
@@ -49,8 +50,33 @@ class Doubt:
     may_be_head: bool
 
 
+def check_head(scan: Scan, any_anatomy: bool) -> tuple[str, ...]:
+    """Refuses a scan that does not look like a head in HU; preparing and predicting both ask here.
+
+    Args:
+        scan: as it was read.
+        any_anatomy: take such scans too, with a warning.
+
+    Returns:
+        Warnings: what is doubtful about a scan that is taken nevertheless.
+
+    Raises:
+        InputError: if the scan does not look like a head CT, and `any_anatomy` is false.
+    """
+    doubt = why_not_a_head(scan)
+    if doubt is None:
+        return ()
+    if any_anatomy or doubt.may_be_head:
+        return (doubt.text,)
+    where = scan.paths[0] if scan.paths else scan.name
+    raise InputError(f"does not look like a head CT: {doubt.text}", where, "if it is, add --any-anatomy")
+
+
 def why_not_a_head(scan: Scan) -> Doubt | None:
-    """Doubt about a scan being a head CT, or None. Scans without known spacing are not doubted."""
+    """Doubt about a scan being a head CT, or None. Scans without known spacing are not doubted.
+
+    The greys of a PNG end at the top of its window, often at 100 HU. There bone is what reaches the top.
+    """
     if not scan.spacing_known:
         return None
     height = float(np.nansum(scan.shares_mm))
@@ -58,11 +84,12 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
         return Doubt(
             f"its {len(scan.hu)} slices are {height:.4g} mm high together: is its slice distance right?", False
         )
-    coarse = _coarse(scan)
+    bone_hu = _bone_hu(scan)
+    coarse = _coarse(scan, bone_hu)
     area = coarse.pixel_mm[0] * coarse.pixel_mm[1]
     tissue = (coarse.hu > TISSUE_HU[0]) & (coarse.hu < TISSUE_HU[1])
     body = coarse.hu > BODY_HU
-    if not (coarse.hu > BONE_HU).sum() * area > 500:
+    if not (coarse.hu > bone_hu).sum() * area > 500:
         # Skull-stripped volumes are filled with 0, which must not count as tissue.
         dense = (coarse.hu > 5).sum((1, 2))
         brain_ml = float((dense * np.nan_to_num(coarse.shares_mm, nan=5.0)).sum() * area / 1000)
@@ -70,7 +97,7 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
         if brain_like:
             return Doubt("no skull in this scan (skull-stripped?): networks are trained on heads with a skull", True)
         return Doubt("no bone in this scan", False)
-    inside = enclosed(coarse) & tissue
+    inside = enclosed(coarse, bone_hu=bone_hu) & tissue
     areas = np.array([_largest(part) for part in inside]) * area
     best = int(areas.argmax())
     share = areas[best] / max(1.0, float(body[best].sum() * area))
@@ -86,7 +113,16 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
     return None
 
 
-def _coarse(scan: Scan) -> Scan:
+def _bone_hu(scan: Scan) -> float:
+    """HU above which lies bone: BONE_HU, or just below the top of a PNG's window that clips bone."""
+    is_png = bool(scan.paths) and scan.paths[0].suffix.lower() == ".png"
+    top = float(scan.hu.max())
+    if is_png and top <= BONE_HU:
+        return top - 1
+    return BONE_HU
+
+
+def _coarse(scan: Scan, bone_hu: float) -> Scan:
     """Every n-th row and column, so that pixels measure about 2 mm."""
     rows, columns = (
         min(length, max(1, round(COARSE_MM / mm))) for mm, length in zip(scan.pixel_mm, scan.shape[1:], strict=True)
@@ -95,7 +131,7 @@ def _coarse(scan: Scan) -> Scan:
     hu = scan.hu[:, : scan.shape[1] // rows * rows, : scan.shape[2] // columns * columns]
     hu = hu.reshape(len(hu), scan.shape[1] // rows, rows, scan.shape[2] // columns, columns)
     bright, plain = hu.max((2, 4)), hu[:, :, rows // 2, :, columns // 2]
-    merged = np.where(bright > BONE_HU, bright, plain)
+    merged = np.where(bright > bone_hu, bright, plain)
     return Scan(merged, scan.slice_origins_mm, scan.row_step_mm * rows, scan.column_step_mm * columns, scan.name)
 
 

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import pickle
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +19,17 @@ from typing import Any
 import torch
 
 from hemotorch import __version__, recipe
-from hemotorch.data.dataset import PARTS, Split
+from hemotorch.data.dataset import PARTS, Dataset, Split
 from hemotorch.errors import InputError, RunError
 from hemotorch.recipe import Recipe
 from hemotorch.system.device import Device
 from hemotorch.system.files import atomic, exclusive, explained, jsonable, read_json, write_json, write_text
+from hemotorch.system.torch_archive import DamagedArchive, ForeignClass, check_archive
 
-FORMAT = 4  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
+MOST_METRICS = 100_000_000  #: bytes of metrics.jsonl; an epoch takes 200
+LARGEST = 1e30  #: of a value in it; larger ones cannot be drawn
+FORMAT = 5  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
+OLDEST_FORMAT = 4  #: that is still read; it has no slice spacing
 BEST, LAST = "best.pt", "last.pt"
 
 
@@ -93,17 +96,24 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; an unfinished last line is left out. Raises InputError for any other damage."""
         path = self.root / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        if not path.exists():
+            return []
+        if not path.is_file() or path.stat().st_size > MOST_METRICS:
+            raise InputError("is not a table of metrics", path, "remove it")
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        # The writer ends each line; what follows the last end was being written when the process was killed.
+        unfinished = lines.pop()
         rows = []
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate([*lines, unfinished], 1):
             try:
                 row = json.loads(line)
-            except ValueError:
-                if number == len(lines):
+            except (ValueError, RecursionError):
+                if number > len(lines):
                     break
                 row = None
-            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-                raise InputError(f"line {number} is damaged or no epoch's: {line[:40]}", path, "remove that line")
+            if not _is_row(row):
+                shown = repr(line[:40])[1:-1]
+                raise InputError(f"line {number} is damaged or no epoch's: {shown}", path, "remove that line")
             rows.append(row)
         return rows
 
@@ -132,7 +142,8 @@ class Checkpoint:
 
     net, options: what `hemotorch.nets.build` makes the network from; weights: its state dict; recipe: the whole
     recipe as a dictionary, whose grid, tiles and predict sections prediction uses; trainer: the loop's state, in
-    last.pt only; score: the validation value it was kept for.
+    last.pt only; score: the validation value it was kept for; slice_spacing: a `grid.SliceSpacing` as a dictionary,
+    None if the slice distances that were trained on are unknown.
     """
 
     net: str
@@ -143,6 +154,7 @@ class Checkpoint:
     step: int
     score: float | None = None
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    slice_spacing: dict[str, float] | None = None
     format: int = FORMAT
 
 
@@ -187,16 +199,16 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise InputError("no such checkpoint", path, "has this training finished its first epoch?")
     todo = "use another checkpoint or train again"
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            # An entry marked as a folder is not read by torch, which then hands out memory that nobody wrote.
-            damaged = damaged or next((info.filename for info in archive.infolist() if info.external_attr & 0x10), None)
+        check_archive(path)
+    except ForeignClass as error:
+        what = f"holds something else than weights ({error}), which is not loaded as it could run code"
+        raise InputError(what, path) from error
+    except DamagedArchive as error:
+        raise InputError(f"is damaged ({error})", path, todo) from error
     except (OSError, MemoryError) as error:  # the disk's or the machine's fault, not the file's
         raise RunError(f"cannot be read ({error})", path) from error
     except Exception as error:  # a damaged archive can raise nearly anything
         raise InputError("is cut, damaged or not a checkpoint", path, todo) from error
-    if damaged:
-        raise InputError(f"is damaged ({damaged} in it is)", path, todo)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -210,7 +222,34 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     _check_format(values["format"], path)
     if values.pop("digest", None) != _digest(values):
         raise InputError("is damaged or was altered (its digest is wrong)", path, todo)
+    if not _well_typed(values):
+        raise InputError("is not a hemotorch checkpoint", path, todo)
     return Checkpoint(**values)
+
+
+def _well_typed(values: dict[str, Any]) -> bool:
+    """Whether the values of a checkpoint have the types of `Checkpoint`: a digest can be made anew for any others."""
+    fields = {field.name: field for field in dataclasses.fields(Checkpoint)}
+    if not values.keys() <= fields.keys():
+        return False
+    needed = {name for name, field in fields.items() if _has_no_default(field)}
+    if not needed <= values.keys():
+        return False
+    numbers = all(type(values[name]) is int and values[name] >= 0 for name in ("epoch", "step"))
+    tables = all(isinstance(values.get(name, {}), dict) for name in ("options", "weights", "recipe", "trainer"))
+    if not (numbers and tables and isinstance(values["net"], str)):
+        return False
+    weights = values["weights"]
+    names = [*values["options"], *weights, *values["recipe"]]
+    spacing = values.get("slice_spacing")
+    if spacing is not None and not (isinstance(spacing, dict) and all(map(_is_number, spacing.values()))):
+        return False
+    tensors = all(isinstance(weight, torch.Tensor) for weight in weights.values())
+    return tensors and all(isinstance(name, str) for name in names)
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def epoch_line(row: dict[str, Any]) -> str:
@@ -227,6 +266,27 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(jsonable(row), allow_nan=False) + "\n"
 
 
+def _is_row(row: Any) -> bool:
+    """Whether a row of metrics.jsonl has all that reports and terminals show, in numbers that can be drawn."""
+    if not isinstance(row, dict) or not all(_is_count(row.get(name)) for name in ("epoch", "step")):
+        return False
+    if not all(_is_number(row.get(name)) for name in ("loss", "lr", "seconds")):
+        return False
+    values = row.get("val", {})
+    if not isinstance(values, dict) or ("val" in row and not _is_count(values.get("n"))):
+        return False
+    # null: undefined, as the Dice of scans without bleeding is.
+    return ("val" not in row or "dice" in values) and all(v is None or _is_number(v) for v in values.values())
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < LARGEST
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST  # NaN is not
+
+
 def _check_record(record: Any, root: Path) -> None:
     """Raises InputError where run.json is of another format, or was damaged."""
     where = root / "run.json"
@@ -237,8 +297,13 @@ def _check_record(record: Any, root: Path) -> None:
         split = _split_of(record["split"])
         sides = [split.part(part) for part in PARTS]
         good = known and all(isinstance(record[name], dict) for name in ("scans", "masks", "environment"))
+        good = good and all(isinstance(word, str) for word in (record["data"], split.name, *split.warnings))
+        good = good and split.by in ("patient", "slice")
         good = good and record["scans"].keys() == record["masks"].keys() == {case for side in sides for case in side}
-        good = good and all(type(index) is int for side in sides for indices in side.values() for index in indices)
+        for side in sides:
+            for indices in side.values():
+                good = good and all(type(index) is int and index >= 0 for index in indices)
+                good = good and list(indices) == sorted(set(indices))
         for told in (record, *record.get("resumed", ())):
             Device.from_dict(told["device"])
             good = good and type(told["ranks"]) is int
@@ -248,12 +313,22 @@ def _check_record(record: Any, root: Path) -> None:
         raise InputError("is damaged", where, "put back a copy, or train again in a new folder")
 
 
+def check_slices(split: Split, dataset: Dataset) -> None:
+    """Raises InputError if a run's own split names slices that the dataset's scans do not have."""
+    for part in PARTS:
+        for case, indices in split.part(part).items():
+            count = len(dataset.rows[case])
+            if indices and max(indices) >= count:
+                what = f"its split names slice {max(indices)} of scan {case}, which has {count}"
+                raise InputError(what, "run.json", "put back a copy, or train again in a new folder")
+
+
 def _split_of(stored: dict[str, Any]) -> Split:
     sides = {part: {case: tuple(ids) for case, ids in stored[part].items()} for part in PARTS}
     return Split(stored["name"], stored["by"], **sides, warnings=tuple(stored["warnings"]))
 
 
 def _check_format(found: Any, where: Path) -> None:
-    if found != FORMAT:
+    if not (isinstance(found, int) and OLDEST_FORMAT <= found <= FORMAT):
         todo = "train again" if isinstance(found, int) and found < FORMAT else "update hemotorch"
         raise InputError(f"was written in format {found}; this hemotorch reads format {FORMAT}", where, todo)

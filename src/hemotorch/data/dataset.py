@@ -11,6 +11,7 @@ OUT/png/                  the paper's image/ and label/ folders, where asked for
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections import Counter
@@ -71,17 +72,19 @@ class Dataset:
         if not self.info["complete"]:
             raise InputError("was not prepared to its end", self.root, "run the same `hemotorch prepare` again")
         self.slices = read_manifest(self.root / "manifest.csv")
-        self.splits, self.split_warnings = _read_splits(self.root / "splits.json")
         self.cases: tuple[str, ...] = tuple(self.info["cases"])
+        if not self.cases:
+            raise InputError("holds no scans", self.root, "run `hemotorch prepare` on a folder that has some")
+        slice_counts = {case: entry["shape"][0] for case, entry in self.info["cases"].items()}
+        self.splits, self.split_warnings = _read_splits(self.root / "splits.json", slice_counts)
         self.layout: str = self.info["layout"]
         self.patients_known: bool = all(
             entry["patient"] is not None and not entry.get("patient_assumed", False)
             for entry in self.info["cases"].values()
         )
         self._shards: dict[tuple[str, str], Shard] = {}
-        if not self.cases:
-            raise InputError("holds no scans", self.root, "run `hemotorch prepare` on a folder that has some")
-        if Counter(row.case for row in self.slices) != {c: e["shape"][0] for c, e in self.info["cases"].items()}:
+        listed = Counter(row.case for row in self.slices)
+        if listed != slice_counts or not _in_order(self.slices):
             todo = "run the same `hemotorch prepare` again"
             raise InputError("does not list the slices of its scans", self.root / "manifest.csv", todo)
 
@@ -172,7 +175,11 @@ class Dataset:
     def _shard(self, case: str, name: str) -> Shard:
         key = (case, name)
         if key not in self._shards:  # two threads may both open it; both get the same
-            self._shards[key] = open_shard(self._group(case) / name)
+            shard = open_shard(self._group(case) / name)
+            if list(shard.shape) != list(self._entry(case)["shape"]):
+                todo = "run `hemotorch prepare` again"
+                raise InputError("has another shape than dataset.json says", self._group(case) / name, todo)
+            self._shards[key] = shard
         return self._shards[key]
 
 
@@ -203,8 +210,11 @@ def group_folder(root: Path, case: str) -> Path:
     return root / "scans.zarr" / file_name(case)
 
 
-def read_info(root: Path) -> dict[str, Any]:
-    """dataset.json. Raises InputError where `root` is no prepared dataset, or one of another format."""
+def read_info(root: Path, any_older: bool = False) -> dict[str, Any]:
+    """dataset.json. Raises InputError where `root` is no prepared dataset, damaged, or one of another format.
+
+    any_older: take older formats too, to prepare into the same folder again.
+    """
     if not root.exists():
         raise InputError("no such folder", root, "make it with `hemotorch prepare SRC OUT`")
     if not (root / "dataset.json").is_file():
@@ -214,12 +224,48 @@ def read_info(root: Path) -> dict[str, Any]:
         raise InputError("is not a prepared dataset's", root / "dataset.json", "make one with `hemotorch prepare`")
     if not {"format", "hemotorch", "complete", "cases", "layout", "source", "planned"} <= info.keys():
         raise InputError("is damaged: parts of it are missing", root / "dataset.json", "remove it and prepare again")
+    if not _well_formed(info):
+        todo = "remove the folder and prepare again"
+        raise InputError("is damaged: some of its values cannot be", root / "dataset.json", todo)
     if info["format"] > FORMAT:
         wrote = f"format {info['format']}, hemotorch {info['hemotorch']}"
         raise InputError(f"was written by a newer version ({wrote})", root, "update hemotorch")
-    if info["format"] < FORMAT:
+    if info["format"] < FORMAT and not any_older:
         raise InputError(f"has the old format {info['format']}", root, "run the same `hemotorch prepare` again")
     return info
+
+
+def _well_formed(info: dict[str, Any]) -> bool:
+    """Whether the values of dataset.json are of the kinds that `prepare` writes."""
+    cases = info["cases"]
+    if type(info["format"]) is not int or not isinstance(info["complete"], bool) or not isinstance(cases, dict):
+        return False
+    if not isinstance(info["planned"], list) or not all(isinstance(info[key], str) for key in ("source", "layout")):
+        return False
+    return all(_well_formed_entry(entry) for entry in cases.values())
+
+
+def _well_formed_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not {"shape", "patient", "has_mask"} <= entry.keys():
+        return False
+    shape = entry["shape"]
+    if not isinstance(shape, list) or len(shape) != 3:
+        return False
+    if not all(type(length) is int and 0 < length < 2**31 for length in shape):
+        return False
+    patient_possible = entry["patient"] is None or isinstance(entry["patient"], str)
+    assumed_possible = isinstance(entry.get("patient_assumed", False), bool)
+    return patient_possible and assumed_possible and isinstance(entry["has_mask"], bool)
+
+
+def _in_order(rows: Iterable[SliceRow]) -> bool:
+    """Whether the slices of each case are listed from 0, each once."""
+    following: dict[str, int] = {}
+    for row in rows:
+        if row.index != following.get(row.case, 0):
+            return False
+        following[row.case] = row.index + 1
+    return True
 
 
 def write_group(folder: Path, scan: Scan, mask: np.ndarray | None) -> dict[str, int]:
@@ -236,16 +282,32 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     Nothing is synced, which would wait for every file written so far; `hu` and `mask` are not either.
     """
     temporary = folder / ".zarr.json.part"
-    temporary.write_text(group_metadata({"hemotorch": record}), encoding="utf-8")
+    signed = {**record, "digest": record_digest(record)}
+    temporary.write_text(group_metadata({"hemotorch": signed}), encoding="utf-8")
     os.replace(temporary, folder / "zarr.json")
 
 
+def record_digest(record: dict[str, Any]) -> str:
+    """A hash of all that a record says of its scan, geometry above all: an edited one would give wrong mL."""
+    told = {key: value for key, value in record.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def read_record(folder: Path) -> dict[str, Any]:
-    """The attributes of a scan's group. Raises InputError where they are missing."""
+    """The attributes of a scan's group.
+
+    Raises:
+        InputError: if they are missing, or not those that were written (older records have no digest).
+    """
     try:
-        return read_json(folder / "zarr.json")["attributes"]["hemotorch"]
-    except (KeyError, TypeError) as error:
+        record: dict[str, Any] = read_json(folder / "zarr.json")["attributes"]["hemotorch"]
+        digest = record.get("digest")
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError("is not a scan of a prepared dataset", folder, "run `hemotorch prepare` again") from error
+    if digest is not None and digest != record_digest(record):
+        todo = "run `hemotorch prepare` again"
+        raise InputError("what it says of its scan (geometry, counts) was altered", folder / "zarr.json", todo)
+    return record
 
 
 def geometry(scan: Scan) -> dict[str, Any]:
@@ -263,19 +325,27 @@ def geometry(scan: Scan) -> dict[str, Any]:
 
 
 def scan_of(record: dict[str, Any], hu: np.ndarray) -> Scan:
-    """The scan whose `geometry` a record holds."""
-    entry = record["scan"]
-    return Scan(
-        hu,
-        slice_origins_mm=np.array(entry["slice_origins_mm"]),
-        row_step_mm=np.array(entry["row_step_mm"]),
-        column_step_mm=np.array(entry["column_step_mm"]),
-        name=entry["name"],
-        slice_numbers=tuple(entry["slice_numbers"]),
-        paths=tuple(Path(path) for path in entry["paths"]),
-        warnings=tuple(entry["warnings"]),
-        spacing_known=entry["spacing_known"],
-    )
+    """The scan whose `geometry` a record holds. Raises InputError for a geometry that cannot be."""
+    try:
+        entry = record["scan"]
+        origins = np.array(entry["slice_origins_mm"], float)
+        steps = [np.array(entry[name], float) for name in ("row_step_mm", "column_step_mm")]
+        if origins.shape != (len(hu), 3) or any(step.shape != (3,) for step in steps):
+            raise ValueError("its geometry has another shape")
+        return Scan(
+            hu,
+            slice_origins_mm=origins,
+            row_step_mm=steps[0],
+            column_step_mm=steps[1],
+            name=entry["name"],
+            slice_numbers=tuple(entry["slice_numbers"]),
+            paths=tuple(Path(path) for path in entry["paths"]),
+            warnings=tuple(entry["warnings"]),
+            spacing_known=entry["spacing_known"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"the record of a prepared scan is damaged ({error})"
+        raise InputError(what, str(record.get("case")), "run `hemotorch prepare` again") from error
 
 
 def write_splits(path: Path, splits: dict[str, Split], warnings: Iterable[str], seed: int) -> None:
@@ -291,15 +361,44 @@ def write_splits(path: Path, splits: dict[str, Split], warnings: Iterable[str], 
     write_json(path, {"seed": seed, "warnings": list(warnings), "splits": entries})
 
 
-def _read_splits(path: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
+def _read_splits(path: Path, slice_counts: dict[str, int]) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """All splits of splits.json. slice_counts: how many slices each case has, which bounds what is read."""
     stored, splits = read_json(path), {}
     try:
         for name, entry in stored["splits"].items():
-            train, val, test = ({case: _indices(runs) for case, runs in entry[part].items()} for part in PARTS)
-            splits[name] = Split(name, entry["by"], train, val, test, tuple(entry["warnings"]))
-        return splits, tuple(stored["warnings"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError("is damaged", path, "run the same `hemotorch prepare` again") from error
+            if entry["by"] not in ("patient", "slice"):
+                raise ValueError(f"split '{name}' is by '{entry['by']}'")
+            where = f"split '{name}'"
+            train = _read_part(entry["train"], where, slice_counts)
+            val = _read_part(entry["val"], where, slice_counts)
+            test = _read_part(entry["test"], where, slice_counts)
+            _check_apart((train, val, test), entry["by"], where)
+            splits[name] = Split(name, entry["by"], train, val, test, tuple(map(str, entry["warnings"])))
+        return splits, tuple(map(str, stored["warnings"]))
+    except KeyError as error:
+        raise InputError(f"is damaged (it lacks {error})", path, "run the same `hemotorch prepare` again") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"is damaged ({error})", path, "run the same `hemotorch prepare` again") from error
+
+
+def _read_part(cases: dict[str, str], where: str, slice_counts: dict[str, int]) -> Part:
+    part: Part = {}
+    for case, runs in cases.items():
+        if case not in slice_counts:
+            raise ValueError(f"{where} names case {case!r}, which the dataset does not hold")
+        part[case] = _indices(runs, slice_counts[case], f"{where}, case {case!r}")
+    return part
+
+
+def _check_apart(parts: Iterable[Part], by: str, where: str) -> None:
+    """Raises ValueError if a slice, or in a split by patient a case, stands in two parts."""
+    seen: dict[str, set[int]] = {}
+    for part in parts:
+        for case, indices in part.items():
+            earlier = seen.setdefault(case, set())
+            if earlier.intersection(indices) or (earlier and by == "patient"):
+                raise ValueError(f"{where} has case {case!r} in two parts")
+            earlier.update(indices)
 
 
 def _runs(indices: Iterable[int]) -> str:
@@ -312,6 +411,17 @@ def _runs(indices: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def _indices(runs: str) -> tuple[int, ...]:
-    bounds = [run.partition("-") for run in runs.split(",") if run]
-    return tuple(index for first, _, last in bounds for index in range(int(first), int(last or first) + 1))
+def _indices(runs: str, count: int, where: str) -> tuple[int, ...]:
+    """The indices of runs like "0-11,14". Raises ValueError for any beyond `count` slices, before memory is taken."""
+    indices: list[int] = []
+    for run in runs.split(","):
+        if not run:
+            continue
+        first, _, last = run.partition("-")
+        start, end = int(first), int(last or first)
+        if not 0 <= start <= end < count:
+            raise ValueError(f"{where}: slices {run[:40]} of {count} slices")
+        if indices and start <= indices[-1]:
+            raise ValueError(f"{where}: slices {run[:40]} stand twice or out of order")
+        indices.extend(range(start, end + 1))
+    return tuple(indices)

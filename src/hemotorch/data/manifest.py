@@ -64,16 +64,17 @@ def write_manifest(path: Path, rows: Iterable[SliceRow]) -> None:
 
 
 def read_manifest(path: Path) -> list[SliceRow]:
+    """The rows of manifest.csv. Raises InputError if it cannot be read, or holds numbers that no slice can have."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             return [_row(entry) for entry in csv.DictReader(file, strict=True)]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"cannot be read ({error})", path, "run the same `hemotorch prepare` again") from error
 
 
 def _row(entry: dict[str, str]) -> SliceRow:
     known = entry["types_known"] == "1"
-    return SliceRow(
+    row = SliceRow(
         case=entry["case"],
         patient=entry["patient"] or None,
         site=entry["site"] or None,
@@ -87,6 +88,10 @@ def _row(entry: dict[str, str]) -> SliceRow:
         voxel_ml=float(entry["voxel_ml"] or math.nan),
         hash=entry["hash"],
     )
+    possible = row.index >= 0 and 0 <= row.positive_pixels <= row.pixels
+    if not possible or row.voxel_ml < 0 or math.isinf(row.voxel_ml) or math.isinf(row.position_mm):
+        raise ValueError(f"impossible numbers of case {row.case}, index {row.index}")
+    return row
 
 
 def _text(value: str | None) -> str:

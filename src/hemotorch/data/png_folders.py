@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from hemotorch.data.dataset import file_name
+from hemotorch.data.layouts.patients import PATIENTS
+from hemotorch.data.layouts.tables import write_table
 from hemotorch.hu import to_grey
 from hemotorch.io import png
 from hemotorch.scan import UNEVEN_TOLERANCE
@@ -81,6 +83,16 @@ class PngFolders:
         spacings = {_spacing(record) for record in records}
         pixel, apart = next(iter(spacings)) if len(spacings) == 1 else (None, None)
         png.write_window(self.root, png.PngWindow(self.level, self.width, pixel, apart))
+
+    def write_patients(self, records: Iterable[dict[str, Any]]) -> None:
+        """Writes `patients.csv`, so that who is whose is not lost; none if patients are not known."""
+        known = [record for record in records if record["patient"] is not None and not record["patient_assumed"]]
+        table = self.root / PATIENTS
+        if not known:
+            table.unlink(missing_ok=True)
+            return
+        rows = [(file_name(record["case"]), record["patient"]) for record in known]
+        write_table(table, [("case", "patient"), *rows])
 
 
 def _spacing(record: dict[str, Any]) -> tuple[float | None, float | None]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from hemotorch.data.dataset import (
     KIND,
     Dataset,
     group_folder,
+    read_info,
     read_record,
     write_group,
     write_record,
@@ -38,10 +39,11 @@ from hemotorch.data.shards import group_metadata, open_shard
 from hemotorch.data.splits import Audit, audit, make_splits
 from hemotorch.data.summary import Counts, count
 from hemotorch.errors import HemotorchError, InputError
+from hemotorch.head import check_head
 from hemotorch.hu import window as named_window
 from hemotorch.hu import window_bounds
 from hemotorch.io.png import WINDOW_FILE
-from hemotorch.system.files import exclusive, explained, output_folder, read_json, write_json, write_text
+from hemotorch.system.files import exclusive, explained, output_folder, write_json, write_text
 from hemotorch.system.machine import cores
 from hemotorch.system.progress import bar
 
@@ -92,12 +94,16 @@ class PreparedSummary:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is prepared, into where, after what. previous: dataset.json of an earlier run, or {}."""
+    """What is prepared, into where, after what. previous: dataset.json of an earlier run, or {}.
+
+    any_anatomy: take scans too that do not look like a head.
+    """
 
     out: Path
     collection: Collection
     previous: Record
     folders: PngFolders | None
+    any_anatomy: bool
 
 
 @dataclass(frozen=True)
@@ -119,12 +125,14 @@ def prepare(
     only_positive: bool = False,
     workers: int | None = None,
     seed: int = 0,
+    any_anatomy: bool = False,
 ) -> PreparedSummary:
     """Prepares a folder of scans into `out`; into an earlier result, does only what changed since.
 
     layout: one of `layouts.LAYOUTS`, or auto. png: also write OUT/png/image and OUT/png/label; once there, later runs
     keep them in step without `png` too. window: its name, or (level, width) in HU. only_positive: PNGs of slices with
     bleeding only. workers: threads, by default one a core. seed: of the splits.
+    any_anatomy: also take scans that do not look like a head in HU, with a warning, instead of leaving them out.
     A case that cannot be read is named in `.failed` and the others are done. Raises InputError for a source or output
     folder that cannot be used, OptionError for an unknown layout or window, RunError where the disk is full or
     read-only.
@@ -137,9 +145,9 @@ def prepare(
         previous = _previous(out, collection)
         with _alone(out):
             folders = PngFolders(out / "png", level, width, only_positive) if png else _earlier_pngs(out, previous)
-            job = _Job(out, collection, previous, folders)
+            job = _Job(out, collection, previous, folders, any_anatomy)
             _begin(job)
-            outcomes = _each(collection.cases, lambda case: _prepare_case(case, out, folders), workers)
+            outcomes = _each(collection.cases, lambda case: _prepare_case(case, job), workers)
             records = [one.record for one in outcomes if one.record is not None]
             _remove_others(job, records)
             missing = _write_tables(job, records, _failed(job, outcomes), seed)
@@ -163,11 +171,7 @@ def _previous(out: Path, collection: Collection) -> Record:
         only_hidden = out.is_dir() and all(entry.name.startswith(".") for entry in os.scandir(out))
         output_folder(out, may_exist=only_hidden)
         return {}
-    info = read_json(out / "dataset.json")
-    if not isinstance(info, dict) or info.get("kind") != KIND:
-        raise InputError("is not a prepared dataset's", out / "dataset.json", "choose another output folder")
-    if info["format"] > FORMAT:
-        raise InputError(f"was prepared by a newer version ({info['hemotorch']})", out, "update hemotorch")
+    info = read_info(out, any_older=True)
     if info["source"] != str(collection.root) and not _moved(out, info, collection):
         raise InputError(f"was prepared from {info['source']}, with other scans", out, "choose another output folder")
     return info
@@ -239,23 +243,27 @@ def _each(cases: Sequence[Case], work: Callable[[Case], _Outcome], workers: int 
     return [future.result() for future in futures]
 
 
-def _prepare_case(case: Case, out: Path, folders: PngFolders | None) -> _Outcome:
+def _prepare_case(case: Case, job: _Job) -> _Outcome:
+    out, folders = job.out, job.folders
     group = group_folder(out, case.name)
     stored = _stored(group)
     try:
-        if stored is not None and untouched(stored, case):
+        if stored is not None and untouched(stored, case) and _same_anatomy(stored, job):
             return _Outcome(_refresh_pngs(stored, group, folders))
     except InputError:
         stored = None  # its voxels are damaged: from the source once more
     try:
         source = source_of(case)
         scan, mask = case.read()
+        doubts = check_head(scan, job.any_anatomy)
+        scan = replace(scan, warnings=scan.warnings + doubts)
     except (HemotorchError, OSError) as error:
         _discard(group)
         return _Outcome(None, error=f"{case.name}: {error}")
     record = make_record(case, scan, mask, source)
+    record["head"] = {"any_anatomy": job.any_anatomy, "doubts": list(doubts)}
     if stored is not None and same_content(stored, record):
-        stored["source"] = source
+        stored["source"], stored["head"] = source, record["head"]
         write_record(group, stored)
         return _Outcome(_refresh_pngs(stored, group, folders))
     _discard(group)
@@ -268,6 +276,14 @@ def _prepare_case(case: Case, out: Path, folders: PngFolders | None) -> _Outcome
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _Outcome(record, written=True)
+
+
+def _same_anatomy(stored: Record, job: _Job) -> bool:
+    """Whether a stored scan was asked about being a head, and what was answered still holds."""
+    head = stored.get("head")
+    if head is None:
+        return False  # by a version that asked nothing
+    return head["any_anatomy"] == job.any_anatomy or not head["doubts"]
 
 
 def _stored(group: Path) -> Record | None:
@@ -318,6 +334,7 @@ def _remove_others(job: _Job, records: Sequence[Record]) -> None:
         drawn = [record for record in records if record["png"]]
         job.folders.keep_only((record["case"], record["png"]["numbers"]) for record in drawn)
         job.folders.write_window(drawn)
+        job.folders.write_patients(drawn)
 
 
 def _write_tables(job: _Job, records: Sequence[Record], failed: dict[str, str], seed: int) -> tuple[str, ...]:

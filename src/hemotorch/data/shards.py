@@ -91,7 +91,7 @@ def open_shard(folder: Path) -> Shard:
         with open(path, "rb") as file:
             file.seek(-length, os.SEEK_END)
             index = file.read(length)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise InputError("cannot be read: missing, cut short or damaged", path, _AGAIN) from error
     if _crc32c(index[:-4]) != int.from_bytes(index[-4:], "little"):
         raise InputError("cannot be read: its index is damaged", path, _AGAIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,18 @@ from torch import Tensor, nn
 
 from hemotorch import nets, recipe
 from hemotorch.errors import InputError, OptionError, RunError
-from hemotorch.grid import Grid, hu_to_working, place
-from hemotorch.head import why_not_a_head
+from hemotorch.grid import (
+    Grid,
+    SliceSpacing,
+    hu_to_working,
+    place,
+    slice_positions_mm,
+    stack_weights,
+    stacks_to_working,
+    taken_by_index,
+    typical_distance_mm,
+)
+from hemotorch.head import check_head
 from hemotorch.hu import AIR_HU
 from hemotorch.nets import Net
 from hemotorch.recipe import Engine, Predict, Recipe, Tiles
@@ -30,13 +41,15 @@ BATCH_PIXELS = 8 * 192 * 192  #: of a forward pass: as many slices as make this 
 class Predictor:
     """A network in evaluation mode and how it is deployed; training validates with it, and so does everything later.
 
-    model: what it is, in words, for the records.
+    model: what it is, in words, for the records. spacing: the slice distances it was trained on, None if unknown:
+    neighbouring slices are then taken by index.
     """
 
     net: Net
     used: Recipe
     device: Device
     model: str
+    spacing: SliceSpacing | None = None
 
     @staticmethod
     def load(path: Path | str, device: str = "auto") -> Predictor:
@@ -53,9 +66,13 @@ class Predictor:
         except RuntimeError as error:
             raise InputError("its weights do not fit its network", file, "was it altered? train again") from error
         net = decided.put(net).eval()
-        return Predictor(
-            net, used, decided, f"{used.name} ({checkpoint.net}), epoch {checkpoint.epoch} of {used.train.epochs}"
-        )
+        model = f"{used.name} ({checkpoint.net}), epoch {checkpoint.epoch} of {used.train.epochs}"
+        try:
+            stored = checkpoint.slice_spacing
+            spacing = None if stored is None else SliceSpacing.from_dict(stored)
+        except ValueError as error:
+            raise InputError(f"is damaged ({error})", file, "use another checkpoint or train again") from error
+        return Predictor(net, used, decided, model, spacing)
 
     @property
     def grid(self) -> Grid:
@@ -68,20 +85,17 @@ class Predictor:
         any_anatomy=False raises InputError where the scan does not look like a head.
         """
         clock = _Clock()
-        doubt = why_not_a_head(scan)
-        warnings = scan.warnings
-        if doubt is not None:
-            if not (any_anatomy or doubt.may_be_head):
-                where = scan.paths[0] if scan.paths else scan.name
-                todo = "if it is, add --any-anatomy"
-                raise InputError(f"does not look like a head CT: {doubt.text}", where, todo)
-            warnings = (*warnings, doubt.text)
+        doubts = check_head(scan, any_anatomy)
+        # `prepare` noted the same doubts in the scans that it stored.
+        warnings = scan.warnings + tuple(text for text in doubts if text not in scan.warnings)
         if not scan.spacing_known:
             warnings = (*warnings, "pixel size unknown: no volume in mL")
+        positions = slice_positions_mm(scan)
+        warnings = (*warnings, *self._spacing_warnings(positions))
         placement = place(self.grid, scan)
         working = hu_to_working(scan.hu, placement)
         clock.lap("prepare")
-        probability = self._probabilities(working)
+        probability = self._probabilities(working, positions)
         if not bool(probability.isfinite().all()):
             todo = "use another checkpoint, or train again"
             raise RunError("the network gave NaN: its weights are damaged or its training diverged", self.model, todo)
@@ -91,23 +105,46 @@ class Predictor:
         clock.lap("mask")
         return Prediction(scan, mask, full, {"total": scan.volume_ml(mask)}, self.model, clock.seconds, warnings)
 
-    def _probabilities(self, working: Tensor) -> Tensor:
-        """(slices, H, W) int16 HU on the grid to float32 probabilities of the same shape, on the CPU."""
+    def _spacing_warnings(self, positions_mm: np.ndarray | None) -> list[str]:
+        """What to say about the distance of the slices; nothing if it is unknown, which is said elsewhere."""
+        if positions_mm is None:
+            return []
+        distance = typical_distance_mm(positions_mm)
+        if self.spacing is None:
+            return [f"slices are {distance:.3g} mm apart; the distance that the network was trained on is unknown"]
+        warning = self.spacing.warning(distance)
+        return [] if warning is None else [warning]
+
+    def _stacks(self, working: Tensor, positions_mm: np.ndarray | None) -> Callable[[int, int], Tensor]:
+        """What gives the stacks (m, slices, H, W) that the network sees of slices `first` to `last`."""
         count, radius = len(working), self.net.slices // 2
-        neighbours = torch.arange(count)[:, None] + torch.arange(-radius, radius + 1)
-        stacks = neighbours.clamp(0, count - 1)
+        if positions_mm is None or self.spacing is None or taken_by_index(positions_mm, self.spacing, self.net.slices):
+            neighbours = torch.arange(count)[:, None] + torch.arange(-radius, radius + 1)
+            indices = neighbours.clamp(0, count - 1)
+            return lambda first, last: working[indices[first:last]]
+        positions, distance = positions_mm, self.spacing.usual_mm
+
+        def averaged(first: int, last: int) -> Tensor:
+            weights = stack_weights(positions, distance, self.net.slices, np.arange(first, min(last, count)))
+            return stacks_to_working(working, weights)
+
+        return averaged
+
+    def _probabilities(self, working: Tensor, positions_mm: np.ndarray | None = None) -> Tensor:
+        """(slices, H, W) int16 HU on the grid to float32 probabilities of the same shape, on the CPU."""
+        count = len(working)
+        stacks = self._stacks(working, positions_mm)
         tiles = self.used.tiles
         side = (tiles.size_px,) * 2 if tiles.size_px else working.shape[1:]
         many = max(1, BATCH_PIXELS // (side[0] * side[1]))
         out = torch.empty(working.shape)
         with torch.inference_mode():
             if tiles.size_px:
-                for i, stack in enumerate(progress(stacks, "predicting", unit="slice")):
-                    out[i] = self._stitched(working[stack], tiles, many)
+                for i in progress(range(count), "predicting", unit="slice"):
+                    out[i] = self._stitched(stacks(i, i + 1)[0], tiles, many)
                 return out
             for first in progress(range(0, count, many), "predicting", unit="batch"):
-                part = stacks[first : first + many]
-                out[first : first + many] = self._forward(working[part])
+                out[first : first + many] = self._forward(stacks(first, first + many))
         return out
 
     def _forward(self, hu: Tensor) -> Tensor:

@@ -23,6 +23,11 @@ __all__ = ["NETS", "Net", "WindowLayer", "build", "flops", "options_of"]
 
 Windows = Sequence[WindowChoice]
 MOST_SLICES = 31
+MOST_WINDOWS = 16
+MOST_CHANNELS = 65_536  #: or units of a layer; what all layers come to together is bounded by MOST_WEIGHTS
+MOST_LAYERS = 16
+MOST_MULTIPLE = 256  #: rows and columns are padded to a multiple of it, and grow with it
+MOST_WEIGHTS = 500_000_000  #: 2 GB; the article's U-Net has 31 million
 
 
 def unet_medicaltorch(
@@ -49,6 +54,7 @@ def unet(
 ) -> nn.Module:
     """Ronneberger's U-Net; padding "same", or "valid" with mirrored margins."""
     at_least("levels", levels, 2)
+    at_most("levels", levels, MOST_LAYERS)
     if padding not in ("same", "valid"):
         raise OptionError(f"'{padding}' is neither 'same' nor 'valid'", "padding")
     below_one("dropout", dropout)
@@ -69,6 +75,7 @@ def compact(
 def mlp(slices: int = 1, windows: Windows = ("brain",), patch: int = 15, hidden: Sequence[int] = (64, 32)) -> nn.Module:
     """The paper's multilayer perceptron on the window of patch x patch pixels around a pixel."""
     odd("patch", patch)
+    at_most("patch", patch, 255)
     return PixelMlp(slices * len(windows), patch, hidden)
 
 
@@ -95,9 +102,26 @@ def build(name: str, **options: Any) -> Net:
     odd("slices", complete["slices"])
     if complete["slices"] > MOST_SLICES:
         raise OptionError(f"must be at most {MOST_SLICES}, not {complete['slices']}", "slices")
+    if len(complete["windows"]) > MOST_WINDOWS:
+        raise OptionError(f"must be at most {MOST_WINDOWS} of them, not {len(complete['windows'])}", "windows")
     window = WindowLayer(complete["windows"])
+    _check_size(name, complete)
     body = NETS[name](**complete)
     return Net(name, complete, window, body, int(body.multiple))  # type: ignore[arg-type]
+
+
+def _check_size(name: str, options: dict[str, Any]) -> None:
+    """Raises OptionError if the network has too many weights, or a multiple that is too large; allocates nothing."""
+    with torch.random.fork_rng(devices=()), torch.device("meta"):
+        body = NETS[name](**options)
+    weights = sum(tensor.numel() for tensor in (*body.parameters(), *body.buffers()))
+    if weights > MOST_WEIGHTS:
+        todo = "choose fewer channels or levels"
+        raise OptionError(f"network '{name}' would have {weights:.3g} weights; {MOST_WEIGHTS:,} is the most", todo=todo)
+    multiple = int(body.multiple)  # type: ignore[arg-type]
+    if multiple > MOST_MULTIPLE:
+        what = f"network '{name}' would work on multiples of {multiple} pixels; {MOST_MULTIPLE} is the most"
+        raise OptionError(what, todo="choose fewer levels")
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -134,17 +158,26 @@ def checked(where: str, value: Any, default: Any) -> Any:
         raise OptionError(f"must be a number, not {value}", where)
     if isinstance(value, int) and not isinstance(value, bool):
         at_least(where, value, 1)
+        at_most(where, value, MOST_CHANNELS)
     if isinstance(value, list) and isinstance(default[0], int):
+        if len(value) > MOST_LAYERS:
+            raise OptionError(f"must be at most {MOST_LAYERS} numbers, not {len(value)}", where)
         for item in value:
             if type(item) is not int:
                 raise OptionError(f"must be whole numbers, not {item!r}", where)
             at_least(where, item, 1)
+            at_most(where, item, MOST_CHANNELS)
     return value
 
 
 def at_least(where: str, value: int, least: int) -> None:
     if value < least:
         raise OptionError(f"must be at least {least}, not {value}", where)
+
+
+def at_most(where: str, value: int, most: int) -> None:
+    if value > most:
+        raise OptionError(f"must be at most {most}, not {value}", where)
 
 
 def below_one(where: str, value: float) -> None:

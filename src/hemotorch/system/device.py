@@ -92,7 +92,11 @@ class Device:
             value = getattr(made, name)
             if kind in (str, bool, int) and type(value) is not kind:
                 raise TypeError(f"{name} is {value!r}")
-        if made.name.partition(":")[0] not in ("cpu", "cuda") or made.threads < 1:
+        if not made.reasons or not all(isinstance(reason, str) for reason in made.reasons):
+            raise TypeError(f"reasons are {made.reasons!r}")
+        if made.precision not in ("fp32", "tf32", "bf16", "fp16", "fp64"):
+            raise ValueError(f"precision is {made.precision!r}")
+        if made.name.partition(":")[0] not in ("cpu", "cuda") or not 1 <= made.threads <= threads.MOST:
             raise ValueError(f"{made.name} with {made.threads} threads")
         return made
 

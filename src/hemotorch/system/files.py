@@ -120,9 +120,13 @@ def jsonable(value: Any) -> Any:
 def read_json(path: Path | str) -> Any:
     """Reads a JSON file. Raises InputError where it is missing or not JSON."""
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise InputError("is no ordinary file, and so cannot be read as JSON", path)  # a pipe would never end
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError("no such file", path) from error
+    except RecursionError as error:
+        raise InputError("cannot be read as JSON (nested too deeply)", path) from error
     except (ValueError, OSError) as error:
         raise InputError(f"cannot be read as JSON ({error})", path) from error
 

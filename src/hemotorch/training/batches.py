@@ -21,7 +21,20 @@ from torch import Tensor
 
 from hemotorch.data.dataset import Dataset, Part
 from hemotorch.errors import InputError, OptionError
-from hemotorch.grid import Grid, Placement, hu_to_working, mask_to_working, place
+from hemotorch.grid import (
+    Grid,
+    Placement,
+    SliceSpacing,
+    hu_to_working,
+    mask_share,
+    mask_stacks_to_working,
+    mask_to_working,
+    place,
+    stack_weights,
+    stacks_to_working,
+    taken_by_index,
+    typical_distance_mm,
+)
 from hemotorch.hu import AIR_HU
 from hemotorch.keyed_random import keys, rng
 from hemotorch.recipe import Recipe
@@ -70,9 +83,11 @@ class _Index:
     index_of: np.ndarray  # (n,) slice index within its case
     neighbours: np.ndarray  # (n, slices) slice indices within its case, the end slices repeated
     positive: np.ndarray  # (n,) bool
+    positions_mm: tuple[np.ndarray | None, ...]  # of each case's slices; None if its neighbours are taken by index
+    distance_mm: float  # between the network's slices, for the other cases
 
     @staticmethod
-    def of(dataset: Dataset, part: Part, slices: int) -> _Index:
+    def of(dataset: Dataset, part: Part, slices: int, spacing: SliceSpacing | None) -> _Index:
         cases = tuple(sorted(case for case, indices in part.items() if indices))
         missing = [case for case in cases if max(part[case]) >= len(dataset.rows.get(case, ()))]
         if missing:
@@ -86,7 +101,38 @@ class _Index:
         positive = np.array(
             [dataset.rows[cases[c]][i].positive_pixels > 0 for c, i in zip(case_of, index_of, strict=True)]
         )
-        return _Index(cases, case_of, index_of, neighbours, positive)
+        positions = tuple(_positions_mm(dataset, case) for case in cases)
+        resampled = tuple(None if taken_by_index(one, spacing, slices) else one for one in positions)
+        distance = spacing.usual_mm if spacing is not None else 0.0
+        return _Index(cases, case_of, index_of, neighbours, positive, resampled, distance)
+
+    def held(self, i: int) -> int:
+        """How many slices of case number i are held in memory."""
+        neighbours = self.neighbours[self.case_of == i]
+        return neighbours.size if self.positions_mm[i] is not None else len(np.unique(neighbours))
+
+    def weights(self, i: int, indices: np.ndarray) -> np.ndarray | None:
+        """(m, slices, n) weights of the case's slices in the samples of those slice indices; None if by index."""
+        positions = self.positions_mm[i]
+        if positions is None:
+            return None
+        return stack_weights(positions, self.distance_mm, self.neighbours.shape[1], indices)
+
+
+def slice_spacing(dataset: Dataset, part: Part) -> SliceSpacing | None:
+    """The slice distances of the scans that are trained on; None if no scan's are known."""
+    positions = [_positions_mm(dataset, case) for case, indices in sorted(part.items()) if indices]
+    return SliceSpacing.of([typical_distance_mm(one) for one in positions if one is not None])
+
+
+def _positions_mm(dataset: Dataset, case: str) -> np.ndarray | None:
+    """(slices,) positions along the normal; None if they are unknown or there is one slice."""
+    rows = dataset.rows.get(case, ())
+    if len(rows) < 2 or any(np.isnan(row.voxel_ml) for row in rows):
+        return None
+    positions = np.array([row.position_mm for row in rows])
+    # Slices at one place are no distance to train on.
+    return positions if typical_distance_mm(positions) > 0 else None
 
 
 class Resident:
@@ -102,10 +148,11 @@ class Resident:
             loaded = pool.map(lambda i: _load(dataset, index, grid, i), range(len(index.cases)))
             for i, (case_hu, case_mask, kept) in enumerate(progress(loaded, "loading", len(index.cases), "scan")):
                 mine = index.case_of == i
-                rows[mine] = first + np.searchsorted(kept, index.neighbours[mine])
+                # A scan of another slice distance has slices of its own made for each sample, see stack_weights.
+                rows[mine] = first + kept
                 hu.append(case_hu)
                 masks.append(case_mask)
-                first += len(kept)
+                first += len(case_hu)
         self.sizes = np.array([part.shape[1:] for part in hu])
         frame = self.sizes.max(axis=0)
         self._hu, self._mask = _stack(hu, frame, AIR_HU).to(device), _stack(masks, frame, 0).to(device)
@@ -117,12 +164,24 @@ class Resident:
 
 
 def _load(dataset: Dataset, index: _Index, grid: Grid, i: int) -> tuple[Tensor, Tensor, np.ndarray]:
+    """One case's HU and masks on the grid, and (samples, slices) which of them make each sample."""
     scan = dataset.scan(index.cases[i])
-    kept = np.unique(index.neighbours[index.case_of == i])
+    mine = index.case_of == i
     placement = place(grid, scan)
     mask = dataset.mask(index.cases[i])
     mask = np.zeros(scan.shape, np.uint8) if mask is None else mask
-    return hu_to_working(scan.hu[kept], placement), mask_to_working(mask[kept], placement), kept
+    weights = index.weights(i, index.index_of[mine])
+    if weights is None:
+        kept = np.unique(index.neighbours[mine])
+        rows = np.searchsorted(kept, index.neighbours[mine])
+        return hu_to_working(scan.hu[kept], placement), mask_to_working(mask[kept], placement), rows
+    working = hu_to_working(scan.hu, placement)
+    # Sample by sample, since averages are made in float32, twice the size of what is kept.
+    hu = torch.cat([stacks_to_working(working, one) for one in weights])
+    share = mask_share(mask, placement)
+    masks = torch.cat([mask_stacks_to_working(share, one) for one in weights])
+    rows = np.arange(len(hu)).reshape(weights.shape[:2])
+    return hu, masks, rows
 
 
 def _stack(parts: list[Tensor], frame: np.ndarray, fill: int) -> Tensor:
@@ -154,6 +213,12 @@ class Streamed:
         hu, masks = [], []
         for number in numbers.tolist():
             i, wanted = self._index.case_of[number], self._index.neighbours[number]
+            weights = self._index.weights(i, self._index.index_of[number : number + 1])
+            if weights is not None:
+                case_hu, case_mask = self._read_resampled(i, weights[0])
+                hu.append(case_hu)
+                masks.append(case_mask)
+                continue
             start = int(wanted.min())
             source_hu, source_mask = self._dataset.read(self._index.cases[i], start, int(wanted.max()) + 1)
             hu.append(hu_to_working(source_hu[wanted - start], self._places[i]))
@@ -161,21 +226,39 @@ class Streamed:
         rows = torch.arange(sum(map(len, hu))).view(len(hu), -1)
         return _stack(hu, self._frame, AIR_HU), _stack(masks, self._frame, 0), rows
 
+    def _read_resampled(self, i: int, weights: np.ndarray) -> tuple[Tensor, Tensor]:
+        """HU and masks (slices, H, W) of one sample of a scan whose slices lie at another distance."""
+        used = np.flatnonzero(weights.any(axis=0))
+        start, stop = int(used[0]), int(used[-1]) + 1
+        hu, mask = self._dataset.read(self._index.cases[i], start, stop)
+        weights = weights[:, start:stop]
+        working = hu_to_working(hu, self._places[i])
+        share = mask_share(mask, self._places[i])
+        return stacks_to_working(working, weights), mask_stacks_to_working(share, weights)
+
 
 def open_slices(
-    dataset: Dataset, part: Part, slices: int, grid: Grid, memory: str, device: torch.device, beside: int = 1
+    dataset: Dataset,
+    part: Part,
+    slices: int,
+    grid: Grid,
+    memory: str,
+    device: torch.device,
+    beside: int = 1,
+    spacing: SliceSpacing | None = None,
 ) -> Slices:
     """The training part on a grid: resident where it fits or as `memory` ("resident", "stream") says.
 
     slices: how many neighbouring slices a sample holds (odd); beside: how many ranks of this machine each hold the
-    part. Raises InputError for an empty part or missing masks.
+    part; spacing: at whose usual distance neighbours are taken, None takes them by index. Raises InputError for an
+    empty part or missing masks.
     """
     must_be_labelled(dataset, part, "training")
     if not any(part.values()):
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
-    index, why = _Index.of(dataset, part, slices), ASKED
+    index, why = _Index.of(dataset, part, slices, spacing), ASKED
     if memory == "auto":
-        kept = sum(len(np.unique(index.neighbours[index.case_of == i])) for i in range(len(index.cases)))
+        kept = sum(index.held(i) for i in range(len(index.cases)))
         needed = 2 * kept * _pixels(dataset, grid, index.cases) * 3  # twice: stacking makes a second copy
         free = free_memory(device, beside)
         memory = "resident" if needed < RESIDENT_SHARE * free else "stream"

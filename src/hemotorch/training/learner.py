@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hemotorch import nets
 from hemotorch.data.dataset import Dataset, Part
 from hemotorch.errors import OptionError
+from hemotorch.grid import SliceSpacing
 from hemotorch.inference.predictor import grid_of
 from hemotorch.keyed_random import torch_seed
 from hemotorch.nets import Net
@@ -32,7 +33,7 @@ from hemotorch.system.device import Device
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import losses
 from hemotorch.training.augment import augment
-from hemotorch.training.batches import Batch, Plan, Slices, batches, open_slices
+from hemotorch.training.batches import Batch, Plan, Slices, batches, open_slices, slice_spacing
 
 WARM_UP = 3  #: steps before one is captured as a graph; they are real steps of the training
 
@@ -49,6 +50,7 @@ class Job:
     plan: Plan
     loss: losses.Loss
     validation: Part
+    spacing: SliceSpacing | None = None  # of the slices that are trained on
 
     @property
     def steps(self) -> int:
@@ -67,21 +69,32 @@ class Job:
 
 
 def open_job(
-    dataset: Dataset, training: Part, validation: Part, used: Recipe, device: Device, ranks: Ranks
+    dataset: Dataset,
+    training: Part,
+    validation: Part,
+    used: Recipe,
+    device: Device,
+    ranks: Ranks,
+    by_index: bool = False,
 ) -> tuple[Job, Net]:
-    """A training on those slices, and its network as it starts, on the CPU. Raises OptionError, InputError."""
+    """A training on those slices, and its network as it starts, on the CPU. Raises OptionError, InputError.
+
+    by_index: take neighbouring slices by index whatever their distance, as runs did that were started by versions
+    without slice spacing.
+    """
     torch.manual_seed(torch_seed(used.train.seed, 0))
     net = nets.build(used.net.name, **used.net.options)
     loss = losses.build(used.loss.name, **used.loss.options)
     _check_sizes(used, net)
+    spacing = None if by_index else slice_spacing(dataset, training)
     slices = open_slices(
-        dataset, training, net.slices, grid_of(used, net), used.data.memory, device.place, ranks.beside
+        dataset, training, net.slices, grid_of(used, net), used.data.memory, device.place, ranks.beside, spacing
     )
     plan = Plan(slices, used)
     if plan.batch % ranks.world:
         todo = f"choose a multiple of {ranks.world}, or another number of ranks"
         raise OptionError(f"a batch of {plan.batch} is not shared evenly by {ranks.world} ranks", "train.batch", todo)
-    return Job(used, dataset, device, ranks, slices, plan, loss, validation), net
+    return Job(used, dataset, device, ranks, slices, plan, loss, validation, spacing), net
 
 
 class Learner:

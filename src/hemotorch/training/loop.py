@@ -25,7 +25,7 @@ from hemotorch.evaluation.evaluate import summarise
 from hemotorch.inference.predictor import Predictor
 from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, load
-from hemotorch.run import BEST, LAST, Checkpoint, Run, load_checkpoint, save_checkpoint
+from hemotorch.run import BEST, LAST, Checkpoint, Run, check_slices, load_checkpoint, save_checkpoint
 from hemotorch.system import threads
 from hemotorch.system.device import Device, choose, environment
 from hemotorch.system.progress import bar
@@ -79,14 +79,16 @@ def train(
             used, split, record = _own(run, used), run.split, run.record
             decided = _as_before((record, *record.get("resumed", ()))[-1], device, used, ranks)
             _same_scans(dataset, record)
+            check_slices(split, dataset)
         else:
             if ranks.first:
                 run.must_be_new()
             used = used or load("fast")
             split, decided = dataset.split(used.data.split), choose(device, used.engine, ranks)
         decided.use()
+        by_index = going_on and "slice_spacing" not in record  # a run that an earlier version started
         with loading_explained():
-            job, net = open_job(dataset, *parts(split, used), used, decided, ranks)
+            job, net = open_job(dataset, *parts(split, used), used, decided, ranks, by_index)
         with memory_explained(job, net, run.root / LAST):
             # Ranks on unlike machines may find otherwise, and measuring is done by all or none.
             anew = any(ranks.gather(decided.reasons[-1] != AS_BEFORE))
@@ -185,7 +187,8 @@ def _end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[dict[str, A
 
 def _validate(job: Job, state: State) -> dict[str, float]:
     learner = state.learner
-    model = Predictor(learner.deployed.eval(), job.used, job.device, f"{job.used.name}, epoch {state.epoch}")
+    name = f"{job.used.name}, epoch {state.epoch}"
+    model = Predictor(learner.deployed.eval(), job.used, job.device, name, job.spacing)
     found = summarise(model, job.dataset, job.validation, job.ranks)
     learner.net.train()
     return found
@@ -203,7 +206,10 @@ def _checkpoint(job: Job, state: State, score: float | None = None, trainer: boo
         if learner.scaler is not None:
             inner["scaler"] = learner.scaler.state_dict()
     net = learner.deployed
-    return Checkpoint(net.name, net.options, net.state_dict(), asdict(job.used), state.epoch, state.step, score, inner)
+    spacing = asdict(job.spacing) if job.spacing is not None else None
+    return Checkpoint(
+        net.name, net.options, net.state_dict(), asdict(job.used), state.epoch, state.step, score, inner, spacing
+    )
 
 
 def _start(job: Job, run: Run, net: Net) -> State:
@@ -221,7 +227,7 @@ def _start(job: Job, run: Run, net: Net) -> State:
                 learner.scaler.load_state_dict(checkpoint.trainer["scaler"])
             for name in _NUMBERS:
                 setattr(state, name, checkpoint.trainer[name])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
             raise InputError("does not fit this run's recipe", path, "train again in a new folder") from error
     if (state.best > -math.inf or state.epoch == job.used.train.epochs) and not (run.root / BEST).exists():
         raise InputError("is missing", run.root / BEST, "put it back, or train again in a new folder")
@@ -318,6 +324,7 @@ def _record(job: Job, split: Split) -> dict[str, Any]:
         "data": str(job.dataset.root.resolve()),
         "split": asdict(split),
         **_decisions(job),
+        "slice_spacing": asdict(job.spacing) if job.spacing is not None else None,
         "scans": {case: job.dataset.digest(case) for case in cases},
         "masks": {case: job.dataset.mask_digest(case) for case in cases},
     }

@@ -11,6 +11,7 @@ import numpy as np
 
 from hemotorch.data.layouts import ct_ich, folder, png
 from hemotorch.data.layouts.case import Case, Collection
+from hemotorch.data.layouts.patients import assign_patients, find_table
 from hemotorch.errors import InputError, OptionError, nearest
 from hemotorch.io import CONVERT_DICOM, is_dicom
 from hemotorch.scan import CaseInfo, Scan
@@ -37,6 +38,7 @@ def open_layout(root: Path | str, layout: str = "auto") -> Collection:
         raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, (*LAYOUTS, "auto")))
     name, place = _find(Path(root), tuple(LAYOUTS) if layout == "auto" else (layout,))
     opened = LAYOUTS[name].open_cases(place)
+    opened = assign_patients(opened, find_table(place, Path(root)))
     return replace(opened, description=f"{name}: {opened.description}, in {place}")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,9 +78,10 @@ def open_cases(root: Path) -> Collection:
         warnings += [f"{name}: {text}" for text in noticed]
         person = people.get(_patient(name), Person(None, None))
         mask = (masks[name],) if name in masks else ()
-        cases.append(
-            Case(name, (path,), mask, _patient(name), None, types, NAME, tuple(noticed), age=person.age, sex=person.sex)
-        )
+        case = Case(name, (path,), mask, _patient(name), None, types, NAME, tuple(noticed))
+        # Both tables go by patient number: a scan that one of them names is known to be of that patient.
+        assumed = _patient(name) not in slices and _patient(name) not in people
+        cases.append(replace(case, age=person.age, sex=person.sex, patient_assumed=assumed))
     described = f"PhysioNet CT-ICH by its {SCANS}/: {len(scans)} scans, {len(set(scans) & set(masks))} with a mask"
     described += f", types of {sum(map(len, slices.values()))} slices from {table.name}" if table else ""
     return Collection(NAME, root, tuple(cases), described, tuple(warnings))

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from hemotorch.data.layouts.case import BINARY, Case, Collection, files_by_name, some, unpaired
-from hemotorch.data.layouts.tables import is_number, plain, read_cells, read_table, write_table
+from hemotorch.data.layouts.patients import PATIENTS
+from hemotorch.data.layouts.tables import is_number, write_table
 from hemotorch.errors import InputError, nearest
 from hemotorch.io import nifti
 from hemotorch.labels import CODES, UNTYPED
@@ -28,7 +29,7 @@ from hemotorch.system.progress import progress
 NAME = "folder"
 LOOKS_FOR = "images/ (and masks/), imagesTr/ (and labelsTr/), or NIfTI files in the folder itself"
 
-LABELS, PATIENTS = "labels.json", "patients.csv"
+LABELS = "labels.json"
 #: What a label may be called in labels.json, and the code it gets.
 MEANINGS = {"background": 0, **CODES, "bleeding": UNTYPED}
 _PLACES = {"images": ("masks", "labels"), "imagesTr": ("labelsTr",)}
@@ -43,7 +44,7 @@ def matches(root: Path) -> bool:
 def open_cases(root: Path) -> Collection:
     """The cases of a plain folder. Reads every mask once where `labels.json` does not say what they hold.
 
-    Raises InputError for a `labels.json` or `patients.csv` that cannot be used, or several channels a case.
+    Raises InputError for a `labels.json` that cannot be used, or several channels a case.
     """
     scans, masks, described = _pairs(root)
     warnings = unpaired(scans, masks) if masks else []
@@ -52,24 +53,13 @@ def open_cases(root: Path) -> Collection:
         warnings.append(f"no mask has a scan's name: {other} would have to be called {first}")
     codes, told = _codes(root, [masks[name] for name in sorted(set(scans) & set(masks))])
     warnings += told
-    patients = _patients(root / PATIENTS) if (root / PATIENTS).is_file() else {}
-    if alone := sorted(set(patients) - set(scans)):
-        warnings.append(f"{PATIENTS} has cases without a scan: {some(alone)}")
-    if patients and (alone := sorted(set(scans) - set(patients))):
-        warnings.append(f"{PATIENTS} leaves out cases, each then taken as a patient of its own: {some(alone)}")
     cases = []
     for name, path in scans.items():
-        patient, site = patients.get(name, (name, None))
         mask = (masks[name],) if name in masks else ()
-        cases.append(
-            Case(
-                name, (path,), mask, patient, site, layout=NAME, mask_codes=codes, patient_assumed=name not in patients
-            )
-        )
+        cases.append(Case(name, (path,), mask, name, layout=NAME, mask_codes=codes, patient_assumed=True))
     paired = len(set(scans) & set(masks))
     described = f"NIfTI files in {described}: {len(scans)} scans, {paired} with a mask"
     described += f" ({'bleeding of unknown type' if codes == BINARY else 'typed'})" if paired else ""
-    described += "" if patients else f"; each file taken for a patient of its own, as there is no {PATIENTS}"
     return Collection(NAME, root, tuple(cases), described, tuple(warnings))
 
 
@@ -140,16 +130,3 @@ def _only_binary(masks: Iterable[Path]) -> bool:
             if ((mask > 1) & (mask < 255)).any():
                 return False
     return True
-
-
-def _patients(path: Path) -> dict[str, tuple[str, str | None]]:
-    rows = read_cells(path)
-    has_site = bool(rows) and "site" in map(plain, rows[0][1])
-    patients: dict[str, tuple[str, str | None]] = {}
-    for line, row in read_table(path, ("case", "patient", "site") if has_site else ("case", "patient")):
-        entry = (row["patient"], row.get("site") or None)
-        if not row["case"] or not row["patient"]:
-            raise InputError(f"line {line} names no case or no patient", path)
-        if patients.setdefault(row["case"], entry) != entry:
-            raise InputError(f"line {line} contradicts an earlier one on case {row['case']}", path)
-    return patients

@@ -1,6 +1,6 @@
 """The 2021 paper's folders of 8-bit PNG slices: image/ and label/ with the same file names.
 
-    image/CASE_SSS.png  label/CASE_SSS.png  [window.json]
+    image/CASE_SSS.png  label/CASE_SSS.png  [window.json]  [patients.csv]
 
 Files called CASE_SSS.png are slices SSS of case CASE. Under any other name a slice is a case of its own, and its
 patient is not known.
@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from hemotorch.data.layouts.case import Case, Collection, files_by_name, some, unpaired
+from hemotorch.data.layouts.patients import PATIENTS
+from hemotorch.data.layouts.tables import write_table
 from hemotorch.io import png
 from hemotorch.scan import CaseInfo, Scan
 
@@ -46,10 +48,7 @@ def open_cases(root: Path) -> Collection:
         names = sorted(names, key=lambda name: (png.case_and_number(images[name]) or ("", 0))[1])
         paths, masks = tuple(images[n] for n in names), tuple(labels[n] for n in names if labelled)
         patient = case if has_patient else None
-        cases.append(Case(case, paths, masks, patient, layout=NAME, warnings=case_warnings))
-    unknown = sum(case.patient is None for case in cases)
-    if unknown:
-        warnings.append(f"patients are not known of {unknown} of {len(cases)} cases: their names are not CASE_SSS.png")
+        cases.append(Case(case, paths, masks, patient, layout=NAME, warnings=case_warnings, patient_assumed=True))
     if png.read_window(root / IMAGES) is None:
         warnings.append(f"no {png.WINDOW_FILE}: greys are taken as level 40, width 120 HU, and spacing as unknown")
     paired = len(set(images) & set(labels))
@@ -69,5 +68,6 @@ def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info:
 
 
 def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
-    """Writes `window.json`. Spacing differs from case to case, so that these folders do not hold it."""
+    """Writes `window.json` and `patients.csv`. Spacing differs between cases, so that these folders do not hold it."""
     png.write_window(root, png.PngWindow())
+    write_table(root / PATIENTS, [("case", "patient"), *((info.name, info.patient) for info in rows)])

@@ -25,11 +25,14 @@ def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
     if text is None or "\0" in text:
         raise InputError("is not a text file", path)
     head = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), skipinitialspace=True)
+    delimiter = max(",;\t", key=head.count)
+    # Not strict, one stray quote swallows all lines up to the next one, or to the end, without a word.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
-        raise InputError(f"cannot be read as CSV ({error})", path) from error
+        what = f"cannot be read as CSV: {error}, in what ends on line {reader.line_num}"
+        raise InputError(what, path, "is a quote missing or too many?") from error
     return [(line, row) for line, row in rows if any(row)]
 
 

@@ -1,0 +1,216 @@
+"""Which patient a scan is of: `patients.csv`, read in the same way beside every layout.
+
+    case,patient[,site]
+
+If there is no such table, a layout may know patients by tables of its own (CT-ICH numbers them); else they are assumed:
+each scan is taken for a patient of its own, and the description says so.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hemotorch.data.layouts.case import Case, Collection, some
+from hemotorch.data.layouts.tables import plain, read_cells, read_table
+from hemotorch.errors import InputError
+
+PATIENTS = "patients.csv"
+_SUFFIXES = (".nii.gz", ".nii", ".png")  #: spreadsheets list files as often as cases
+_CHANNEL = "_0000"  #: nnU-Net's ending of the first channel's file
+_INVISIBLE = "\u034f\ufe00\ufe01\ufe0e\ufe0f"  #: marks without a shape that are not of Unicode's class Cf
+_QUOTES = "'\"\u2018\u2019\u201c\u201d`"  #: spreadsheets put one before a number that shall stay text
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of patients.csv."""
+
+    case: str
+    patient: str
+    site: str | None
+    line: int
+
+
+def identity(name: str) -> str:
+    """A form that all spellings of one name share which only a computer takes for different.
+
+    They differ by letter case, blanks, zeros before a number, ".0" behind one, letters composed or not, full-width or
+    other digits, kinds of hyphens, invisible marks and quotes around.
+
+    Args:
+        name: a patient's or a case's name.
+
+    Returns:
+        The common form; for comparing only, never shown.
+    """
+    text = unicodedata.normalize("NFKC", name).casefold()
+    text = unicodedata.normalize("NFKC", text)
+    letters = []
+    for letter in text:
+        kind = unicodedata.category(letter)
+        if letter.isspace() or kind in ("Cf", "Cc") or letter in _INVISIBLE:
+            continue
+        if kind == "Nd":
+            letter = str(unicodedata.decimal(letter))
+        if kind == "Pd" or letter == "\u2212":
+            letter = "-"
+        letters.append(letter)
+    bare = "".join(letters)
+    bare = bare.strip(_QUOTES) or bare
+    # A spreadsheet that took a column for numbers writes 2.0, or 2,0 in half of Europe.
+    if number := re.fullmatch(r"([0-9]+)[.,]0+", bare):
+        bare = number[1]
+    return re.sub(r"0+(?=[0-9])", _leading, bare)
+
+
+def _leading(zeros: re.Match[str]) -> str:
+    """Zeros inside a number (the two of 1002) stay, those before one go."""
+    before = zeros.string[: zeros.start()]
+    return zeros[0] if before[-1:].isdecimal() else ""
+
+
+def find_table(*folders: Path) -> Path | None:
+    """The patients.csv of the first of these folders that has one, whatever its letter case.
+
+    Raises:
+        InputError: if a folder has two of them.
+    """
+    for folder in folders:
+        tables = [path for path in sorted(folder.iterdir()) if path.name.casefold() == PATIENTS]
+        if len(tables) > 1:
+            raise InputError(f"stands beside {tables[0].name}: two tables of patients", tables[1], "remove one of them")
+        if tables:
+            return tables[0]
+    return None
+
+
+def read_patients(path: Path) -> tuple[list[Entry], list[str]]:
+    """The rows of patients.csv, each patient by one spelling, and warnings naming spellings that were joined.
+
+    Raises:
+        InputError: if columns or cells are missing, or two rows contradict each other.
+    """
+    cells = read_cells(path)
+    has_site = bool(cells) and "site" in map(plain, cells[0][1])
+    columns = ("case", "patient", "site") if has_site else ("case", "patient")
+    entries: dict[str, Entry] = {}
+    spellings: dict[str, list[str]] = {}
+    for line, row in read_table(path, columns):
+        if not row["case"] or not row["patient"]:
+            raise InputError(f"line {line} names no case or no patient", path)
+        known = spellings.setdefault(identity(row["patient"]), [])
+        if row["patient"] not in known:
+            known.append(row["patient"])
+        entry = Entry(row["case"], known[0], row.get("site") or None, line)
+        earlier = entries.setdefault(row["case"], entry)
+        if (earlier.patient, earlier.site) != (entry.patient, entry.site):
+            raise InputError(f"line {line} contradicts an earlier one on case {row['case']}", path)
+    joined = [" = ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]
+    warnings = []
+    if joined:
+        warnings.append(f"{path.name}: spellings taken for one and the same patient: {some(joined)}")
+    return list(entries.values()), warnings
+
+
+def assign_patients(collection: Collection, table: Path | None) -> Collection:
+    """The collection with the patients and sites that the table names.
+
+    Args:
+        collection: of any layout, its patients as that layout knows or assumes them.
+        table: patients.csv, or None if there is none.
+
+    Returns:
+        The collection; its warnings and description say what was joined, left out or assumed.
+
+    Raises:
+        InputError: if the table cannot be used, or two of its rows are about one scan and name different patients.
+    """
+    if table is None:
+        return _with_assumption(collection, table)
+    entries, warnings = read_patients(table)
+    matched, spelled = _match(collection.cases, entries, table)
+    if spelled:
+        warnings.append(f"{table.name}: cases spelled otherwise than their files: {some(spelled)}")
+    used = {entry.case for entry in matched.values()}
+    listed = {identity(_bare(entry.case)) for entry in entries if entry.case in used}
+    if alone := sorted(e.case for e in entries if identity(_bare(e.case)) not in listed and e.case not in used):
+        warnings.append(f"{table.name} has cases without a scan: {some(alone)}")
+    cases = []
+    for case in collection.cases:
+        entry = matched.get(case.name)
+        if entry is not None:
+            case = replace(case, patient=entry.patient, site=entry.site or case.site, patient_assumed=False)
+        cases.append(case)
+    assumed = [case.name for case in cases if case.patient_assumed and case.patient]
+    if assumed and matched:
+        warnings.append(f"{table.name} leaves out cases, each then taken as a patient of its own: {some(assumed)}")
+    warnings = [*collection.warnings, *warnings]
+    return _with_assumption(replace(collection, cases=tuple(cases), warnings=tuple(warnings)), table)
+
+
+def _with_assumption(collection: Collection, table: Path | None) -> Collection:
+    """Says if patients are not known, or if each scan is taken for a patient of its own for want of better."""
+    cases = collection.cases
+    unknown = sum(case.patient is None for case in cases)
+    if unknown:
+        text = f"patients are not known of {unknown} of {len(cases)} cases: their names are not CASE_SSS.png"
+        collection = replace(collection, warnings=(text, *collection.warnings))
+    if not cases or not all(case.patient_assumed and case.patient for case in cases):
+        return collection
+    reason = f"there is no {PATIENTS}" if table is None else f"{table.name} names none of them"
+    text = f"{collection.description}; each scan taken for a patient of its own, as {reason}"
+    return replace(collection, description=text)
+
+
+def _match(cases: Iterable[Case], entries: Iterable[Entry], table: Path) -> tuple[dict[str, Entry], list[str]]:
+    """The table's row for each case, and the cases that a row spells otherwise."""
+    exact, close = _names(cases)
+    matched: dict[str, Entry] = {}
+    spelled = []
+    for entry in entries:
+        names = exact.get(entry.case) or close.get(identity(_bare(entry.case)), [])
+        if len(names) > 1:
+            text = f"line {entry.line}: case {entry.case} may be any of {some(names)}"
+            raise InputError(text, table, "spell it as the file is")
+        if not names:
+            continue
+        earlier = matched.setdefault(names[0], entry)
+        if (earlier.patient, earlier.site) != (entry.patient, entry.site):
+            text = f"line {entry.line} contradicts line {earlier.line}: both are about case {names[0]}"
+            raise InputError(text, table, "correct the table")
+        if entry.case not in exact:
+            spelled.append(f"{entry.case!r} is {names[0]!r}")
+    return matched, spelled
+
+
+def _names(cases: Iterable[Case]) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
+    """Cases by every name that a table may call them: as written, and by `identity`."""
+    exact: dict[str, list[str]] = {}
+    close: dict[str, list[str]] = {}
+    cases = list(cases)
+    for case in cases:
+        exact[case.name] = [case.name]
+    case_names = set(exact)
+    for case in cases:
+        for path in case.scan_paths:
+            for name in (path.name, _bare(path.name, channel=False)):
+                owners = exact.setdefault(name, [])
+                if case.name not in owners and name not in case_names:
+                    owners.append(case.name)
+        aliases = {case.name, *(_bare(path.name) for path in case.scan_paths)}
+        for key in {identity(name) for name in aliases}:
+            close.setdefault(key, []).append(case.name)
+    return exact, close
+
+
+def _bare(name: str, channel: bool = True) -> str:
+    """A name without a file's suffix and, if `channel`, without nnU-Net's number of the channel."""
+    for suffix in _SUFFIXES:
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    return name.removesuffix(_CHANNEL) if channel else name
