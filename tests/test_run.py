@@ -71,6 +71,7 @@ def _without(key: str) -> Callable[[dict[str, Any]], Any]:
         lambda record: record["masks"].popitem(),
         lambda record: record.update(resumed=[{"device": {}}]),
         lambda record: record.update(resumed=1),
+        lambda record: record["split"].update(warnings="abc"),
         lambda record: record.update(scans=None),
     ],
 )
@@ -135,6 +136,14 @@ def test_evaluate_reads_all_it_needs_before_it_measures(tiny_prepared, run, tmp_
         with pytest.raises(HemotorchError, match=name):
             evaluate_run(run, tmp_path / "report", data=tiny_prepared, device="cpu")
         (run / name).write_bytes(original)
+
+
+def test_a_record_too_deep_for_the_report_is_refused_before_measuring(tiny_prepared, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("hemotorch.report.evaluate", lambda *_, **__: pytest.fail("it measured"))
+    text = (run / "run.json").read_text().rstrip()
+    (run / "run.json").write_text(text[:-1] + ', "memory": ' + "[" * 900 + "]" * 900 + "}")
+    with pytest.raises(InputError, match=r"run.json: (is damaged|cannot be read as JSON) \(nested too deeply\)"):
+        evaluate_run(run, tmp_path / "report", data=tiny_prepared, device="cpu")
 
 
 def test_slices_that_a_scan_does_not_have(tiny_prepared, run, tmp_path):

@@ -77,6 +77,14 @@ class Run:
         """The content of run.json."""
         return dict(read_json(self.root / "run.json"))
 
+    def shown(self, part: dict[str, Any]) -> str:
+        """A part of run.json as indented JSON. Raises InputError if it is nested too deeply to be written again."""
+        try:
+            return json.dumps(jsonable(part), indent=2)
+        except RecursionError as error:
+            todo = "put back a copy, or train again in a new folder"
+            raise InputError("is damaged (nested too deeply)", self.root / "run.json", todo) from error
+
     def add_resumed(self, told: dict[str, Any]) -> None:
         """Notes in run.json where and how a training went on that did so otherwise than it was started."""
         record = self.record
@@ -298,6 +306,7 @@ def _check_record(record: Any, root: Path) -> None:
         sides = [split.part(part) for part in PARTS]
         good = known and all(isinstance(record[name], dict) for name in ("scans", "masks", "environment"))
         good = good and all(isinstance(word, str) for word in (record["data"], split.name, *split.warnings))
+        good = good and isinstance(record["split"]["warnings"], list)
         good = good and split.by in ("patient", "slice")
         good = good and record["scans"].keys() == record["masks"].keys() == {case for side in sides for case in side}
         for side in sides:

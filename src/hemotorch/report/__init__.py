@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from hemotorch.evaluation.scores import Scores
 from hemotorch.inference.predictor import Predictor
 from hemotorch.report.html import page
 from hemotorch.run import Run, check_slices
-from hemotorch.system.files import jsonable, output_folder, write_text
+from hemotorch.system.files import output_folder, write_text
 
 
 def write_report(
@@ -63,12 +62,9 @@ def evaluate_run(
     predictor = Predictor.load(run.root, device)
     environment: dict[str, Any] = {key: record[key] for key in ("environment", "device", "memory") if key in record}
     about = {"run": str(run.root), "recipe": asdict(recipe), **environment}
+    details = {"Recipe": recipe_text, "Environment of the training": run.shown(environment)}
     scores = evaluate(predictor, dataset, split, part, about=about, external=external)
     write_scores(scores, out)
-    details = {
-        "Recipe": recipe_text,
-        "Environment of the training": json.dumps(jsonable(environment), indent=2),
-    }
     write_report(scores, out, metrics, details)
     return scores
 
