@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
 
+import tiny
 from benches import MACHINE, bench, row
 from hemotorch.bench.compare import compare
 from hemotorch.bench.result import Bench
 from hemotorch.cli import main
-from hemotorch.errors import InputError
+from hemotorch.errors import HemotorchError, InputError
 from hemotorch.system.files import write_json
 
 
@@ -91,3 +93,18 @@ def test_the_command(tmp_path, capsys) -> None:
     assert main(["bench", "compare", str(tmp_path / "a.json"), str(tmp_path / "c.json")]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "no such file" in error
+
+
+def test_mutated_results_end_in_one_line_or_in_a_comparison(tmp_path) -> None:
+    path, rng, good = tmp_path / "bench.json", random.Random(0), 0
+    write_json(path, bench().to_json())
+    text, unchanged = path.read_text(), bench()
+    for _ in range(300):
+        path.write_bytes(tiny.mutated(text, rng))
+        try:
+            found = Bench.read(path)
+            assert compare(unchanged, found).lines() and compare(found, unchanged).lines() and found.lines()
+            good += 1
+        except HemotorchError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000
+    assert 0 < good < 250

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_set_changes_one_value_and_keeps_the_rest():
         ("train.batch=true", "int"),
         ("tiles.size_px=64", "tiles.stride_px"),
         ("name.x=1", "name.x"),
+        ("grid.pixel_mm=1e-6", "at least 0.05 mm"),
+        ("train.epochs=999999999999", "at most 1000000"),
+        ("train.epochs=0x" + "f" * 5000, "not a number of 20000 bits"),
+        ("train.batch=1e9", "int"),
+        ("optimizer.lr=0x" + "f" * 5000, "at most 1000000, not inf"),
+        ("optimizer.weight_decay=nan", "not negative"),
+        ("train.seed=1e400", "int"),
+        ("augment.noise_hu=inf", "at most 10000"),
+        ("predict.min_ml=1e300", "at most 1000000"),
+        ("train.batch=" + "[" * 5000, "too long or too deep"),
+        ("net.options.channels=" + "{a=" * 5000, "too long or too deep"),
     ],
 )
 def test_a_wrong_setting_is_named(setting, says):
@@ -73,6 +85,32 @@ def test_unknown_recipe_and_broken_files(tmp_path):
     (tmp_path / "table.toml").write_text("train = 3")
     with pytest.raises(OptionError, match="'train' is a table"):
         recipe.load(tmp_path / "table.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a = " + "[" * 50_000, "too deep"),
+        ("a." * 40_000 + "b = 1", "too deep"),
+        ("a = " + "9" * 5000, "not valid TOML"),
+        ("# " + "x" * 200_000, "too long"),
+        ("x" * 10_000 + " = 1", "unknown recipe key"),
+        ('"a\\nb" = 1', "unknown recipe key"),
+        ("train = " + repr("x" * 10_000), "is a table"),
+        ("[tiles]\nsize_px = 4096\nstride_px = 1", "at least 128 with tiles of 4096 pixels"),
+    ],
+)
+def test_recipe_files_that_take_all_memory_or_a_page_of_error(tmp_path, text, says):
+    (tmp_path / "odd.toml").write_text(text)
+    with pytest.raises(HemotorchError, match=says) as caught:
+        recipe.load(tmp_path / "odd.toml")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_recipe_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(HemotorchError, match=r"pipe.toml: is not a recipe file"):
+        recipe.load(tmp_path / "pipe.toml")
 
 
 def test_tiles_cover_the_image_with_the_last_flush_to_the_edge():

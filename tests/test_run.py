@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 
 import pytest
 
-from hemotorch.errors import InputError, RunError
-from hemotorch.run import BEST, LAST, Run, load_checkpoint
+import tiny
+from hemotorch.data.dataset import Dataset
+from hemotorch.errors import HemotorchError, InputError, RunError
+from hemotorch.report import evaluate_run, figures, split_for
+from hemotorch.run import BEST, LAST, Run, epoch_line, load_checkpoint
 from hemotorch.training.loop import train
 
 
@@ -67,6 +71,7 @@ def _without(key: str) -> Callable[[dict[str, Any]], Any]:
         lambda record: record["masks"].popitem(),
         lambda record: record.update(resumed=[{"device": {}}]),
         lambda record: record.update(resumed=1),
+        lambda record: record["split"].update(warnings="abc"),
         lambda record: record.update(scans=None),
     ],
 )
@@ -100,3 +105,74 @@ def test_folders_where_files_should_be(tiny_prepared, run):
         (run / name).rmdir()
         (run / "kept").rename(run / name)
     assert load_checkpoint(run / LAST).epoch == 6
+
+
+ROW = {"epoch": 1, "step": 7, "loss": 0.5, "lr": 1e-3, "seconds": 1.0, "val": {"dice": None, "n": 0}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": "x"}, {"loss": float("nan")}, {"loss": None}, {"lr": float("inf")}, {"lr": True}, {"seconds": []},
+        {"seconds": 1e300}, {"step": -1}, {"epoch": 10**400}, {"val": 1}, {"val": {"dice": 1.0}}, {"val": {"n": 1}},
+        {"val": {"n": 1, "dice": "x"}},
+    ],
+)  # fmt: skip
+def test_a_damaged_number_of_metrics_is_refused_by_its_line(tmp_path, change):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, **change}) + "\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl: line 2 is damaged or no epoch's"):
+        _ = Run(tmp_path).metrics
+    path.write_text(json.dumps(ROW) + "\n")
+    assert Run(tmp_path).metrics == [ROW]
+
+
+def test_evaluate_reads_all_it_needs_before_it_measures(tiny_prepared, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("hemotorch.report.evaluate", lambda *_, **__: pytest.fail("it measured"))
+    before = (run / "metrics.jsonl").read_text()
+    for name, text in (("metrics.jsonl", before.replace('"loss": ', '"loss": "', 1)), ("recipe.toml", "train = 3")):
+        original = (run / name).read_bytes()
+        (run / name).write_text(text)
+        with pytest.raises(HemotorchError, match=name):
+            evaluate_run(run, tmp_path / "report", data=tiny_prepared, device="cpu")
+        (run / name).write_bytes(original)
+
+
+def test_a_record_too_deep_for_the_report_is_refused_before_measuring(tiny_prepared, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("hemotorch.report.evaluate", lambda *_, **__: pytest.fail("it measured"))
+    text = (run / "run.json").read_text().rstrip()
+    (run / "run.json").write_text(text[:-1] + ', "memory": ' + "[" * 900 + "]" * 900 + "}")
+    with pytest.raises(InputError, match=r"run.json: (is damaged|cannot be read as JSON) \(nested too deeply\)"):
+        evaluate_run(run, tmp_path / "report", data=tiny_prepared, device="cpu")
+
+
+def test_slices_that_a_scan_does_not_have(tiny_prepared, run, tmp_path):
+    record = json.loads((run / "run.json").read_text())
+    case = next(iter(record["split"]["test"]))
+    record["split"]["test"][case] = [0, 10**9]
+    (run / "run.json").write_text(json.dumps(record))
+    says = rf"run.json: its split names slice 1000000000 of scan {case}, which has 6"
+    with pytest.raises(InputError, match=says):
+        evaluate_run(run, tmp_path / "report", data=tiny_prepared, device="cpu")
+    with pytest.raises(InputError, match=says):
+        resumed(tiny_prepared, run)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "run.json", "recipe.toml"])
+def test_mutated_files_of_a_run_end_in_one_line_or_in_a_page(tiny_prepared, run, name):
+    """Reads what evaluating and resuming read, and draws what is drawn of it."""
+    text, rng, good = (run / name).read_text(), random.Random(0), 0
+    dataset = Dataset(tiny_prepared)
+    for _ in range(300):
+        (run / name).write_bytes(tiny.mutated(text, rng))
+        try:
+            opened = Run.open(run)
+            split_for(opened.split, opened.record["scans"], dataset)
+            lines = [epoch_line(row) for row in opened.metrics]
+            assert opened.recipe.to_toml() and len(lines) == len(opened.metrics)
+            if name == "metrics.jsonl" and good < 10:
+                assert figures.training(opened.metrics) or not lines
+            good += 1
+        except HemotorchError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000
+    assert 0 < good < 250

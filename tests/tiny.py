@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,38 @@ def opened(prepared: Path, *settings: str) -> tuple[Job, Net]:
     """A training on the CPU, before its first step."""
     used, dataset = recipe(*settings), Dataset(prepared)
     return open_job(dataset, *parts(dataset.split("patient"), used), used, choose("cpu", used.engine), Ranks())
+
+
+#: Values that files of text may hold after an accident, or because somebody means harm.
+ODD = [
+    "",
+    "-1",
+    "NaN",
+    "1e999",
+    "null",
+    '"x"',
+    "[]",
+    "{}",
+    "9" * 5000,
+    "true",
+    "[" * 100_000,
+    "\x00",
+    '"',
+    "\n",
+    "\udcff",
+]
+
+
+def mutated(text: str, rng: random.Random) -> bytes:
+    """The text with a few of its values, or of its characters, replaced by odd ones, or cut."""
+    for _ in range(rng.randint(1, 3)):
+        values = list(re.finditer(r'-?\d+(\.\d+)?|"[^"]*"|true|false|null', text))
+        if values and rng.random() < 0.7:
+            start, end = rng.choice(values).span()
+        else:
+            start = rng.randrange(len(text) + 1)
+            end = min(len(text), start + rng.randint(0, 3))
+        text = text[:start] + rng.choice(ODD) + text[end:]
+    if rng.random() < 0.1:
+        text = text[: rng.randrange(len(text) + 1)]
+    return text.encode(errors="surrogateescape")

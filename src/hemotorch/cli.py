@@ -20,6 +20,7 @@ from hemotorch.bench import commands as bench
 from hemotorch.cluster import commands as cluster
 from hemotorch.errors import HemotorchError, OptionError, one_line
 from hemotorch.system.limits import allow_voxels, voxels
+from hemotorch.system.threads import MOST, process_environment
 
 _AFTER = {
     "prepare": "; the same command goes on from there",
@@ -35,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 an explained error, 130 interrupted."""
     _open_streams()
     arguments = _parser().parse_args(argv)
-    with _noticed_interrupts() as interrupts:
+    # Before anything heavy is imported: OpenMP reads its variables once, when torch loads it.
+    with process_environment(getattr(arguments, "threads", None)), _noticed_interrupts() as interrupts:
         status = _run(arguments, interrupts)
     if "WORLD_SIZE" in os.environ:
         from hemotorch.system.ranks import leave
@@ -292,12 +294,12 @@ def _parser() -> argparse.ArgumentParser:
     _max_voxels(p)
 
     _learning(command)
-    bench.add(
-        command("bench", None, "Measure how fast it trains and predicts here, and why.", "bench train --quick"), _show
-    )
-    cluster.add(commands, _command, _training, _show)
+    text = "Measure how fast it trains and predicts here, and why."
+    bench.add(command("bench", None, text, "bench train --quick"), _threads, _show)
+    cluster.add(commands, _command, _training, _threads, _show)
     p = command("demo", _demo, "Phantom, prepare, train, evaluate and predict, small, in minutes.", "demo --out demo")
     p.add_argument("--out", default="demo", metavar="DIR", help="folder for all of it (default: demo)")
+    _threads(p)
     return parser
 
 
@@ -362,6 +364,12 @@ def _overwrite(p: argparse.ArgumentParser) -> None:
 
 def _device(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")
+    _threads(p)
+
+
+def _threads(p: argparse.ArgumentParser) -> None:
+    text = "that each process computes with on a CPU (default: the recipe's, OMP_NUM_THREADS, or all cores)"
+    p.add_argument("--threads", type=_thread_count, metavar="N", help=text)
 
 
 def _whole(text: str, least: int, most: int) -> int:
@@ -372,6 +380,10 @@ def _whole(text: str, least: int, most: int) -> int:
 
 def _count(text: str) -> int:
     return _whole(text, 1, 100_000)
+
+
+def _thread_count(text: str) -> int:
+    return _whole(text, 1, MOST)
 
 
 def _pixels(text: str) -> int:

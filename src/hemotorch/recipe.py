@@ -193,12 +193,11 @@ def load(name_or_path: str | Path) -> Recipe:
     """A recipe by its name (`fast`) or from a TOML file. Raises OptionError, InputError."""
     path = Path(name_or_path)
     if path.suffix == ".toml":
-        if path.exists() and not path.is_file():
-            raise InputError("is a folder, a pipe or a device, not a recipe file", path)
-        if path.exists() and path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"is larger than a recipe can be ({LARGEST_FILE} bytes)", path)
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise InputError("is not a recipe file", path)
         try:
-            text = path.read_text(encoding="utf-8")
+            with open(path, encoding="utf-8") as file:
+                text = file.read(MOST_TEXT + 1)
         except FileNotFoundError as error:
             raise InputError("no such recipe file", path) from error
         except (OSError, UnicodeDecodeError) as error:
@@ -228,8 +227,10 @@ def known_recipes() -> list[str]:
 def from_toml(text: str, where: str) -> Recipe:
     """A recipe from TOML text; `where` names it in errors."""
     try:
-        values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of 5,000 digits, or of as many brackets
+        values = _toml(text)
+    except (RecursionError, _TooLarge) as error:
+        raise InputError("is not a recipe: it is too long, or its tables are too deep in each other", where) from error
+    except ValueError as error:  # TOMLDecodeError, or a number of more than 4,300 digits
         raise InputError(f"is not valid TOML ({error})", where) from error
     return from_dict(values, where)
 
@@ -244,11 +245,12 @@ def _build(cls: Any, values: dict[str, Any], where: str, prefix: str) -> Any:
     arguments = {}
     for key, value in values.items():
         if key not in hints:
-            raise OptionError(f"unknown recipe key '{prefix}{key}'", where, nearest(key, hints))
+            word = str(key)[:SHOWN]
+            raise OptionError(f"unknown recipe key {_shown(prefix + word)}", where, nearest(word, hints))
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
-                raise OptionError(f"'{prefix}{key}' is a table, not {value!r}", where)
+                raise OptionError(f"'{prefix}{key}' is a table, not {_shown(value)}", where)
             arguments[key] = _build(hint, value, where, f"{prefix}{key}.")
         else:
             arguments[key] = _typed(value, hint, f"{prefix}{key}", where)
@@ -259,21 +261,50 @@ def _typed(value: Any, hint: Any, key: str, where: str) -> Any:
     if get_origin(hint) is Literal:
         choices = get_args(hint)
         if value not in choices:
-            raise OptionError(f"'{key}' is one of {', '.join(map(str, choices))}, not {value!r}", where)
+            raise OptionError(f"'{key}' is one of {', '.join(map(str, choices))}, not {_shown(value)}", where)
         return value
     kind = get_origin(hint) or hint
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 10**300 else float("inf")  # which no field allows
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise OptionError(f"'{key}' is a {kind.__name__}, not {value!r}", where)
+        raise OptionError(f"'{key}' is a {kind.__name__}, not {_shown(value)}", where)
     return value
+
+
+SHOWN = 60  #: characters of a value in an error
+
+
+def _shown(value: Any) -> str:
+    """A value for an error's one line, however long it is."""
+    if isinstance(value, int) and abs(value) > 10**SHOWN:
+        return f"a number of {value.bit_length()} bits"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        return _toml(f"value = {text}")["value"]
+    except (RecursionError, _TooLarge) as error:
+        raise OptionError(f"'{text[:20]}...' is too long or too deep for a value", "--set") from error
+    except ValueError:
         return text
+
+
+MOST_TEXT = 100_000  #: characters of a recipe file; those that come with hemotorch have about 1,000
+#: Dots of a line. A key of 100,000 parts (a.a.a...) takes Python's TOML reader tens of GB.
+MOST_DOTS = 200
+
+
+class _TooLarge(Exception):
+    """TOML that is too large for a recipe."""
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Raises TOMLDecodeError or another ValueError, RecursionError, _TooLarge."""
+    if len(text) > MOST_TEXT or any(line.count(".") > MOST_DOTS for line in text.splitlines()):
+        raise _TooLarge
+    return tomllib.loads(text)
 
 
 _AT_LEAST_ONE = ("train.epochs", "train.batch", "train.accumulate", "train.validate_every")
@@ -284,9 +315,12 @@ _SHARES = (
 _AT_MOST = {"grid.size_px": 4096, "tiles.size_px": 4096, "augment.crop_px": 4096, "predict.closing_px": 99,
             "predict.opening_px": 99, "grid.pixel_mm": 20, "augment.rotate_deg": 180, "engine.threads": 4096,
             "train.batch": 2**20, "train.accumulate": 10**5, "train.steps_per_epoch": 10**7, "train.epochs": 10**6,
-            "optimizer.lr": 10**6, "engine.rank_timeout_s": 10**7}  # fmt: skip
+            "optimizer.lr": 10**6, "engine.rank_timeout_s": 10**7, "optimizer.weight_decay": 10**6,
+            "optimizer.clip_norm": 10**9, "train.seed": 2**63 - 1, "train.validate_every": 10**6,
+            "train.checkpoint_s": 10**9, "augment.offset_hu": 10**4, "augment.gain": 100, "augment.noise_hu": 10**4,
+            "predict.min_ml": 10**6}  # fmt: skip
+MOST_TILES = 32  #: along one side of a tile that overlap one pixel: 1,024 predictions of each
 SMALLEST_PIXEL_MM = 0.05
-LARGEST_FILE = 2**20  #: bytes of a recipe file
 
 
 def _check_values(recipe: Recipe) -> None:
@@ -296,13 +330,13 @@ def _check_values(recipe: Recipe) -> None:
 
     for key in _AT_LEAST_ONE:
         if value(key) < 1:
-            raise OptionError(f"must be at least 1, not {value(key)}", key)
+            raise OptionError(f"must be at least 1, not {_shown(value(key))}", key)
     for key in _SHARES:
         if not 0 <= value(key) <= 1:
             raise OptionError(f"must be from 0 to 1, not {value(key)}", key)
     for key, most in _AT_MOST.items():
         if value(key) > most:
-            raise OptionError(f"must be at most {most}, not {value(key)}", key)
+            raise OptionError(f"must be at most {most}, not {_shown(value(key))}", key)
     if 0 < value("grid.pixel_mm") < SMALLEST_PIXEL_MM:
         raise OptionError(f"must be at least {SMALLEST_PIXEL_MM} mm, or 0", "grid.pixel_mm")
     for key in ("train.ema", "augment.zoom"):
@@ -315,7 +349,10 @@ def _check_values(recipe: Recipe) -> None:
     for section in ("data", "augment", "grid", "tiles", "optimizer", "train", "engine", "predict"):
         for name, number in dataclasses.asdict(getattr(recipe, section)).items():
             if isinstance(number, (int, float)) and not 0 <= number < float("inf"):
-                raise OptionError(f"must be a number that is not negative, not {number}", f"{section}.{name}")
+                raise OptionError(f"must be a number that is not negative, not {_shown(number)}", f"{section}.{name}")
     tiles = recipe.tiles
     if tiles.size_px and not 0 < tiles.stride_px <= tiles.size_px:
         raise OptionError(f"must be from 1 to tiles.size_px ({tiles.size_px})", "tiles.stride_px")
+    if tiles.size_px > MOST_TILES * max(1, tiles.stride_px):
+        least = -(-tiles.size_px // MOST_TILES)
+        raise OptionError(f"must be at least {least} with tiles of {tiles.size_px} pixels", "tiles.stride_px")

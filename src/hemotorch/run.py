@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from hemotorch import __version__, recipe
-from hemotorch.data.dataset import PARTS, Split
+from hemotorch.data.dataset import PARTS, Dataset, Split
 from hemotorch.errors import InputError, RunError
 from hemotorch.recipe import Recipe
 from hemotorch.system import limits, tensor_file
@@ -35,6 +35,7 @@ from hemotorch.system.files import (
     write_text,
 )
 
+LARGEST = 1e30  #: of a value in it; larger ones cannot be drawn
 FORMAT = 5  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
 OLDEST_FORMAT = 4  #: that is still read; it has no slice spacing
 BEST, LAST = "best.pt", "last.pt"
@@ -85,6 +86,14 @@ class Run:
         """The content of run.json."""
         return dict(read_json(self.root / "run.json"))
 
+    def shown(self, part: dict[str, Any]) -> str:
+        """A part of run.json as indented JSON. Raises InputError if it is nested too deeply to be written again."""
+        try:
+            return json.dumps(jsonable(part), indent=2)
+        except RecursionError as error:
+            todo = "put back a copy, or train again in a new folder"
+            raise InputError("is damaged (nested too deeply)", self.root / "run.json", todo) from error
+
     def add_resumed(self, told: dict[str, Any]) -> None:
         """Notes in run.json where and how a training went on that did so otherwise than it was started."""
         record = self.record
@@ -104,19 +113,22 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; an unfinished last line is left out. Raises InputError for any other damage."""
         path = self.root / "metrics.jsonl"
-        lines: list[str] = []
-        if path.exists():
-            lines = text_file(path, "table of metrics").read_text(encoding="utf-8", errors="replace").splitlines()
+        if not path.exists():
+            return []
+        lines = text_file(path, "table of metrics").read_text(encoding="utf-8", errors="replace").split("\n")
+        # The writer ends each line; what follows the last end was being written when the process was killed.
+        unfinished = lines.pop()
         rows = []
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate([*lines, unfinished], 1):
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError):
-                if number == len(lines):
+                if number > len(lines):
                     break
                 row = None
-            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-                raise InputError(f"line {number} is damaged or no epoch's: {line[:40]}", path, "remove that line")
+            if not _is_row(row):
+                shown = repr(line[:40])[1:-1]
+                raise InputError(f"line {number} is damaged or no epoch's: {shown}", path, "remove that line")
             rows.append(row)
         return rows
 
@@ -250,6 +262,27 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(jsonable(row), allow_nan=False) + "\n"
 
 
+def _is_row(row: Any) -> bool:
+    """Whether a row of metrics.jsonl has all that reports and terminals show, in numbers that can be drawn."""
+    if not isinstance(row, dict) or not all(_is_count(row.get(name)) for name in ("epoch", "step")):
+        return False
+    if not all(_is_number(row.get(name)) for name in ("loss", "lr", "seconds")):
+        return False
+    values = row.get("val", {})
+    if not isinstance(values, dict) or ("val" in row and not _is_count(values.get("n"))):
+        return False
+    # null: undefined, as the Dice of scans without bleeding is.
+    return ("val" not in row or "dice" in values) and all(v is None or _is_number(v) for v in values.values())
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < LARGEST
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST  # NaN is not
+
+
 def _check_record(record: Any, root: Path) -> None:
     """Raises InputError where run.json is of another format, or was damaged."""
     where = root / "run.json"
@@ -260,8 +293,14 @@ def _check_record(record: Any, root: Path) -> None:
         split = _split_of(record["split"])
         sides = [split.part(part) for part in PARTS]
         good = known and all(isinstance(record[name], dict) for name in ("scans", "masks", "environment"))
+        good = good and all(isinstance(word, str) for word in (record["data"], split.name, *split.warnings))
+        good = good and isinstance(record["split"]["warnings"], list)
+        good = good and split.by in ("patient", "slice")
         good = good and record["scans"].keys() == record["masks"].keys() == {case for side in sides for case in side}
-        good = good and all(type(index) is int for side in sides for indices in side.values() for index in indices)
+        for side in sides:
+            for indices in side.values():
+                good = good and all(type(index) is int and index >= 0 for index in indices)
+                good = good and list(indices) == sorted(set(indices))
         for told in (record, *record.get("resumed", ())):
             Device.from_dict(told["device"])
             good = good and type(told["ranks"]) is int
@@ -269,6 +308,16 @@ def _check_record(record: Any, root: Path) -> None:
         good = False
     if not good:
         raise InputError("is damaged", where, "put back a copy, or train again in a new folder")
+
+
+def check_slices(split: Split, dataset: Dataset) -> None:
+    """Raises InputError if a run's own split names slices that the dataset's scans do not have."""
+    for part in PARTS:
+        for case, indices in split.part(part).items():
+            count = len(dataset.rows[case])
+            if indices and max(indices) >= count:
+                what = f"its split names slice {max(indices)} of scan {case}, which has {count}"
+                raise InputError(what, "run.json", "put back a copy, or train again in a new folder")
 
 
 def _split_of(stored: dict[str, Any]) -> Split:

@@ -17,6 +17,7 @@ from typing import Any
 
 import hemotorch
 from hemotorch.system.files import write_json
+from hemotorch.system.threads import waiting
 
 SOURCE = Path(hemotorch.__file__).parents[1]
 POLL_S = 0.02
@@ -87,9 +88,13 @@ def run_together(command: Sequence[str], environments: Sequence[Mapping[str, str
 
 
 def own_environment() -> dict[str, str]:
-    """This process's environment, in which its children find the very hemotorch that started them."""
+    """This process's environment, in which its children find this very hemotorch, and wait without spinning."""
     before = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{SOURCE}{os.pathsep}{before}" if before else str(SOURCE)}
+    return {
+        **os.environ,
+        **waiting(os.environ),
+        "PYTHONPATH": f"{SOURCE}{os.pathsep}{before}" if before else str(SOURCE),
+    }
 
 
 def _first_failure(children: Sequence[subprocess.Popen[bytes]], deadline: float) -> int | None:

@@ -10,9 +10,15 @@ from typing import Any
 Parser = argparse.ArgumentParser
 
 
-def add(parser: Parser, show: Callable[[argparse.Namespace, Any, str], None]) -> None:
-    """Adds train, predict, mlp and compare. show: prints a result, as JSON or as text."""
+def add(
+    parser: Parser, threads: Callable[[Parser], None], show: Callable[[argparse.Namespace, Any, str], None]
+) -> None:
+    """Adds train, predict, mlp and compare. threads: adds --threads; show: prints a result, as JSON or as text."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=type(parser))
+
+    def measuring(p: Parser) -> None:
+        _measuring(p)
+        threads(p)
 
     def verb(name: str, run: Callable[..., int], text: str, example: str) -> Parser:
         made = verbs.add_parser(name, help=text, description=text, epilog=f"example: hemotorch bench {example}")
@@ -29,19 +35,19 @@ def add(parser: Parser, show: Callable[[argparse.Namespace, Any, str], None]) ->
     p.add_argument("--sweep", nargs="+", default=[], metavar="NAME=VALUES",
                    help="also vary batch, threads, workers or ranks, as batch=1..32 threads=1,2")  # fmt: skip
     p.add_argument("--price-per-hour", type=_price, metavar="N", help="of the machine: adds the cost of a training")
-    _measuring(p)
+    measuring(p)
 
     p = verb("predict", _predict, "Measure how long a user waits for predictions.", "predict run scan.nii.gz")
     p.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint file")
     p.add_argument("scan", nargs="*", metavar="SCAN", help="NIfTI files (default: a phantom of 512x512x32)")
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")
-    _measuring(p)
+    measuring(p)
 
     p = verb("mlp", _mlp, "Compare SGD, momentum and Adam on small networks, in steps and in seconds.", "mlp --quick")
     p.add_argument("--data", metavar="DATA", type=Path, help="prepared dataset (default: a phantom, made for it)")
     p.add_argument("--net", default="mlp", choices=("mlp", "unet"), help="trained on it (default: mlp)")
     p.add_argument("--device", default="auto", metavar="LIST", help="cpu, cuda or cpu,cuda (default: all there are)")
-    _measuring(p)
+    measuring(p)
 
     p = verb("compare", _compare, "Compare two results: two machines, or two versions.", "compare A.json B.json")
     p.add_argument("a", metavar="A.json", help="bench.json, or the folder it is in")

@@ -13,6 +13,7 @@ from hemotorch.bench.children import ask
 from hemotorch.bench.configs import Machine
 from hemotorch.bench.rows import Config, Round, Row, Spec, from_json, row_of
 from hemotorch.errors import RunError
+from hemotorch.system.threads import THREADS
 
 WORKER = "hemotorch.bench.worker"
 SETTLE_S = 900.0  #: for trying layouts
@@ -87,13 +88,13 @@ def once(spec: Spec, limit_s: float) -> Round | str:
 
 
 def environments(config: Config) -> list[dict[str, str]]:
-    """Of each rank, what torchrun would set; of a single process nothing."""
+    """Of each rank, what torchrun would set. A config has its own number of threads, whatever --threads says."""
     if config.ranks == 1:
-        return [{}]
+        return [{THREADS: ""}]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     world = str(config.ranks)
     shared = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared["OMP_NUM_THREADS"] = str(config.threads)
+    shared |= {THREADS: "", "OMP_NUM_THREADS": str(config.threads)}
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(config.ranks)]

@@ -27,7 +27,7 @@ from hemotorch.bench.configs import Machine
 from hemotorch.bench.loops import Loop, own_job, own_loop, reference_loop
 from hemotorch.bench.rows import Config, Round, Spec, from_json
 from hemotorch.errors import HemotorchError
-from hemotorch.system import machine
+from hemotorch.system import machine, threads
 from hemotorch.system.device import choose, environment, is_ampere
 from hemotorch.system.files import jsonable, read_json
 from hemotorch.system.ranks import Ranks, joined, leave
@@ -127,7 +127,7 @@ def _marked(loop: Loop, steps: int, config: Config, clock: Clock) -> None:
 def about_machine() -> dict[str, Any]:
     """The whole environment, for records, and what there is to measure on."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = Machine(machine.cores(), gpus, compiler=machine.has_compiler())
+    found = Machine(min(machine.cores(), threads.count()[0]), gpus, compiler=machine.has_compiler())
     if gpus:
         chosen = choose("cuda")
         exact = ("fp32", "tf32") if is_ampere(chosen.place) else ("fp32",)

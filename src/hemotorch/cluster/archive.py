@@ -26,6 +26,7 @@ from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.inference.outputs import Result, find_scans, name_scans, predict_file
 from hemotorch.inference.predictor import Predictor
 from hemotorch.run import BEST, load_checkpoint
+from hemotorch.system import threads
 from hemotorch.system.files import exclusive, output_folder, read_json, write_json
 
 MODEL, LOADS, LOCK = ".model.json", ".loads.jsonl", ".lock"  #: in the output folder
@@ -107,7 +108,14 @@ def predict_archive(
         engine.hush("ray.data")
         ray.data.DataContext.get_current().enable_progress_bars = False
         count = min(has.workers(workers, device), len(archive.todo))
-        settings = (archive.model, archive.weights, archive.folder, device, any_anatomy, max(1, has.cores // count))
+        settings = (
+            archive.model,
+            archive.weights,
+            archive.folder,
+            device,
+            any_anatomy,
+            threads.wanted() or max(1, has.cores // count),
+        )
         rows = [{"path": str(path), "name": name} for path, name in archive.todo.items()]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).map(
             Worker,
@@ -139,11 +147,11 @@ def _rows(dataset: Any, folder: Path) -> Iterator[dict[str, Any]]:
 class Worker:
     """A process of the pool: the model, loaded once, and one scan after the other."""
 
-    def __init__(self, model: Path, weights: str, folder: Path, device: str, any_anatomy: bool, threads: int):
+    def __init__(self, model: Path, weights: str, folder: Path, device: str, any_anatomy: bool, thread_count: int):
         began = time.perf_counter()
         self._model, self._folder, self._any_anatomy = model, folder, any_anatomy
         self._predictor = Predictor.load(model, device)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(thread_count)
         self._changed = _digest(model) != weights
         who = {"host": platform.node(), "pid": os.getpid(), "seconds": round(time.perf_counter() - began, 2)}
         with open(folder / LOADS, "a", encoding="utf-8") as file:

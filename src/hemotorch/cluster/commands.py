@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from hemotorch.cluster.training import Training
     from hemotorch.run import Run
 
+Options = Callable[[argparse.ArgumentParser], None]
 Make = Callable[..., argparse.ArgumentParser]
 Show = Callable[[argparse.Namespace, Any, str], None]
 
 
-def add(commands: Any, make: Make, training: Callable[[argparse.ArgumentParser], None], show: Show) -> None:
+def add(commands: Any, make: Make, training: Options, threads: Options, show: Show) -> None:
     """Adds `cluster` to the command line.
 
     make: makes a command of a subparsers' action, with a function, a text and an example; training: adds the options of
-    `hemotorch train`; show: prints a command's result as text or JSON.
+    `hemotorch train`; threads: adds --threads; show: prints a command's result as text or JSON.
     """
     text = "Train on several processes with torchrun, SLURM or Ray; predict an archive with Ray."
     example = "example: hemotorch cluster torchrun prepared run --ranks 2"
@@ -66,6 +67,7 @@ def add(commands: Any, make: Make, training: Callable[[argparse.ArgumentParser],
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
     p.add_argument("--max-voxels", type=voxels, metavar="N", help="of the largest scan that is read")
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default: auto)")
+    threads(p)
     _address(p)
 
 
@@ -137,6 +139,7 @@ def _train_command(a: argparse.Namespace, training: Training) -> Sequence[str]:
     arguments += ["--recipe", recipe] if recipe else []
     arguments += [word for setting in a.set for word in ("--set", setting)]
     arguments += ["--fold", str(a.fold)] if a.fold is not None else []
+    arguments += ["--threads", str(a.threads)] if a.threads else []
     return [*arguments, "--device", a.device, "--resume"]
 
 

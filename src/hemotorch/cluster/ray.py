@@ -22,7 +22,7 @@ from hemotorch import errors
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, InputError, OptionError, RunError
 from hemotorch.run import Run, epoch_line
-from hemotorch.system import limits
+from hemotorch.system import limits, threads
 
 POLL_S = 0.5  #: between two looks at how far the training is
 ANSWER_S = 10.0  #: in which a cluster has to answer
@@ -146,7 +146,7 @@ def _fit(training: Training, world: int, on_gpus: bool, restarts: int, notes: _N
 
     trainer = TorchTrainer(
         _rank,
-        train_loop_config={"training": training, "notes": str(notes.folder)},
+        train_loop_config={"training": training, "notes": str(notes.folder), "threads": threads.variables()},
         torch_config=TorchConfig(
             backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout_s=int(training.timeout_s)
         ),
@@ -219,6 +219,8 @@ def _note(path: Path, value: Any) -> None:
 def _rank(config: dict[str, Any]) -> None:
     """What each of Ray Train's workers runs."""
     training: Training = config["training"]
+    # Ray sets OMP_NUM_THREADS itself, to the cores that a worker reserves; what counts is what the user has set.
+    os.environ.update(config["threads"])
     try:
         training.start()
     except (OptionError, InputError) as error:

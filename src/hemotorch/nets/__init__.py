@@ -53,6 +53,7 @@ def unet(
 ) -> nn.Module:
     """Ronneberger's U-Net; padding "same", or "valid" with mirrored margins."""
     at_least("levels", levels, 2)
+    at_most("levels", levels, MOST["levels"])
     if padding not in ("same", "valid"):
         raise OptionError(f"'{padding}' is neither 'same' nor 'valid'", "padding")
     below_one("dropout", dropout)
@@ -73,6 +74,7 @@ def compact(
 def mlp(slices: int = 1, windows: Windows = ("brain",), patch: int = 15, hidden: Sequence[int] = (64, 32)) -> nn.Module:
     """The paper's multilayer perceptron on the window of patch x patch pixels around a pixel."""
     odd("patch", patch)
+    at_most("patch", patch, MOST["patch"])
     return PixelMlp(slices * len(windows), patch, hidden)
 
 
@@ -107,7 +109,7 @@ def build(name: str, **options: Any) -> Net:
 
 def _check_weights(name: str, options: dict[str, Any]) -> None:
     """Raises OptionError for more weights than any network here needs. They are counted before memory is taken."""
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=()), torch.device("meta"):
         count = sum(weight.numel() for weight in NETS[name](**options).parameters())
     if count > MOST_WEIGHTS:
         todo = "choose fewer channels or levels"

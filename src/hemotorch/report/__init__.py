@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +13,8 @@ from hemotorch.evaluation.evaluate import evaluate, write_scores
 from hemotorch.evaluation.scores import Scores
 from hemotorch.inference.predictor import Predictor
 from hemotorch.report.html import page
-from hemotorch.run import Run
-from hemotorch.system.files import jsonable, output_folder, write_text
+from hemotorch.run import Run, check_slices
+from hemotorch.system.files import output_folder, write_text
 
 
 def write_report(
@@ -51,6 +50,9 @@ def evaluate_run(
     """
     run = Run.open(root)
     record = run.record
+    # All that the report needs is read before anything is measured, which may take hours.
+    metrics, recipe = run.metrics, run.recipe
+    recipe_text = (run.root / "recipe.toml").read_text(encoding="utf-8")
     place = Path(data if data is not None else record["data"])
     if data is None and not place.exists():
         raise InputError("the dataset that this run was trained on is not there", place, "name it with --data")
@@ -59,14 +61,11 @@ def evaluate_run(
     split, external = split_for(run.split, record["scans"], dataset, part)
     predictor = Predictor.load(run.root, device)
     environment: dict[str, Any] = {key: record[key] for key in ("environment", "device", "memory") if key in record}
-    about = {"run": str(run.root), "recipe": asdict(run.recipe), **environment}
+    about = {"run": str(run.root), "recipe": asdict(recipe), **environment}
+    details = {"Recipe": recipe_text, "Environment of the training": run.shown(environment)}
     scores = evaluate(predictor, dataset, split, part, about=about, external=external)
     write_scores(scores, out)
-    details = {
-        "Recipe": (run.root / "recipe.toml").read_text(encoding="utf-8"),
-        "Environment of the training": json.dumps(jsonable(environment), indent=2),
-    }
-    write_report(scores, out, run.metrics, details)
+    write_report(scores, out, metrics, details)
     return scores
 
 
@@ -80,6 +79,7 @@ def split_for(own: Split, digests: Mapping[str, str], dataset: Dataset, part: st
     now = {case: dataset.digest(case) for case in dataset.cases}
     same = [case for case, digest in digests.items() if now.get(case) == digest]
     if len(same) == len(digests):
+        check_slices(own, dataset)
         return own, False
     if same or set(now.values()) & set(digests.values()):
         what = f"holds only {len(same)} of the {len(digests)} scans that the run was split on, as they were"

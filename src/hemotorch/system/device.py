@@ -15,7 +15,7 @@ import torch
 
 from hemotorch.errors import OptionError
 from hemotorch.recipe import Engine
-from hemotorch.system import machine
+from hemotorch.system import machine, threads
 from hemotorch.system.ranks import Ranks
 
 N = TypeVar("N", bound=torch.nn.Module)
@@ -92,7 +92,11 @@ class Device:
             value = getattr(made, name)
             if kind in (str, bool, int) and type(value) is not kind:
                 raise TypeError(f"{name} is {value!r}")
-        if made.name.partition(":")[0] not in ("cpu", "cuda") or made.threads < 1:
+        if not made.reasons or not all(isinstance(reason, str) for reason in made.reasons):
+            raise TypeError(f"reasons are {made.reasons!r}")
+        if made.precision not in ("fp32", "tf32", "bf16", "fp16", "fp64"):
+            raise ValueError(f"precision is {made.precision!r}")
+        if made.name.partition(":")[0] not in ("cpu", "cuda") or not 1 <= made.threads <= threads.MOST:
             raise ValueError(f"{made.name} with {made.threads} threads")
         return made
 
@@ -139,17 +143,16 @@ def _cpu(why: str, engine: Engine, ranks: Ranks) -> Device:
         engine.compile, False, "rarely faster on a CPU" if compiler else "no C++ compiler"
     )
     kept, why_kept = _decided(engine.keep_memory, True, "where the C library is glibc")
-    whole = "every core this process may use" if ranks.beside == 1 else f"its share of {cores} cores"
-    threads = engine.threads or max(1, cores // ranks.beside)
+    count, why_count = threads.count(engine.threads, ranks.beside)
     reasons = (
         f"cpu: {why}",
         f"{precision}: {why_precision}",
         f"{'channels-last' if last else 'contiguous'}: {why_last}",
         f"{'compiled' if compiled else 'not compiled'}: {why_compiled}",
         f"memory of freed tensors is {'kept for the next ones' if kept else 'given back'}: {why_kept}",
-        f"{threads} thread{'' if threads == 1 else 's'}: {ASKED if engine.threads else whole}",
+        f"{count} thread{'' if count == 1 else 's'}: {why_count}",
     )
-    return Device("cpu", precision, last, compiled, False, False, threads, reasons, kept)
+    return Device("cpu", precision, last, compiled, False, False, count, reasons, kept)
 
 
 def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
@@ -180,8 +183,8 @@ def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
         f"{'CUDA graphs' if graphs else 'no CUDA graphs'}: {why_graphs}",
         f"{'own kernels' if kernels else 'no own kernels'}: {why_kernels}",
     )
-    threads = engine.threads or max(1, machine.cores() // ranks.beside)
-    return Device(name, precision, last, compiled, graphs, kernels, threads, reasons)
+    count, _ = threads.count(engine.threads, ranks.beside)
+    return Device(name, precision, last, compiled, graphs, kernels, count, reasons)
 
 
 def _check_cuda(engine: Engine, precision: str, place: torch.device, ranks: Ranks, not_compilable: str) -> None:

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 from hemotorch.nets import Net
-from hemotorch.system import machine
+from hemotorch.system import machine, threads
 from hemotorch.system.device import Device
 from hemotorch.training.learner import Job, Learner
 
@@ -33,7 +33,7 @@ def settle(job: Job, net: Net) -> Device:
     if engine.channels_last == "auto":
         ways["contiguous"] = replace(device, channels_last=False)
     physical = max(1, machine.physical_cores() // job.ranks.beside)
-    if not engine.threads and physical < device.threads:
+    if not engine.threads and not threads.wanted() and physical < device.threads:
         ways["a thread a physical core"] = replace(device, threads=physical)
     # Unlike machines may differ in what they could try: what one rank cannot, none does.
     ways = {name: way for name, way in ways.items() if all(name in others for others in job.ranks.gather(list(ways)))}

@@ -25,8 +25,8 @@ from hemotorch.evaluation.evaluate import summarise
 from hemotorch.inference.predictor import Predictor
 from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, load
-from hemotorch.run import BEST, LAST, Checkpoint, Run, load_checkpoint, save_checkpoint
-from hemotorch.system import machine
+from hemotorch.run import BEST, LAST, Checkpoint, Run, check_slices, load_checkpoint, save_checkpoint
+from hemotorch.system import threads
 from hemotorch.system.device import Device, choose, environment
 from hemotorch.system.progress import bar
 from hemotorch.system.ranks import Ranks, joined
@@ -79,6 +79,7 @@ def train(
             used, split, record = _own(run, used), run.split, run.record
             decided = _as_before((record, *record.get("resumed", ()))[-1], device, used, ranks)
             _same_scans(dataset, record)
+            check_slices(split, dataset)
         else:
             if ranks.first:
                 run.must_be_new()
@@ -226,7 +227,7 @@ def _start(job: Job, run: Run, net: Net) -> State:
                 learner.scaler.load_state_dict(checkpoint.trainer["scaler"])
             for name in _NUMBERS:
                 setattr(state, name, checkpoint.trainer[name])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
             raise InputError("does not fit this run's recipe", path, "train again in a new folder") from error
     if (state.best > -math.inf or state.epoch == job.used.train.epochs) and not (run.root / BEST).exists():
         raise InputError("is missing", run.root / BEST, "put it back, or train again in a new folder")
@@ -259,7 +260,9 @@ def _as_before(told: dict[str, Any], wanted: str, used: Recipe, ranks: Ranks) ->
         name: "on" if getattr(before, name) else "off" for name in switches
     }
     # Bit for bit needs the threads too; several ranks share the cores.
-    fits = before.threads <= machine.cores() or before.threads == used.engine.threads
+    available, _ = threads.count()
+    fits = before.threads <= available or before.threads == used.engine.threads
+    fits = fits and threads.option() in (0, before.threads)
     alike = ranks.world == told["ranks"] and (ranks.world > 1 or fits)
     if alike and ranks.world == 1:
         same["threads"] = before.threads
