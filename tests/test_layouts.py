@@ -595,7 +595,8 @@ def test_what_looks_like_a_scan_and_is_not_read_is_named(tmp_path: Path, layout:
     os.mkfifo(scans / "pipe.nii")
     for number in range(8):
         dicom_file(tmp_path / "series" / f"IM{number}")
-    (tmp_path / "linked").symlink_to(tmp_path / "series")
+    (tmp_path / "linked").symlink_to(tmp_path.parent)
+    (tmp_path / "twice").symlink_to(tmp_path / "series")  # what is there is named once
     text = "\n".join(open_layout(tmp_path).passed_over)
     assert "gone.nii.gz" in text and "is a link that leads nowhere" in text and "loop.nii" in text
     assert "named.nii.gz: is a folder, though it is named like a scan" in text

@@ -22,7 +22,7 @@ from hemotorch import io, recipe
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.grid import SliceSpacing
-from hemotorch.inference.outputs import predict_files
+from hemotorch.inference.outputs import find_scans, predict_files
 from hemotorch.inference.predictor import Predictor, postprocess
 from hemotorch.recipe import Predict
 from hemotorch.run import BEST, _digest, load_checkpoint, save_checkpoint
@@ -227,6 +227,28 @@ def test_predicting_a_folder_leaves_out_its_masks_and_what_was_predicted_before(
     for _ in range(2):
         done = list(predict_files(tiny_run, [tmp_path / "S"], "S/out", device="cpu", overwrite=True))
         assert sorted(path.name for path, _ in done) == ["lone_mask.nii.gz", "one.nii.gz"]
+
+
+def test_what_a_folder_holds_and_predict_cannot_read_is_named(tmp_path):
+    scan, _ = tiny.head(3)
+    folder = tmp_path / "S"
+    io.write_scan(scan, folder / "one.nii.gz")
+    io.write_scan(scan, folder / "named.nii.gz" / "two.nii.gz")  # as some archives are unpacked
+    (folder / "README.txt").write_text("")
+    (folder / "sheet.png").write_text("")
+    found, failed = find_scans([folder], tmp_path / "out")
+    assert sorted(path.name for path in found) == ["one.nii.gz", "two.nii.gz"] and failed == []
+    (folder / "gone.nii.gz").symlink_to(folder / "nowhere")
+    (folder / "linked").symlink_to(tmp_path)
+    (folder / "other.nrrd").write_text("")
+    (folder / "IM0001").write_bytes(bytes(128) + b"DICM")
+    found, failed = find_scans([folder], tmp_path / "out")
+    assert len(found) == 2
+    told = [str(error) for _, error in failed]
+    assert len(told) == 4 and all("\n" not in text for text in told)
+    assert f"{folder}/gone.nii.gz: is a link that leads nowhere" in told
+    assert any(text.startswith(f"{folder}/IM0001: is DICOM, which is not read; convert each series") for text in told)
+    assert any("other.nrrd: is NRRD" in text for text in told) and any("linked: is a link" in text for text in told)
 
 
 def test_a_checkpoint_whose_archive_lies_is_refused(tiny_run, tmp_path):

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hemotorch.cli import main
 from hemotorch.data import layouts
 from hemotorch.data.dataset import FORMAT, Dataset
 from hemotorch.data.prepare import PreparedSummary, prepare
@@ -558,6 +559,17 @@ def test_masks_of_before_there_was_a_mark_are_told_by_the_file_beside_them(tmp_p
     assert prepare(flat, out).passed_over == ()
     write_json(flat / "050.json", {"hemotorch": "0.1", "notice": "", "volume_ml": {}})
     assert ": 050;" in prepare(flat, out).passed_over[0]
+
+
+def test_what_is_not_read_shows_in_the_exit_status(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", str(source), str(out)]) == 0
+    (source / "ct_scans/060.nrrd").write_text("")
+    capsys.readouterr()
+    assert main(["prepare", str(source), str(out)]) == 1
+    told = capsys.readouterr().out
+    assert "not read: ct_scans/060.nrrd: is NRRD, which is not read" in told
+    assert "0 scans prepared, 6 unchanged" in told
+    assert len(Dataset(out).cases) == 6  # everything else is done
 
 
 def test_pngs_whose_window_clips_bone_are_judged_by_what_they_show(source: Path, out: Path, tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def _in_folder(folder: Path, out: Path) -> tuple[list[Path], dict[Path, str]]:
     mine = out != folder.resolve()
     files = [path for path in met.files if not (mine and out in path.resolve().parents)]
     found = [path for path in files if nifti.is_nifti(path)]
-    unread = without_parents(met.unread, found)
+    unread = without_parents(met.unread, found, folder)
+    unread = {path: reason for path, reason in unread.items() if not (mine and out in path.parents)}
     for path in files:
         if reason := why_unread(path):
             unread[path] = reason

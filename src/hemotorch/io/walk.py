@@ -137,18 +137,28 @@ def grouped(unread: dict[Path, str], root: Path, most: int = 5) -> list[tuple[st
     return lines
 
 
-def without_parents(unread: dict[Path, str], read: Iterable[Path]) -> dict[Path, str]:
-    """The entries that no file that is read stands in, by its path or by the folder that a link leads to."""
+def without_parents(unread: dict[Path, str], read: Iterable[Path], root: Path) -> dict[Path, str]:
+    """The entries that stand for something lost.
+
+    Args:
+        unread: reasons by path, as `walk` gives them.
+        read: the files that are read.
+        root: the folder that was looked through.
+
+    Returns:
+        `unread` without folders that a file that is read stands in, and without links to folders inside `root`,
+        which are looked through anyway.
+    """
     used: set[Path] = set()
     for path in read:
         used.update((path, *path.parents))
-        used.update(Path(os.path.realpath(path.parent)).parents)
-        used.add(Path(os.path.realpath(path.parent)))
-    return {
-        path: reason
-        for path, reason in unread.items()
-        if path not in used and not (path.is_symlink() and Path(os.path.realpath(path)) in used)
-    }
+    real_root = Path(os.path.realpath(root))
+    lost = {}
+    for path, reason in unread.items():
+        leads_inside = path.is_symlink() and os.path.isdir(path) and path.resolve().is_relative_to(real_root)
+        if path not in used and not leads_inside:
+            lost[path] = reason
+    return lost
 
 
 def _named(path: Path, root: Path) -> str:

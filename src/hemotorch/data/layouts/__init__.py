@@ -68,7 +68,7 @@ def _passed_over(opened: Collection, root: Path) -> list[str]:
     sliced = opened.layout == png.NAME
     endings = (".png", *OTHER_PICTURES) if sliced else nifti.SUFFIXES
     folders = {path.parent for path in read}
-    unread = without_parents(met.unread, read)
+    unread = without_parents(met.unread, read, root)
     for path in met.files:
         reason = why_unread(path)
         if path in read:
