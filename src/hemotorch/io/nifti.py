@@ -70,6 +70,7 @@ def read_scan(path: Path | str) -> Scan:
     transform = ornt_transform(io_orientation(affine), _SCAN_AXES)
     hu = np.ascontiguousarray(apply_orientation(_to_int16(raw), transform))
     to_ras = affine @ inv_ornt_aff(transform, raw.shape)
+    affine_warnings += _other_slice_axis(affine, transform)
     if len(hu) == 1:
         affine_warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
     _check_spacing(to_ras, len(hu), path)
@@ -289,6 +290,22 @@ def _affine(image: Any, path: Path | str) -> tuple[np.ndarray, list[str]]:
     if wrong := fault(affine):
         raise InputError(f"its affine {wrong}", path, "correct the header")
     return affine, warnings
+
+
+def _other_slice_axis(affine: np.ndarray, transform: np.ndarray) -> list[str]:
+    """A warning if voxels are longest along another axis than the one taken for slices, or none.
+
+    So are coronal and sagittal series, and axial slices tilted by more than 45 degrees.
+    """
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    axis = int(np.flatnonzero(transform[:, 0] == 0)[0])
+    longest, second = int(np.argmax(steps)), float(np.sort(steps)[1])
+    if longest == axis or steps[longest] < 1.5 * second:
+        return []
+    return [
+        f"voxels are longest ({steps[longest]:.3g} mm) along another axis than the one nearest to foot-head: slices "
+        "are coronal, sagittal or tilted by more than 45 degrees, and are not looked at as they were made"
+    ]
 
 
 def _slice_numbers(transform: np.ndarray, shape: tuple[int, ...]) -> tuple[int, ...]:
