@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,6 +38,20 @@ class RunError(HemotorchError):
 
 class RankLost(RunError):
     """Of several ranks one is gone without a word of its own, or does not answer: starting again may help."""
+
+
+def explain(error: Exception, where: str | Path) -> HemotorchError:
+    """Any error of one scan as one that can be told in a line, so that the scans after it are done.
+
+    With HEMOTORCH_DEBUG=1 in the environment the traceback of one that nobody expected is printed too.
+    """
+    if isinstance(error, HemotorchError):
+        return error
+    if os.environ.get("HEMOTORCH_DEBUG") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, OSError) and error.strerror:
+        return RunError(f"cannot be read or written ({error.strerror})", where)
+    return RunError(f"unexpected {type(error).__name__}: {error}", where, "please report it")
 
 
 def one_line(text: str) -> str:

@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ import torch
 from hemotorch import errors
 from hemotorch.cluster import ray as engine
 from hemotorch.cluster.training import Devices
-from hemotorch.errors import HemotorchError, InputError, RunError
-from hemotorch.inference.outputs import Result, find_scans, name_scans, predict_file
+from hemotorch.errors import HemotorchError, InputError, RunError, explain
+from hemotorch.inference.outputs import ENDINGS, Result, find_scans, is_result, make_room, name_scans, predict_file
 from hemotorch.inference.predictor import Predictor
 from hemotorch.run import BEST, load_checkpoint
 from hemotorch.system import threads
-from hemotorch.system.files import exclusive, output_folder, read_json, write_json
+from hemotorch.system.files import clear_parts, exclusive, file_status, output_folder, read_json, write_json
 
 MODEL, LOADS, LOCK = ".model.json", ".loads.jsonl", ".lock"  #: in the output folder
 BEGUN = ".begun"  #: ending of a file with the number of each process that began a scan
@@ -67,12 +67,19 @@ def opened(model: Path | str, scans: Sequence[Path | str], out: Path | str) -> I
             raise InputError("holds the predictions of another model", folder, "choose another --out")
         for file in folder.glob(f".*{BEGUN}"):
             file.unlink()
+        clear_parts(folder)
         given, unreadable = find_scans(scans, folder)
-        paths, results = [path.resolve() for path in given], _results(folder)
-        done = {Path(path): result for result in results.values() for path in result.get("scan", ())}
+        # Absolute, but links not followed: a scan is called what the user calls it.
+        paths, results = [Path(os.path.abspath(path)) for path in given], _results(folder)
+        done: dict[Path, dict[str, Any]] = {}
+        for name, result in results.items():
+            if _is_current(folder, name, result):
+                done |= {Path(path): result for path in result["scan"]}
+            elif any(Path(path) in paths for path in result["scan"]):
+                (folder / f"{name}.json").unlink()  # the scan or its mask changed since: it is done again
         names = name_scans([*done, *(path for path in paths if path not in done)])
         todo: dict[Path, str] = {}
-        taken = set(results)
+        taken = {path.stem for path in folder.glob("*.json")}
         for path in paths:
             if path not in done:
                 name = names[path]
@@ -168,16 +175,16 @@ class Worker:
             # There where a worker died between writing and telling.
             result = read_json(written) if written.exists() else None
             if result is None:
+                make_room(self._folder, row["name"], path, overwrite=False)
                 with open(begun, "a") as file:
                     file.write(f"{os.getpid()}\n")
                 if len(begun.read_text().splitlines()) > TRIES:
                     todo = "is there enough memory? the same command tries it again"
                     raise RunError(f"the worker that had it died {TRIES} times", path, todo)
                 result = predict_file(self._predictor, path, self._folder, row["name"], self._any_anatomy)
-        except HemotorchError as error:
-            result = [type(error).__name__, error.what, error.where, error.todo]
         except Exception as error:  # one scan, whatever is wrong with it, does not stop an archive
-            result = ["RunError", f"{type(error).__name__}: {error}", str(path), None]
+            known = explain(error, path)
+            result = [type(known).__name__, known.what, known.where, known.todo]
         begun.unlink(missing_ok=True)
         return {**row, "result": json.dumps(result)}
 
@@ -191,8 +198,24 @@ def _result(told: Any) -> Result:
 
 
 def _results(folder: Path) -> dict[str, dict[str, Any]]:
-    """What is in the output folder, by name."""
-    return {path.stem: dict(read_json(path)) for path in folder.glob("*.json") if path.name[0] != "."}
+    """The predictions in the output folder, by name; other JSON files are left alone."""
+    results = {}
+    for path in folder.glob("*.json"):
+        with suppress(InputError):
+            value = read_json(path)
+            if is_result(value):
+                results[path.stem] = value
+    return results
+
+
+def _is_current(folder: Path, name: str, result: dict[str, Any]) -> bool:
+    """Whether the mask is there and the scan is the one that was read; what is missing now was not replaced."""
+    if not (folder / f"{name}{ENDINGS[0]}").is_file():
+        return False
+    for before in result.get("sources", ()):
+        if Path(before["path"]).exists() and file_status(before["path"]) != before:
+            return False
+    return True
 
 
 def _is_new(folder: Path) -> bool:

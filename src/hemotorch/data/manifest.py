@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hemotorch.errors import InputError
 from hemotorch.labels import TYPES
-from hemotorch.system.files import text_file, write_text
+from hemotorch.system.files import quoted, text_file, unquoted, write_text
 
 _COLUMNS = (
     *("case", "patient", "site", "index", "slice_number", "position_mm", *TYPES, "types_known"),
@@ -56,7 +56,8 @@ def write_manifest(path: Path, rows: Iterable[SliceRow]) -> None:
     for row in rows:
         types = [""] * len(TYPES) if row.types is None else [int(held) for held in row.types]
         writer.writerow([
-            *(row.case, _text(row.patient), _text(row.site), row.index, row.slice_number, repr(row.position_mm)),
+            *(quoted(row.case), quoted(_text(row.patient)), quoted(_text(row.site))),
+            *(row.index, row.slice_number, repr(row.position_mm)),
             *(*types, int(row.types is not None), row.pixels, row.positive_pixels if row.has_mask else ""),
             *("" if math.isnan(row.voxel_ml) else repr(row.voxel_ml), row.hash),
         ])  # fmt: skip
@@ -77,9 +78,9 @@ def read_manifest(path: Path) -> list[SliceRow]:
 def _row(entry: dict[str, str]) -> SliceRow:
     known = entry["types_known"] == "1"
     row = SliceRow(
-        case=entry["case"],
-        patient=entry["patient"] or None,
-        site=entry["site"] or None,
+        case=unquoted(entry["case"]),
+        patient=unquoted(entry["patient"]) or None,
+        site=unquoted(entry["site"]) or None,
         index=int(entry["index"]),
         slice_number=int(entry["slice_number"]),
         position_mm=float(entry["position_mm"]),

@@ -7,19 +7,21 @@ import os
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hemotorch.data import layouts
-from hemotorch.errors import OptionError, nearest
+from hemotorch.errors import InputError, OptionError, nearest
 from hemotorch.phantom.case import make_case
 from hemotorch.phantom.presets import VERSION, Preset, preset
 from hemotorch.scan import CaseInfo
-from hemotorch.system.files import output_folder, write_json
+from hemotorch.system.files import clear_parts, jsonable, output_folder, read_json, write_json
 from hemotorch.system.machine import cores
 from hemotorch.system.progress import bar
 
 INFO = "phantom.json"  #: written last: what the dataset was made from
+BEGUN = ".phantom.json"  #: while it is being written: what from, so that the same command goes on after a kill
 
 
 def write_phantom(
@@ -40,7 +42,8 @@ def write_phantom(
     chosen = preset(spec, patients, size)
     if layout not in layouts.LAYOUTS:
         raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, layouts.LAYOUTS))
-    root = output_folder(out)
+    settings = {"phantom": VERSION, "preset": asdict(chosen), "seed": seed, "layout": layout, "projection": projection}
+    root = _begun(Path(out), settings)
     jobs = [(root, chosen, index, seed, layout, projection) for index in range(chosen.patients)]
     count = min(workers or cores(), len(jobs))
     rows: list[tuple[CaseInfo, float, int]] = []
@@ -65,7 +68,28 @@ def write_phantom(
         "volume_ml": {info.name: round(ml, 2) for info, ml, _ in rows},
     }
     write_json(root / INFO, summary)
+    (root / BEGUN).unlink()
     return summary
+
+
+def _begun(out: Path, settings: dict[str, Any]) -> Path:
+    """The output folder, new or left by the same command that was killed before it wrote `phantom.json`.
+
+    Raises:
+        InputError: if the folder holds anything else.
+    """
+    settings = jsonable(settings)
+    marker = out / BEGUN
+    if (out / INFO).exists() or not marker.is_file():
+        root = output_folder(out)
+    elif read_json(marker) != settings:
+        raise InputError("holds an unfinished phantom of other settings", out, "remove it, or choose another folder")
+    else:
+        root = out
+    for folder in (root, *(path for path in root.iterdir() if path.is_dir())):
+        clear_parts(folder)
+    write_json(marker, settings)
+    return root
 
 
 def _each(jobs: list[tuple[Any, ...]], count: int) -> Any:

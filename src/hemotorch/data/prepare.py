@@ -38,7 +38,7 @@ from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
 from hemotorch.data.shards import group_metadata, open_shard
 from hemotorch.data.splits import Audit, audit, make_splits
 from hemotorch.data.summary import Counts, count
-from hemotorch.errors import HemotorchError, InputError
+from hemotorch.errors import HemotorchError, InputError, explain, one_line
 from hemotorch.head import check_head
 from hemotorch.hu import window as named_window
 from hemotorch.hu import window_bounds
@@ -260,9 +260,9 @@ def _prepare_case(case: Case, job: _Job) -> _Outcome:
         scan, mask = case.read()
         doubts = check_head(scan, job.any_anatomy)
         scan = replace(scan, warnings=scan.warnings + doubts)
-    except (HemotorchError, OSError) as error:
+    except Exception as error:
         _discard(group)
-        return _Outcome(None, error=f"{case.name}: {error}")
+        return _Outcome(None, error=one_line(f"{case.name}: {explain(error, case.scan_paths[0])}"))
     record = make_record(case, scan, mask, source)
     record["head"] = {"any_anatomy": job.any_anatomy, "doubts": list(doubts)}
     if stored is not None and same_content(stored, record):

@@ -20,7 +20,7 @@ from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import UNTYPED
 from hemotorch.pictures import head_box
 from hemotorch.scan import Prediction, Scan
-from hemotorch.system.files import jsonable, write_json, write_text
+from hemotorch.system.files import jsonable, quoted, write_json, write_text
 from hemotorch.system.progress import progress
 from hemotorch.system.ranks import Ranks
 
@@ -253,4 +253,4 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _cell(value: Any) -> Any:
     value = jsonable(value)
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else quoted(value)

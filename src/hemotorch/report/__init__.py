@@ -14,7 +14,10 @@ from hemotorch.evaluation.scores import Scores
 from hemotorch.inference.predictor import Predictor
 from hemotorch.report.html import page
 from hemotorch.run import Run, check_slices
-from hemotorch.system.files import output_folder, write_text
+from hemotorch.system.files import clear_parts, output_folder, read_json, write_text
+
+PAGE, SCORES = "report.html", "scores.json"
+FILES = (PAGE, SCORES, "scans.csv", "slices.csv")  #: all that a report leaves
 
 
 def write_report(
@@ -28,7 +31,7 @@ def write_report(
     metrics: the rows of a run's metrics.jsonl. details: title -> text to unfold at the end, such as the recipe and the
     environment.
     """
-    path = Path(out) / "report.html"
+    path = Path(out) / PAGE
     write_text(path, page(scores, metrics, details or {}))
     return path
 
@@ -57,7 +60,7 @@ def evaluate_run(
     if data is None and not place.exists():
         raise InputError("the dataset that this run was trained on is not there", place, "name it with --data")
     dataset = Dataset(place)
-    out = output_folder(out, may_exist=overwrite)
+    out = _report_folder(Path(out), overwrite)
     split, external = split_for(run.split, record["scans"], dataset, part)
     predictor = Predictor.load(run.root, device)
     environment: dict[str, Any] = {key: record[key] for key in ("environment", "device", "memory") if key in record}
@@ -67,6 +70,36 @@ def evaluate_run(
     write_scores(scores, out)
     write_report(scores, out, metrics, details)
     return scores
+
+
+def _report_folder(out: Path, overwrite: bool) -> Path:
+    """The folder of a report, without an earlier one and without what a killed command left of one.
+
+    report.html is written last: without it the other files of a report are left over, and the same command goes on.
+
+    Raises:
+        InputError: if a report is there and is not to be replaced, or if files there are not those of a report.
+    """
+    present = {path.name for path in out.iterdir() if ".part." not in path.name} if out.is_dir() else set()
+    others = sorted(present - set(FILES))
+    if PAGE in present and not overwrite:
+        raise InputError("holds a report already", out, "add --overwrite or choose another --out")
+    if others and not (overwrite and PAGE in present):
+        raise InputError(f"is not empty and holds no report ({others[0]})", out, "choose another --out")
+    ours = SCORES not in present or _is_scores(out / SCORES)
+    if not ours or (PAGE in present and b"hemotorch" not in (out / PAGE).read_bytes()):
+        raise InputError(
+            "holds a report that hemotorch did not write, which is not replaced", out, "choose another --out"
+        )
+    output_folder(out, may_exist=True)
+    clear_parts(out)
+    (out / PAGE).unlink(missing_ok=True)  # first: from here on there is no report
+    return out
+
+
+def _is_scores(path: Path) -> bool:
+    value = read_json(path)
+    return isinstance(value, dict) and "notice" in value
 
 
 def split_for(own: Split, digests: Mapping[str, str], dataset: Dataset, part: str = "test") -> tuple[Split, bool]:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -203,6 +204,25 @@ def read_json(path: Path | str) -> Any:
         raise InputError(f"cannot be read as JSON ({error})", path) from error
 
 
+def clear_parts(folder: Path | str) -> None:
+    """Removes the unfinished files of processes that were killed; only while no other process writes there."""
+    for path in Path(folder).glob(".*.part.*"):
+        if path.name[1:].partition(".")[0].isdecimal():
+            path.unlink(missing_ok=True)
+
+
+def file_digest(path: Path | str) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_status(path: Path | str) -> dict[str, Any]:
+    """Size and time of a file, which tell whether it is still the one that was read."""
+    status = os.stat(path)
+    return {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
 def short_name(name: str, most: int = 180) -> str:
     """A file's name, shortened to `most` bytes if it is longer; the hash at its end keeps names apart.
 
@@ -213,6 +233,26 @@ def short_name(name: str, most: int = 180) -> str:
         return name
     kept = raw[: most - 17].decode("utf-8", errors="ignore")
     return f"{kept}~{hashlib.sha256(raw).hexdigest()[:16]}"
+
+
+#: Text that a spreadsheet would take for a formula, full-width signs included; the quotes are those of `quoted`.
+_FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)")
+
+
+def quoted(cell: Any) -> Any:
+    """A cell of a CSV with an apostrophe before what a spreadsheet would compute (OWASP, CSV injection).
+
+    Numbers stay as they are. `unquoted` takes the apostrophe away again.
+    """
+    if not isinstance(cell, str) or not _FORMULA.match(cell) or _NUMBER.fullmatch(cell):
+        return cell
+    return f"'{cell}"
+
+
+def unquoted(cell: str) -> str:
+    """A cell as it was before `quoted`."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def output_folder(path: Path | str, *, may_exist: bool = False) -> Path:

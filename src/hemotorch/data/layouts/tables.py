@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hemotorch.errors import InputError
-from hemotorch.system.files import text_file, write_text
+from hemotorch.system.files import quoted, text_file, unquoted, write_text
 
 
 def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
@@ -29,7 +29,7 @@ def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
     # Not strict, one stray quote swallows all lines up to the next one, or to the end, without a word.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        rows = [(reader.line_num, [unquoted(cell.strip()) for cell in row]) for row in reader]
     except csv.Error as error:
         what = f"cannot be read as CSV: {error}, in what ends on line {reader.line_num}"
         raise InputError(what, path, "is a quote missing or too many?") from error
@@ -81,9 +81,9 @@ def plain(name: str) -> str:
 
 
 def write_table(path: Path | str, rows: Iterable[Sequence[object]]) -> None:
-    """Writes rows as CSV, atomically."""
+    """Writes rows as CSV, atomically; text that a spreadsheet would take for a formula is quoted, see `quoted`."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([quoted(cell) for cell in row] for row in rows)
     write_text(path, text.getvalue())
 
 

@@ -1,0 +1,154 @@
+"""What a prediction leaves in its folder, what it may replace, and how it goes on after it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import tiny
+from hemotorch.data.layouts.tables import read_cells, write_table
+from hemotorch.errors import HemotorchError, InputError, explain, one_line
+from hemotorch.inference.outputs import is_result, name_scans, predict_files
+from hemotorch.inference.predictor import Predictor
+from hemotorch.io import nifti
+from hemotorch.system.files import clear_parts, exclusive, quoted, short_name, unquoted
+
+
+def head_file(path: Path) -> Path:
+    nifti.write_scan(tiny.head(123)[0], path)
+    return path
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    return head_file(tmp_path / "scans" / "a.nii.gz")
+
+
+def predict(run: Path, scans: Path, out: Path, overwrite: bool = False) -> list[dict[str, object] | HemotorchError]:
+    return [result for _, result in predict_files(run, [scans], out, device="cpu", overwrite=overwrite)]
+
+
+def error_of(results: list[dict[str, object] | HemotorchError]) -> str:
+    (result,) = results
+    assert isinstance(result, HemotorchError), result
+    return str(result)
+
+
+def test_a_prediction_is_replaced_only_if_asked_for(tiny_run: Path, scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (first,) = predict(tiny_run, scan, out)
+    assert is_result(first) and nifti.is_predicted(out / "a_mask.nii.gz")
+    assert "already" in error_of(predict(tiny_run, scan, out))
+    (again,) = predict(tiny_run, scan, out, overwrite=True)
+    assert is_result(again)
+
+
+def test_a_mask_that_was_corrected_by_hand_is_never_replaced(tiny_run: Path, scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict(tiny_run, scan, out)
+    mask = out / "a_mask.nii.gz"
+    nifti.write_mask(nifti.read_scan(scan), nifti.read_mask(mask) * 0 + 1, mask, nifti.PREDICTION_MARK)
+    drawn = mask.read_bytes()
+    assert "changed since, and is not replaced" in error_of(predict(tiny_run, scan, out, overwrite=True))
+    assert mask.read_bytes() == drawn
+
+
+@pytest.mark.parametrize("name", ["a_mask.nii.gz", "a.png", "a.json"])
+def test_what_no_prediction_wrote_is_never_replaced(tiny_run: Path, scan: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    if name == "a_mask.nii.gz":
+        nifti.write_mask(nifti.read_scan(scan), nifti.read_scan(scan).hu > 60, out / name)
+    else:
+        (out / name).write_text('{"EchoTime": 1}')  # as dcm2niix leaves beside a scan
+    before = (out / name).read_bytes()
+    for overwrite in (False, True):
+        assert "is not replaced" in error_of(predict(tiny_run, scan, out, overwrite))
+    assert (out / name).read_bytes() == before and len(list(out.glob("a*"))) == 1
+
+
+def test_a_scan_is_not_overwritten_by_the_mask_of_another(tiny_run: Path, tmp_path: Path) -> None:
+    scan = head_file(tmp_path / "b_mask.nii.gz")
+    shutil.copy(scan, tmp_path / "b.nii.gz")
+    before = scan.read_bytes()
+    assert "is not replaced" in error_of(predict(tiny_run, tmp_path / "b.nii.gz", tmp_path, overwrite=True))
+    assert scan.read_bytes() == before
+
+
+def test_what_a_killed_prediction_left_is_done_again(tiny_run: Path, scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict(tiny_run, scan, out)
+    (out / "a.json").unlink()  # it is written last
+    (out / ".4711.part.a.json").write_text("{")
+    (result,) = predict(tiny_run, scan, out)
+    assert is_result(result) and not list(out.glob(".*.part.*"))
+
+
+def test_one_folder_is_written_by_one_process(tiny_run: Path, scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with exclusive(out / ".lock", InputError("held")), pytest.raises(HemotorchError, match="another prediction"):
+        predict(tiny_run, scan, out)
+
+
+def test_an_error_that_nobody_expected_leaves_the_other_scans_done(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        head_file(tmp_path / "scans" / f"{name}.nii.gz")
+    whole = Predictor.predict
+
+    def fails_once(self: Predictor, scan: object, any_anatomy: bool = True) -> object:
+        if scan.name == "b":  # type: ignore[attr-defined]
+            raise TypeError("a fault\nof ours")
+        return whole(self, scan, any_anatomy)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "predict", fails_once)
+    results = predict(tiny_run, tmp_path / "scans", tmp_path / "out")
+    errors = [str(result) for result in results if isinstance(result, HemotorchError)]
+    assert len(results) == 3 and len(errors) == 1
+    assert "unexpected TypeError: a fault\\nof ours; please report it" in errors[0] and "\n" not in errors[0]
+
+
+def test_names_are_apart_on_every_disk(tmp_path: Path) -> None:
+    paths = [tmp_path / "1" / "A.nii", tmp_path / "2" / "a.nii", tmp_path / "e\u0301.nii", tmp_path / "\u00e9.nii"]
+    paths += [tmp_path / ("\u0449" * 120 + f"{number}.nii") for number in range(2)]
+    names = list(name_scans(paths).values())
+    assert len({name.casefold() for name in names}) == len(paths)
+    assert all(len(os.fsencode(name)) <= 180 for name in names)
+
+
+def test_long_names_stay_apart() -> None:
+    one, other = "\u0449" * 200, "\u0449" * 199 + "x"
+    assert short_name("short") == "short"
+    assert short_name(one) != short_name(other) and len(os.fsencode(short_name(one))) <= 180
+
+
+def test_what_is_printed_of_a_name_is_one_line() -> None:
+    assert one_line("K\udcf6ln\n\x1b[31m\u202egpj") == "K\\xf6ln\\n\\x1b[31m\\u202egpj"
+    assert one_line("\u041a\u0438\u0457\u0432, a b") == "\u041a\u0438\u0457\u0432, a b"
+    assert "\n" not in str(InputError("one\ntwo", "a\nb"))
+    assert str(explain(PermissionError(13, "Permission denied"), "scan.nii")).startswith("scan.nii: cannot be read")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@x", "'=x", "''-x", "\uff1dx"])
+def test_formulas_are_quoted_in_tables_and_read_back(tmp_path: Path, text: str) -> None:
+    assert quoted(text) == f"'{text}" and unquoted(quoted(text)) == text
+    write_table(tmp_path / "t.csv", [("case", "patient"), ("a", text)])
+    assert f"'{text}" in (tmp_path / "t.csv").read_text()
+    assert read_cells(tmp_path / "t.csv")[1][1] == ["a", text]
+
+
+@pytest.mark.parametrize("cell", ["-3.5", "+1e-7", "nan", "plain", "it's", "", -3.5, None])
+def test_numbers_and_plain_text_are_not_quoted(cell: object) -> None:
+    assert quoted(cell) == cell
+
+
+def test_only_unfinished_files_of_ours_are_cleared(tmp_path: Path) -> None:
+    for name in (".12.part.x.json", ".hidden.part.x", "12.part.x", "x.json"):
+        (tmp_path / name).write_text(json.dumps(name))
+    clear_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden.part.x", "12.part.x", "x.json"]
