@@ -13,9 +13,9 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from hemotorch.errors import InputError
-from hemotorch.hu import AIR_HU
 from hemotorch.io import unpack
 from hemotorch.io.affines import disagreement, fault, qform_affine
+from hemotorch.io.values import labels, to_hu
 from hemotorch.scan import Scan
 from hemotorch.system import limits
 from hemotorch.system.files import atomic, read_json, regular_file
@@ -30,16 +30,12 @@ GRID_FIELDS = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
-MOST_HU = 40_000  #: metal reaches 30,710 HU in CT of the extended scale; integers above are padding stored unsigned
 SAME_PLACE = 0.1  #: grids whose corners lie closer than this share of a voxel are the same
 
 _SCAN_AXES = axcodes2ornt(("S", "P", "L"))  # Scan's order: slices to the head, rows to the back, columns to the left
 _UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, nib.spatialimages.HeaderDataError)
-_TO_HU = "convert it to HU (stored value x rescale slope + rescale intercept) and try again"
-_TO_LABELS = "round it, store it as uint8 without scaling, and try again"
 _NIFTI2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # the length of its header stands first
 _NOT_MM = {1: "metres", 3: "micrometres"}  # codes of the header's xyzt_units; 2 is mm, 0 unknown
-_AIR = (-1300, -600)  # HU between which air lies, noise and resampling included
 
 
 def is_nifti(path: Path | str) -> bool:
@@ -63,13 +59,11 @@ def read_scan(path: Path | str) -> Scan:
     values are not HU.
     """
     image = _open(path, whole=True)
-    raw, warnings = _finite(_voxels(image, path), path)
-    raw, padding_warnings = _unsigned_padding(raw, image.get_data_dtype().kind in "iu")
-    warnings += padding_warnings + _check_hu(raw, path)
+    values, warnings = to_hu(_voxels(image, path), path, unsigned=image.get_data_dtype().kind == "u")
     affine, affine_warnings = _affine(image, path)
     transform = ornt_transform(io_orientation(affine), _SCAN_AXES)
-    hu = np.ascontiguousarray(apply_orientation(_to_int16(raw), transform))
-    to_ras = affine @ inv_ornt_aff(transform, raw.shape)
+    hu = np.ascontiguousarray(apply_orientation(values, transform))
+    to_ras = affine @ inv_ornt_aff(transform, values.shape)
     affine_warnings += _other_slice_axis(affine, transform)
     if len(hu) == 1:
         affine_warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
@@ -80,7 +74,7 @@ def read_scan(path: Path | str) -> Scan:
         row_step_mm=to_ras[:3, 1],
         column_step_mm=to_ras[:3, 2],
         name=stem(path),
-        slice_numbers=_slice_numbers(transform, raw.shape),
+        slice_numbers=_slice_numbers(transform, values.shape),
         paths=(Path(path),),
         warnings=tuple(warnings + affine_warnings),
     )
@@ -92,20 +86,19 @@ def read_mask(path: Path | str, scan: Scan | None = None) -> np.ndarray:
     scan: the scan it was drawn on. Raises InputError as `read_scan` does, for values that are not whole numbers from 0
     to 255, and where the mask has another shape or affine than the scan.
     """
+    return read_mask_and_warnings(path, scan)[0]
+
+
+def read_mask_and_warnings(path: Path | str, scan: Scan | None = None) -> tuple[np.ndarray, list[str]]:
+    """Reads a mask as `read_mask` does, and says what was doubtful about it: values that had to be rounded."""
     image = _open(path, whole=True)
-    raw = _voxels(image, path)
-    raw = _whole(raw, image)
-    low, high = raw.min(), raw.max()
-    if not (low >= 0 and high <= 255) or (raw.dtype.kind == "f" and (raw != np.rint(raw)).any()):
-        raise InputError(
-            f"a mask holds whole numbers from 0 to 255, not values like these: {_odd(raw)}", path, _TO_LABELS
-        )
+    raw, warnings = labels(_voxels(image, path), _step(image), path)
     affine, _ = _affine(image, path)
     transform = ornt_transform(io_orientation(affine), _SCAN_AXES)
-    mask = np.ascontiguousarray(apply_orientation(raw.astype(np.uint8), transform))
+    mask = np.ascontiguousarray(apply_orientation(raw, transform))
     if scan is not None:
         _check_same_grid(mask.shape, affine @ inv_ornt_aff(transform, raw.shape), scan, path)
-    return mask
+    return mask, warnings
 
 
 def is_predicted(path: Path | str) -> bool:
@@ -261,12 +254,18 @@ def _shape(image: Any, path: Path | str) -> tuple[int, int, int]:
 def _voxels(image: Any, path: Path | str) -> np.ndarray:
     """The volume in the file's axis order: its own integers where it has no scaling, else floating point."""
     try:
-        scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is counted as such
-            values = np.asarray(image.dataobj, dtype=np.float32) if scaled else image.dataobj.get_unscaled()
+            plain = _step(image) is None
+            values = image.dataobj.get_unscaled() if plain else np.asarray(image.dataobj, dtype=np.float32)
     except _UNREADABLE as error:
         raise InputError(f"cannot be read: cut short or damaged ({_one_line(error)})", path) from error
     return np.asarray(values).reshape(_shape(image, path))
+
+
+def _step(image: Any) -> float | None:
+    """How far apart the values are that a header's scaling of integers can hold; None if it does not scale."""
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
+    return abs(float(image.dataobj.slope)) if scaled else None
 
 
 def _affine(image: Any, path: Path | str) -> tuple[np.ndarray, list[str]]:
@@ -331,94 +330,6 @@ def _check_same_grid(shape: tuple[int, ...], affine: np.ndarray, scan: Scan, pat
         shift = np.linalg.norm(mine - (origins[number] + far @ steps.T), axis=1).max()
         if shift > SAME_PLACE * min(scan.pixel_mm):
             raise InputError(f"this mask's affine puts it {shift:.1f} mm away from its scan, {of}", path)
-
-
-def _finite(values: np.ndarray, path: Path | str) -> tuple[np.ndarray, list[str]]:
-    """The values with NaN and infinities replaced by air, and a warning that counts them."""
-    if values.dtype.kind != "f":
-        return values, []
-    bad = ~np.isfinite(values)
-    count = int(np.count_nonzero(bad))
-    if count == values.size:
-        raise InputError("holds no finite value", path)
-    if not count:
-        return values, []
-    return np.where(bad, AIR_HU, values), [f"{count} voxels are NaN or infinite, taken as air ({AIR_HU} HU)"]
-
-
-def _unsigned_padding(values: np.ndarray, integers: bool) -> tuple[np.ndarray, list[str]]:
-    """The values with air in place of negative padding that was stored unsigned, and a warning that counts it.
-
-    -2000 outside the scanner's circle, stored in 16 bits without a sign, is 63536. integers: whether the file holds
-    integers. In floating point, only what 16 or 32 bits make of a small negative number is taken for padding.
-    """
-    if values.max() <= MOST_HU:
-        return values, []
-    padding = values > MOST_HU
-    if not integers:
-        padding = (values >= 2**16 - 5120) & (values <= 2**16)
-        padding |= (values >= 2**32 - 2**17) & (values <= 2**32)
-    count = int(np.count_nonzero(padding))
-    if not count or count == values.size:
-        return values, []
-    lowest = values[~padding].min()
-    largest = float(values[padding].max())
-    air = min(AIR_HU, lowest) if lowest < 0 else lowest  # values without any below zero are to be refused as such
-    if not values.flags.writeable:
-        values = values.copy()
-    values[padding] = air
-    told = f"{count} voxels of up to {largest:.6g} HU, more than any metal has, are padding stored without its sign"
-    return values, [f"{told}: taken as air ({AIR_HU} HU)"]
-
-
-def _check_hu(values: np.ndarray, path: Path | str) -> list[str]:
-    """Raises InputError where the values cannot be HU; warns where that is doubtful.
-
-    HU have air at -1000, or, where only the brain is left, fluid and noise below 0 and a background of 0. Cormack
-    units, values whose intercept of -1024 was lost, 8-bit greys, MRI and probabilities never fall below zero.
-    """
-    low, high = float(values.min()), float(values.max())
-    told = f"values from {low:.6g} to {high:.6g} are not Hounsfield units"
-    if low >= 0:
-        guess = "8-bit greys or labels" if high <= 255 else "perhaps Cormack units, or the intercept of -1024 was lost"
-        raise InputError(
-            f"{told} ({guess if high > 1.5 else 'a probability or a label'}: none is below zero)", path, _TO_HU
-        )
-    if low > -200 and high - low < 50:
-        raise InputError(f"{told} (the range is too small)", path, _TO_HU)
-    sample = values.ravel(order="K")[:: max(1, values.size // 500_000)]
-    if np.mean((sample > _AIR[0]) & (sample < _AIR[1])) > 5e-4:
-        return []
-    positive = sample[sample > 0]
-    if positive.size and np.median(positive) > 500:
-        raise InputError(f"{told} (no air at -1000, and most of the rest above 500)", path, _TO_HU)
-    return ["no air near -1000 HU in this volume: cut out of its surroundings, or not HU"]
-
-
-def _to_int16(values: np.ndarray) -> np.ndarray:
-    """Rounded and clipped to what int16 HU can be: -1024 (air, padding) to 32767."""
-    rounded = np.rint(values) if values.dtype.kind == "f" else values
-    return np.clip(rounded, AIR_HU, np.iinfo(np.int16).max).astype(np.int16, copy=False)
-
-
-def _whole(values: np.ndarray, image: Any) -> np.ndarray:
-    """A mask's values, rounded if they are off whole numbers by no more than the header's scaling makes them.
-
-    A mask computed in floating point and saved under an integer header is scaled to all the integers there are, so
-    that 3 comes back as 2.988. Half a step of the scaling is then as near as any value can be.
-    """
-    step = abs(float(image.dataobj.slope))
-    if image.get_data_dtype().kind not in "iu" or values.dtype.kind != "f" or step > 0.1:
-        return values
-    whole = np.rint(values)
-    off = float(np.abs(values - whole).max())
-    return whole if off <= 0.51 * step + 1e-4 else values
-
-
-def _odd(values: np.ndarray) -> str:
-    """Some of the values that no mask may hold."""
-    odd = values[~((values >= 0) & (values <= 255) & (values == np.rint(values)))]
-    return ", ".join(f"{value:.6g}" for value in np.unique(odd)[:5])
 
 
 def _one_line(error: BaseException) -> str:

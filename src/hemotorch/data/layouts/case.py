@@ -53,7 +53,8 @@ class Case:
         if not self.mask_paths:
             return scan, None
         if not sliced:
-            return scan, self._coded(nifti.read_mask(self.mask_paths[0], scan), self.mask_paths[0])
+            raw, warnings = nifti.read_mask_and_warnings(self.mask_paths[0], scan)
+            return replace(scan, warnings=(*scan.warnings, *warnings)), self._coded(raw, self.mask_paths[0])
         raw = png.read_mask(self.mask_paths, scan)
         return scan, np.stack([self._coded(one, path) for one, path in zip(raw, self.mask_paths, strict=True)])
 

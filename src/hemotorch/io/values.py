@@ -1,0 +1,158 @@
+"""What a file's numbers are: Hounsfield units, padding, codes of a mask, or something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hemotorch.errors import InputError
+from hemotorch.hu import AIR_HU
+
+LARGEST_HU = np.iinfo(np.int16).max  #: that a Scan holds
+MOST_METAL_HU = 31_743  #: where scanners' extended scales end; the densest metal comes to 30,000
+_TO_HU = "convert it to HU (stored value x rescale slope + rescale intercept) and try again"
+_AIR = (-1300, -600)  # HU between which air lies, noise and resampling included
+_WRAPPED_16 = (59_000, 2**16)  # HU that padding from -5500 to -1 becomes, stored in unsigned 16 bits
+_WRAPPED_32 = (2**32 - 2**16, 2**32)  # and in 32 bits
+_ROUNDING = 1e-4  # a label saved as a float is off by no more than that
+
+
+def to_hu(values: np.ndarray, path: Path | str, *, unsigned: bool = False) -> tuple[np.ndarray, list[str]]:
+    """A volume of HU as int16: rounded, and clipped to -1024 (air, padding) to 32767.
+
+    NaN and infinities become air. So does padding that was negative once and was stored unsigned: outside the scanner's
+    circle stands -2000 or -1 in many files; in unsigned 16 bits these are 63536 and 65535, far above metal (30,000 HU).
+    Neither is asked whether the rest is HU.
+
+    Args:
+        values: of any shape and real type.
+        path: of the file, for messages.
+        unsigned: whether the file stores integers without a sign. Then all above `MOST_METAL_HU` is padding; elsewhere
+            only what 16 or 32 bits make of a small negative number.
+
+    Returns:
+        int16 of the same shape, and warnings.
+
+    Raises:
+        InputError: if the values cannot be HU.
+    """
+    infinite, warnings = _infinite(values, path)
+    padding, padding_warnings = _unsigned_padding(values, unsigned)
+    replaced = infinite | padding
+    original = values[~replaced] if replaced.any() else values
+    if not original.size:
+        raise InputError("holds nothing but padding", path)
+    warnings += padding_warnings + _check_hu(original, path)
+    with np.errstate(invalid="ignore"):  # NaN, which is replaced below
+        rounded = np.rint(values) if values.dtype.kind == "f" else values
+        hu = np.clip(rounded, AIR_HU, LARGEST_HU).astype(np.int16)
+    hu[replaced] = AIR_HU
+    return hu, warnings
+
+
+def _infinite(values: np.ndarray, path: Path | str) -> tuple[np.ndarray, list[str]]:
+    """(as values) bool: what is no number, and a warning that counts it."""
+    if values.dtype.kind != "f":
+        return np.zeros(values.shape, bool), []
+    infinite = ~np.isfinite(values)
+    count = int(np.count_nonzero(infinite))
+    if count == values.size:
+        raise InputError("holds no finite value", path)
+    warnings = [f"{count} voxels are NaN or infinite, taken as air ({AIR_HU} HU)"] if count else []
+    return infinite, warnings
+
+
+def _unsigned_padding(values: np.ndarray, unsigned: bool) -> tuple[np.ndarray, list[str]]:
+    """(as values) bool: padding that was stored unsigned, and a warning that counts it."""
+    high = values > MOST_METAL_HU
+    if not high.any():
+        return high, []
+    finite = np.isfinite(values)
+    padding = high & finite
+    if not unsigned:
+        padding = np.zeros(values.shape, bool)
+        for least, most in (_WRAPPED_16, _WRAPPED_32):
+            padding |= (values >= least) & (values <= most)
+    warnings = []
+    if count := int(np.count_nonzero(padding)):
+        shown = ", ".join(f"{value:.0f}" for value in np.unique(values[padding])[:3])
+        what = f"{count} voxels of {shown} HU, more than any metal has, are padding stored without its sign"
+        warnings.append(f"{what}: taken as air ({AIR_HU} HU)")
+    beyond = finite & (values > LARGEST_HU) & ~padding
+    if count := int(np.count_nonzero(beyond)):
+        warnings.append(f"{count} voxels above {LARGEST_HU} HU are cut off there")
+    return padding, warnings
+
+
+def _check_hu(values: np.ndarray, path: Path | str) -> list[str]:
+    """Raises InputError where the values cannot be HU; warns where that is doubtful.
+
+    HU have air at -1000, or, where only the brain is left, fluid and noise below 0 and a background of 0. Cormack
+    units, values whose intercept of -1024 was lost, 8-bit greys, MRI and probabilities never fall below zero.
+    """
+    low, high = float(values.min()), float(values.max())
+    told = f"values from {low:.6g} to {high:.6g} are not Hounsfield units"
+    if low >= 0:
+        guess = "8-bit greys or labels" if high <= 255 else "perhaps Cormack units, or the intercept of -1024 was lost"
+        raise InputError(
+            f"{told} ({guess if high > 1.5 else 'a probability or a label'}: none is below zero)", path, _TO_HU
+        )
+    if low > -200 and high - low < 50:
+        raise InputError(f"{told} (the range is too small)", path, _TO_HU)
+    sample = values.ravel(order="K")[:: max(1, values.size // 500_000)]
+    if np.mean((sample > _AIR[0]) & (sample < _AIR[1])) > 5e-4:
+        return []
+    positive = sample[sample > 0].astype(float)  # the sum of two numbers near the end of float32 is infinite
+    if positive.size and np.median(positive) > 500:
+        raise InputError(f"{told} (no air at -1000, and most of the rest above 500)", path, _TO_HU)
+    return ["no air near -1000 HU in this volume: cut out of its surroundings, or not HU"]
+
+
+def labels(values: np.ndarray, step: float | None, path: Path | str) -> tuple[np.ndarray, list[str]]:
+    """The values of a mask as whole numbers.
+
+    A mask that was computed as floats and saved under an integer header comes back as 0.988 or 1.00005: each value lies
+    within half a step of the header's scaling. Such values are rounded, if steps are small enough to tell labels apart.
+
+    Args:
+        values: of any shape and real type.
+        step: how far apart the values are that the header's scaling can hold, or None if it does not scale.
+        path: of the file, for messages.
+
+    Returns:
+        uint8 of the same shape, and a warning if anything was rounded.
+
+    Raises:
+        InputError: for values that are not whole numbers from 0 to 255.
+    """
+    whole = values
+    warnings: list[str] = []
+    if values.dtype.kind == "f":
+        whole, warnings = _rounded(values, step, path)
+    if not (whole.min() >= 0 and whole.max() <= 255):
+        raise _no_labels(values, path)
+    return whole.astype(np.uint8), warnings
+
+
+def _rounded(values: np.ndarray, step: float | None, path: Path | str) -> tuple[np.ndarray, list[str]]:
+    if not np.isfinite(values).all():
+        raise _no_labels(values, path)
+    whole = np.rint(values)
+    off = float(np.abs(values - whole).max())
+    if off == 0:
+        return whole, []
+    allowed = _ROUNDING
+    if step is not None and step <= 0.5:
+        allowed = max(allowed, 0.5 * step * 1.001)
+    if off > allowed:
+        raise _no_labels(values, path)
+    by = f"the step of its header's scaling, {step:.3g}" if step is not None else "the rounding of floats"
+    return whole, [f"mask values up to {off:.2g} off whole numbers were rounded, within {by}"]
+
+
+def _no_labels(values: np.ndarray, path: Path | str) -> InputError:
+    odd = values[~((values >= 0) & (values <= 255) & (values == np.rint(values)))]
+    shown = ", ".join(f"{value:.6g}" for value in np.unique(odd)[:5])
+    todo = "round it, store it as uint8 without scaling, and try again (a probability: cut it at a threshold first)"
+    return InputError(f"a mask holds whole numbers from 0 to 255, not values like these: {shown}", path, todo)
