@@ -156,12 +156,3 @@ def test_masks_scaled_to_all_integers_are_rounded(tmp_path: Path, dtype: Any) ->
     nib.save(image, tmp_path / "m.nii.gz")
     with pytest.raises(InputError, match="round it, store it as uint8"):
         read_mask(tmp_path / "m.nii.gz")
-
-
-@pytest.mark.parametrize(("degrees", "warns"), [(0, False), (30, False), (50, True), (90, True)])
-def test_slices_tilted_by_more_than_45_degrees_are_doubted(tmp_path: Path, degrees: float, warns: bool) -> None:
-    turn = np.eye(4)
-    turn[:3, :3] = nib.eulerangles.euler2mat(0, 0, np.deg2rad(degrees))
-    scan = read_scan(save(tmp_path / "a.nii", head(), turn @ AFFINE, turn @ AFFINE))
-    assert any("tilted by more than 45 degrees" in warning for warning in scan.warnings) == warns
-    np.testing.assert_allclose(scan.voxel_ml, 0.5 * 0.5 * 5 / 1000, rtol=1e-5)

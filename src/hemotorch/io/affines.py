@@ -30,6 +30,21 @@ def qform_affine(header: Any) -> np.ndarray:
     return affine
 
 
+def exact_quaternion(header: Any) -> None:
+    """Makes a header's qform one that other programs can read: exact, or not declared if it is of no use."""
+    names = [f"quatern_{name}" for name in "bcd"]
+    if not header["qform_code"] or fault(qform_affine(header)):
+        header["qform_code"] = 0
+        for name in names:
+            header[name] = 0
+        return
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
+    length = float(np.linalg.norm([float(header[name]) for name in names]))
+    if length > 1:
+        for name in names:
+            header[name] = float(header[name]) / length
+
+
 def fault(affine: np.ndarray) -> str:
     """What is wrong with an affine, or nothing."""
     steps = np.linalg.norm(affine[:3, :3], axis=0)

@@ -10,11 +10,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from hemotorch.errors import InputError
 from hemotorch.io import unpack
-from hemotorch.io.affines import disagreement, fault, qform_affine
+from hemotorch.io.affines import disagreement, exact_quaternion, fault, qform_affine
+from hemotorch.io.slice_axis import inverse, scan_orientation, toward
 from hemotorch.io.values import labels, to_hu
 from hemotorch.scan import Scan
 from hemotorch.system import limits
@@ -27,14 +28,13 @@ PREDICTION_MARK = "hemotorch prediction"  #: in the header's descrip of every ma
 #: What a mask's header takes over from its scan's. Nothing else is: names, numbers and dates of patients stand in
 #: db_name, aux_file, intent_name, descrip, in extensions, and in the fields that this version of NIfTI does not use.
 GRID_FIELDS = (
-    *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("pixdim", "xyzt_units", "dim_info", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
 SAME_PLACE = 0.1  #: grids whose corners lie closer than this share of a voxel are the same
 
-_SCAN_AXES = axcodes2ornt(("S", "P", "L"))  # Scan's order: slices to the head, rows to the back, columns to the left
 _UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, nib.spatialimages.HeaderDataError)
-_NIFTI2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # the length of its header stands first
+_HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _NOT_MM = {1: "metres", 3: "micrometres"}  # codes of the header's xyzt_units; 2 is mm, 0 unknown
 
 
@@ -61,10 +61,10 @@ def read_scan(path: Path | str) -> Scan:
     image = _open(path, whole=True)
     values, warnings = to_hu(_voxels(image, path), path, unsigned=image.get_data_dtype().kind == "u")
     affine, affine_warnings = _affine(image, path)
-    transform = ornt_transform(io_orientation(affine), _SCAN_AXES)
-    hu = np.ascontiguousarray(apply_orientation(values, transform))
+    transform, axis_warnings = scan_orientation(affine, image.header, values.shape)
+    affine_warnings += axis_warnings
+    hu = _reordered(values, transform)
     to_ras = affine @ inv_ornt_aff(transform, values.shape)
-    affine_warnings += _other_slice_axis(affine, transform)
     if len(hu) == 1:
         affine_warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
     _check_spacing(to_ras, len(hu), path)
@@ -94,10 +94,12 @@ def read_mask_and_warnings(path: Path | str, scan: Scan | None = None) -> tuple[
     image = _open(path, whole=True)
     raw, warnings = labels(_voxels(image, path), _step(image), path)
     affine, _ = _affine(image, path)
-    transform = ornt_transform(io_orientation(affine), _SCAN_AXES)
-    mask = np.ascontiguousarray(apply_orientation(raw, transform))
-    if scan is not None:
-        _check_same_grid(mask.shape, affine @ inv_ornt_aff(transform, raw.shape), scan, path)
+    if scan is None:
+        return _reordered(raw, scan_orientation(affine, image.header, raw.shape)[0]), warnings
+    # The scan's own axes, so that a header that says less than the scan's leads to the same order.
+    transform = toward(affine, _axes_of(scan))
+    mask = _reordered(raw, transform)
+    _check_same_grid(mask.shape, affine @ inv_ornt_aff(transform, raw.shape), scan, path)
     return mask, warnings
 
 
@@ -132,7 +134,8 @@ def slice_numbers(path: Path | str) -> tuple[int, ...]:
     """The file's own number of each slice, foot to head, from its header alone. Raises InputError as `read_scan`."""
     image = _open(path)
     affine, _ = _affine(image, path)
-    return _slice_numbers(ornt_transform(io_orientation(affine), _SCAN_AXES), _shape(image, path))
+    shape = _shape(image, path)
+    return _slice_numbers(scan_orientation(affine, image.header, shape)[0], shape)
 
 
 def write_scan(scan: Scan, path: Path | str) -> None:
@@ -158,7 +161,8 @@ def write_mask(scan: Scan, mask: np.ndarray, path: Path | str, mark: str = "") -
         return _write_upright(scan, mask, path, mark)
     source = _open(scan.paths[0])
     affine, _ = _affine(source, scan.paths[0])
-    stored = apply_orientation(mask, ornt_transform(_SCAN_AXES, io_orientation(affine)))
+    transform, _ = scan_orientation(affine, source.header, _shape(source, scan.paths[0]))
+    stored = _reordered(mask, inverse(transform))
     if stored.shape != _shape(source, scan.paths[0]):
         raise InputError(f"changed since it was read; its shape is now {source.shape}", scan.paths[0])
     header = type(source.header)(endianness=source.header.endianness)
@@ -166,6 +170,7 @@ def write_mask(scan: Scan, mask: np.ndarray, path: Path | str, mark: str = "") -
         header[field] = source.header[field]
     if header["sform_code"] and not np.allclose(affine, header.get_sform()):
         header["sform_code"] = 0  # it was of no use, and the scan was read by its qform
+    exact_quaternion(header)
     header.set_data_dtype(np.uint8)
     header["descrip"] = mark.encode()
     mask_image = type(source)(stored.reshape(source.shape), None, header)
@@ -206,13 +211,15 @@ def _open(path: Path | str, *, whole: bool = False) -> Any:
             told = ("is gzip-compressed", ".nii.gz") if gzipped else ("is not gzip-compressed, or not an image", ".nii")
             raise InputError(told[0], path, f"if it is NIfTI, rename it to end in {told[1]}")
         needed = unpack.check_header(path, size, gzipped)
-        image = _unpacked(path, needed) if whole and gzipped else nib.load(path, mmap=False)
+        if whole and gzipped:
+            content = unpack.unpacked(path, needed)
+            image = _kind(bytes(content.getbuffer()[:_HEADER_BYTES])).from_stream(content)
+        else:
+            image = _kind(_start(path, gzipped)).from_filename(path, mmap=False)
     except nib.filebasedimages.ImageFileError as error:
         raise InputError("is not a NIfTI image", path) from error
     except _UNREADABLE as error:
         raise InputError(f"cannot be read: cut short or damaged ({_one_line(error)})", path) from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise InputError(f"is {type(image).__name__}, not NIfTI", path)
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(f"holds {image.get_data_dtype()} values (colour or complex), not one number a voxel", path)
     _shape(image, path)
@@ -220,24 +227,46 @@ def _open(path: Path | str, *, whole: bool = False) -> Any:
     return image
 
 
+class _Header1(nib.Nifti1Header):
+    """A header whose affine nobody asks nibabel for: it refuses a quaternion that is off by rounding."""
+
+    def get_best_affine(self) -> np.ndarray:
+        return np.eye(4)
+
+
+class _Header2(nib.Nifti2Header):
+    def get_best_affine(self) -> np.ndarray:
+        return np.eye(4)
+
+
+class _Image1(nib.Nifti1Image):
+    header_class = _Header1
+
+
+class _Image2(nib.Nifti2Image):
+    header_class = _Header2
+
+
+def _start(path: Path, gzipped: bool) -> bytes:
+    """The unpacked bytes that hold a header."""
+    with gzip.open(path) if gzipped else open(path, "rb") as file:
+        return file.read(_HEADER_BYTES)
+
+
+def _kind(start: bytes) -> Any:
+    """The class of a NIfTI image that starts with these bytes. Raises ImageFileError if it is none."""
+    for kind in (_Image1, _Image2):
+        header = kind.header_class
+        if header.may_contain_header(start[: header.sizeof_hdr]):
+            return kind
+    raise nib.filebasedimages.ImageFileError("no NIfTI header")
+
+
 def _restore_qfac(image: Any, path: Path, gzipped: bool) -> None:
     """Puts the sign of pixdim[0] back: nibabel takes 1 for any value but 1 and -1, and so mirrors a volume of -0.5."""
-    second = isinstance(image, nib.Nifti2Image)
-    offset, kind = (104, "f8") if second else (76, "f4")
-    with gzip.open(path) if gzipped else open(path, "rb") as file:
-        start = file.read(offset + 8)
-    qfac = float(np.frombuffer(start, image.header.endianness + kind, 1, offset)[0])
-    if qfac < 0:
+    stored = type(image.header)(_start(path, gzipped)[: image.header.sizeof_hdr], check=False)
+    if stored["pixdim"][0] < 0:
         image.header["pixdim"][0] = -1
-
-
-def _unpacked(path: Path, needed: int | None) -> Any:
-    content = unpack.unpacked(path, needed)
-    start = bytes(content.getbuffer()[:544])
-    kind = nib.Nifti2Image if start[:4] in _NIFTI2 else nib.Nifti1Image
-    if not kind.header_class.may_contain_header(start[: kind.header_class.sizeof_hdr]):
-        raise nib.filebasedimages.ImageFileError("no NIfTI header")
-    return kind.from_stream(content)
 
 
 def _shape(image: Any, path: Path | str) -> tuple[int, int, int]:
@@ -286,25 +315,25 @@ def _affine(image: Any, path: Path | str) -> tuple[np.ndarray, list[str]]:
             affine, warnings = sform, disagreement(sform, qform, _shape(image, path))
     else:
         affine, warnings = sform, []
+        if header["qform_code"]:
+            warnings = ["its qform is of no use (its quaternion or voxel size is none): read by its sform"]
     if wrong := fault(affine):
         raise InputError(f"its affine {wrong}", path, "correct the header")
     return affine, warnings
 
 
-def _other_slice_axis(affine: np.ndarray, transform: np.ndarray) -> list[str]:
-    """A warning if voxels are longest along another axis than the one taken for slices, or none.
+def _reordered(values: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """A copy with axes reordered and flipped, in memory from its first voxel to its last.
 
-    So are coronal and sagittal series, and axial slices tilted by more than 45 degrees.
+    NumPy calls an array contiguous whatever the step on an axis of length 1, and torch refuses a negative one.
     """
-    steps = np.linalg.norm(affine[:3, :3], axis=0)
-    axis = int(np.flatnonzero(transform[:, 0] == 0)[0])
-    longest, second = int(np.argmax(steps)), float(np.sort(steps)[1])
-    if longest == axis or steps[longest] < 1.5 * second:
-        return []
-    return [
-        f"voxels are longest ({steps[longest]:.3g} mm) along another axis than the one nearest to foot-head: slices "
-        "are coronal, sagittal or tilted by more than 45 degrees, and are not looked at as they were made"
-    ]
+    return np.array(apply_orientation(values, transform), order="C", copy=True)
+
+
+def _axes_of(scan: Scan) -> np.ndarray:
+    """(3, 3) unit vectors along the scan's slices, rows and columns, RAS."""
+    axes = np.stack([scan.normal, scan.row_step_mm, scan.column_step_mm])
+    return axes / np.linalg.norm(axes, axis=1, keepdims=True)
 
 
 def _slice_numbers(transform: np.ndarray, shape: tuple[int, ...]) -> tuple[int, ...]:
