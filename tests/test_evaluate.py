@@ -136,14 +136,14 @@ def test_a_split_by_patient_has_nothing_to_warn_of(dataset: Dataset) -> None:
 
 def test_uneven_slices_weigh_what_they_stand_for() -> None:
     even = even_scan(np.zeros((4, 10, 10), np.int16), 1.0, 5.0)
-    # Slices at 0, 5, 10 and 30 mm stand for 5, 5, 12.5 and 20 mm.
-    scan = replace(even, slice_origins_mm=even.slice_origins_mm * [1, 1, 0] + np.outer([0, 5, 10, 30], [0, 0, 1]))
+    # Slices at 0, 5, 15 and 25 mm stand for 5, 7.5, 10 and 10 mm.
+    scan = replace(even, slice_origins_mm=even.slice_origins_mm * [1, 1, 0] + np.outer([0, 5, 15, 25], [0, 0, 1]))
     truth, found = np.zeros((4, 10, 10), np.uint8), np.zeros((4, 10, 10), np.uint8)
     truth[0, :2], found[0, :2] = 6, 1  # 20 pixels right
     truth[3, :1] = 6  # 10 missed
     score = outline(truth, found, scan, range(4))
-    assert score.truth_ml == pytest.approx((20 * 5 + 10 * 20) / 1000) and score.predicted_ml == pytest.approx(0.1)
-    assert score.volume.dice == pytest.approx(2 * 100 / (2 * 100 + 200))
+    assert score.truth_ml == pytest.approx((20 * 5 + 10 * 10) / 1000) and score.predicted_ml == pytest.approx(0.1)
+    assert score.volume.dice == pytest.approx(2 * 100 / (2 * 100 + 100))
     assert outline(truth, found, even, range(4)).volume.dice == pytest.approx(2 * 20 / (2 * 20 + 10))
     unknown = outline(truth, found, replace(scan, spacing_known=False), range(4))
     assert unknown.volume.dice == pytest.approx(2 * 20 / (2 * 20 + 10)) and math.isnan(unknown.truth_ml)
@@ -246,7 +246,7 @@ def test_a_run_is_measured_from_its_folder(tiny_run: Path, tiny_prepared: Path, 
     assert {scan.case for scan in scores.scans} == set(Dataset(tiny_prepared).splits["patient"].test)
     assert scores.summary["dice"]["scan"]["mean"] > 0.5
     assert scores.about["recipe"]["name"] == "fast" and not scores.split["external"]
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="holds a report already"):
         evaluate_run(tiny_run, tmp_path / "report", device="cpu")
     same_names = tiny.write_dataset(tmp_path / "other", patients=5, normal=2, seed=500)
     prepare(same_names, tmp_path / "prepared")

@@ -75,11 +75,11 @@ def test_blocks_are_stitched_by_their_mean(predictor):
 def test_small_pieces_are_dropped_by_ml_with_uneven_slices():
     scan, _ = tiny.head(0)
     origins = scan.slice_origins_mm.copy()
-    origins[3:, 2] += 15
+    origins[:, 2] = [0, 5, 10, 20, 30, 40]
     scan = Scan(scan.hu, origins, scan.row_step_mm, scan.column_step_mm)
     probability = np.zeros(scan.shape, np.float32)
     probability[0, 10:14, 10:14] = 0.9  # 16 pixels of 9 mm2, 5 mm: 0.72 mL
-    probability[3, 40:44, 40:44] = 0.9  # the same on a slice that stands for 12.5 mm: 1.8 mL
+    probability[3, 40:44, 40:44] = 0.9  # the same on a slice that stands for 10 mm: 1.44 mL
     mask = postprocess(probability, scan, Predict(min_ml=1.0))
     assert not mask[0].any() and mask[3].sum() == 16
     assert postprocess(probability, scan, Predict(min_ml=0.5)).sum() == 32
@@ -291,7 +291,9 @@ def test_scans_named_one_by_one_are_predicted_wherever_the_output_goes(tiny_run,
     (tmp_path / "out").mkdir()
     (tmp_path / "out/one_mask.nii.gz").write_text("drawn by hand")
     ((_, result),) = predict_files(tiny_run, ["one.nii.gz"], "out", device="cpu")
-    assert isinstance(result, HemotorchError) and "one_mask.nii.gz is in out already" in str(result)
+    assert isinstance(result, HemotorchError) and "one_mask.nii.gz in out was not written by a prediction" in str(
+        result
+    )
     assert (tmp_path / "out/one_mask.nii.gz").read_text() == "drawn by hand"
 
 

@@ -93,6 +93,7 @@ def test_png_folders_have_no_patients_and_no_ml(tiny_data: Path, tmp_path: Path)
     prepare(tiny_data, tmp_path / "first", png=True)
     for path in (tmp_path / "first" / "png").rglob("*.png"):
         path.rename(path.with_name(path.name.replace("_", "slice")))  # a name that tells no patient
+    (tmp_path / "first" / "png" / "window.json").write_text('{"level": 40, "width": 120}')
     prepare(tmp_path / "first" / "png", tmp_path / "second")
     dataset = Dataset(tmp_path / "second")
     scores = evaluate(RuleBaseline(), dataset, next(iter(dataset.splits.values())))
