@@ -135,17 +135,17 @@ def test_a_split_by_patient_has_nothing_to_warn_of(dataset: Dataset) -> None:
 
 
 def test_uneven_slices_weigh_what_they_stand_for() -> None:
-    even = even_scan(np.zeros((4, 10, 10), np.int16), 1.0, 5.0)
-    # Slices at 0, 5, 15 and 25 mm stand for 5, 7.5, 10 and 10 mm.
-    scan = replace(even, slice_origins_mm=even.slice_origins_mm * [1, 1, 0] + np.outer([0, 5, 15, 25], [0, 0, 1]))
-    truth, found = np.zeros((4, 10, 10), np.uint8), np.zeros((4, 10, 10), np.uint8)
+    even = even_scan(np.zeros((5, 10, 10), np.int16), 1.0, 5.0)
+    # Slices at 0, 5, 10, 20 and 30 mm stand for 5, 5, 7.5, 10 and 10 mm.
+    scan = replace(even, slice_origins_mm=even.slice_origins_mm * [1, 1, 0] + np.outer([0, 5, 10, 20, 30], [0, 0, 1]))
+    truth, found = np.zeros((5, 10, 10), np.uint8), np.zeros((5, 10, 10), np.uint8)
     truth[0, :2], found[0, :2] = 6, 1  # 20 pixels right
-    truth[3, :1] = 6  # 10 missed
-    score = outline(truth, found, scan, range(4))
+    truth[4, :1] = 6  # 10 missed
+    score = outline(truth, found, scan, range(5))
     assert score.truth_ml == pytest.approx((20 * 5 + 10 * 10) / 1000) and score.predicted_ml == pytest.approx(0.1)
     assert score.volume.dice == pytest.approx(2 * 100 / (2 * 100 + 100))
-    assert outline(truth, found, even, range(4)).volume.dice == pytest.approx(2 * 20 / (2 * 20 + 10))
-    unknown = outline(truth, found, replace(scan, spacing_known=False), range(4))
+    assert outline(truth, found, even, range(5)).volume.dice == pytest.approx(2 * 20 / (2 * 20 + 10))
+    unknown = outline(truth, found, replace(scan, spacing_known=False), range(5))
     assert unknown.volume.dice == pytest.approx(2 * 20 / (2 * 20 + 10)) and math.isnan(unknown.truth_ml)
 
 

@@ -75,7 +75,7 @@ def test_blocks_are_stitched_by_their_mean(predictor):
 def test_small_pieces_are_dropped_by_ml_with_uneven_slices():
     scan, _ = tiny.head(0)
     origins = scan.slice_origins_mm.copy()
-    origins[:, 2] = [0, 5, 10, 20, 30, 40]
+    origins[3:, 2] += [5, 10, 15]  # 5 mm through the base, 10 mm above
     scan = Scan(scan.hu, origins, scan.row_step_mm, scan.column_step_mm)
     probability = np.zeros(scan.shape, np.float32)
     probability[0, 10:14, 10:14] = 0.9  # 16 pixels of 9 mm2, 5 mm: 0.72 mL

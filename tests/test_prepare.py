@@ -330,6 +330,26 @@ def test_pngs_read_again_are_the_same_pixels(source: Path, out: Path, tmp_path: 
         assert again.volume_ml(case) == pytest.approx(first.volume_ml(case))
 
 
+def test_pngs_of_positive_slices_have_the_volume_of_the_whole_scan(tmp_path: Path) -> None:
+    scan, mask = head(0, bleeding=True, shape=(12, 32, 24))
+    mask[2:5] = mask[10] = mask[1]
+    mask[1] = 0
+    hu = np.where(mask > 0, 68, scan.hu[6]).astype(np.int16)
+    layouts.write_case("folder", tmp_path / "nifti", "a", replace(scan, hu=hu), mask, CaseInfo("a", "a"))
+    prepare(tmp_path / "nifti", tmp_path / "whole", png=True, only_positive=True, any_anatomy=True)
+    prepare(tmp_path / "whole/png", tmp_path / "positive", png=True, any_anatomy=True)
+    prepare(tmp_path / "positive/png", tmp_path / "again", any_anatomy=True)
+    whole = Dataset(tmp_path / "whole").volume_ml("a")
+    assert whole == pytest.approx(np.count_nonzero(mask) * 25 * 5 / 1000)
+    for out in ("positive", "again"):
+        data = Dataset(tmp_path / out)
+        assert data.volume_ml("a") == pytest.approx(whole)
+        read = data.scan("a")
+        assert read.slice_numbers == (3, 4, 5, 11)
+        np.testing.assert_allclose(read.voxel_ml, 0.125)  # also of the scan that training and evaluation see
+        assert any("between 5 and 11" in line for line in read.warnings)
+
+
 def test_pngs_without_case_names_have_no_patients(source: Path, tmp_path: Path) -> None:
     prepare(source, tmp_path / "a", png=True)
     for number, path in enumerate(sorted((tmp_path / "a/png/image").iterdir())):

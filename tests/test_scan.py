@@ -52,6 +52,9 @@ def test_uneven_shares_by_hand() -> None:
         ([5, 5, 20, 20, 20], [5] * 6),  # nobody makes slices of 20 mm
         ([5, 5, 30, 10, 10], [5, 5, 5, 10, 10, 10]),
         ([5, 40], [5, 5, 5]),
+        ([5, 35, 35], [5, 5, 5, 5]),  # two slices that are left alone far from the others
+        ([4.9, 5.1, 9.8, 5.2, 4.8], [4.9, 5.0, 5.1, 5.2, 5.0, 4.8]),  # positions that were rounded
+        ([1, 1, 1, 1, 30, 31, 32], [1] * 8),
     ],
 )
 def test_slices_beside_a_gap_stand_for_the_usual_distance(distances: list[float], shares: list[float]) -> None:
@@ -60,6 +63,7 @@ def test_slices_beside_a_gap_stand_for_the_usual_distance(distances: list[float]
     assert len(scan.warnings) == 1
     assert "slices are missing in" in scan.warnings[0]
     assert replace(scan, name="other").warnings == scan.warnings  # said once
+    assert scan.height_mm == pytest.approx(sum(distances) + (shares[0] + shares[-1]) / 2)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
     """
     if not scan.spacing_known:
         return None
-    height = float(np.nansum(scan.shares_mm))
+    height = scan.height_mm
     if len(scan.hu) > 3 and not HEIGHT_MM[0] < height < HEIGHT_MM[1]:
         return Doubt(
             f"its {len(scan.hu)} slices are {height:.4g} mm high together: is its slice distance right?", False

@@ -14,6 +14,7 @@ import numpy as np
 from hemotorch.errors import InputError
 
 UNEVEN_TOLERANCE = 0.02  #: slice distances that differ by more than this share of their median are uneven
+SAME_DISTANCE = 0.1  #: distances that differ by no more than this share are one protocol's: positions are often rounded
 #: A lone distance of this many times the usual one beside it is a gap. One missing slice makes 2; a change of protocol
 #: within a series, 4 to 7 mm, has made 1.75, but then many slices in a row have the new distance.
 GAP_RATIO = 1.6
@@ -103,6 +104,11 @@ class Scan:
             first = last = np.full(1, self.slice_mm)
         return (np.concatenate([first, to_last]) + np.concatenate([to_next, last])) / 2
 
+    @property
+    def height_mm(self) -> float:
+        """mm from the lower edge of the first slice to the upper edge of the last, gaps included; NaN if not known."""
+        return float(self.slice_distances_mm.sum() + (self.shares_mm[0] + self.shares_mm[-1]) / 2)
+
     def _gap_warning(self) -> str:
         """A sentence on the gaps between slices, or none."""
         if len(self.hu) == 1 or not self.spacing_known:
@@ -163,7 +169,8 @@ def bridged_mm(distances: np.ndarray, slice_mm: float | None = None) -> np.ndarr
     Otherwise a distance is usual if a neighbouring distance is the same, as when a protocol changes from 5 to 10 mm
     within a series; but not if it is longer than any slice is thick, or if just two such lie between shorter ones,
     which is a slice left alone. A distance that is not usual is a gap from `GAP_RATIO` times the usual distances on
-    both sides. If no distance is usual, it is a gap from `LONE_GAP_RATIO` times their median.
+    both sides. If no distance is usual, it is a gap from `LONE_GAP_RATIO` times the median of those that a slice may be
+    thick.
 
     Args:
         distances: (slices - 1,) mm between neighbouring slices.
@@ -178,7 +185,10 @@ def bridged_mm(distances: np.ndarray, slice_mm: float | None = None) -> np.ndarr
         return np.where(bridged >= 1.5 * slice_mm, slice_mm, bridged)
     usual = _usual(distances)
     if not usual.any():
-        middle = float(np.sort(distances)[(len(distances) - 1) // 2])
+        possible = distances[distances <= THICKEST_SLICE_MM]
+        if not possible.size:
+            possible = distances
+        middle = float(np.sort(possible)[(len(possible) - 1) // 2])
         return np.where(bridged > LONE_GAP_RATIO * middle, middle, bridged)
     at = np.flatnonzero(usual)
     for index in np.flatnonzero(~usual):
@@ -191,11 +201,11 @@ def bridged_mm(distances: np.ndarray, slice_mm: float | None = None) -> np.ndarr
 
 def _usual(distances: np.ndarray) -> np.ndarray:
     """Which distances are the scan's own, and not a gap: bool of the distances' shape."""
-    same = np.abs(np.diff(distances)) <= UNEVEN_TOLERANCE * distances[1:]
+    same = np.abs(np.diff(distances)) <= SAME_DISTANCE * np.minimum(distances[1:], distances[:-1])
     edges = np.flatnonzero(np.concatenate([[True], ~same, [True]]))
     usual = np.zeros(len(distances), bool)
     for start, end in pairwise(edges.tolist()):
-        length = distances[start]
+        length = float(np.median(distances[start:end]))
         between_shorter = start > 0 and end < len(distances) and GAP_RATIO * distances[[start - 1, end]].max() <= length
         alone = end - start < 2 or (end - start == 2 and between_shorter)
         usual[start:end] = not alone and length <= THICKEST_SLICE_MM
