@@ -302,7 +302,8 @@ def _affine(image: Any, path: Path | str) -> tuple[np.ndarray, list[str]]:
     header = image.header
     if unit := _NOT_MM.get(int(header["xyzt_units"]) & 7):
         raise InputError(f"its header gives lengths in {unit}, not in mm", path, "correct the header")
-    sform, qform = np.asarray(header.get_sform(), dtype=float), qform_affine(header)
+    with np.errstate(invalid="ignore"):  # a signalling NaN in a damaged header, which is refused below
+        sform, qform = np.asarray(header.get_sform(), dtype=float), qform_affine(header)
     if not header["sform_code"] and not header["qform_code"]:
         affine = np.asarray(header.get_base_affine(), dtype=float)
         warnings = ["the header gives no orientation: axes are taken as left, front, head, and may be swapped"]
