@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
@@ -176,3 +177,16 @@ def test_mutated_files_of_a_run_end_in_one_line_or_in_a_page(tiny_prepared, run,
         except HemotorchError as error:
             assert "\n" not in str(error) and len(str(error)) < 1000
     assert 0 < good < 250
+
+
+def test_a_new_run_is_started_on_a_disk_without_locks(tmp_path, monkeypatch):
+    """There the lock is a marker file, which is no sign of somebody else's folder."""
+
+    def no_flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", no_flock)
+    run = Run(tmp_path / "run")
+    with run.locked():
+        assert (run.root / "lock.held").exists()
+        run.must_be_new()

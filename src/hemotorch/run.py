@@ -27,6 +27,7 @@ from hemotorch.system.files import (
     atomic,
     exclusive,
     explained,
+    held_marker,
     jsonable,
     read_json,
     regular_file,
@@ -39,6 +40,7 @@ LARGEST = 1e30  #: of a value in it; larger ones cannot be drawn
 FORMAT = 5  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
 OLDEST_FORMAT = 4  #: that is still read; it has no slice spacing
 BEST, LAST = "best.pt", "last.pt"
+LOCK = "lock"  #: held by the process that trains
 PIECE = 2**20  #: numbers of a tensor that are hashed at once
 
 
@@ -66,7 +68,7 @@ class Run:
         if (self.root / "run.json").exists():
             todo = "add --resume to go on with it, or choose another folder"
             raise InputError("holds a training run already", self.root, todo)
-        ours = {"lock", "recipe.toml"}
+        ours = {LOCK, held_marker(Path(LOCK)).name, "recipe.toml"}
         if self.root.exists() and any(p.name not in ours and p.name[0] != "." for p in self.root.iterdir()):
             raise InputError("exists already and is not a run folder", self.root, "choose another folder")
 
@@ -147,7 +149,7 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Holds the run for one training process. Raises RunError where another one has it."""
         busy = RunError("another training is using this run folder", self.root, "wait, or choose another")
-        with exclusive(self.root / "lock", busy):
+        with exclusive(self.root / LOCK, busy):
             yield
 
 

@@ -104,6 +104,11 @@ def exclusive(path: Path | str, error: HemotorchError) -> Iterator[None]:
         lock.release()
 
 
+def held_marker(path: Path) -> Path:
+    """The marker file that stands for a lock file on a disk without locks."""
+    return path.with_name(f"{path.name}.held")
+
+
 def _acquired(path: Path, error: HemotorchError) -> BaseFileLock:
     try:
         # Its own fallback would take an empty file, as an earlier version left it, for a lock that is held.
@@ -115,7 +120,7 @@ def _acquired(path: Path, error: HemotorchError) -> BaseFileLock:
     except OSError as refused:
         if refused.errno not in _NO_LOCKS:
             raise
-    marker = path.with_name(f"{path.name}.held")
+    marker = held_marker(path)
     lock = SoftFileLock(marker, timeout=0.5)  # with no time at all, filelock 3.33 does not take a dead one's marker
     try:
         lock.acquire()
