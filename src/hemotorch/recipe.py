@@ -194,7 +194,7 @@ def load(name_or_path: str | Path) -> Recipe:
     path = Path(name_or_path)
     if path.suffix == ".toml":
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
-            raise InputError("is not a recipe file", path)
+            raise InputError("is a folder, a pipe or a device, not a recipe file", path)
         try:
             with open(path, encoding="utf-8") as file:
                 text = file.read(MOST_TEXT + 1)
