@@ -109,7 +109,7 @@ def test_recipe_files_that_take_all_memory_or_a_page_of_error(tmp_path, text, sa
 
 def test_a_recipe_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
-    with pytest.raises(HemotorchError, match=r"pipe.toml: is not a recipe file"):
+    with pytest.raises(HemotorchError, match=r"pipe.toml: is a folder, a pipe or a device"):
         recipe.load(tmp_path / "pipe.toml")
 
 
