@@ -139,7 +139,9 @@ class Dataset:
 
     def digest(self, case: str) -> str:
         """A hash of the scan's voxels: what tells two scans of one name apart."""
-        return hashlib.sha256(";".join(row.hash for row in self.rows[self._known(case)]).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            ";".join(row.hash for row in self.rows[self._known(case)]).encode("utf-8", "surrogateescape")
+        ).hexdigest()[:16]
 
     def mask_digest(self, case: str) -> str:
         """A hash of the scan's mask, "" without one: what tells whether it was corrected."""

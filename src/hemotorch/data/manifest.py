@@ -71,7 +71,7 @@ def read_manifest(path: Path) -> list[SliceRow]:
             text_file(path, "table")
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             return [_row(entry) for entry in csv.DictReader(file, strict=True)]
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise InputError(f"cannot be read ({error})", path, "run the same `hemotorch prepare` again") from error
 
 
