@@ -1,1 +1,9 @@
-"""The same `train` on more than one process: started by torchrun, by SLURM or by Ray. And Ray for archives of scans."""
+"""The same `train` on more than one process: started by torchrun, by SLURM or by Ray. And Ray for archives of scans.
+
+archive   an archive of scans, predicted with Ray Data
+commands  the parser of `hemotorch cluster`
+ray       Ray itself, and Ray Train
+slurm     the SLURM batch script
+torchrun  several ranks on this machine
+training  what an engine starts on each rank, and how many there can be
+"""

@@ -1,1 +1,13 @@
-"""The prepared dataset: from folders of any layout to shards, records, splits and counts."""
+"""The prepared dataset: from folders of any layout to shards, records, splits and counts.
+
+case_record      the record of a prepared case, and what tells whether its source changed
+dataset          the prepared dataset on disk
+layouts/         how folders of scans are laid out: recognised, opened, written
+manifest         the table of all slices, manifest.csv
+phantom_folders  writes a phantom dataset in any layout
+png_folders      the 2021 paper's PNG folders of a prepared dataset
+prepare          from cases of any layout to a prepared dataset
+shards           a stack of slices as one Zarr array in one file
+splits           named splits by patient, and the audit of what is on both sides
+summary          how many scans, slices and patients there are
+"""

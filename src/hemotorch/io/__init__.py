@@ -1,4 +1,13 @@
-"""Files to `Scan` and back: NIfTI here, 8-bit PNG in png.py. One function reads whatever is at a path."""
+"""Files to `Scan` and back: NIfTI and 8-bit PNG. One function reads whatever is at a path.
+
+affines     the two affines of a NIfTI header: which one is good, and whether they agree
+nifti       NIfTI to Scan, and masks back into the scan's own grid
+png         8-bit PNG slices to Scan, and back
+slice_axis  which axis of a NIfTI file runs across the slices
+unpack      bounds and gzip of NIfTI files, before nibabel sees them
+values      what a file's numbers are: HU, padding, codes of a mask
+walk        a folder and what is below it: what is a scan, and what is not read and why
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""The networks by name. Each takes HU and gives logits; its first layer is its window."""
+"""The networks by name. Each takes HU and gives logits; its first layer is its window.
+
+compact       the small U-Net of the `fast` recipe
+dropout       dropout as a function of each sample's key
+medicaltorch  the modified U-Net of MedicalTorch v0.2, the 2021 paper's network
+mlp           the multilayer perceptron on a window of pixels
+net           the window layer, and the whole network: HU in, logits out
+scale         half and twice the size, with gradients that suit a GPU
+sync          batch norm over the batch of all ranks together
+unet          the U-Net of Ronneberger, Fischer and Brox 2015
+"""
 
 from __future__ import annotations
 

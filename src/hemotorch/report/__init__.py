@@ -1,4 +1,9 @@
-"""Scores and training curves -> one self-contained HTML page."""
+"""Scores and training curves -> one self-contained HTML page.
+
+figures  plots as SVG, and pictures of scans
+html     the page of one evaluation
+pages/   what all HTML pages share
+"""
 
 from __future__ import annotations
 

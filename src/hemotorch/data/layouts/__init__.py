@@ -1,4 +1,13 @@
-"""Where datasets keep their files: what is at a path is recognised, opened as cases, and can be written."""
+"""Where datasets keep their files: what is at a path is recognised, opened as cases, and can be written.
+
+case         Case, one study on disk; Collection, all of them
+ct_ich       PhysioNet CT-ICH: ct_scans/, masks/ and its tables
+folder       folders of NIfTI: images/ and masks/, nnU-Net's, or one flat folder
+mask_values  what the values of a mask mean
+patients     which patient a scan is of: patients.csv
+png          the 2021 paper's image/ and label/ of PNG slices
+tables       CSV as hospitals and spreadsheets write it
+"""
 
 from __future__ import annotations
 

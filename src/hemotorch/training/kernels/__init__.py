@@ -1,6 +1,11 @@
 """Triton kernels, each beside the PyTorch reference that says what it computes and runs where Triton does not.
 
 Nothing here imports triton until a kernel is asked for: hemotorch trains without it.
+
+dice_ce         the sums of Dice and cross-entropy, and their gradient
+dice_ce_triton  the same as Triton kernels
+sample          slices to a moved, cut and brightened batch with its mask
+sample_triton   the same as one Triton kernel
 """
 
 from __future__ import annotations
