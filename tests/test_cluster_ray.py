@@ -294,7 +294,7 @@ def test_a_start_that_was_killed_leaves_a_folder_that_is_new(tiny_run, tmp_path)
     (path,) = scans(tmp_path / "archive", 1)
     out = tmp_path / "out"
     out.mkdir()
-    for name in (".lock", ".model.json.part.77"):
+    for name in (".lock", ".lock.held", ".model.json.part.77"):
         (out / name).touch()
     with opened(tiny_run, [path], out) as work:
         assert list(work.todo) == [path]

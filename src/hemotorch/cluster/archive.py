@@ -27,7 +27,15 @@ from hemotorch.inference.outputs import ENDINGS, Result, find_scans, is_result, 
 from hemotorch.inference.predictor import Predictor
 from hemotorch.run import BEST, load_checkpoint
 from hemotorch.system import threads
-from hemotorch.system.files import clear_parts, exclusive, file_status, output_folder, read_json, write_json
+from hemotorch.system.files import (
+    clear_parts,
+    exclusive,
+    file_status,
+    held_marker,
+    output_folder,
+    read_json,
+    write_json,
+)
 
 MODEL, LOADS, LOCK = ".model.json", ".loads.jsonl", ".lock"  #: in the output folder
 BEGUN = ".begun"  #: ending of a file with the number of each process that began a scan
@@ -221,7 +229,8 @@ def _is_current(folder: Path, name: str, result: dict[str, Any]) -> bool:
 def _is_new(folder: Path) -> bool:
     """Whether a folder is not there, or holds no more than what is left of a start that was killed."""
     inside = folder.iterdir() if folder.is_dir() else ()
-    return all(path.name == LOCK or (path.name[0] == "." and ".part." in path.name) for path in inside)
+    ours = {LOCK, held_marker(Path(LOCK)).name}
+    return all(path.name in ours or (path.name[0] == "." and ".part." in path.name) for path in inside)
 
 
 def _digest(file: Path) -> str:
