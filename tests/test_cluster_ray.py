@@ -235,7 +235,7 @@ def test_one_scan_with_whatever_is_wrong_does_not_stop_an_archive(one_scan, monk
     path, _, worker = one_scan
     monkeypatch.setattr(archive, "predict_file", lambda *_: 1 / 0)
     kind, what, where, _ = worker()()
-    assert (kind, what, where) == ("RunError", "ZeroDivisionError: division by zero", str(path))
+    assert (kind, what, where) == ("RunError", "unexpected ZeroDivisionError: division by zero", str(path))
 
 
 def test_a_model_that_is_trained_on_meanwhile_is_not_used(one_scan):
@@ -268,8 +268,9 @@ def test_a_scan_is_known_by_its_place_not_by_its_name(tiny_run, tmp_path):
         assert work.todo == {a: "scan0"}
         Worker(work.model, work.weights, out, "cpu", False, 1)({"path": str(a), "name": "scan0"})
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    with opened(tiny_run, [tmp_path / "link", b], out) as work:
-        assert list(work.done) == [a] and work.todo == {b: "b_scan0"}
+    with opened(tiny_run, [a, tmp_path / "link", b], out) as work:
+        linked = tmp_path / "link" / a.name
+        assert list(work.done) == [a] and work.todo == {linked: "link_scan0", b: "b_scan0"}
     with opened(tiny_run, [b], out) as work:
         assert work.done == {} and list(work.todo) == [b] and work.todo[b] != "scan0"
 
