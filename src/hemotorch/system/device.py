@@ -277,9 +277,9 @@ def _why_no_cuda() -> str:
 
 def environment() -> dict[str, Any]:
     """Processor, memory, GPU and library versions, for records."""
+    import numcodecs
     import numpy
     import scipy
-    import zarr
 
     import hemotorch
 
@@ -289,7 +289,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
-        "zarr": zarr.__version__,
+        "numcodecs": numcodecs.__version__,
         "platform": platform.platform(terse=True),
         "processor": _processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
