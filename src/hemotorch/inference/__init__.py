@@ -2,5 +2,6 @@
 
 baseline   the rule-based baseline: bright inside the skull
 outputs    a prediction as files: mask, NAME.json, contact sheet
+model      load_model and predict: the way in for Python, without torch until a model is loaded
 predictor  Scan to Prediction with what a training deployed
 """
