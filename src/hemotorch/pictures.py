@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from hemotorch import NOTICE
+from hemotorch.errors import one_line
 from hemotorch.hu import WINDOWS, Window, apply_window
 from hemotorch.scan import Scan
 
@@ -174,7 +175,7 @@ def _header(
     width: int,
 ) -> None:
     """The scan's name, and a legend that tells the volumes."""
-    name = _fitted(pen, "   ".join(filter(None, (scan.name, caption))), _font(18), width - 22)
+    name = _fitted(pen, one_line("   ".join(filter(None, (scan.name, caption)))), _font(18), width - 22)
     pen.text((_GAP + 8, 18), name, _INK, _font(18), anchor="lm")
     x = _GAP + 8
     for mask, colour, word in ((found, FOUND_RGB, "found"), (truth, TRUTH_RGB, "truth")):
