@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hemotorch import recipe
 from hemotorch.bench.children import run_together
 from hemotorch.bench.data import quick_recipe, reference_pngs
 from hemotorch.bench.measure import environments
 from hemotorch.bench.rows import Config, Round, Spec, from_json
 from hemotorch.data.dataset import Dataset
+from hemotorch.recipe import load_recipe
 from hemotorch.system import machine
 from hemotorch.system.files import write_json
 
@@ -66,11 +66,11 @@ def levels(cores: int) -> list[Level]:
 
 def once(level: Level, name: str, data: Path, pngs: Path) -> Round:
     """One measurement."""
-    used = quick_recipe(recipe.load(name).changed(["data.split=patient", f"engine.threads={level.threads}"]))
-    used = used if level.reference else used.changed(["engine.compile=off", *level.settings])
-    config = Config(level.name, threads=level.threads, ranks=level.ranks, batch=used.train.batch)
-    config = Config(level.name, batch=used.train.batch, reference=True) if level.reference else config
-    spec = Spec(config, str(data), used.to_toml(), str(pngs), SECONDS[name])
+    recipe = quick_recipe(load_recipe(name).changed(["data.split=patient", f"engine.threads={level.threads}"]))
+    recipe = recipe if level.reference else recipe.changed(["engine.compile=off", *level.settings])
+    config = Config(level.name, threads=level.threads, ranks=level.ranks, batch=recipe.train.batch)
+    config = Config(level.name, batch=recipe.train.batch, reference=True) if level.reference else config
+    spec = Spec(config, str(data), recipe.to_toml(), str(pngs), SECONDS[name])
     with TemporaryDirectory() as folder:
         path = Path(folder) / "spec.json"
         write_json(path, asdict(spec))
@@ -93,8 +93,8 @@ def main() -> None:
     jobs = [(name, one) for name, one in jobs if a.only in f"{name}, {one.name}"]
     found: dict[tuple[str, str], list[Round]] = {(name, one.name): [] for name, one in jobs}
     with TemporaryDirectory() as folder:
-        used = quick_recipe(recipe.load("paper").changed(["data.split=patient"]))
-        pngs = reference_pngs(Dataset(a.data), used, Path(folder) / "png")
+        recipe = quick_recipe(load_recipe("paper").changed(["data.split=patient"]))
+        pngs = reference_pngs(Dataset(a.data), recipe, Path(folder) / "png")
         for number in range(a.rounds):
             for name, one in random.Random(number).sample(jobs, len(jobs)):
                 found[name, one.name].append(once(one, name, a.data, pngs))

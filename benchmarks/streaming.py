@@ -37,10 +37,10 @@ def peak_mb(data: Path, run: Path) -> float:
     child = subprocess.Popen(
         [*HEMOTORCH, "train", str(data), str(run), "--recipe", "fast", *asked], stdout=subprocess.DEVNULL
     )
-    _, status, used = os.wait4(child.pid, 0)
+    _, status, recipe = os.wait4(child.pid, 0)
     if status:
         sys.exit(f"training failed with status {status}")
-    return used.ru_maxrss * KIB / 1e6
+    return recipe.ru_maxrss * KIB / 1e6
 
 
 def main() -> None:

@@ -28,12 +28,13 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from hemotorch import nets, recipe
+from hemotorch import nets
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.layouts import open_layout
 from hemotorch.errors import HemotorchError
 from hemotorch.inference.predictor import Predictor
 from hemotorch.io import nifti, png, read_mask, read_scan, write_mask, write_scan
+from hemotorch.recipe import load_recipe
 from hemotorch.run import BEST, Run, _digest, load_checkpoint
 from hemotorch.scan import even_scan
 
@@ -262,7 +263,7 @@ def read_run(path: Path) -> None:
 
 
 def read_recipe(path: Path) -> None:
-    found = recipe.load(path)
+    found = load_recipe(path)
     nets.build(found.net.name, **found.net.options)
 
 

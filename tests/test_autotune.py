@@ -140,7 +140,7 @@ def test_a_gpu_compiles_where_it_pays(
     settled = settle(gpu, net)
     assert settled.compile is compiled and settled.graphs and f"{seconds * 1400:.0f} s" in settled.reasons[-1]
     assert [(way.compile, way.graphs) for way in tried] == [(False, True)]
-    asked = replace(gpu, used=gpu.used.changed(["engine.compile=on"]))
+    asked = replace(gpu, recipe=gpu.recipe.changed(["engine.compile=on"]))
     assert settle(asked, net).compile and len(tried) == 1
     # Of two ranks the other cannot.
     pair = replace(gpu, ranks=Pair())

@@ -107,7 +107,7 @@ def test_what_is_streamed_to_a_gpu_is_what_a_cpu_reads(tiny_prepared: Path, monk
     here = list(batches(job.slices, job.plan, 1, job.device))
     inner, gpu = torch.Tensor.to, replace(job.device, name="cuda:0")
     monkeypatch.setattr(
-        torch.Tensor, "to", lambda part, *a, **k: part if a[:1] == (gpu.place,) else inner(part, *a, **k)
+        torch.Tensor, "to", lambda part, *a, **k: part if a[:1] == (gpu.torch_device,) else inner(part, *a, **k)
     )
     monkeypatch.setattr("hemotorch.training.batches.keys", lambda *a: keys(*a[:-1], torch.device("cpu")))
     for first in (0, 4):

@@ -27,7 +27,7 @@ from hemotorch.bench.rows import PHASES, Config, Round, Spec
 from hemotorch.bench.train import engine_settings
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import InputError
-from hemotorch.recipe import Recipe, load
+from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.system.ranks import Ranks
 from hemotorch.training.batches import ICHDataset
 
@@ -36,18 +36,18 @@ PAPER = ("net.options.channels=4", "grid.size_px=64", "train.batch=2")
 
 
 @pytest.fixture(scope="module")
-def used() -> Recipe:
-    return load("paper").changed(PAPER)
+def recipe() -> Recipe:
+    return load_recipe("paper").changed(PAPER)
 
 
 @pytest.fixture(scope="module")
-def pngs(tiny_prepared: Path, used: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return reference_pngs(Dataset(tiny_prepared), used, tmp_path_factory.mktemp("pngs"))
+def pngs(tiny_prepared: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reference_pngs(Dataset(tiny_prepared), recipe, tmp_path_factory.mktemp("pngs"))
 
 
-def spec(used: Recipe, data: Path, **config) -> Spec:
+def spec(recipe: Recipe, data: Path, **config) -> Spec:
     made = Config("tried", **{"threads": 1, "batch": 2, **config})
-    return Spec(made, str(data), used.changed(engine_settings(made)).to_toml(), seconds=0.2)
+    return Spec(made, str(data), recipe.changed(engine_settings(made)).to_toml(), seconds=0.2)
 
 
 def python(code: str, *environments: dict[str, str], limit_s: float = LIMIT_S) -> tuple[str, str]:
@@ -95,8 +95,8 @@ def test_one_rank_that_dies_ends_the_others() -> None:
     assert time.monotonic() - began < 20
 
 
-def test_a_worker_measures_our_step(tiny_prepared, used) -> None:
-    found = once(spec(used, tiny_prepared, threads=1), LIMIT_S)
+def test_a_worker_measures_our_step(tiny_prepared, recipe) -> None:
+    found = once(spec(recipe, tiny_prepared, threads=1), LIMIT_S)
     assert isinstance(found, Round), found
     assert len(found.step_s) >= 2 and found.images == 2 and found.images_s > 0
     assert sum(found.shares.values()) == pytest.approx(1) and set(found.shares) == set(PHASES)
@@ -107,23 +107,23 @@ def test_a_worker_measures_our_step(tiny_prepared, used) -> None:
     assert len(set(found.losses)) == 2, "it trains"
 
 
-def test_two_processes_share_a_step(tiny_prepared, used) -> None:
-    found = once(spec(used, tiny_prepared, ranks=2), LIMIT_S)
+def test_two_processes_share_a_step(tiny_prepared, recipe) -> None:
+    found = once(spec(recipe, tiny_prepared, ranks=2), LIMIT_S)
     assert isinstance(found, Round), found
     assert found.images == 2 and found.images_s > 0 and found.memory_mb > 200, "memory of both"
 
 
-def test_the_layout_is_what_a_training_settles_on(tiny_prepared, used) -> None:
-    layout, why = settled_layout(spec(used, tiny_prepared, threads=1))
+def test_the_layout_is_what_a_training_settles_on(tiny_prepared, recipe) -> None:
+    layout, why = settled_layout(spec(recipe, tiny_prepared, threads=1))
     known = {"engine.channels_last=on": "channels-last", "engine.channels_last=off": "contiguous"}
     assert why.startswith(f"On the CPU in {known[layout]} layout (measured, seconds a step: as above ")
-    layout, why = settled_layout(spec(used, tiny_prepared / "nowhere"))
+    layout, why = settled_layout(spec(recipe, tiny_prepared / "nowhere"))
     assert layout == "engine.channels_last=on" and "layout (untried: " in why and "no such folder" in why
 
 
-def test_a_worker_that_cannot_says_why_and_the_bench_goes_on(tiny_prepared, used) -> None:
-    broken = spec(used, tiny_prepared / "nowhere", threads=1)
-    fine = spec(used, tiny_prepared, threads=2)
+def test_a_worker_that_cannot_says_why_and_the_bench_goes_on(tiny_prepared, recipe) -> None:
+    broken = spec(recipe, tiny_prepared / "nowhere", threads=1)
+    fine = spec(recipe, tiny_prepared, threads=2)
     said: list[str] = []
     rows, told = measure([broken, fine], Pace(rounds=2, limit_s=LIMIT_S), said.append)
     assert "no such folder" in rows[0].error and not rows[0].measured
@@ -131,9 +131,9 @@ def test_a_worker_that_cannot_says_why_and_the_bench_goes_on(tiny_prepared, used
     assert len(said) == 3, "what failed is not tried again"
 
 
-def test_a_killed_worker_is_its_rows_error(tiny_prepared, used) -> None:
+def test_a_killed_worker_is_its_rows_error(tiny_prepared, recipe) -> None:
     endless = Spec(
-        spec(used, tiny_prepared).config, str(tiny_prepared), spec(used, tiny_prepared).recipe, seconds=600.0
+        spec(recipe, tiny_prepared).config, str(tiny_prepared), spec(recipe, tiny_prepared).recipe, seconds=600.0
     )
     killed = threading.Thread(target=_kill_a_child_that_measures)
     killed.start()
@@ -158,8 +158,8 @@ def _kill_a_child_that_measures() -> None:
         time.sleep(0.05)
 
 
-def test_no_round_is_begun_that_would_take_too_long(tiny_prepared, used) -> None:
-    rows, told = measure([spec(used, tiny_prepared)], Pace(5, LIMIT_S, budget_s=0.1), lambda line: None)
+def test_no_round_is_begun_that_would_take_too_long(tiny_prepared, recipe) -> None:
+    rows, told = measure([spec(recipe, tiny_prepared)], Pace(5, LIMIT_S, budget_s=0.1), lambda line: None)
     assert len(rows[0].rounds) == 1 and told.startswith("1 of 5 rounds")
 
 
@@ -252,11 +252,11 @@ def test_peak_and_memory() -> None:
     assert memory_mb() > 0.99 * most, "the most that was ever held"
 
 
-def test_the_reference_loop_trains_as_the_authors_did(pngs, used) -> None:
-    size, count = png_size(str(pngs), used)
+def test_the_reference_loop_trains_as_the_authors_did(pngs, recipe) -> None:
+    size, count = png_size(str(pngs), recipe)
     assert size == (64, 64) and count == len(ICHDataset(pngs))
     assert all(item["gt"].any() for item in (ICHDataset(pngs)[i] for i in range(count))), "slices with bleeding only"
-    eager = used.changed(["train.batch=4", "net.options.drop_rate=0.0", "optimizer.lr=1e-2"])
+    eager = recipe.changed(["train.batch=4", "net.options.drop_rate=0.0", "optimizer.lr=1e-2"])
     loop = ReferenceLoop(pngs, eager, 0, "cpu", size)
     marks: list[str] = []
     loop.mark = marks.append
@@ -268,8 +268,8 @@ def test_the_reference_loop_trains_as_the_authors_did(pngs, used) -> None:
     assert 0 <= loop.dice <= 1
 
 
-def test_the_reference_loop_resizes_and_has_workers(pngs, used) -> None:
-    loop = ReferenceLoop(pngs, used, 1, "cpu", (32, 48))
+def test_the_reference_loop_resizes_and_has_workers(pngs, recipe) -> None:
+    loop = ReferenceLoop(pngs, recipe, 1, "cpu", (32, 48))
     shapes: list[tuple[int, ...]] = []
     handle = loop.net.body.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
     assert np.isfinite(float(loop.step()))
@@ -277,26 +277,26 @@ def test_the_reference_loop_resizes_and_has_workers(pngs, used) -> None:
     assert shapes == [(2, 1, 32, 48)]
 
 
-def test_a_batch_larger_than_the_data_is_all_of_it(pngs, used, tiny_prepared) -> None:
-    many = spec(used.changed(["train.batch=500"]), tiny_prepared, batch=500, reference=True, threads=0)
+def test_a_batch_larger_than_the_data_is_all_of_it(pngs, recipe, tiny_prepared) -> None:
+    many = spec(recipe.changed(["train.batch=500"]), tiny_prepared, batch=500, reference=True, threads=0)
     loop = reference_loop(replace(many, pngs=str(pngs)))
     assert loop.images == len(ICHDataset(pngs)) and np.isfinite(float(loop.step())) and loop.steps == 1
 
 
 def test_what_the_reference_loop_cannot_do() -> None:
-    assert why_not(load("paper")) == "" and why_not(load("hssayeni-full")) == ""
-    assert "3 slices in 3 windows" in why_not(load("fast"))
-    assert "blocks" in why_not(load("hssayeni-blocks"))
+    assert why_not(load_recipe("paper")) == "" and why_not(load_recipe("hssayeni-full")) == ""
+    assert "3 slices in 3 windows" in why_not(load_recipe("fast"))
+    assert "blocks" in why_not(load_recipe("hssayeni-blocks"))
 
 
 def test_a_quick_recipe_has_slices_of_192() -> None:
-    assert quick_recipe(load("paper")).grid.size_px == 192
+    assert quick_recipe(load_recipe("paper")).grid.size_px == 192
     for name in ("fast", "hssayeni-blocks"):
-        assert quick_recipe(load(name)) == load(name)
+        assert quick_recipe(load_recipe(name)) == load_recipe(name)
 
 
-def test_a_dataset_without_anything_to_train_on(tiny_prepared, used, tmp_path) -> None:
+def test_a_dataset_without_anything_to_train_on(tiny_prepared, recipe, tmp_path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        checked(tmp_path / "nowhere", used)
+        checked(tmp_path / "nowhere", recipe)
     with pytest.raises(InputError, match="has no split 'mine'"):
-        checked(tiny_prepared, used.changed(["data.split=mine"]))
+        checked(tiny_prepared, recipe.changed(["data.split=mine"]))

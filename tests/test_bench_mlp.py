@@ -61,8 +61,8 @@ def test_the_perceptron_is_the_pixel_windows_one_on_one_window() -> None:
 def test_slices_are_learned_through_the_same_step(tiny_prepared: Path, monkeypatch, net: str) -> None:
     monkeypatch.setattr(mlp, "QUICK_STEPS", {net: 12})
     monkeypatch.setattr(mlp, "POINTS", {net: 2})
-    used = small_recipe(net).changed(["augment.crop_px=32"])
-    found, error = curve(curve_spec(net, "cpu", "Adam", tiny_prepared, used, quick=True))
+    recipe = small_recipe(net).changed(["augment.crop_px=32"])
+    found, error = curve(curve_spec(net, "cpu", "Adam", tiny_prepared, recipe, quick=True))
     assert not error, error
     assert found["steps"] == [3, 12] and found["loss"][1] < found["loss"][0]
     assert all(0 <= value <= 1 for value in found["value"])

@@ -16,7 +16,7 @@ from hemotorch.bench.rows import Round, Row
 from hemotorch.bench.train import Asked, bench_train, engine_settings
 from hemotorch.cli import main
 from hemotorch.data.prepare import prepare
-from hemotorch.recipe import load
+from hemotorch.recipe import load_recipe
 from hemotorch.system import machine
 from webpage import Page
 
@@ -198,14 +198,14 @@ def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:
     assert 'channels_last = "auto"' in found.settings["recipe_toml"], "another machine's may be compared with it"
     from hemotorch.recipe import from_toml
 
-    used = {spec.config.label: from_toml(spec.recipe, "spec") for spec in seen}
-    assert used["CPU, 1 thread"].engine.channels_last == "off"
-    assert used["CPU, 1 thread"].engine.threads == 1 and used["CPU, 1 thread"].engine.compile == "off"
-    assert (used["CPU, 1 thread"].train.batch, used["CPU, 1 thread"].train.accumulate) == (2, 3)
-    other = next(recipe for label, recipe in used.items() if label.endswith("batch 5"))
+    recipe = {spec.config.label: from_toml(spec.recipe, "spec") for spec in seen}
+    assert recipe["CPU, 1 thread"].engine.channels_last == "off"
+    assert recipe["CPU, 1 thread"].engine.threads == 1 and recipe["CPU, 1 thread"].engine.compile == "off"
+    assert (recipe["CPU, 1 thread"].train.batch, recipe["CPU, 1 thread"].train.accumulate) == (2, 3)
+    other = next(recipe for label, recipe in recipe.items() if label.endswith("batch 5"))
     assert (other.train.batch, other.train.accumulate) == (5, 1)
     gpu = replace(
         seen[0].config, reference=False, device="cuda", precision="tf32", compile=True, graphs=True, threads=3
     )
-    engine = load("paper").changed(engine_settings(gpu)).engine
+    engine = load_recipe("paper").changed(engine_settings(gpu)).engine
     assert (engine.precision, engine.compile, engine.graphs, engine.threads) == ("tf32", "on", "on", 3)

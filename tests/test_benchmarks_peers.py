@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from hemotorch import recipe
 from hemotorch.data.dataset import Dataset
+from hemotorch.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -164,7 +164,7 @@ def test_contenders_have_pinned_environments_and_valid_settings() -> None:
     for one in CONTENDERS:
         assert (ROOT / "benchmarks" / "peers" / f"{one.module}.py").is_file()
         if one.ours:
-            recipe.load(one.options["recipe"]).changed(one.options["set"])
+            load_recipe(one.options["recipe"]).changed(one.options["set"])
             continue
         lines = (ROOT / "benchmarks" / "peers" / f"{one.environment}.txt").read_text().splitlines()
         assert torch in lines and all(line.count("==") == 1 for line in lines) and one.deviations

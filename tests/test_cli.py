@@ -137,8 +137,9 @@ def test_a_run_folder_that_is_a_file(tiny_prepared, tmp_path, capsys):
 
 def test_a_demo_stopped_in_its_first_stage_goes_on(tmp_path, monkeypatch):
     """What a stopped demo leaves is replaced; the stages after it are tested each on its own, and all in .ci/run."""
-    from hemotorch import demo, recipe
+    from hemotorch import demo
     from hemotorch.phantom import VERSION
+    from hemotorch.recipe import load_recipe
     from hemotorch.system.files import write_json
 
     class Enough(Exception):
@@ -147,7 +148,7 @@ def test_a_demo_stopped_in_its_first_stage_goes_on(tmp_path, monkeypatch):
     def stop(*_):
         raise Enough
 
-    write_json(tmp_path / "demo.json", {"phantom": VERSION, "recipe": recipe.load("fast").to_toml()})
+    write_json(tmp_path / "demo.json", {"phantom": VERSION, "recipe": load_recipe("fast").to_toml()})
     (tmp_path / "data/ct_scans").mkdir(parents=True)
     (tmp_path / "data/ct_scans/001.nii").write_text("half a scan")
     monkeypatch.setattr(demo, "write_phantom", lambda out, _: write_phantom(out, "demo", patients=1, size=48))

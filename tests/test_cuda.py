@@ -53,10 +53,10 @@ def as_found() -> Iterator[None]:
 
 def learner(prepared: Path, *settings: str, device: str = "cuda") -> Learner:
     """Before its first step."""
-    used, dataset = tiny.recipe(*settings), Dataset(prepared)
-    decided = choose(device, used.engine)
+    recipe, dataset = tiny.recipe(*settings), Dataset(prepared)
+    decided = choose(device, recipe.engine)
     decided.use()
-    return Learner(*open_job(dataset, *parts(dataset.split("patient"), used), used, decided, Ranks()))
+    return Learner(*open_job(dataset, *parts(dataset.split("patient"), recipe), recipe, decided, Ranks()))
 
 
 def losses(of: Learner, steps: int) -> list[float]:
@@ -112,8 +112,8 @@ def test_nothing_in_an_epoch_waits_for_the_gpu(tiny_prepared: Path, settings: tu
 def test_a_resumed_training_ends_as_an_unbroken_one(
     tiny_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    used = tiny.recipe("train.checkpoint_s=0", "train.steps_per_epoch=40", *settings)
-    whole = train(tiny_prepared, tmp_path / "whole", used, device="cuda")
+    recipe = tiny.recipe("train.checkpoint_s=0", "train.steps_per_epoch=40", *settings)
+    whole = train(tiny_prepared, tmp_path / "whole", recipe, device="cuda")
 
     class Enough(Exception):
         pass
@@ -125,7 +125,7 @@ def test_a_resumed_training_ends_as_an_unbroken_one(
     inner = training.save_checkpoint
     with monkeypatch.context() as patch, pytest.raises(Enough):
         patch.setattr(training, "save_checkpoint", stop)
-        train(tiny_prepared, tmp_path / "broken", used, device="cuda")
+        train(tiny_prepared, tmp_path / "broken", recipe, device="cuda")
     assert load_checkpoint(tmp_path / "broken" / LAST).trainer["step"] == 20
     said: list[str] = []
     broken = train(tiny_prepared, tmp_path / "broken", device="cuda", resume=True, say=said.append)
@@ -136,7 +136,7 @@ def test_a_resumed_training_ends_as_an_unbroken_one(
 
 
 def test_started_on_a_gpu_it_goes_on_on_a_cpu_and_back(tiny_prepared: Path, tmp_path: Path) -> None:
-    used, seen = tiny.recipe("train.epochs=4"), []
+    recipe, seen = tiny.recipe("train.epochs=4"), []
 
     def stop(row: dict[str, Any]) -> None:
         seen.append(row["epoch"])
@@ -145,7 +145,7 @@ def test_started_on_a_gpu_it_goes_on_on_a_cpu_and_back(tiny_prepared: Path, tmp_
 
     for device in ("cuda", "cpu", "cuda"):
         with pytest.raises(InterruptedError):
-            train(tiny_prepared, tmp_path / "run", used if device == "cuda" and not seen else None, device=device,
+            train(tiny_prepared, tmp_path / "run", recipe if device == "cuda" and not seen else None, device=device,
                   resume=bool(seen), report=stop)  # fmt: skip
     run = train(tiny_prepared, tmp_path / "run", device="cuda", resume=True, report=stop)
     assert seen == [1, 2, 3, 4] and len(run.metrics) == 4

@@ -148,14 +148,14 @@ def test_devices_that_are_not_there(monkeypatch, wanted):
 
 def test_a_containers_limit_counts(monkeypatch, tmp_path):
     plenty = free_memory(torch.device("cpu"))
-    limit, used, cached = (tmp_path / f"memory.{name}" for name in ("max", "current", "stat"))
+    limit, recipe, cached = (tmp_path / f"memory.{name}" for name in ("max", "current", "stat"))
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     assert free_memory(torch.device("cpu")) == pytest.approx(plenty, rel=0.2)
     limit.write_text("max\n")
-    used.write_text("5\n")
+    recipe.write_text("5\n")
     assert free_memory(torch.device("cpu")) == pytest.approx(plenty, rel=0.2)
     limit.write_text(f"{10**8}\n")
-    used.write_text(f"{4 * 10**7}\n")
+    recipe.write_text(f"{4 * 10**7}\n")
     assert free_memory(torch.device("cpu")) == 6 * 10**7
     cached.write_text("anon 5\ninactive_file 30000000\n")
     assert free_memory(torch.device("cpu")) == 9 * 10**7

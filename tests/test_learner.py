@@ -42,8 +42,8 @@ def test_an_epoch_from_its_middle_is_the_rest_of_it(tiny_prepared: Path) -> None
 def test_bf16_on_a_cpu_that_has_it_learns_too(tiny_prepared: Path, tmp_path: Path) -> None:
     if not machine.has_bf16():
         pytest.skip("this CPU has no bf16 units")
-    used = tiny.recipe("engine.precision=bf16", "train.epochs=4", "train.steps_per_epoch=20")
-    rows = train(tiny_prepared, tmp_path / "run", used, device="cpu").metrics
+    recipe = tiny.recipe("engine.precision=bf16", "train.epochs=4", "train.steps_per_epoch=20")
+    rows = train(tiny_prepared, tmp_path / "run", recipe, device="cpu").metrics
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.4
 
 

@@ -18,13 +18,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hemotorch import recipe
 from hemotorch.data.layouts.tables import read_cells
 from hemotorch.data.manifest import read_manifest
 from hemotorch.data.shards import open_shard, write_shard
 from hemotorch.errors import InputError, OptionError
 from hemotorch.io import is_dicom, png, read_mask, read_scan
 from hemotorch.io.nifti import slice_numbers
+from hemotorch.recipe import load_recipe
 from hemotorch.run import Run, load_checkpoint
 from hemotorch.system import limits
 from hemotorch.system.files import read_json
@@ -38,7 +38,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "f.json": read_json,
     "g.csv": read_cells,
     "manifest.csv": read_manifest,
-    "h.toml": recipe.load,
+    "h.toml": load_recipe,
     "i.pt": load_checkpoint,
     "window.json": lambda path: png.read_window(path.parent),
     "metrics.jsonl": lambda path: Run(path.parent).metrics,

@@ -26,7 +26,7 @@ from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.grid import SliceSpacing, hu_to_working, place, slice_positions_mm
 from hemotorch.inference.predictor import Predictor
-from hemotorch.recipe import Optimizer, load
+from hemotorch.recipe import Optimizer, load_recipe
 from hemotorch.run import BEST, LAST, Run, load_checkpoint
 from hemotorch.scan import even_scan
 from hemotorch.system.device import choose
@@ -186,8 +186,10 @@ def test_slices_of_several_sizes_train_alike_resident_and_streamed(tmp_path):
         steps = set()
         for memory in ("resident", "stream"):
             root = tmp_path / f"{memory}{len(more)}"
-            used = tiny.recipe(*native, "data.validation=false", "train.best_by=last", f"data.memory='{memory}'", *more)
-            steps.add(train(tmp_path / "prepared", root, used, device="cpu").metrics[-1]["step"])
+            recipe = tiny.recipe(
+                *native, "data.validation=false", "train.best_by=last", f"data.memory='{memory}'", *more
+            )
+            steps.add(train(tmp_path / "prepared", root, recipe, device="cpu").metrics[-1]["step"])
         assert len(steps) == 1
         assert _same(_weights(tmp_path / f"resident{len(more)}"), _weights(tmp_path / f"stream{len(more)}"))
 
@@ -206,7 +208,9 @@ def test_another_seed_is_another_training(tiny_prepared, tmp_path):
 def test_accumulated_batches_give_the_gradient_of_their_mean(tiny_prepared, tmp_path):
     # Nothing random, and no batch norm in the way: two batches of 2 are one of 4, to rounding.
     common = [
-        f"augment.{key}=0.0" for key in dataclasses.asdict(load("fast").augment) if key not in ("flip", "crop_px")
+        f"augment.{key}=0.0"
+        for key in dataclasses.asdict(load_recipe("fast").augment)
+        if key not in ("flip", "crop_px")
     ]
     common += [
         "augment.flip=false",
@@ -219,8 +223,8 @@ def test_accumulated_batches_give_the_gradient_of_their_mean(tiny_prepared, tmp_
     common += ["train.ema=0", "train.epochs=1", "grid.size_px=32", "grid.pixel_mm=6"]
     one = tiny.recipe(*common, "train.batch=4", "train.steps_per_epoch=1")
     two = tiny.recipe(*common, "train.batch=2", "train.steps_per_epoch=1", "train.accumulate=2")
-    for name, used in (("one", one), ("two", two)):
-        train(tiny_prepared, tmp_path / name, used, device="cpu")
+    for name, recipe in (("one", one), ("two", two)):
+        train(tiny_prepared, tmp_path / name, recipe, device="cpu")
     a, b = _weights(tmp_path / "one"), _weights(tmp_path / "two")
     assert all(torch.allclose(a[key].float(), b[key].float(), atol=1e-6) for key in a)
 
@@ -233,7 +237,7 @@ def test_recipes_of_the_literature_take_a_step(tiny_prepared, tmp_path):
         "hssayeni-blocks": ("net.options.channels=4", "tiles.size_px=32", "tiles.stride_px=16"),
     }
     for name, more in options.items():
-        run = train(tiny_prepared, tmp_path / name, load(name).changed([*small, *more]), device="cpu")
+        run = train(tiny_prepared, tmp_path / name, load_recipe(name).changed([*small, *more]), device="cpu")
         assert ("val" in run.metrics[0]) == (name != "paper")
         assert (run.root / BEST).is_file()
 
@@ -242,11 +246,11 @@ def test_nan_stops_with_the_last_good_checkpoint(tiny_prepared, tmp_path, monkey
     def diverge(row):
         monkeypatch.setattr(hemotorch.training.learner, "learning_rate", lambda *_: 1e30)
 
-    used = tiny.recipe("train.epochs=3")
+    recipe = tiny.recipe("train.epochs=3")
     with pytest.raises(
         RunError, match=r"the loss became nan.*epoch 2.*lower optimizer.lr|epoch 2.*the loss became nan"
     ):
-        train(tiny_prepared, tmp_path / "run", used, device="cpu", report=diverge)
+        train(tiny_prepared, tmp_path / "run", recipe, device="cpu", report=diverge)
     assert load_checkpoint(tmp_path / "run" / LAST).epoch == 1
     assert all(bool(v.isfinite().all()) for v in _weights(tmp_path / "run").values())
 
@@ -262,7 +266,7 @@ def test_out_of_memory_says_what_to_lower(tiny_prepared, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(tiny_prepared, tmp_path, tmpfs, updates):
-    root, used = tmpfs / "run", tiny.recipe("train.checkpoint_s=0.0")
+    root, recipe = tmpfs / "run", tiny.recipe("train.checkpoint_s=0.0")
     subprocess.run(["mount", "-o", "remount,size=40m", str(tmpfs)], check=True)
     filler, kept = tmpfs / "filler", {}
 
@@ -273,14 +277,14 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(tiny_prepare
                 filler.write_bytes(bytes(64 * 1024**2))
 
     with pytest.raises(RunError, match="the disk is full") as error:
-        train(tiny_prepared, root, used, device="cpu", report=fill)
+        train(tiny_prepared, root, recipe, device="cpu", report=fill)
     assert str(root) in str(error.value)
     assert kept and _same(kept, _weights(root)) and load_checkpoint(root / BEST).epoch == 1
     filler.unlink()
     done = len(updates)
     train(tiny_prepared, root, device="cpu", resume=True)
     assert len(updates) - done == 14, "two epochs of seven steps"
-    train(tiny_prepared, tmp_path / "whole", used, device="cpu")
+    train(tiny_prepared, tmp_path / "whole", recipe, device="cpu")
     assert _same(_weights(root), _weights(tmp_path / "whole"))
 
 
@@ -337,8 +341,8 @@ def test_resuming_with_another_recipe_or_other_scans_is_refused(tiny_prepared, t
 
 @pytest.mark.parametrize("settings", [("train.batch=1",), ("train.batch=2",), ("data.positive_share=1.0",)])
 def test_small_batches_and_full_shares_have_their_plan(tiny_prepared, tmp_path, settings):
-    used = tiny.recipe("train.epochs=1", "train.steps_per_epoch=2", *settings)
-    assert train(tiny_prepared, tmp_path / "run", used, device="cpu").metrics[0]["step"] == 2
+    recipe = tiny.recipe("train.epochs=1", "train.steps_per_epoch=2", *settings)
+    assert train(tiny_prepared, tmp_path / "run", recipe, device="cpu").metrics[0]["step"] == 2
 
 
 def test_cuda_without_cuda(tiny_prepared, tmp_path, monkeypatch):
@@ -349,9 +353,9 @@ def test_cuda_without_cuda(tiny_prepared, tmp_path, monkeypatch):
 
 def test_without_validation_its_patients_are_trained_on(tiny_prepared):
     split = Dataset(tiny_prepared).splits["patient"]
-    merged, validation = parts(split, load("paper"))
+    merged, validation = parts(split, load_recipe("paper"))
     assert merged.keys() == split.train.keys() | split.val.keys() and not validation
-    kept, validation = parts(split, load("fast"))
+    kept, validation = parts(split, load_recipe("fast"))
     assert kept == split.train and validation == split.val
     assert not merged.keys() & split.test.keys()
 
@@ -369,8 +373,8 @@ def test_short_epochs_share_a_checkpoint(tiny_prepared, tmp_path, monkeypatch, u
     written = []
     inner = training.save_checkpoint
     monkeypatch.setattr(training, "save_checkpoint", lambda *a: written.append(a[1].name) or inner(*a))
-    used = tiny.recipe("train.checkpoint_s=120", "data.validation=false", "train.epochs=4")
-    run = train(tiny_prepared, tmp_path / "run", used, device="cpu")
+    recipe = tiny.recipe("train.checkpoint_s=120", "data.validation=false", "train.epochs=4")
+    run = train(tiny_prepared, tmp_path / "run", recipe, device="cpu")
     assert written == ["best.pt", "last.pt"] and len(run.metrics) == 4
     assert load_checkpoint(run.root / "last.pt").epoch == 4
 
@@ -379,13 +383,13 @@ def test_short_epochs_share_a_checkpoint(tiny_prepared, tmp_path, monkeypatch, u
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train(tiny_prepared, tmp_path / "stopped", used, device="cpu", report=stop)
+        train(tiny_prepared, tmp_path / "stopped", recipe, device="cpu", report=stop)
     assert not (tmp_path / "stopped" / "last.pt").exists()
     updates.clear()
     again = train(tiny_prepared, tmp_path / "stopped", device="cpu", resume=True)
     assert len(updates) == 28 and [row["epoch"] for row in again.metrics] == [1, 2, 3, 4]
     written.clear()
-    train(tiny_prepared, tmp_path / "validated", used.changed(["data.validation=true"]), device="cpu")
+    train(tiny_prepared, tmp_path / "validated", recipe.changed(["data.validation=true"]), device="cpu")
     assert written.count("last.pt") == 4
 
 
@@ -410,21 +414,21 @@ def test_other_slice_distances_train_alike_resident_and_streamed(mixed_prepared,
     blocks = ("tiles.size_px=32", "tiles.stride_px=32", "data.slices=all", "augment.crop_px=0")
     for more in ((), blocks):
         for memory in ("resident", "stream"):
-            used = tiny.recipe("train.epochs=1", f"data.memory='{memory}'", *MIXED, *more)
-            train(mixed_prepared, tmp_path / f"{memory}{len(more)}", used, device="cpu")
+            recipe = tiny.recipe("train.epochs=1", f"data.memory='{memory}'", *MIXED, *more)
+            train(mixed_prepared, tmp_path / f"{memory}{len(more)}", recipe, device="cpu")
         assert _same(_weights(tmp_path / f"resident{len(more)}"), _weights(tmp_path / f"stream{len(more)}"))
 
 
 def test_what_a_network_is_trained_on_is_what_it_predicts_on(mixed_prepared):
     """Sample by sample, a thin scan's, whose slices are made for it, and one of the usual distance."""
-    dataset, used = Dataset(mixed_prepared), tiny.recipe(*MIXED)
+    dataset, recipe = Dataset(mixed_prepared), tiny.recipe(*MIXED)
     split = dataset.split("slice-80-20")
-    job, net = open_job(dataset, *parts(split, used), used, choose("cpu", used.engine), Ranks())
+    job, net = open_job(dataset, *parts(split, recipe), recipe, choose("cpu", recipe.engine), Ranks())
     assert job.spacing == SliceSpacing(5.0, 2.5, 5.0)
-    predictor = Predictor(net, used, job.device, "a test's", job.spacing)
+    predictor = Predictor(net, recipe, job.device, "a test's", job.spacing)
     number = 0
     thin = 0
-    for case, indices in sorted(parts(split, used)[0].items()):
+    for case, indices in sorted(parts(split, recipe)[0].items()):
         scan = dataset.scan(case)
         working = hu_to_working(scan.hu, place(predictor.grid, scan))
         stacks = predictor._stacks(working, slice_positions_mm(scan))(0, len(scan.hu))

@@ -18,13 +18,13 @@ from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
 import tiny
-from hemotorch import io, recipe
+from hemotorch import io
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.grid import SliceSpacing
 from hemotorch.inference.outputs import find_scans, predict_files
 from hemotorch.inference.predictor import Predictor, postprocess
-from hemotorch.recipe import Predict
+from hemotorch.recipe import Predict, Tiles
 from hemotorch.run import BEST, _digest, load_checkpoint, save_checkpoint
 from hemotorch.scan import Scan, even_scan
 
@@ -57,9 +57,9 @@ def test_a_shifted_finer_scan_gives_the_same_place_in_mm(predictor):
 
 
 def test_blocks_are_stitched_by_their_mean(predictor):
-    tiles = recipe.Tiles(16, 8)
-    options = replace(predictor.used.predict, mirror=False)
-    tiled = replace(predictor, used=replace(predictor.used, tiles=tiles, predict=options))
+    tiles = Tiles(16, 8)
+    options = replace(predictor.recipe.predict, mirror=False)
+    tiled = replace(predictor, recipe=replace(predictor.recipe, tiles=tiles, predict=options))
     working = torch.from_numpy(np.random.default_rng(0).integers(0, 90, (3, 40, 44)).astype(np.int16))
     probability = tiled._probabilities(working)
     stack = working[[0, 1, 2]]
@@ -366,7 +366,7 @@ def test_the_trained_distance_gives_what_neighbours_by_index_give_bit_for_bit(pr
     scan, _ = tiny.head(9)
     by_index = replace(predictor, spacing=None)
     assert np.array_equal(predictor.predict(scan).probability, by_index.predict(scan).probability)
-    tiled = replace(predictor, used=replace(predictor.used, tiles=recipe.Tiles(32, 32)))
+    tiled = replace(predictor, recipe=replace(predictor.recipe, tiles=Tiles(32, 32)))
     tiled_by_index = replace(tiled, spacing=None)
     assert np.array_equal(tiled.predict(scan).probability, tiled_by_index.predict(scan).probability)
     thin = _head_of(1.25, 8)

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from hemotorch import nets, recipe
+from hemotorch import nets
 from hemotorch.errors import HemotorchError, OptionError
-from hemotorch.recipe import Tiles
+from hemotorch.recipe import Tiles, known_recipes, load_recipe, recipe_from_toml
 from hemotorch.training import losses
 
 
-@pytest.mark.parametrize("name", recipe.known_recipes())
+@pytest.mark.parametrize("name", known_recipes())
 def test_shipped_recipes_load_go_round_and_build(name):
-    used = recipe.load(name)
-    assert used.name == name and used.description
-    assert recipe.from_toml(used.to_toml(), "again") == used
-    assert used.net.options.keys() <= nets.options_of(used.net.name).keys()
-    losses.build(used.loss.name, **used.loss.options)
+    recipe = load_recipe(name)
+    assert recipe.name == name and recipe.description
+    assert recipe_from_toml(recipe.to_toml(), "again") == recipe
+    assert recipe.net.options.keys() <= nets.options_of(recipe.net.name).keys()
+    losses.build(recipe.loss.name, **recipe.loss.options)
 
 
 def test_the_papers_numbers():
-    paper = recipe.load("paper")
+    paper = load_recipe("paper")
     assert (paper.net.name, paper.loss.name, paper.optimizer.name) == ("unet-medicaltorch", "negative-dice", "adam")
     assert (paper.optimizer.lr, paper.train.batch, paper.train.epochs) == (1e-3, 4, 150)
     assert paper.data.slices == "positive" and not paper.data.validation and paper.data.split == "slice-80-20"
@@ -31,11 +31,11 @@ def test_the_papers_numbers():
 
 
 def test_set_changes_one_value_and_keeps_the_rest():
-    used = recipe.load("fast")
-    changed = used.changed(["train.epochs=3", "data.split=fold-1", "net.options.slices=5", "optimizer.lr=1"])
+    recipe = load_recipe("fast")
+    changed = recipe.changed(["train.epochs=3", "data.split=fold-1", "net.options.slices=5", "optimizer.lr=1"])
     assert (changed.train.epochs, changed.data.split, changed.optimizer.lr) == (3, "fold-1", 1.0)
     assert changed.net.options["slices"] == 5
-    assert changed.changed([f"train.epochs={used.train.epochs}"]).train == used.train
+    assert changed.changed([f"train.epochs={recipe.train.epochs}"]).train == recipe.train
 
 
 @pytest.mark.parametrize(
@@ -68,23 +68,23 @@ def test_set_changes_one_value_and_keeps_the_rest():
 )
 def test_a_wrong_setting_is_named(setting, says):
     with pytest.raises(OptionError, match=says):
-        recipe.load("fast").changed([setting])
+        load_recipe("fast").changed([setting])
 
 
 def test_unknown_recipe_and_broken_files(tmp_path):
     with pytest.raises(OptionError, match="did you mean 'fast'"):
-        recipe.load("fats")
+        load_recipe("fats")
     with pytest.raises(HemotorchError, match="none.toml: no such recipe file"):
-        recipe.load(tmp_path / "none.toml")
+        load_recipe(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_bytes(b"\xff")
     with pytest.raises(HemotorchError, match="cannot be read as UTF-8"):
-        recipe.load(tmp_path / "bad.toml")
+        load_recipe(tmp_path / "bad.toml")
     (tmp_path / "bad.toml").write_text("train = [")
     with pytest.raises(HemotorchError, match="not valid TOML"):
-        recipe.load(tmp_path / "bad.toml")
+        load_recipe(tmp_path / "bad.toml")
     (tmp_path / "table.toml").write_text("train = 3")
     with pytest.raises(OptionError, match="'train' is a table"):
-        recipe.load(tmp_path / "table.toml")
+        load_recipe(tmp_path / "table.toml")
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_unknown_recipe_and_broken_files(tmp_path):
 def test_recipe_files_that_take_all_memory_or_a_page_of_error(tmp_path, text, says):
     (tmp_path / "odd.toml").write_text(text)
     with pytest.raises(HemotorchError, match=says) as caught:
-        recipe.load(tmp_path / "odd.toml")
+        load_recipe(tmp_path / "odd.toml")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_a_recipe_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
     with pytest.raises(HemotorchError, match=r"pipe.toml: is a folder, a pipe or a device"):
-        recipe.load(tmp_path / "pipe.toml")
+        load_recipe(tmp_path / "pipe.toml")
 
 
 def test_tiles_cover_the_image_with_the_last_flush_to_the_edge():
@@ -126,4 +126,4 @@ def test_tiles_cover_the_image_with_the_last_flush_to_the_edge():
 def test_toml_that_its_reader_chokes_on(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(HemotorchError):
-        recipe.load(tmp_path / "a.toml")
+        load_recipe(tmp_path / "a.toml")

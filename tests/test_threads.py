@@ -104,9 +104,9 @@ def test_what_a_command_sets_is_undone(unset):
 
 
 def test_predicting_in_this_process_takes_one_thread_if_told_so(unset, tmp_path):
-    used = tiny.recipe("engine.threads=3")
-    net = nets.build(used.net.name, **used.net.options)
-    save_checkpoint(Checkpoint(net.name, net.options, net.state_dict(), asdict(used), 1, 7), tmp_path / "best.pt")
+    recipe = tiny.recipe("engine.threads=3")
+    net = nets.build(recipe.net.name, **recipe.net.options)
+    save_checkpoint(Checkpoint(net.name, net.options, net.state_dict(), asdict(recipe), 1, 7), tmp_path / "best.pt")
     before = torch.get_num_threads()
     unset.setenv(OPENMP, "1")
     assert Predictor.load(tmp_path / "best.pt", "cpu").device.threads == torch.get_num_threads() == 1

@@ -12,7 +12,7 @@ from hemotorch.data import layouts
 from hemotorch.data.dataset import Dataset
 from hemotorch.labels import CODES
 from hemotorch.nets import Net
-from hemotorch.recipe import Recipe, load
+from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.scan import CaseInfo, Scan, even_scan
 from hemotorch.system.device import choose
 from hemotorch.system.ranks import Ranks
@@ -71,13 +71,14 @@ def recipe(*settings: str) -> Recipe:
         "train.ema=0.9",
         "train.checkpoint_s=0.0",
     ]
-    return load("fast").changed([*small, *settings])
+    return load_recipe("fast").changed([*small, *settings])
 
 
 def opened(prepared: Path, *settings: str) -> tuple[Job, Net]:
     """A training on the CPU, before its first step."""
-    used, dataset = recipe(*settings), Dataset(prepared)
-    return open_job(dataset, *parts(dataset.split("patient"), used), used, choose("cpu", used.engine), Ranks())
+    chosen, dataset = recipe(*settings), Dataset(prepared)
+    training, validation = parts(dataset.split("patient"), chosen)
+    return open_job(dataset, training, validation, chosen, choose("cpu", chosen.engine), Ranks())
 
 
 #: Values that files of text may hold after an accident, or because somebody means harm.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hemotorch import recipe
+from hemotorch.recipe import load_recipe
 
 OURS = "hemotorch"  #: the environment that this runs in
-FAST_EPOCHS = recipe.load("fast").train.epochs
+FAST_EPOCHS = load_recipe("fast").train.epochs
 
 
 @dataclass(frozen=True)

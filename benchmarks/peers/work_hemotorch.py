@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hemotorch import nets, recipe
+from hemotorch import nets
 from hemotorch.data.dataset import Dataset
 from hemotorch.inference.predictor import Predictor
+from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.training.loop import train
 from peers.child import Job, begin
 
@@ -14,7 +15,7 @@ from peers.child import Job, begin
 def main() -> None:
     """Options: data (prepared dataset), recipe, set (as of --set), curve (points before the end too)."""
     job, recorder = begin()
-    used = recipe.load(job.options["recipe"]).changed(job.options["set"])
+    recipe = load_recipe(job.options["recipe"]).changed(job.options["set"])
     dataset = Dataset(job.options["data"])
     run = job.work / "run"
     shown: dict[str, Any] = {}
@@ -23,33 +24,33 @@ def main() -> None:
         if not shown:
             recorder.start(earlier_s=row["seconds"])
             shown["steps"] = row["step"]
-        per_epoch = images_an_epoch(used, shown["steps"], job)
+        per_epoch = images_an_epoch(recipe, shown["steps"], job)
         recorder.step(per_epoch, row["loss"])
-        if job.options["curve"] and recorder.due and row["epoch"] < used.train.epochs:
+        if job.options["curve"] and recorder.due and row["epoch"] < recipe.train.epochs:
             recorder.point(lambda: outlined(run, dataset, job))
 
-    train(dataset.root, run, used, report=report)
+    train(dataset.root, run, recipe, report=report)
     recorder.point(lambda: outlined(run, dataset, job))
-    side = used.grid.size_px or job.side_px
-    net = nets.build(used.net.name, **used.net.options)
+    side = recipe.grid.size_px or job.side_px
+    net = nets.build(recipe.net.name, **recipe.net.options)
     recorder.finish(
         ("hemotorch", "torch", "numpy"),
         parameters_m=sum(parameter.numel() for parameter in net.parameters()) / 1e6,
         gflop_slice=nets.flops(net, side),
-        image_px=used.augment.crop_px or side,
-        batch=used.train.batch,
+        image_px=recipe.augment.crop_px or side,
+        batch=recipe.train.batch,
     )
 
 
-def images_an_epoch(used: recipe.Recipe, steps: int, job: Job) -> int:
+def images_an_epoch(recipe: Recipe, steps: int, job: Job) -> int:
     """How many slices an epoch of so many steps shows; where steps are not given, each of the training part once."""
-    if used.train.steps_per_epoch:
-        return steps * used.train.batch * used.train.accumulate
+    if recipe.train.steps_per_epoch:
+        return steps * recipe.train.batch * recipe.train.accumulate
     dataset = Dataset(job.options["data"])
-    split = dataset.split(used.data.split)
-    trained = dict(split.train) if used.data.validation else {**split.train, **split.val}
+    split = dataset.split(recipe.data.split)
+    trained = dict(split.train) if recipe.data.validation else {**split.train, **split.val}
     slices = [dataset.rows[case][index] for case, indices in trained.items() for index in indices]
-    return sum(row.positive_pixels > 0 for row in slices) if used.data.slices == "positive" else len(slices)
+    return sum(row.positive_pixels > 0 for row in slices) if recipe.data.slices == "positive" else len(slices)
 
 
 def outlined(run: Any, dataset: Dataset, job: Job) -> dict[str, Any]:

@@ -164,11 +164,11 @@ def _prepare(a: argparse.Namespace) -> int:
 
 
 def _train(a: argparse.Namespace) -> int:
-    from hemotorch import recipe
+    from hemotorch.recipe import recipe_from_args
     from hemotorch.run import epoch_line
     from hemotorch.training.loop import train
 
-    used = recipe.asked(a.recipe, a.set, a.fold, a.resume)
+    recipe = recipe_from_args(a.recipe, a.set, a.fold, a.resume)
 
     first = os.environ.get("RANK", "0") == "0"  # of several ranks one writes and prints
     board = _tensorboard(a.run_folder) if a.tensorboard and first else None
@@ -184,7 +184,7 @@ def _train(a: argparse.Namespace) -> int:
             print(epoch_line(row), flush=True)
 
     say = None if a.json else partial(print, flush=True)
-    run = train(a.data, a.run_folder, used, device=a.device, resume=a.resume, report=report, say=say)
+    run = train(a.data, a.run_folder, recipe, device=a.device, resume=a.resume, report=report, say=say)
     if first:
         _show(a, {"run": str(run.root), "epochs": run.metrics}, f"trained: {run.root}")
     return 0

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hemotorch import recipe
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.phantom_folders import write_phantom
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import HemotorchError, InputError
 from hemotorch.inference.outputs import predict_files
 from hemotorch.phantom import VERSION
+from hemotorch.recipe import load_recipe
 from hemotorch.report import evaluate_run
 from hemotorch.system.files import output_folder, read_json, write_json
 from hemotorch.training.loop import train
@@ -28,7 +28,7 @@ def demo(out: Path | str, say: Callable[[str], None] = print) -> dict[str, Any]:
     say: called with a line before each stage. Returns the headline, in words and as `dice`, `seconds` and paths.
     """
     out = Path(out)
-    wanted = {"phantom": VERSION, "recipe": recipe.load("fast").to_toml()}
+    wanted = {"phantom": VERSION, "recipe": load_recipe("fast").to_toml()}
     if (out / "demo.json").is_file():
         if read_json(out / "demo.json") != wanted:
             raise InputError("holds a demo of another version", out, "remove it, or choose another --out")
@@ -57,7 +57,7 @@ def demo(out: Path | str, say: Callable[[str], None] = print) -> dict[str, Any]:
         say(f"     {line}")
     done("prepare")
     stage("train", "3/5  training recipe `fast`")
-    run = train(out / "prepared", out / "run", recipe.load("fast"), resume=True, report=lambda row: say(_epoch(row)))
+    run = train(out / "prepared", out / "run", load_recipe("fast"), resume=True, report=lambda row: say(_epoch(row)))
     done("train")
     stage("evaluate", "4/5  measuring it on patients it has not seen")
     scores = evaluate_run(out / "run", out / "report", overwrite=True)

@@ -186,10 +186,10 @@ class Recipe:
             if not isinstance(table, dict):
                 raise OptionError(f"'{key}' is not a table's key", "--set")
             table[path[-1]] = _toml_value(text.strip())
-        return from_dict(values, "--set")
+        return recipe_from_dict(values, "--set")
 
 
-def load(name_or_path: str | Path) -> Recipe:
+def load_recipe(name_or_path: str | Path) -> Recipe:
     """A recipe by its name (`fast`) or from a TOML file. Raises OptionError, InputError."""
     path = Path(name_or_path)
     if path.suffix == ".toml":
@@ -202,20 +202,20 @@ def load(name_or_path: str | Path) -> Recipe:
             raise InputError("no such recipe file", path) from error
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("the recipe file cannot be read as UTF-8 text", path) from error
-        return from_toml(text, str(path))
+        return recipe_from_toml(text, str(path))
     names = known_recipes()
     if str(name_or_path) not in names:
         raise OptionError(
             f"unknown recipe '{name_or_path}'", todo=f"{nearest(str(name_or_path), names)} or a .toml file"
         )
     text = resources.files("hemotorch").joinpath("recipes", f"{name_or_path}.toml").read_text(encoding="utf-8")
-    return from_toml(text, f"recipe {name_or_path}")
+    return recipe_from_toml(text, f"recipe {name_or_path}")
 
 
-def asked(name: str | None, settings: Iterable[str], fold: int | None, resume: bool) -> Recipe | None:
+def recipe_from_args(name: str | None, settings: Iterable[str], fold: int | None, resume: bool) -> Recipe | None:
     """The recipe that a command's --recipe, --set and --fold ask for; None where a run is to go on with its own."""
     changes = [*settings, *([f"data.split='fold-{fold}'"] if fold is not None else [])]
-    return None if resume and not (name or changes) else load(name or "fast").changed(changes)
+    return None if resume and not (name or changes) else load_recipe(name or "fast").changed(changes)
 
 
 def known_recipes() -> list[str]:
@@ -224,7 +224,7 @@ def known_recipes() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
-def from_toml(text: str, where: str) -> Recipe:
+def recipe_from_toml(text: str, where: str) -> Recipe:
     """A recipe from TOML text; `where` names it in errors."""
     try:
         values = _toml(text)
@@ -232,10 +232,10 @@ def from_toml(text: str, where: str) -> Recipe:
         raise InputError("is not a recipe: it is too long, or its tables are too deep in each other", where) from error
     except ValueError as error:  # TOMLDecodeError, or a number of more than 4,300 digits
         raise InputError(f"is not valid TOML ({error})", where) from error
-    return from_dict(values, where)
+    return recipe_from_dict(values, where)
 
 
-def from_dict(values: dict[str, Any], where: str) -> Recipe:
+def recipe_from_dict(values: dict[str, Any], where: str) -> Recipe:
     """A recipe from nested dictionaries. Raises OptionError for unknown keys and wrong types."""
     return _build(Recipe, values, where, "")
 

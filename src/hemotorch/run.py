@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from hemotorch import __version__, recipe
+from hemotorch import __version__
 from hemotorch.data.dataset import PARTS, Dataset, Split
 from hemotorch.errors import InputError, RunError
-from hemotorch.recipe import Recipe
+from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.system import limits, tensor_file
 from hemotorch.system.device import Device
 from hemotorch.system.files import (
@@ -55,11 +55,11 @@ class Run:
     root: Path
 
     @staticmethod
-    def create(root: Path | str, used: Recipe, record: dict[str, Any]) -> Run:
+    def create(root: Path | str, recipe: Recipe, record: dict[str, Any]) -> Run:
         """Starts a run folder. Raises InputError where a run is there already."""
         run = Run(Path(root))
         run.must_be_new()
-        write_text(run.root / "recipe.toml", used.to_toml())
+        write_text(run.root / "recipe.toml", recipe.to_toml())
         write_json(run.root / "run.json", {"format": FORMAT, "hemotorch": __version__, **record})
         return run
 
@@ -109,7 +109,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The recipe that was trained."""
-        return recipe.load(self.root / "recipe.toml")
+        return load_recipe(self.root / "recipe.toml")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from hemotorch.bench.data import held_out
 from hemotorch.bench.rows import from_json
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
-from hemotorch.recipe import Recipe, from_toml
+from hemotorch.recipe import Recipe, recipe_from_toml
 from hemotorch.system.device import Device, choose
 from hemotorch.system.files import jsonable, read_json
 from hemotorch.system.ranks import Ranks
@@ -137,12 +137,12 @@ def slices_curve(spec: CurveSpec) -> Curve:
 
     Nothing is chosen by it, so that test patients may be among them: a small dataset has few others.
     """
-    used, dataset = from_toml(spec.recipe, "recipe"), Dataset(spec.data)
-    device = choose(spec.device, used.engine)
+    recipe, dataset = recipe_from_toml(spec.recipe, "recipe"), Dataset(spec.data)
+    device = choose(spec.device, recipe.engine)
     device.use()
-    squares = _squares(dataset, used.changed(["train.seed=0"]), device)  # the same, whatever the seed of the training
-    training, _ = parts(dataset.split(used.data.split), used)
-    job, net = open_job(dataset, training, {}, used.changed([f"train.seed={spec.seed}"]), device, Ranks())
+    squares = _squares(dataset, recipe.changed(["train.seed=0"]), device)  # the same, whatever the seed of the training
+    training, _ = parts(dataset.split(recipe.data.split), recipe)
+    job, net = open_job(dataset, training, {}, recipe.changed([f"train.seed={spec.seed}"]), device, Ranks())
     learner = Learner(job, net)
     endless = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
 
@@ -154,16 +154,16 @@ def slices_curve(spec: CurveSpec) -> Curve:
         both, total = (sum(values) for values in zip(*sums, strict=True))
         return 2 * both / total
 
-    return followed(lambda: next(endless), dice, waiter(device.place), spec)
+    return followed(lambda: next(endless), dice, waiter(device.torch_device), spec)
 
 
-def _squares(dataset: Dataset, used: Recipe, device: Device) -> list[tuple[Tensor, Tensor]]:
+def _squares(dataset: Dataset, recipe: Recipe, device: Device) -> list[tuple[Tensor, Tensor]]:
     """HU and mask of some batches of what is not trained on, as the network sees them. Raises InputError where they
     hold no bleeding."""
-    job, _ = open_job(dataset, held_out(dataset, used), {}, used, device, Ranks())
+    job, _ = open_job(dataset, held_out(dataset, recipe), {}, recipe, device, Ranks())
     found = []
     for part in itertools.islice(batches(job.slices, job.plan, 0, device), LOOKED_AT):
-        hu, target = augment(part.hu, part.mask, part.rows, used.augment, part.keys)
+        hu, target = augment(part.hu, part.mask, part.rows, recipe.augment, part.keys)
         found.append((hu.contiguous(memory_format=device.memory_format), target))
     if not any(bool((target > 0).any()) for _, target in found):
         raise InputError("the squares that are not trained on hold no bleeding", dataset.root, "prepare more scans")

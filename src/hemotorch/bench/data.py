@@ -27,30 +27,30 @@ def make_phantom(folder: Path, quick: bool, patients: int = 0) -> Path:
     return folder / "prepared"
 
 
-def quick_recipe(used: Recipe) -> Recipe:
+def quick_recipe(recipe: Recipe) -> Recipe:
     """The recipe on slices of 192 x 192; one that trains on blocks or on no larger slices stays as it is."""
-    if used.tiles.size_px or 0 < used.grid.size_px <= QUICK_PX:
-        return used
-    return used.changed([f"grid.size_px={QUICK_PX}", f"grid.pixel_mm={QUICK_MM}"])
+    if recipe.tiles.size_px or 0 < recipe.grid.size_px <= QUICK_PX:
+        return recipe
+    return recipe.changed([f"grid.size_px={QUICK_PX}", f"grid.pixel_mm={QUICK_MM}"])
 
 
-def checked(data: Path | str, used: Recipe) -> Dataset:
+def checked(data: Path | str, recipe: Recipe) -> Dataset:
     """The dataset, if the recipe finds something to train on in it. Raises InputError, OptionError."""
     dataset = Dataset(data)
-    training, _ = parts(dataset.split(used.data.split), used)
+    training, _ = parts(dataset.split(recipe.data.split), recipe)
     if not any(training.values()):
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
     must_be_labelled(dataset, training, "training")
-    if used.data.slices == "positive" and not _bleeds(dataset, training):
+    if recipe.data.slices == "positive" and not _bleeds(dataset, training):
         todo = "check the masks, or train on all slices with --set data.slices=all"
         raise InputError("no slice with bleeding to train on", dataset.root, todo)
     return dataset
 
 
-def held_out(dataset: Dataset, used: Recipe) -> Part:
+def held_out(dataset: Dataset, recipe: Recipe) -> Part:
     """The slices of the scans that are not trained on, test patients among them. Raises InputError without bleeding."""
-    split = dataset.split(used.data.split)
-    training, _ = parts(split, used)
+    split = dataset.split(recipe.data.split)
+    training, _ = parts(split, recipe)
     others = {case: indices for case, indices in {**split.val, **split.test}.items() if case not in training}
     must_be_labelled(dataset, others, "held-out")
     if not _bleeds(dataset, others):
@@ -63,10 +63,10 @@ def _bleeds(dataset: Dataset, part: Part) -> bool:
     return any(dataset.rows[case][index].positive_pixels > 0 for case, indices in part.items() for index in indices)
 
 
-def reference_pngs(dataset: Dataset, used: Recipe, root: Path) -> Path:
+def reference_pngs(dataset: Dataset, recipe: Recipe, root: Path) -> Path:
     """The training slices of the recipe as the paper's PNG folders."""
-    training, _ = parts(dataset.split(used.data.split), used)
-    write_pngs(dataset, training, used, root)
+    training, _ = parts(dataset.split(recipe.data.split), recipe)
+    write_pngs(dataset, training, recipe, root)
     return root
 
 

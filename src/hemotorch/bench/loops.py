@@ -19,7 +19,7 @@ from hemotorch.data.dataset import Dataset
 from hemotorch.data.png_folders import IMAGE
 from hemotorch.io import png
 from hemotorch.nets import Net
-from hemotorch.recipe import Recipe, from_toml
+from hemotorch.recipe import Recipe, recipe_from_toml
 from hemotorch.system.device import choose
 from hemotorch.system.ranks import Ranks
 from hemotorch.training.learner import Job, Learner, open_job
@@ -50,16 +50,16 @@ class Loop:
 
 def own_job(spec: Spec, ranks: Ranks) -> tuple[Job, Net]:
     """A training as `hemotorch train` opens it, before it measures anything. Raises OptionError, InputError."""
-    used, dataset = from_toml(spec.recipe, "recipe"), Dataset(spec.data)
-    device = choose(spec.config.device, used.engine, ranks)
+    recipe, dataset = recipe_from_toml(spec.recipe, "recipe"), Dataset(spec.data)
+    device = choose(spec.config.device, recipe.engine, ranks)
     device.use()
-    return open_job(dataset, *parts(dataset.split(used.data.split), used), used, device, ranks)
+    return open_job(dataset, *parts(dataset.split(recipe.data.split), recipe), recipe, device, ranks)
 
 
 def own_loop(spec: Spec, ranks: Ranks) -> Loop:
     """The step that `hemotorch train` repeats, as this rank of `ranks` does it. Raises OptionError, InputError."""
     job, net = own_job(spec, ranks)
-    used, device, size = job.used, job.device, job.size
+    recipe, device, size = job.recipe, job.device, job.size
     gflop = image_gflop(net, size)
     learner = Learner(job, net)
     endless = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
@@ -67,9 +67,9 @@ def own_loop(spec: Spec, ranks: Ranks) -> Loop:
     def listen(mark: Callable[[str], None]) -> None:
         learner.mark = mark
 
-    images = job.plan.batch * used.train.accumulate
+    images = job.plan.batch * recipe.train.accumulate
     return Loop(
-        lambda: next(endless), listen, device.place, images, gflop, job.steps, used.train.epochs,
+        lambda: next(endless), listen, device.torch_device, images, gflop, job.steps, recipe.train.epochs,
         job.slices.memory, size, device.reasons,
     )  # fmt: skip
 
@@ -81,28 +81,28 @@ def image_gflop(net: Net, size: tuple[int, int]) -> float:
 
 def reference_loop(spec: Spec) -> Loop:
     """The paper's way, on the PNGs of `spec`."""
-    used, config = from_toml(spec.recipe, "recipe"), spec.config
-    size, count = png_size(spec.pngs, used)
-    loop = ReferenceLoop(spec.pngs, used, config.workers, config.device, size)
+    recipe, config = recipe_from_toml(spec.recipe, "recipe"), spec.config
+    size, count = png_size(spec.pngs, recipe)
+    loop = ReferenceLoop(spec.pngs, recipe, config.workers, config.device, size)
 
     def listen(mark: Callable[[str], None]) -> None:
         loop.mark = mark
 
-    batch = min(used.train.batch, count)
-    steps = used.train.steps_per_epoch or math.ceil(count / batch)
+    batch = min(recipe.train.batch, count)
+    steps = recipe.train.steps_per_epoch or math.ceil(count / batch)
     reasons = ("as the framework does it when it is told nothing",)
     return Loop(
-        loop.step, listen, loop.device, batch, image_gflop(loop.net, size), steps, used.train.epochs, "png", size,
+        loop.step, listen, loop.device, batch, image_gflop(loop.net, size), steps, recipe.train.epochs, "png", size,
         reasons,
     )  # fmt: skip
 
 
-def png_size(root: str, used: Recipe) -> tuple[tuple[int, int], int]:
+def png_size(root: str, recipe: Recipe) -> tuple[tuple[int, int], int]:
     """Rows and columns that all PNGs are brought to, what the network needs a multiple of; and how many PNGs."""
     sizes = []
     for path in sorted((Path(root) / IMAGE).glob("*.png")):
         sizes.append(png.size(path))
-    side = used.grid.size_px
+    side = recipe.grid.size_px
     rows, columns = (side, side) if side else np.array(sizes).max(axis=0).tolist()
-    multiple = nets.build(used.net.name, **used.net.options).multiple
+    multiple = nets.build(recipe.net.name, **recipe.net.options).multiple
     return (-(-rows // multiple) * multiple, -(-columns // multiple) * multiple), len(sizes)

@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hemotorch import recipe
 from hemotorch.bench import data as bench_data
 from hemotorch.bench.children import ask
 from hemotorch.bench.configs import Scope, devices_of, parse_devices, sweep_configs, unique, usual
@@ -69,9 +68,9 @@ def bench_mlp(
     data: a prepared dataset; None makes a phantom. net: "mlp" or "unet". rounds: how often a step is measured, and with
     how many seeds each curve. Raises InputError, OptionError.
     """
-    used, named = small_recipe(net), parse_devices(device)
+    recipe, named = small_recipe(net), parse_devices(device)
     if data is not None:
-        bench_data.held_out(bench_data.checked(data, used), used)
+        bench_data.held_out(bench_data.checked(data, recipe), recipe)
     machine, environment = look_at_machine()
     devices, notes = devices_of(named, machine), []
     with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
@@ -80,19 +79,19 @@ def bench_mlp(
             notes.append("Trained on a phantom, made for this; name your own data with --data.")
             say(f"no --data: making a phantom in {folder}")
             place = bench_data.make_phantom(Path(folder), True, PATIENTS)
-        dataset = bench_data.checked(place, used)
-        bench_data.held_out(dataset, used)
+        dataset = bench_data.checked(place, recipe)
+        bench_data.held_out(dataset, recipe)
         tasks = ["digits", net] if net == "mlp" else [net]
         if "digits" in tasks and importlib.util.find_spec("sklearn") is None:
             notes.append("Digits left out: scikit-learn is not installed; `pip install 'hemotorch[bench]'` brings it.")
             tasks.remove("digits")
-        scope = Scope(machine, tuple(devices), used.train.batch, used.train.batch, quick=quick)
-        own = dict.fromkeys(devices, used)
+        scope = Scope(machine, tuple(devices), recipe.train.batch, recipe.train.batch, quick=quick)
+        own = dict.fromkeys(devices, recipe)
         if "cpu" in devices:
             say("trying layouts, as a training does before its first step")
-            trial = used.changed([f"train.steps_per_epoch={STEPS[net]}"])
+            trial = recipe.changed([f"train.steps_per_epoch={STEPS[net]}"])
             layout, why = settled_layout(_step_spec(usual(scope)["cpu"], place, trial, scope))
-            own["cpu"] = used.changed([layout])
+            own["cpu"] = recipe.changed([layout])
             notes.append(why)
         specs = [
             curve_spec(task, where, name, place, own[where], quick)
@@ -106,7 +105,8 @@ def bench_mlp(
     short = "Quick: few steps, so that no curve is at its end." if quick else ""
     warnings = tuple(filter(None, (unsteady(rows), short)))
     settings = {
-        "recipe": used.name, "recipe_toml": used.to_toml(), "net": net, "quick": quick, **bench_data.described(dataset),
+        "recipe": recipe.name, "recipe_toml": recipe.to_toml(), "net": net, "quick": quick,
+        **bench_data.described(dataset),
         "data": "phantom" if data is None else str(data), "rates": RATES,
     }  # fmt: skip
     said = " ".join(said_of(curves)) or "No learning curve could be measured."
@@ -116,7 +116,7 @@ def bench_mlp(
 def small_recipe(net: str) -> Recipe:
     """Squares of 64 pixels of 2.4 mm around bleeding, and nothing that would hide what the algorithm does: no schedule,
     no average of weights, no augmentation."""
-    return recipe.Recipe(name=f"bench-{net}").changed([
+    return Recipe(name=f"bench-{net}").changed([
         *NETS[net], "grid.pixel_mm=2.4", "grid.size_px=96", "data.positive_share=0.75", "augment.crop_px=64",
         "train.batch=8", "train.epochs=1", "loss.name=negative-dice", "engine.precision=fp32", "engine.compile=off",
         "engine.graphs=off",
@@ -176,16 +176,16 @@ def with_reached(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return done
 
 
-def curve_spec(task: str, device: str, name: str, place: Path, used: Recipe, quick: bool) -> dict[str, Any]:
+def curve_spec(task: str, device: str, name: str, place: Path, recipe: Recipe, quick: bool) -> dict[str, Any]:
     """What `hemotorch.bench.curves` is to do, and what is told of it. A seed is still to be added."""
     steps = (QUICK_STEPS if quick else STEPS)[task]
     lr = RATES[task][name]
-    made = used.changed([*SETTINGS[name], f"optimizer.lr={lr}", f"train.steps_per_epoch={steps}"])
+    made = recipe.changed([*SETTINGS[name], f"optimizer.lr={lr}", f"train.steps_per_epoch={steps}"])
     return {
         "task": "digits" if task == "digits" else "slices", "algorithm": name, "device": device, "steps": steps,
         "points": POINTS[task], "lr": lr, "data": str(place), "recipe": made.to_toml(),
         "title": f"{TITLES[task]} on a GPU" if device == "cuda" else TITLES[task],
-        "value_name": "accuracy" if task == "digits" else "Dice", "note": _note(task, used),
+        "value_name": "accuracy" if task == "digits" else "Dice", "note": _note(task, recipe),
     }  # fmt: skip
 
 
@@ -194,15 +194,15 @@ def curve(spec: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return ask("hemotorch.bench.curves", spec, [{}], LIMIT_S)
 
 
-def _note(task: str, used: Recipe) -> str:
+def _note(task: str, recipe: Recipe) -> str:
     if task == "digits":
         return (
             "8 x 8 pixels of ten handwritten digits, which come with scikit-learn; a perceptron of 64 and 32 hidden "
             "units, 64 images a step. Accuracy on the quarter that was not trained on."
         )
-    net, side = DESCRIBED[task], used.augment.crop_px
+    net, side = DESCRIBED[task], recipe.augment.crop_px
     return (
-        f"Bleeding in slices: {net}, squares of {side} x {side} pixels around it, {used.train.batch} a step. "
+        f"Bleeding in slices: {net}, squares of {side} x {side} pixels around it, {recipe.train.batch} a step. "
         "Dice on such squares of patients that were not trained on."
     )
 
@@ -221,10 +221,10 @@ def _steps(
     return compared(rows, scope.machine.cores), row_numbers(sweeps, configs), told
 
 
-def _step_spec(config: Config, place: Path, used: Recipe, scope: Scope) -> Spec:
+def _step_spec(config: Config, place: Path, recipe: Recipe, scope: Scope) -> Spec:
     settings = [*engine_settings(config), f"train.batch={config.batch}", *SETTINGS["Adam"]]
     seconds = 1.0 if scope.quick else 5.0
-    return Spec(config, str(place), used.changed(settings).to_toml(), seconds=seconds)
+    return Spec(config, str(place), recipe.changed(settings).to_toml(), seconds=seconds)
 
 
 def said_of(curves: Sequence[Mapping[str, Any]]) -> list[str]:

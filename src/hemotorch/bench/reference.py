@@ -35,15 +35,15 @@ class ReferenceLoop:
     brought to, multiples of what the network needs. Only for networks that see one slice in one window.
     """
 
-    def __init__(self, pngs: Path | str, used: Recipe, workers: int, device: str, size: tuple[int, int]):
-        torch.manual_seed(torch_seed(used.train.seed, 0))
+    def __init__(self, pngs: Path | str, recipe: Recipe, workers: int, device: str, size: tuple[int, int]):
+        torch.manual_seed(torch_seed(recipe.train.seed, 0))
         self.mark: Callable[[str], None] = lambda phase: None
-        self.net = nets.build(used.net.name, **used.net.options)
+        self.net = nets.build(recipe.net.name, **recipe.net.options)
         self.device, self.dice = torch.device(device), 0.0
         self._net = self.net.body.to(self.device).train()
-        self._loss_of = losses.build(used.loss.name, **used.loss.options)
-        self._optimizer = torch.optim.Adam(self._net.parameters(), used.optimizer.lr)
-        data, batch = ICHDataset(pngs, _Tensors(size)), used.train.batch
+        self._loss_of = losses.build(recipe.loss.name, **recipe.loss.options)
+        self._optimizer = torch.optim.Adam(self._net.parameters(), recipe.optimizer.lr)
+        data, batch = ICHDataset(pngs, _Tensors(size)), recipe.train.batch
         self._batches = _forever(
             DataLoader(data, batch, shuffle=True, num_workers=workers, drop_last=len(data) >= batch)
         )
@@ -92,21 +92,21 @@ def _dice(found: np.ndarray, truth: np.ndarray) -> float:
     return 2 * int((found & truth).sum()) / total if total else 1.0
 
 
-def why_not(used: Recipe) -> str:
+def why_not(recipe: Recipe) -> str:
     """Why the reference loop cannot train a recipe, "" where it can: it reads 8-bit slices, one at a time."""
-    options = nets.options_of(used.net.name) | used.net.options
+    options = nets.options_of(recipe.net.name) | recipe.net.options
     if options["slices"] != 1 or len(options["windows"]) != 1:
         seen = f"{options['slices']} slices in {len(options['windows'])} windows"
-        return f"the reference loop reads one slice in one window, recipe '{used.name}' {seen}"
-    if used.tiles.size_px or used.augment.crop_px:
-        return f"the reference loop reads whole slices, recipe '{used.name}' blocks of them"
+        return f"the reference loop reads one slice in one window, recipe '{recipe.name}' {seen}"
+    if recipe.tiles.size_px or recipe.augment.crop_px:
+        return f"the reference loop reads whole slices, recipe '{recipe.name}' blocks of them"
     return ""
 
 
-def write_pngs(dataset: Dataset, part: Part, used: Recipe, root: Path) -> int:
+def write_pngs(dataset: Dataset, part: Part, recipe: Recipe, root: Path) -> int:
     """The training slices as ROOT/image and ROOT/label, with bleeding only where the recipe wants that; how many."""
     low_high = window(WINDOW)
-    folders = PngFolders(root, low_high.level, low_high.width, used.data.slices == "positive")
+    folders = PngFolders(root, low_high.level, low_high.width, recipe.data.slices == "positive")
     for name in (IMAGE, LABEL):
         (root / name).mkdir(parents=True, exist_ok=True)
     count = 0

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hemotorch import recipe
 from hemotorch.bench import data as bench_data
 from hemotorch.bench.configs import (
     Scope,
@@ -27,7 +26,7 @@ from hemotorch.bench.result import Bench, busy, clock
 from hemotorch.bench.rows import Config, Row, Spec, compared
 from hemotorch.bench.sentence import bottleneck
 from hemotorch.data.dataset import Dataset
-from hemotorch.recipe import Recipe
+from hemotorch.recipe import Recipe, load_recipe
 
 SECONDS = {"cpu": 15.0, "cuda": 5.0}  #: of timed steps in each process
 QUICK_SECONDS = 4.0
@@ -55,12 +54,12 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
 
     Raises InputError and OptionError before anything is measured; a config that fails is an error in its row.
     """
-    used = recipe.load(asked.recipe).changed(asked.settings)
-    used = bench_data.quick_recipe(used) if asked.quick else used
+    recipe = load_recipe(asked.recipe).changed(asked.settings)
+    recipe = bench_data.quick_recipe(recipe) if asked.quick else recipe
     named = parse_devices(asked.device)
     sweep = parse_sweep(asked.sweep or ((QUICK_SWEEP,) if asked.quick else ()))
     if asked.data is not None:
-        bench_data.checked(asked.data, used)
+        bench_data.checked(asked.data, recipe)
     machine, environment = look_at_machine()
     devices = devices_of(named, machine)
     notes, began = [], time.monotonic()
@@ -72,24 +71,24 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
             notes.append(f"Trained on a phantom with slices of {size}, made for this; name your own data with --data.")
             say(f"no --data: making a phantom with slices of {size} in {folder}")
             place = bench_data.make_phantom(Path(folder), asked.quick)
-        dataset = bench_data.checked(place, used)
-        reason = why_not(used)
-        pngs = "" if reason else str(bench_data.reference_pngs(dataset, used, Path(folder) / "png"))
-        batch = used.train.batch * used.train.accumulate
-        scope = Scope(machine, tuple(devices), batch, used.train.batch, not reason, asked.quick)
+        dataset = bench_data.checked(place, recipe)
+        reason = why_not(recipe)
+        pngs = "" if reason else str(bench_data.reference_pngs(dataset, recipe, Path(folder) / "png"))
+        batch = recipe.train.batch * recipe.train.accumulate
+        scope = Scope(machine, tuple(devices), batch, recipe.train.batch, not reason, asked.quick)
         configs, sweeps, left = _configs(scope, sweep)
         notes += [f"Left out: {text}." for text in ([reason] if reason else []) + left]
-        on_cpu = used
+        on_cpu = recipe
         if "cpu" in devices:
             say("trying layouts, as a training does before its first step")
-            trial = _spec(usual(scope)["cpu"], place, used, "", asked.quick)
+            trial = _spec(usual(scope)["cpu"], place, recipe, "", asked.quick)
             layout, why = settled_layout(trial)
-            on_cpu = used.changed([layout])
+            on_cpu = recipe.changed([layout])
             notes.append(why)
-        own = {"cpu": on_cpu, "cuda": used}
+        own = {"cpu": on_cpu, "cuda": recipe}
         specs = [_spec(config, place, own[config.device], pngs, asked.quick) for config in configs]
         pace = replace(QUICK_PACE if asked.quick else Pace(), rounds=asked.rounds)
-        say(f"measuring a step of recipe {used.name}: {len(specs)} ways, at most {asked.rounds} rounds")
+        say(f"measuring a step of recipe {recipe.name}: {len(specs)} ways, at most {asked.rounds} rounds")
         rows, told = measure(specs, pace, say)
     notes.append(f"Measuring took {clock(time.monotonic() - began)}.")
     rows = compared(rows, machine.cores, asked.price_per_hour)
@@ -100,7 +99,7 @@ def bench_train(asked: Asked, say: Callable[[str], None] = lambda text: None) ->
         f"Measured in {told}." if told else "",
     ]
     return Bench(
-        "train", bottleneck(rows, machine), _settings(asked, used, dataset), environment, tuple(rows),
+        "train", bottleneck(rows, machine), _settings(asked, recipe, dataset), environment, tuple(rows),
         row_numbers(sweeps, configs), warnings=tuple(filter(None, warnings)), notes=tuple(notes),
     )  # fmt: skip
 
@@ -115,13 +114,13 @@ def _configs(
     return unique([*base, *swept], scope.batch), sweeps, list(dict.fromkeys([*left, *more]))
 
 
-def _spec(config: Config, place: Path, used: Recipe, pngs: str, quick: bool) -> Spec:
+def _spec(config: Config, place: Path, recipe: Recipe, pngs: str, quick: bool) -> Spec:
     """The config's own engine, and its batch; a config of another batch than the recipe's does not accumulate."""
     settings = [] if config.reference else engine_settings(config)
-    if config.reference or config.batch != used.train.batch * used.train.accumulate:
+    if config.reference or config.batch != recipe.train.batch * recipe.train.accumulate:
         settings += [f"train.batch={config.batch}", "train.accumulate=1"]
     seconds = QUICK_SECONDS if quick else SECONDS[config.device]
-    return Spec(config, str(place), used.changed(settings).to_toml(), pngs, seconds)
+    return Spec(config, str(place), recipe.changed(settings).to_toml(), pngs, seconds)
 
 
 def engine_settings(config: Config) -> list[str]:
@@ -145,10 +144,10 @@ def row_numbers(sweeps: dict[str, list[Config]], configs: Sequence[Config]) -> d
     return found
 
 
-def _settings(asked: Asked, used: Recipe, dataset: Dataset) -> dict[str, Any]:
+def _settings(asked: Asked, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     return {
-        "recipe": used.name,
-        "recipe_toml": used.to_toml(),
+        "recipe": recipe.name,
+        "recipe_toml": recipe.to_toml(),
         "quick": asked.quick,
         "data": "phantom" if asked.data is None else str(asked.data),
         **bench_data.described(dataset),

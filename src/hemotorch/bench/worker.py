@@ -130,7 +130,7 @@ def about_machine() -> dict[str, Any]:
     found = Machine(min(machine.cores(), threads.count()[0]), gpus, compiler=machine.has_compiler())
     if gpus:
         chosen = choose("cuda")
-        exact = ("fp32", "tf32") if is_ampere(chosen.place) else ("fp32",)
+        exact = ("fp32", "tf32") if is_ampere(chosen.torch_device) else ("fp32",)
         precisions = tuple(dict.fromkeys((*exact, chosen.precision)))
         found = replace(found, precisions=precisions, compiled=chosen.compile, graphs=chosen.graphs)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan

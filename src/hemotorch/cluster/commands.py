@@ -90,11 +90,11 @@ def _address(p: argparse.ArgumentParser) -> None:
 
 
 def _training(a: argparse.Namespace) -> Training:
-    from hemotorch import recipe
     from hemotorch.cluster.training import Training
+    from hemotorch.recipe import recipe_from_args
 
-    used = recipe.asked(a.recipe, a.set, a.fold, a.resume)
-    return Training(a.data, a.run_folder, used, a.device, a.resume)
+    recipe = recipe_from_args(a.recipe, a.set, a.fold, a.resume)
+    return Training(a.data, a.run_folder, recipe, a.device, a.resume)
 
 
 def _say(a: argparse.Namespace) -> Callable[[str], None]:

@@ -24,7 +24,7 @@ class Training:
 
     data: str
     root: str
-    used: Recipe | None
+    recipe: Recipe | None
     device: str = "auto"
     resume: bool = False
 
@@ -40,7 +40,7 @@ class Training:
     @property
     def timeout_s(self) -> float:
         """After which a rank that does not answer is given up."""
-        return rank_timeout_s(self.run, self.used)
+        return rank_timeout_s(self.run, self.recipe)
 
     def check(self) -> None:
         """Raises InputError where dataset or run folder cannot be used, before any rank is started."""
@@ -50,7 +50,7 @@ class Training:
 
     def start(self, report: Report | None = None) -> None:
         """Trains, as one of the ranks that the environment tells of."""
-        train(self.data, self.root, self.used, device=self.device, resume=self.resume, report=report)
+        train(self.data, self.root, self.recipe, device=self.device, resume=self.resume, report=report)
 
     def advice(self) -> str:
         """How to go on after a rank was lost."""

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from hemotorch import nets, recipe
+from hemotorch import nets
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.grid import (
     Grid,
@@ -28,7 +28,7 @@ from hemotorch.grid import (
 from hemotorch.head import check_head
 from hemotorch.hu import AIR_HU
 from hemotorch.nets import Net
-from hemotorch.recipe import Engine, Predict, Recipe, Tiles
+from hemotorch.recipe import Engine, Predict, Recipe, Tiles, recipe_from_dict
 from hemotorch.run import BEST, load_checkpoint
 from hemotorch.scan import Prediction, Scan
 from hemotorch.system import limits
@@ -47,7 +47,7 @@ class Predictor:
     """
 
     net: Net
-    used: Recipe
+    recipe: Recipe
     device: Device
     model: str
     spacing: SliceSpacing | None = None
@@ -58,8 +58,8 @@ class Predictor:
         path = Path(path)
         file = path / BEST if path.is_dir() else path
         checkpoint = load_checkpoint(file)
-        used = recipe.from_dict(checkpoint.recipe, str(file))
-        decided = _decided(device, used)
+        recipe = recipe_from_dict(checkpoint.recipe, str(file))
+        decided = _decided(device, recipe)
         decided.use()
         net = nets.build(checkpoint.net, **checkpoint.options)
         try:
@@ -67,18 +67,18 @@ class Predictor:
         except RuntimeError as error:
             raise InputError("its weights do not fit its network", file, "was it altered? train again") from error
         net = decided.put(net).eval()
-        model = f"{used.name} ({checkpoint.net}), epoch {checkpoint.epoch} of {used.train.epochs}"
+        model = f"{recipe.name} ({checkpoint.net}), epoch {checkpoint.epoch} of {recipe.train.epochs}"
         try:
             stored = checkpoint.slice_spacing
             spacing = None if stored is None else SliceSpacing.from_dict(stored)
         except ValueError as error:
             raise InputError(f"is damaged ({error})", file, "use another checkpoint or train again") from error
-        return Predictor(net, used, decided, model, spacing)
+        return Predictor(net, recipe, decided, model, spacing)
 
     @property
     def grid(self) -> Grid:
         """The pixels the network works on."""
-        return grid_of(self.used, self.net)
+        return grid_of(self.recipe, self.net)
 
     def predict(self, scan: Scan, any_anatomy: bool = True) -> Prediction:
         """Outlines bleeding. The mask and probabilities are in the scan's own pixels.
@@ -104,7 +104,7 @@ class Predictor:
             raise RunError("the network gave NaN: its weights are damaged or its training diverged", self.model, todo)
         clock.lap("network")
         full = torch.cat([placement.from_working(part) for part in probability.split(8)]).numpy()
-        mask = postprocess(full, scan, self.used.predict)
+        mask = postprocess(full, scan, self.recipe.predict)
         clock.lap("mask")
         return Prediction(scan, mask, full, {"total": scan.volume_ml(mask)}, self.model, clock.seconds, warnings)
 
@@ -137,7 +137,7 @@ class Predictor:
         """(slices, H, W) int16 HU on the grid to float32 probabilities of the same shape, on the CPU."""
         count = len(working)
         stacks = self._stacks(working, positions_mm)
-        tiles = self.used.tiles
+        tiles = self.recipe.tiles
         side = (tiles.size_px,) * 2 if tiles.size_px else working.shape[1:]
         many = max(1, BATCH_PIXELS // (side[0] * side[1]))
         out = torch.empty(working.shape)
@@ -151,10 +151,10 @@ class Predictor:
         return out
 
     def _forward(self, hu: Tensor) -> Tensor:
-        hu = hu.to(self.device.place, self.device.dtype).contiguous(memory_format=self.device.memory_format)
+        hu = hu.to(self.device.torch_device, self.device.dtype).contiguous(memory_format=self.device.memory_format)
         with self.device.autocast():
             logits = self.net(hu)
-            if self.used.predict.mirror:
+            if self.recipe.predict.mirror:
                 mirrored = self.net(hu.flip(-1)).flip(-1)
                 return ((logits.float().sigmoid() + mirrored.float().sigmoid()) / 2)[:, 0].cpu()
         return logits.float().sigmoid()[:, 0].cpu()
@@ -175,17 +175,17 @@ class Predictor:
         return (total / shown)[:height, :width]
 
 
-def _decided(device: str, used: Recipe) -> Device:
+def _decided(device: str, recipe: Recipe) -> Device:
     """The device, computing as the training validated, where it can."""
     try:
-        return choose(device, Engine(precision=used.engine.precision))
+        return choose(device, Engine(precision=recipe.engine.precision))
     except OptionError:
         return choose(device)
 
 
-def grid_of(used: Recipe, net: Net) -> Grid:
+def grid_of(recipe: Recipe, net: Net) -> Grid:
     """The grid that a recipe and its network work on. Blocks need no padding: they are cut to size."""
-    return Grid(used.grid.pixel_mm, used.grid.size_px, 1 if used.tiles.size_px else net.multiple)
+    return Grid(recipe.grid.pixel_mm, recipe.grid.size_px, 1 if recipe.tiles.size_px else net.multiple)
 
 
 def postprocess(probability: np.ndarray, scan: Scan, options: Predict) -> np.ndarray:

@@ -38,7 +38,7 @@ class Device:
     keep_memory: bool = True
 
     @property
-    def place(self) -> torch.device:
+    def torch_device(self) -> torch.device:
         """The torch device."""
         return torch.device(self.name)
 
@@ -58,20 +58,20 @@ class Device:
         if half is None:
             return nullcontext()
         # What a CUDA graph captured must not depend on casts that were kept from the step before.
-        return torch.autocast(self.place.type, dtype=half, cache_enabled=not self.graphs)
+        return torch.autocast(self.torch_device.type, dtype=half, cache_enabled=not self.graphs)
 
     def put(self, net: N) -> N:
         """The network on the device, its weights in the type and layout decided for it."""
-        return net.to(self.place, self.dtype, memory_format=self.memory_format)  # type: ignore[call-overload]
+        return net.to(self.torch_device, self.dtype, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def use(self) -> None:
         """Sets the process up: its thread count, which bit-for-bit repeats need; memory on a CPU; TF32 on a GPU."""
         torch.set_num_threads(self.threads)
-        if self.place.type == "cpu":
+        if self.torch_device.type == "cpu":
             if self.keep_memory:
                 keep_memory()
             return
-        torch.cuda.set_device(self.place)
+        torch.cuda.set_device(self.torch_device)
         torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         torch.backends.cudnn.benchmark = True

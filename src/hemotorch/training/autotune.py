@@ -26,8 +26,8 @@ def settle(job: Job, net: Net) -> Device:
 
     Trainings too short for it keep the defaults, and so does whatever is not clearly faster than them.
     """
-    device, engine = job.device, job.used.engine
-    if device.place.type != "cpu":
+    device, engine = job.device, job.recipe.engine
+    if device.torch_device.type != "cpu":
         return _worth_compiling(job, net) if engine.compile == "auto" else device
     ways: dict[str, Device] = {"as above": device}
     if engine.channels_last == "auto":

@@ -293,15 +293,15 @@ class Plan:
     All batches are of one size: where each item is to be shown once, a few are shown twice to fill the last one.
     """
 
-    def __init__(self, slices: Slices, used: Recipe):
-        self.numbers, self.corners, self.positive = _items(slices, used)
+    def __init__(self, slices: Slices, recipe: Recipe):
+        self.numbers, self.corners, self.positive = _items(slices, recipe)
         if not len(self.numbers):
             raise InputError("no slice with bleeding to train on", todo="check the masks, or train on all slices")
-        self.seed, self.block = used.train.seed, used.tiles.size_px
-        share, batch = used.data.positive_share, used.train.batch
+        self.seed, self.block = recipe.train.seed, recipe.tiles.size_px
+        share, batch = recipe.data.positive_share, recipe.train.batch
         self.positives = max(1, round(share * batch)) if share and self.positive.any() else 0
         self.batch = batch if self.positives else min(batch, len(self.numbers))
-        self.steps = used.train.steps_per_epoch * used.train.accumulate or -(-len(self.numbers) // self.batch)
+        self.steps = recipe.train.steps_per_epoch * recipe.train.accumulate or -(-len(self.numbers) // self.batch)
         if (samples := self.steps * self.batch) > MOST_SAMPLES:
             todo = "lower train.batch or train.steps_per_epoch"
             raise OptionError(f"an epoch of {samples:,} samples is more than {MOST_SAMPLES:,}", "train", todo)
@@ -326,15 +326,15 @@ def _repeat(numbers: np.ndarray, count: int, random: np.random.Generator) -> np.
     return np.concatenate(rounds)[:count]
 
 
-def _items(slices: Slices, used: Recipe) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+def _items(slices: Slices, recipe: Recipe) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Slice numbers (n,), corners (n, 2) of blocks or None, and whether bleeding is in them (n,)."""
-    data, tiles = used.data, used.tiles
+    data, tiles = recipe.data, recipe.tiles
     chosen = np.flatnonzero(slices.positive)
     if data.slices == "all":
         chosen = np.arange(len(slices.positive))
     normal = np.array([], int)
     if data.slices == "positive-and-one-normal":
-        random = rng(used.train.seed, 2)
+        random = rng(recipe.train.seed, 2)
         groups = [np.flatnonzero((slices.case_of == c) & ~slices.positive) for c in np.unique(slices.case_of)]
         normal = np.array([random.choice(group) for group in groups if len(group)], int)
     numbers = np.concatenate([chosen, normal])
@@ -367,14 +367,14 @@ def batches(
     ranks = ranks or Ranks()
     own = slice(ranks.rank, None, ranks.world)
     items = plan.epoch(epoch)[first:, own]
-    drawn = keys(plan.seed, epoch, plan.steps, plan.batch, device.place)[first:, own]
+    drawn = keys(plan.seed, epoch, plan.steps, plan.batch, device.torch_device)[first:, own]
     numbers = torch.from_numpy(plan.numbers[items])
     corners = [None] * len(items)
     if plan.corners is not None:
-        corners = list(_sent(torch.from_numpy(plan.corners[items]), device.place))
+        corners = list(_sent(torch.from_numpy(plan.corners[items]), device.torch_device))
     # On a CPU threads of torch that read beside those that compute make each step half as fast.
-    if slices.memory == "resident" or device.place.type == "cpu":
-        for taken, key, corner in zip(_sent(numbers, device.place), drawn, corners, strict=True):
+    if slices.memory == "resident" or device.torch_device.type == "cpu":
+        for taken, key, corner in zip(_sent(numbers, device.torch_device), drawn, corners, strict=True):
             yield Batch(*slices.take(taken), key, corner)
         return
 
@@ -382,7 +382,7 @@ def batches(
         return tuple(part.pin_memory() for part in slices.take(taken))
 
     for pinned, key, corner in zip(_read_ahead(read, numbers, min(8, device.threads)), drawn, corners, strict=True):
-        hu, mask, rows = (part.to(device.place, non_blocking=True) for part in pinned)
+        hu, mask, rows = (part.to(device.torch_device, non_blocking=True) for part in pinned)
         yield Batch(hu, mask, rows, key, corner)
 
 

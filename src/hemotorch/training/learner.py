@@ -42,7 +42,7 @@ WARM_UP = 3  #: steps before one is captured as a graph; they are real steps of 
 class Job:
     """What does not change while training. `steps` are the optimiser's, an epoch."""
 
-    used: Recipe
+    recipe: Recipe
     dataset: Dataset
     device: Device
     ranks: Ranks
@@ -54,16 +54,16 @@ class Job:
 
     @property
     def steps(self) -> int:
-        return -(-self.plan.steps // self.used.train.accumulate)
+        return -(-self.plan.steps // self.recipe.train.accumulate)
 
     @property
     def total(self) -> int:
-        return self.steps * self.used.train.epochs
+        return self.steps * self.recipe.train.epochs
 
     @property
     def size(self) -> tuple[int, int]:
         """Rows and columns that the network sees while training."""
-        side = self.used.augment.crop_px or self.used.tiles.size_px
+        side = self.recipe.augment.crop_px or self.recipe.tiles.size_px
         rows, columns = (int(length) for length in self.slices.sizes.max(axis=0))
         return (min(side, rows), min(side, columns)) if side else (rows, columns)
 
@@ -72,7 +72,7 @@ def open_job(
     dataset: Dataset,
     training: Part,
     validation: Part,
-    used: Recipe,
+    recipe: Recipe,
     device: Device,
     ranks: Ranks,
     by_index: bool = False,
@@ -82,19 +82,26 @@ def open_job(
     by_index: take neighbouring slices by index whatever their distance, as runs did that were started by versions
     without slice spacing.
     """
-    torch.manual_seed(torch_seed(used.train.seed, 0))
-    net = nets.build(used.net.name, **used.net.options)
-    loss = losses.build(used.loss.name, **used.loss.options)
-    _check_sizes(used, net)
+    torch.manual_seed(torch_seed(recipe.train.seed, 0))
+    net = nets.build(recipe.net.name, **recipe.net.options)
+    loss = losses.build(recipe.loss.name, **recipe.loss.options)
+    _check_sizes(recipe, net)
     spacing = None if by_index else slice_spacing(dataset, training)
     slices = open_slices(
-        dataset, training, net.slices, grid_of(used, net), used.data.memory, device.place, ranks.beside, spacing
+        dataset,
+        training,
+        net.slices,
+        grid_of(recipe, net),
+        recipe.data.memory,
+        device.torch_device,
+        ranks.beside,
+        spacing,
     )
-    plan = Plan(slices, used)
+    plan = Plan(slices, recipe)
     if plan.batch % ranks.world:
         todo = f"choose a multiple of {ranks.world}, or another number of ranks"
         raise OptionError(f"a batch of {plan.batch} is not shared evenly by {ranks.world} ranks", "train.batch", todo)
-    return Job(used, dataset, device, ranks, slices, plan, loss, validation, spacing), net
+    return Job(recipe, dataset, device, ranks, slices, plan, loss, validation, spacing), net
 
 
 class Learner:
@@ -109,13 +116,13 @@ class Learner:
         self.mark: Callable[[str], None] = _nothing
         device, ranks = job.device, job.ranks
         self.net = device.put(net).train()
-        self.averaged = copy.deepcopy(self.net) if job.used.train.ema else None
-        if ranks.world > 1 and job.used.engine.sync_batch_norm:
+        self.averaged = copy.deepcopy(self.net) if job.recipe.train.ema else None
+        if ranks.world > 1 and job.recipe.engine.sync_batch_norm:
             synchronise(self.net, ranks)
-        self.lr = torch.tensor(job.used.optimizer.lr, device=device.place)
-        self.optimizer = _optimizer(job.used.optimizer, self.net, self.lr)
-        self.scaler = torch.amp.GradScaler(device.place.type) if device.precision == "fp16" else None
-        self._average = _Average(self.averaged, self.net, job.used.train.ema) if self.averaged else None
+        self.lr = torch.tensor(job.recipe.optimizer.lr, device=device.torch_device)
+        self.optimizer = _optimizer(job.recipe.optimizer, self.net, self.lr)
+        self.scaler = torch.amp.GradScaler(device.torch_device.type) if device.precision == "fp16" else None
+        self._average = _Average(self.averaged, self.net, job.recipe.train.ema) if self.averaged else None
         self._unshared = _batch_statistics(self.net) if ranks.world > 1 else []
         self._augment = torch.compile(augment, dynamic=False) if device.compile else augment
         self._model: Any = _compiled(self.net, device) if device.compile else self.net
@@ -133,7 +140,7 @@ class Learner:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Tensor]:
         """Does the epoch's steps from `first` on, one each time it is asked, and gives its loss, on the device."""
-        job, many = self.job, self.job.used.train.accumulate
+        job, many = self.job, self.job.recipe.train.accumulate
         source = batches(job.slices, job.plan, epoch, job.device, job.ranks, first * many)
         for step in range(first, job.steps):
             parts = list(itertools.islice(source, many))
@@ -142,7 +149,7 @@ class Learner:
 
     def step(self, parts: Sequence[Batch], number: int) -> Tensor:
         """One step on the mean loss of its batches; number: the step's, over the whole training."""
-        self.lr.fill_(learning_rate(self.job.used.optimizer, number, self.job.total))
+        self.lr.fill_(learning_rate(self.job.recipe.optimizer, number, self.job.total))
         if not self.job.device.graphs:
             return self._whole(parts)
         if self._warm < WARM_UP:
@@ -169,7 +176,7 @@ class Learner:
         return value
 
     def _whole(self, parts: Sequence[Batch]) -> Tensor:
-        total = torch.zeros((), device=self.job.device.place)
+        total = torch.zeros((), device=self.job.device.torch_device)
         for place, part in enumerate(parts):
             total = total + self._backward(part, 1 / len(parts), last=place == len(parts) - 1)
         self._update()
@@ -179,7 +186,7 @@ class Learner:
         """Adds to the gradients; returns the batch's share of the step's loss."""
         job, device = self.job, self.job.device
         block = None if part.corners is None else (part.corners, job.plan.block)
-        hu, target = self._augment(part.hu, part.mask, part.rows, job.used.augment, part.keys, block, device.kernels)
+        hu, target = self._augment(part.hu, part.mask, part.rows, job.recipe.augment, part.keys, block, device.kernels)
         hu = hu.to(device.dtype).contiguous(memory_format=device.memory_format)
         self.mark("augment")
         self.net.draw(part.keys)
@@ -195,7 +202,7 @@ class Learner:
         return loss.detach()
 
     def _update(self) -> None:
-        clip = self.job.used.optimizer.clip_norm
+        clip = self.job.recipe.optimizer.clip_norm
         if clip:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
@@ -214,7 +221,7 @@ class Learner:
 
 def _compiled(net: Net, device: Device) -> Any:
     # Inductor leaves channels-last where a convolution halves the channels, unless it is told to keep to it.
-    keep = device.channels_last and device.place.type == "cuda"
+    keep = device.channels_last and device.torch_device.type == "cuda"
     # In one piece also with several ranks: older torches cannot cut it at gradients of one's own.
     torch._dynamo.config.optimize_ddp = False
     return torch.compile(net, dynamic=False, options={"force_layout_optimization": keep})
@@ -222,7 +229,7 @@ def _compiled(net: Net, device: Device) -> Any:
 
 def _parallel(model: Any, device: Device) -> DistributedDataParallel:
     """Averages gradients over ranks while they are computed. Batch statistics are looked after in `_update`."""
-    gpu = [device.place.index] if device.place.type == "cuda" else None
+    gpu = [device.torch_device.index] if device.torch_device.type == "cuda" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames broadcast_buffers, 2.11 knows no other
         return DistributedDataParallel(model, gpu, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -308,8 +315,8 @@ def learning_rate(options: Optimizer, step: int, total: int) -> float:
     return options.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, total - warm)))
 
 
-def _check_sizes(used: Recipe, net: Net) -> None:
-    for name, pixels in (("augment.crop_px", used.augment.crop_px), ("tiles.size_px", used.tiles.size_px)):
+def _check_sizes(recipe: Recipe, net: Net) -> None:
+    for name, pixels in (("augment.crop_px", recipe.augment.crop_px), ("tiles.size_px", recipe.tiles.size_px)):
         if pixels % net.multiple:
             nearest = max(1, round(pixels / net.multiple)) * net.multiple
             raise OptionError(

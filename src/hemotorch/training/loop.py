@@ -24,7 +24,7 @@ from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.evaluation.evaluate import summarise
 from hemotorch.inference.predictor import Predictor
 from hemotorch.nets import Net
-from hemotorch.recipe import Recipe, load
+from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.run import BEST, LAST, Checkpoint, Run, check_slices, load_checkpoint, save_checkpoint
 from hemotorch.system import threads
 from hemotorch.system.device import Device, choose, environment
@@ -55,47 +55,47 @@ class State:
 def train(
     data: Path | str,
     root: Path | str,
-    used: Recipe | None = None,
+    recipe: Recipe | None = None,
     *,
     device: str = "auto",
     resume: bool = False,
     report: Report | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Run:
-    """Trains `used` on the prepared dataset `data` into the run folder `root`.
+    """Trains `recipe` on the prepared dataset `data` into the run folder `root`.
 
     resume: go on with the run in `root`, with its own recipe, split and device decisions; start it if there is none.
-    used: the recipe; None takes the run's own when resuming, else `fast`. report: called with each epoch's row of
+    recipe: the recipe; None takes the run's own when resuming, else `fast`. report: called with each epoch's row of
     metrics; say: before the first step, with what is trained on what. Started by torchrun, SLURM or Ray, each process
     is a rank and calls this alike; the first one writes and reports. Raises InputError, OptionError, RunError.
     """
     run = Run(Path(root))
-    with joined(rank_timeout_s(run, used)) as ranks, run.locked() if ranks.first else nullcontext():
+    with joined(rank_timeout_s(run, recipe)) as ranks, run.locked() if ranks.first else nullcontext():
         ranks.gather(None)  # the first rank holds the folder: nobody looks into it before
         dataset = Dataset(data)
         going_on = resume and ranks.gather((run.root / "run.json").exists())[0]
         if going_on:
             run = Run.open(run.root)
-            used, split, record = _own(run, used), run.split, run.record
-            decided = _as_before((record, *record.get("resumed", ()))[-1], device, used, ranks)
+            recipe, split, record = _own(run, recipe), run.split, run.record
+            decided = _as_before((record, *record.get("resumed", ()))[-1], device, recipe, ranks)
             _same_scans(dataset, record)
             check_slices(split, dataset)
         else:
             if ranks.first:
                 run.must_be_new()
-            used = used or load("fast")
-            split, decided = dataset.split(used.data.split), choose(device, used.engine, ranks)
+            recipe = recipe or load_recipe("fast")
+            split, decided = dataset.split(recipe.data.split), choose(device, recipe.engine, ranks)
         decided.use()
         by_index = going_on and "slice_spacing" not in record  # a run that an earlier version started
         with loading_explained():
-            job, net = open_job(dataset, *parts(split, used), used, decided, ranks, by_index)
+            job, net = open_job(dataset, *parts(split, recipe), recipe, decided, ranks, by_index)
         with memory_explained(job, net, run.root / LAST):
             # Ranks on unlike machines may find otherwise, and measuring is done by all or none.
             anew = any(ranks.gather(decided.reasons[-1] != AS_BEFORE))
             if anew:
                 job = replace(job, device=settle(job, net))
             if not going_on and ranks.first:
-                run = Run.create(run.root, used, _record(job, split))
+                run = Run.create(run.root, recipe, _record(job, split))
             state = _start(job, run, net)
             if going_on and anew and ranks.first:
                 run.add_resumed({"epoch": state.epoch, "step": state.step, **_decisions(job)})
@@ -106,18 +106,18 @@ def train(
 
 
 def _loop(job: Job, run: Run, state: State, report: Report) -> None:
-    options, steps, first = job.used.train, job.steps, job.ranks.first
+    options, steps, first = job.recipe.train, job.steps, job.ranks.first
     began, saved = time.perf_counter() - state.seconds, time.perf_counter()
     with bar(job.total, "training", "step", state.epoch * steps + state.step, quiet=not first) as shown:
         while state.epoch < options.epochs:
-            loss, since = torch.zeros((), device=job.device.place), 0
+            loss, since = torch.zeros((), device=job.device.torch_device), 0
             for one in state.learner.epoch(state.epoch, state.step):
                 loss, since, state.step = loss + one, since + 1, state.step + 1
                 shown.update()
                 if since == LOSS_EVERY or state.step == steps:
                     job.ranks.gather(None)  # a lost rank is noticed here, not by a GPU that waits for it
                     state.loss_sum += _finite(loss, job, run, state)
-                    loss, since = torch.zeros((), device=job.device.place), 0
+                    loss, since = torch.zeros((), device=job.device.torch_device), 0
                     shown.set_postfix(loss=f"{state.loss_sum / state.step:.3f}", refresh=False)
                     if first and time.perf_counter() - saved > options.checkpoint_s and state.step < steps:
                         state.seconds, saved = time.perf_counter() - began, time.perf_counter()
@@ -155,12 +155,12 @@ def _end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[dict[str, A
 
     Returns the row, and whether checkpoints were written: where they are due, after a validation, and at the end.
     """
-    options, done = job.used.train, (state.epoch + 1) * job.steps
+    options, done = job.recipe.train, (state.epoch + 1) * job.steps
     row: dict[str, Any] = {
         "epoch": state.epoch + 1,
         "step": done,
         "loss": state.loss_sum / job.steps,
-        "lr": learning_rate(job.used.optimizer, done - 1, job.total),
+        "lr": learning_rate(job.recipe.optimizer, done - 1, job.total),
         "seconds": round(state.seconds, 2),
     }
     state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
@@ -187,8 +187,8 @@ def _end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[dict[str, A
 
 def _validate(job: Job, state: State) -> dict[str, float]:
     learner = state.learner
-    name = f"{job.used.name}, epoch {state.epoch}"
-    model = Predictor(learner.deployed.eval(), job.used, job.device, name, job.spacing)
+    name = f"{job.recipe.name}, epoch {state.epoch}"
+    model = Predictor(learner.deployed.eval(), job.recipe, job.device, name, job.spacing)
     found = summarise(model, job.dataset, job.validation, job.ranks)
     learner.net.train()
     return found
@@ -208,7 +208,7 @@ def _checkpoint(job: Job, state: State, score: float | None = None, trainer: boo
     net = learner.deployed
     spacing = asdict(job.spacing) if job.spacing is not None else None
     return Checkpoint(
-        net.name, net.options, net.state_dict(), asdict(job.used), state.epoch, state.step, score, inner, spacing
+        net.name, net.options, net.state_dict(), asdict(job.recipe), state.epoch, state.step, score, inner, spacing
     )
 
 
@@ -229,7 +229,7 @@ def _start(job: Job, run: Run, net: Net) -> State:
                 setattr(state, name, checkpoint.trainer[name])
         except (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
             raise InputError("does not fit this run's recipe", path, "train again in a new folder") from error
-    if (state.best > -math.inf or state.epoch == job.used.train.epochs) and not (run.root / BEST).exists():
+    if (state.best > -math.inf or state.epoch == job.recipe.train.epochs) and not (run.root / BEST).exists():
         raise InputError("is missing", run.root / BEST, "put it back, or train again in a new folder")
     if job.ranks.first:
         run.keep_metrics(state.epoch)
@@ -237,23 +237,23 @@ def _start(job: Job, run: Run, net: Net) -> State:
 
 
 def _begun(job: Job, state: State) -> str:
-    device, options = job.device, job.used.train
-    on = f"{device.name}, {device.threads} threads" if device.place.type == "cpu" else device.reasons[0]
+    device, options = job.device, job.recipe.train
+    on = f"{device.name}, {device.threads} threads" if device.torch_device.type == "cpu" else device.reasons[0]
     after = f", going on after {state.epoch * job.steps + state.step:,} of them" if state.epoch or state.step else ""
     ranks = f", {job.ranks.world} ranks" if job.ranks.world > 1 else ""
     what = f"{options.epochs} epochs of {job.steps:,} steps{after}, batches of {job.plan.batch}"
     kept = "in memory" if job.slices.memory == "resident" else "streamed"
-    return f"training {job.used.name}: {what}; {on}{ranks}, {device.precision}, slices {kept}"
+    return f"training {job.recipe.name}: {what}; {on}{ranks}, {device.precision}, slices {kept}"
 
 
-def _as_before(told: dict[str, Any], wanted: str, used: Recipe, ranks: Ranks) -> Device:
+def _as_before(told: dict[str, Any], wanted: str, recipe: Recipe, ranks: Ranks) -> Device:
     """What the run decided when it was started, or last went on elsewhere, of which `told` is the record; anew where it
     goes on elsewhere now."""
     before = Device.from_dict(told["device"])
-    now = choose(wanted, used.engine, ranks)
-    if wanted == "auto" and now.place.type != before.place.type == "cpu":
-        now = choose("cpu", used.engine, ranks)
-    if now.place.type != before.place.type:
+    now = choose(wanted, recipe.engine, ranks)
+    if wanted == "auto" and now.torch_device.type != before.torch_device.type == "cpu":
+        now = choose("cpu", recipe.engine, ranks)
+    if now.torch_device.type != before.torch_device.type:
         return now.with_reason(f"not as when it was started, which was on {before.name}")
     switches = ("channels_last", "compile", "graphs", "kernels", "keep_memory")
     same: dict[str, Any] = {"precision": before.precision} | {
@@ -261,14 +261,14 @@ def _as_before(told: dict[str, Any], wanted: str, used: Recipe, ranks: Ranks) ->
     }
     # Bit for bit needs the threads too; several ranks share the cores.
     available, _ = threads.count()
-    fits = before.threads <= available or before.threads == used.engine.threads
+    fits = before.threads <= available or before.threads == recipe.engine.threads
     fits = fits and threads.option() in (0, before.threads)
     alike = ranks.world == told["ranks"] and (ranks.world > 1 or fits)
     if alike and ranks.world == 1:
         same["threads"] = before.threads
     try:
-        engine = replace(used.engine, **same)
-        there = choose(wanted if ":" in wanted else now.place.type, engine, ranks)
+        engine = replace(recipe.engine, **same)
+        there = choose(wanted if ":" in wanted else now.torch_device.type, engine, ranks)
         return there.with_reason(AS_BEFORE if alike else "as when it was started, but for ranks or cores")
     except OptionError as error:
         return now.with_reason(f"not as when it was started: {error}")
@@ -305,9 +305,9 @@ def _same_scans(dataset: Dataset, record: dict[str, Any]) -> None:
             raise InputError(f"{what} was changed since this run was started", dataset.root, todo)
 
 
-def parts(split: Split, used: Recipe) -> tuple[Part, Part]:
+def parts(split: Split, recipe: Recipe) -> tuple[Part, Part]:
     """The slices to train on and to validate on; without validation its slices are trained on too."""
-    if used.data.validation:
+    if recipe.data.validation:
         if not split.val:
             todo = "add --set data.validation=false, or use another split"
             raise OptionError(f"split '{split.name}' has no validation part", "data.split", todo)

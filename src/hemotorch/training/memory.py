@@ -37,7 +37,7 @@ def memory_explained(job: Job, net: Net, checkpoint: Path) -> Iterator[None]:
             raise
         # The frames of the error hold the step's tensors, which the trial needs the room of.
         traceback.clear_frames(error.__traceback__)
-        shape = "x".join(map(str, (job.used.train.batch, net.slices, *job.size)))
+        shape = "x".join(map(str, (job.recipe.train.batch, net.slices, *job.size)))
         kept = "; the last checkpoint is intact" if checkpoint.exists() else ""
         what = f"out of memory on {job.device.name} with a batch of {shape}"
         raise RunError(what, "training", _todo(job, net) + kept) from error
@@ -61,7 +61,7 @@ def _todo(job: Job, net: Net) -> str:
         return "lower train.batch and raise train.accumulate"
     if not size:
         return "not even the smallest batch fits: use smaller slices (grid.size_px, augment.crop_px) or network"
-    times = -(-job.used.train.batch * job.used.train.accumulate // size)
+    times = -(-job.recipe.train.batch * job.recipe.train.accumulate // size)
     settings = f"--set train.batch={size} --set train.accumulate={times}"
     return f"a batch of {size} fits, as measured: {ANEW} {settings}"
 
@@ -75,10 +75,10 @@ def largest_batch(job: Job, net: Net) -> int | None:
     with more are measured, and the rest counted. None where nothing can be measured: with several ranks, of which
     not all may have run out, or where the system does not say what a process holds.
     """
-    size, cpu = job.used.train.batch, job.device.place.type == "cpu"
+    size, cpu = job.recipe.train.batch, job.device.torch_device.type == "cpu"
     if job.ranks.world > 1 or (cpu and not machine.resident(reset_peak=True)[1]):
         return None
-    give_back(job.device.place)
+    give_back(job.device.torch_device)
     try:
         if cpu:
             few, many = (_peak(job, net, count) for count in FEW_AND_MANY)
@@ -96,7 +96,7 @@ def largest_batch(job: Job, net: Net) -> int | None:
         if not is_out_of_memory(error):
             raise
     finally:
-        give_back(job.device.place)
+        give_back(job.device.torch_device)
     return 0
 
 
@@ -108,13 +108,13 @@ def _fits(job: Job, net: Net, size: int) -> bool:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
-    give_back(job.device.place)
+    give_back(job.device.torch_device)
     return False
 
 
 def _peak(job: Job, net: Net, size: int) -> int:
     """Bytes that a step takes at its height, above what the process holds before it."""
-    give_back(job.device.place)  # what freed tensors left would hide what this step takes
+    give_back(job.device.torch_device)  # what freed tensors left would hide what this step takes
     before = machine.resident(reset_peak=True)[0]
     _step(job, net, size)
     return machine.resident()[1] - before
@@ -122,7 +122,7 @@ def _peak(job: Job, net: Net, size: int) -> int:
 
 def _step(job: Job, net: Net, size: int) -> None:
     # Eagerly: graphs and compiled steps take longer to come by.
-    used = job.used.changed([f"train.batch={size}", "train.accumulate=1"])
+    recipe = job.recipe.changed([f"train.batch={size}", "train.accumulate=1"])
     device = replace(job.device, graphs=False, compile=False)
-    job = replace(job, used=used, device=device, plan=Plan(job.slices, used))
+    job = replace(job, recipe=recipe, device=device, plan=Plan(job.slices, recipe))
     float(next(Learner(job, copy.deepcopy(net)).epoch(0)))
