@@ -32,10 +32,11 @@ from hemotorch import nets
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.layouts import open_layout
 from hemotorch.errors import HemotorchError
+from hemotorch.inference.checkpoint import _digest, load_checkpoint
 from hemotorch.inference.predictor import Predictor
 from hemotorch.io import nifti, png, read_mask, read_scan, write_mask, write_scan
 from hemotorch.recipe import load_recipe
-from hemotorch.run import BEST, Run, _digest, load_checkpoint
+from hemotorch.run import BEST, Run
 from hemotorch.scan import even_scan
 
 SECONDS, KILOBYTES = 20, 1_000_000  #: that one input may take, and above what the process had at its start

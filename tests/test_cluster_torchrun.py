@@ -21,7 +21,8 @@ from hemotorch.cluster import torchrun
 from hemotorch.cluster.torchrun import _explained
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, InputError, OptionError, RankLost, RunError
-from hemotorch.run import LAST, Run, load_checkpoint
+from hemotorch.inference.checkpoint import load_checkpoint
+from hemotorch.run import LAST, Run
 from hemotorch.system.ranks import GO_ON
 from hemotorch.training.loop import train
 from processes import epochs, until

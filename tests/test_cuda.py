@@ -16,8 +16,9 @@ import torch
 import tiny
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import RunError
+from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.inference.predictor import Predictor
-from hemotorch.run import LAST, load_checkpoint
+from hemotorch.run import LAST
 from hemotorch.system.device import choose
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training

@@ -22,10 +22,11 @@ from hemotorch.data.layouts.tables import read_cells
 from hemotorch.data.manifest import read_manifest
 from hemotorch.data.shards import open_shard, write_shard
 from hemotorch.errors import InputError, OptionError
+from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.io import is_dicom, png, read_mask, read_scan
 from hemotorch.io.nifti import slice_numbers
 from hemotorch.recipe import load_recipe
-from hemotorch.run import Run, load_checkpoint
+from hemotorch.run import Run
 from hemotorch.system import limits
 from hemotorch.system.files import read_json
 

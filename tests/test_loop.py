@@ -25,9 +25,10 @@ from hemotorch.data.dataset import Dataset
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.grid import SliceSpacing, hu_to_working, place, slice_positions_mm
+from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.inference.predictor import Predictor
 from hemotorch.recipe import Optimizer, load_recipe
-from hemotorch.run import BEST, LAST, Run, load_checkpoint
+from hemotorch.run import BEST, LAST, Run
 from hemotorch.scan import even_scan
 from hemotorch.system.device import choose
 from hemotorch.system.ranks import Ranks

@@ -22,10 +22,11 @@ from hemotorch import io
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.grid import SliceSpacing
+from hemotorch.inference.checkpoint import _digest, load_checkpoint, save_checkpoint
 from hemotorch.inference.outputs import find_scans, predict_files
 from hemotorch.inference.predictor import Predictor, postprocess
 from hemotorch.recipe import Predict, Tiles
-from hemotorch.run import BEST, _digest, load_checkpoint, save_checkpoint
+from hemotorch.run import BEST
 from hemotorch.scan import Scan, even_scan
 
 

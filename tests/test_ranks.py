@@ -17,7 +17,8 @@ import torch.distributed as dist
 import tiny
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import OptionError
-from hemotorch.run import LAST, Run, load_checkpoint
+from hemotorch.inference.checkpoint import load_checkpoint
+from hemotorch.run import LAST, Run
 from hemotorch.system import machine
 from hemotorch.system.ranks import joined
 from hemotorch.training.learner import Learner

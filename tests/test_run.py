@@ -15,8 +15,9 @@ import pytest
 import tiny
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
+from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.report import evaluate_run, figures, split_for
-from hemotorch.run import BEST, LAST, Run, epoch_line, load_checkpoint
+from hemotorch.run import BEST, LAST, Run, epoch_line
 from hemotorch.training.loop import train
 
 

@@ -16,7 +16,8 @@ import torch
 
 from hemotorch import nets
 from hemotorch.errors import InputError, OptionError
-from hemotorch.run import BEST, LAST, _digest, load_checkpoint
+from hemotorch.inference.checkpoint import _digest, load_checkpoint
+from hemotorch.run import BEST, LAST
 from hemotorch.system.tensor_file import ForeignCode, TensorFileError, read
 
 MOST = 10**9

@@ -16,10 +16,10 @@ import tiny
 from hemotorch import nets
 from hemotorch.bench.children import own_environment
 from hemotorch.errors import OptionError
+from hemotorch.inference.checkpoint import Checkpoint, save_checkpoint
 from hemotorch.inference.predictor import Predictor
 from hemotorch.io.nifti import write_scan
 from hemotorch.recipe import Engine
-from hemotorch.run import Checkpoint, save_checkpoint
 from hemotorch.system import machine, threads
 from hemotorch.system.device import choose
 from hemotorch.system.threads import OPENMP, THREADS, WAITING

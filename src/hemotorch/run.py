@@ -5,32 +5,24 @@ Moved to another machine it can still be evaluated, resumed and served: a checkp
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hemotorch import __version__
 from hemotorch.data.dataset import PARTS, Dataset, Split
 from hemotorch.errors import InputError, RunError
 from hemotorch.recipe import Recipe, load_recipe
-from hemotorch.system import limits, tensor_file
 from hemotorch.system.device import Device
 from hemotorch.system.files import (
-    atomic,
     exclusive,
     explained,
     held_marker,
     jsonable,
     read_json,
-    regular_file,
     text_file,
     write_json,
     write_text,
@@ -41,7 +33,6 @@ FORMAT = 5  #: of the run folder and its checkpoints; a change that older versio
 OLDEST_FORMAT = 4  #: that is still read; it has no slice spacing
 BEST, LAST = "best.pt", "last.pt"
 LOCK = "lock"  #: held by the process that trains
-PIECE = 2**20  #: numbers of a tensor that are hashed at once
 
 
 @dataclass(frozen=True)
@@ -151,103 +142,6 @@ class Run:
         busy = RunError("another training is using this run folder", self.root, "wait, or choose another")
         with exclusive(self.root / LOCK, busy):
             yield
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What best.pt holds, and last.pt besides `trainer`.
-
-    net, options: what `hemotorch.nets.build` makes the network from; weights: its state dict; recipe: the whole
-    recipe as a dictionary, whose grid, tiles and predict sections prediction uses; trainer: the loop's state, in
-    last.pt only; score: the validation value it was kept for; slice_spacing: a `grid.SliceSpacing` as a dictionary,
-    None if the slice distances that were trained on are unknown.
-    """
-
-    net: str
-    options: dict[str, Any]
-    weights: dict[str, Any]
-    recipe: dict[str, Any]
-    epoch: int
-    step: int
-    score: float | None = None
-    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
-    slice_spacing: dict[str, float] | None = None
-    format: int = FORMAT
-
-
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes a checkpoint whole or not at all. Raises RunError where the disk is full."""
-    buffer = io.BytesIO()
-    values = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
-    torch.save({**values, "digest": _digest(values)}, buffer)
-    with atomic(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def _digest(value: Any) -> str:
-    """Of everything in a checkpoint: what torch.load gives back from a damaged archive need not raise an error."""
-    digest = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, dict):
-            for key in sorted(value, key=str):
-                digest.update(f"{key}:".encode())
-                add(value[key])
-        elif isinstance(value, (list, tuple)):
-            digest.update(f"[{len(value)}".encode())
-            for entry in value:
-                add(entry)
-        elif isinstance(value, torch.Tensor):
-            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            for part in _parts(value.detach().cpu()):
-                digest.update(part.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        else:
-            digest.update(repr(value).encode())
-
-    add(value)
-    return digest.hexdigest()
-
-
-def _parts(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
-    """The tensor in pieces along its first axis, so that one stored in another order is never copied as a whole."""
-    if tensor.is_contiguous() or not tensor.numel():
-        return [tensor]
-    return tensor.split(max(1, PIECE * len(tensor) // tensor.numel()))
-
-
-def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Reads a checkpoint, its checksums verified and no code in it run. Raises InputError."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError("no such checkpoint", path, "has this training finished its first epoch?")
-    regular_file(path, "checkpoint")
-    todo = "use another checkpoint or train again"
-    try:
-        values = tensor_file.read(path, limits.max_unpacked())
-    except tensor_file.TensorFileError as error:
-        raise InputError(str(error), path, todo) from error
-    except (OSError, MemoryError) as error:  # the disk's or the machine's fault, not the file's
-        raise RunError(f"cannot be read ({error})", path) from error
-    if not isinstance(values, dict) or not {"net", "weights", "recipe", "format"} <= values.keys():
-        raise InputError("is not a hemotorch checkpoint", path, todo)
-    _check_format(values["format"], path)
-    if values.pop("digest", None) != _digest(values):
-        raise InputError("is damaged or was altered (its digest is wrong)", path, todo)
-    _check_values(values, path, todo)
-    return Checkpoint(**values)
-
-
-def _check_values(values: dict[str, Any], path: Path, todo: str) -> None:
-    """Raises InputError if a checkpoint's values are of other types than `save_checkpoint` writes."""
-    types = {"net": str, "options": dict, "weights": dict, "recipe": dict, "epoch": int, "step": int, "trainer": dict}
-    known = {field.name for field in dataclasses.fields(Checkpoint)}
-    good = types.keys() <= values.keys() <= known
-    good = good and all(isinstance(values[name], kind) for name, kind in types.items())
-    good = good and isinstance(values.get("score"), (float, int, type(None)))
-    good = good and all(isinstance(key, str) for name in ("options", "weights", "recipe") for key in values[name])
-    good = good and all(isinstance(weight, torch.Tensor) for weight in values["weights"].values())
-    if not good:
-        raise InputError("is damaged or was altered (its values are of other types)", path, todo)
 
 
 def epoch_line(row: dict[str, Any]) -> str:

@@ -202,7 +202,8 @@ def mirrored_otherwise(model: str, path: str) -> tuple[str, bool]:
     """A checkpoint like the model's that mirrors where that one does not, and the other way round; whether it does."""
     from dataclasses import replace
 
-    from hemotorch.run import BEST, load_checkpoint, save_checkpoint
+    from hemotorch.inference.checkpoint import load_checkpoint, save_checkpoint
+    from hemotorch.run import BEST
 
     checkpoint = load_checkpoint(Path(model) / BEST if Path(model).is_dir() else Path(model))
     mirrors = bool(checkpoint.recipe["predict"]["mirror"])

@@ -23,9 +23,10 @@ from hemotorch import errors
 from hemotorch.cluster import ray as engine
 from hemotorch.cluster.training import Devices
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
+from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.inference.outputs import ENDINGS, Result, find_scans, is_result, make_room, name_scans, predict_file
 from hemotorch.inference.predictor import Predictor
-from hemotorch.run import BEST, load_checkpoint
+from hemotorch.run import BEST
 from hemotorch.system import threads
 from hemotorch.system.files import (
     clear_parts,

@@ -27,9 +27,10 @@ from hemotorch.grid import (
 )
 from hemotorch.head import check_head
 from hemotorch.hu import AIR_HU
+from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.nets import Net
 from hemotorch.recipe import Engine, Predict, Recipe, Tiles, recipe_from_dict
-from hemotorch.run import BEST, load_checkpoint
+from hemotorch.run import BEST
 from hemotorch.scan import Prediction, Scan
 from hemotorch.system import limits
 from hemotorch.system.device import Device, choose

@@ -22,10 +22,11 @@ from torch import Tensor
 from hemotorch.data.dataset import PARTS, Dataset, Part, Split
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.evaluation.evaluate import summarise
+from hemotorch.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hemotorch.inference.predictor import Predictor
 from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, load_recipe
-from hemotorch.run import BEST, LAST, Checkpoint, Run, check_slices, load_checkpoint, save_checkpoint
+from hemotorch.run import BEST, LAST, Run, check_slices
 from hemotorch.system import threads
 from hemotorch.system.device import Device, choose, environment
 from hemotorch.system.progress import bar
