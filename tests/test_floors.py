@@ -92,6 +92,11 @@ def test_no_import_runs_up() -> None:
     assert faults(MODULES) == []
 
 
+def test_the_root_stays_short() -> None:
+    entries = [path.name for path in SOURCE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 26
+
+
 def test_no_part_stands_on_two_floors() -> None:
     parts = [part for floor in FLOORS for part in floor]
     assert sorted(parts) == sorted(set(parts))

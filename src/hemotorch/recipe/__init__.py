@@ -1,6 +1,6 @@
 """Recipe: everything a training depends on. Nested frozen dataclasses, read from and written to TOML.
 
-A recipe is named (`fast`, `paper`, ... in `hemotorch/recipes`) or a file. Single values are changed with
+A recipe is named (`fast`, `paper`, ... in `hemotorch/recipe`) or a file. Single values are changed with
 `--set section.key=value`. Unknown keys and wrong types are errors that name the nearest key.
 """
 
@@ -24,6 +24,9 @@ class Data:
     """Which slices are trained on."""
 
     split: str = "patient"  # a named split of the dataset
+    #: What the network answers: bleeding or not, or its five types; auto: types if the masks or slice labels of at
+    #: least half of the slices with bleeding name them.
+    task: Literal["auto", "bleeding", "types"] = "auto"
     validation: bool = True  # False: validation patients are trained on too, and the last epoch is what is scored
     slices: Literal["all", "positive", "positive-and-one-normal"] = "all"
     positive_share: float = 0.0  # share of each batch drawn from slices with bleeding; 0: each item once an epoch
@@ -208,7 +211,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise OptionError(
             f"unknown recipe '{name_or_path}'", todo=f"{nearest(str(name_or_path), names)} or a .toml file"
         )
-    text = resources.files("hemotorch").joinpath("recipes", f"{name_or_path}.toml").read_text(encoding="utf-8")
+    text = resources.files("hemotorch").joinpath("recipe", f"{name_or_path}.toml").read_text(encoding="utf-8")
     return recipe_from_toml(text, f"recipe {name_or_path}")
 
 
@@ -220,7 +223,7 @@ def recipe_from_args(name: str | None, settings: Iterable[str], fold: int | None
 
 def known_recipes() -> list[str]:
     """Names of the recipes that come with hemotorch."""
-    folder = resources.files("hemotorch").joinpath("recipes")
+    folder = resources.files("hemotorch").joinpath("recipe")
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
