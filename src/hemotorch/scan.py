@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hemotorch.errors import InputError
+from hemotorch.task import BLEEDING, Task
 
 UNEVEN_TOLERANCE = 0.02  #: slice distances that differ by more than this share of their median are uneven
 SAME_DISTANCE = 0.1  #: distances that differ by no more than this share are one protocol's: positions are often rounded
@@ -227,8 +228,9 @@ class Prediction:
 
     mask: (slices, rows, columns) uint8, 0 or 1 (or codes of `labels` where the network has types).
     probability: same shape, float32 in [0, 1], or None where a predictor has none (the rule-based baseline).
-    volume_ml: {"total": mL, and one entry a type where the network has types}; NaN where spacing is unknown.
+    volume_ml: {"total": mL, and one entry per type if the network has types}; NaN where spacing is unknown.
     model: what produced it, in words; seconds: time spent, a stage each.
+    task: what was asked of the scan: bleeding or not, or its types.
     """
 
     scan: Scan
@@ -238,6 +240,7 @@ class Prediction:
     model: str
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    task: Task = BLEEDING
 
     @property
     def slices_with_bleeding(self) -> list[int]:
