@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import tomllib
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from hemotorch import hu, nets
 from hemotorch.errors import InputError, OptionError
+from hemotorch.task import BLEEDING, TYPED
 
 SMALL = {
     "compact": {"channels": [4, 8, 8]},
@@ -48,6 +50,43 @@ def test_hu_in_logits_out(name: str) -> None:
     assert logits.shape == (2, 1, rows, columns) and logits.dtype == torch.float32
     torch.testing.assert_close(net(ct.float()), logits, rtol=0, atol=0)
     assert logits.std() > 0  # not blind to what it is shown
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_output_per_channel_of_the_task(name: str) -> None:
+    torch.manual_seed(0)
+    net = nets.build_for(TYPED, name, SMALL[name]).eval()
+    logits = net(head(net.slices))
+    assert net.outputs == net.options["outputs"] == logits.shape[1] == 7
+    pairs = itertools.pairwise(logits.unbind(dim=1))
+    assert not any(torch.equal(a, b) for a, b in pairs)  # each output has weights of its own
+    again = nets.build(net.name, **net.options).eval()
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again(head(net.slices)), logits)
+    with pytest.raises(OptionError, match="net.options.outputs: is not set: it follows from the task"):
+        nets.build_for(TYPED, name, {"outputs": 7})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_one_output_is_what_networks_had_before_there_were_several(name: str) -> None:
+    plain = small(name)
+    torch.manual_seed(0)
+    bleeding = nets.build_for(BLEEDING, name, SMALL[name])
+    assert plain.outputs == 1 and bleeding.options == plain.options
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, bleeding.state_dict()[key])
+    without = {key: value for key, value in plain.options.items() if key != "outputs"}
+    assert nets.build(name, **without).options == plain.options
+
+
+def test_a_typed_compact_network_starts_with_as_little_bleeding_as_an_untyped_one() -> None:
+    """Its last layer's biases alone, as on features that are all zero."""
+    shares = []
+    for task in (BLEEDING, TYPED):
+        last = nets.build_for(task, "compact", {}).body.last
+        logits = last.bias.detach().view(-1, 4).mean(dim=1)
+        shares.append(logits.sigmoid() if task is BLEEDING else logits.softmax(dim=0)[:5].sum())
+    assert float(shares[0]) == pytest.approx(float(shares[1])) == pytest.approx(0.047, abs=0.001)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -14,7 +14,9 @@ import numpy as np
 from hemotorch.errors import OptionError, nearest
 from hemotorch.labels import CODES, TYPES, UNTYPED
 
-INSIDE, OUTSIDE = "inside", "outside"  #: background channels: inside the skull without bleeding, and all the rest
+INSIDE, OUTSIDE = "inside", "outside"
+#: Channels that are no bleeding, the last of a task that has several: inside the skull without bleeding, and the rest.
+BACKGROUND = (INSIDE, OUTSIDE)
 
 #: Bits of a target. Bit k says that the voxel may be channel k; the first bits are bleeding in both tasks. No bit at
 #: all means "no bleeding, and inside or outside the skull is not known": what padding is, and a plain mask's 0.
@@ -91,7 +93,7 @@ class Task:
 
 
 BLEEDING = Task("bleeding", ("bleeding",), 1)
-TYPED = Task("types", (*TYPES, INSIDE, OUTSIDE), len(TYPES))
+TYPED = Task("types", (*TYPES, *BACKGROUND), len(TYPES))
 TASKS = {task.name: task for task in (BLEEDING, TYPED)}
 
 

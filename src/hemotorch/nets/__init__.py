@@ -28,14 +28,15 @@ from hemotorch.nets.medicaltorch import MedicalTorchUnet
 from hemotorch.nets.mlp import PixelMlp
 from hemotorch.nets.net import Net, WindowChoice, WindowLayer
 from hemotorch.nets.unet import Unet
+from hemotorch.task import Task
 
-__all__ = ["NETS", "Net", "WindowLayer", "build", "flops", "options_of"]
+__all__ = ["NETS", "Net", "WindowLayer", "build", "build_for", "flops", "options_of"]
 
 Windows = Sequence[WindowChoice]
 MOST_SLICES = 31
 MOST_WEIGHTS = 2**27  #: of one network, 0.5 GB in fp32: four times Ronneberger's U-Net, which has 31 million
 #: Largest values of the options that count something, so that even a network of no memory is made in no time.
-MOST = {"channels": 4096, "levels": 9, "patch": 127, "hidden": 16384}
+MOST = {"channels": 4096, "levels": 9, "patch": 127, "hidden": 16384, "outputs": 64}
 LONGEST = 8  #: of options that are lists: layers, windows. A level halves the image: 8 want multiples of 256
 
 
@@ -46,10 +47,11 @@ def unet_medicaltorch(
     drop_rate: float = 0.4,
     bn_momentum: float = 0.1,
     align_corners: bool = False,
+    outputs: int = 1,
 ) -> nn.Module:
     """MedicalTorch v0.2's modified U-Net, the paper's network."""
     below_one("drop_rate", drop_rate)
-    return MedicalTorchUnet(slices * len(windows), channels, drop_rate, bn_momentum, align_corners)
+    return MedicalTorchUnet(slices * len(windows), channels, drop_rate, bn_momentum, align_corners, outputs)
 
 
 def unet(
@@ -60,6 +62,7 @@ def unet(
     padding: str = "same",
     batch_norm: bool = False,
     dropout: float = 0.5,
+    outputs: int = 1,
 ) -> nn.Module:
     """Ronneberger's U-Net; padding "same", or "valid" with mirrored margins."""
     at_least("levels", levels, 2)
@@ -67,7 +70,7 @@ def unet(
     if padding not in ("same", "valid"):
         raise OptionError(f"'{padding}' is neither 'same' nor 'valid'", "padding")
     below_one("dropout", dropout)
-    return Unet(slices * len(windows), channels, levels, padding == "valid", batch_norm, dropout)
+    return Unet(slices * len(windows), channels, levels, padding == "valid", batch_norm, dropout, outputs)
 
 
 def compact(
@@ -75,17 +78,24 @@ def compact(
     windows: Windows = ("brain", "subdural", "bone"),
     channels: Sequence[int] = (16, 32, 64, 128, 128),
     bias: float = -3.0,
+    outputs: int = 1,
 ) -> nn.Module:
     """The small U-Net of the `fast` recipe, working at half resolution inside."""
     at_least("channels", len(channels), 2)
-    return CompactUnet(slices * len(windows), channels, bias)
+    return CompactUnet(slices * len(windows), channels, bias, outputs)
 
 
-def mlp(slices: int = 1, windows: Windows = ("brain",), patch: int = 15, hidden: Sequence[int] = (64, 32)) -> nn.Module:
+def mlp(
+    slices: int = 1,
+    windows: Windows = ("brain",),
+    patch: int = 15,
+    hidden: Sequence[int] = (64, 32),
+    outputs: int = 1,
+) -> nn.Module:
     """The paper's multilayer perceptron on the window of patch x patch pixels around a pixel."""
     odd("patch", patch)
     at_most("patch", patch, MOST["patch"])
-    return PixelMlp(slices * len(windows), patch, hidden)
+    return PixelMlp(slices * len(windows), patch, hidden, outputs)
 
 
 NETS: dict[str, Callable[..., nn.Module]] = {
@@ -99,8 +109,13 @@ NETS: dict[str, Callable[..., nn.Module]] = {
 def build(name: str, **options: Any) -> Net:
     """The named network with PyTorch's current random state as its start; the same seed gives the same weights.
 
-    options: of the network's builder in this file; `slices` (odd) and `windows` (names or [level, width] pairs) among
-    them. Raises OptionError for an unknown name or option, naming the nearest, and for a value that does not fit.
+    Args:
+        name: A key of `NETS`.
+        options: Of the network's builder in this file; `slices` (odd), `windows` (names or [level, width] pairs) and
+            `outputs` (channels of the logits) among them.
+
+    Raises:
+        OptionError: for an unknown name or option, naming the nearest, and for a value that does not fit.
     """
     complete = options_of(name) | {key: plain(value) for key, value in options.items()}
     defaults = options_of(name)
@@ -115,6 +130,17 @@ def build(name: str, **options: Any) -> Net:
     _check_weights(name, complete)
     body = NETS[name](**complete)
     return Net(name, complete, window, body, int(body.multiple))  # type: ignore[arg-type]
+
+
+def build_for(task: Task, name: str, options: dict[str, Any]) -> Net:
+    """The network of a recipe's section `net`, with an output for each channel of the task.
+
+    Raises:
+        OptionError: as `build` does, and if the recipe names the outputs itself.
+    """
+    if "outputs" in options:
+        raise OptionError("is not set: it follows from the task", "net.options.outputs", "choose data.task")
+    return build(name, **options, outputs=len(task.channels))
 
 
 def _check_weights(name: str, options: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ class Up(nn.Module):
 
 
 class MedicalTorchUnet(nn.Module):
-    """(N, in_channels, rows, columns) to logits (N, 1, rows, columns); rows and columns multiples of 8.
+    """(N, in_channels, rows, columns) to logits (N, outputs, rows, columns); rows and columns multiples of 8.
 
     channels: features of the first level, 64 in MedicalTorch. align_corners: False is what release 0.2 does, True what
     the repository's last commit does. Source of the architecture: medicaltorch 0.2, `medicaltorch.models.Unet`.
@@ -71,6 +71,7 @@ class MedicalTorchUnet(nn.Module):
         drop_rate: float = 0.4,
         bn_momentum: float = 0.1,
         align_corners: bool = False,
+        outputs: int = 1,
     ):
         super().__init__()
         c, rates = channels, (drop_rate, bn_momentum)
@@ -81,7 +82,7 @@ class MedicalTorchUnet(nn.Module):
         self.up1 = Up(8 * c, 4 * c, *rates, align_corners)
         self.up2 = Up(6 * c, 2 * c, *rates, align_corners)
         self.up3 = Up(3 * c, c, *rates, align_corners)
-        self.conv9 = nn.Conv2d(c, 1, 3, padding=1)
+        self.conv9 = nn.Conv2d(c, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         level1 = self.conv1(x)

@@ -66,10 +66,11 @@ def level_width(choice: WindowChoice) -> tuple[float, float]:
 
 
 class Net(nn.Module):
-    """A network with its window layer: HU (N, slices, rows, columns) to logits (N, 1, rows, columns).
+    """A network with its window layer: HU (N, slices, rows, columns) to logits (N, outputs, rows, columns).
 
     name, options: what `nets.build` was given, defaults filled in, ready for JSON or TOML; `build(name, **options)`
     makes the same network again. slices: the neighbouring slices it looks at, odd, the middle one is outlined.
+    outputs: channels of the logits, see `task.py`.
     multiple: rows and columns must be multiples of it (`grid.py` pads). `window` always computes in float32; `body` in
     the type of its weights, or in autocast's.
     """
@@ -78,6 +79,7 @@ class Net(nn.Module):
         super().__init__()
         self.name, self.options = name, options
         self.slices: int = options["slices"]
+        self.outputs: int = options["outputs"]
         self.multiple = multiple
         self.window, self.body = window, body
 

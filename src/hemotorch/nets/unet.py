@@ -12,8 +12,9 @@ from hemotorch.nets.dropout import Dropout
 
 
 class Unet(nn.Module):
-    """(N, in_channels, rows, columns) to logits (N, 1, rows, columns); rows and columns multiples of 2 ** (levels - 1).
+    """(N, in_channels, rows, columns) to logits (N, outputs, rows, columns).
 
+    Rows and columns are multiples of 2 ** (levels - 1).
     channels: features of the first level, doubled at each next one (64 and 5 levels give the article's 64 to 1024).
     valid: the article's unpadded convolutions. The image is then mirrored outwards by the margin that they eat, its
     "overlap-tile strategy" with the image as one tile, so that the output has the input's size. batch_norm: between
@@ -30,6 +31,7 @@ class Unet(nn.Module):
         valid: bool = False,
         batch_norm: bool = False,
         dropout: float = 0.5,
+        outputs: int = 1,
     ):
         super().__init__()
         self.multiple = 2 ** (levels - 1)
@@ -45,7 +47,7 @@ class Unet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs)
         self.merge = nn.ModuleList(double(a, b) for a, b in pairs)
         self.drop = nn.ModuleList(Dropout(dropout) for _ in range(2))
-        self.last = nn.Conv2d(channels, 1, 1)
+        self.last = nn.Conv2d(channels, outputs, 1)
         self.apply(start_gaussian)
 
     def forward(self, x: Tensor) -> Tensor:
