@@ -39,6 +39,11 @@ class Task:
     bleeding: int
 
     @property
+    def background_bits(self) -> int:
+        """Bits of the channels that are no bleeding: what a target of 0 stands for. 0 if there are none."""
+        return sum(1 << channel for channel in range(self.bleeding, len(self.channels)))
+
+    @property
     def types(self) -> tuple[str, ...]:
         """The types of bleeding that it tells apart; none if it only says bleeding or not."""
         return self.channels[: self.bleeding] if self.bleeding > 1 else ()

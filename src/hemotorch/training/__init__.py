@@ -8,4 +8,5 @@ learner   one step of the optimiser: eager, compiled or as a CUDA graph, alone o
 loop      the training loop, and how it goes on after it was killed
 losses    the losses by name
 memory    the largest batch that fits when memory runs out
+set_losses  losses whose truth is a set of channels per voxel: the sums they are made of
 """

@@ -1,4 +1,7 @@
-"""Losses on logits (N, 1, rows, columns) and targets of the same shape, 0 or 1, of any type. Each gives a scalar.
+"""The losses by name. Each takes logits (N, channels, rows, columns) and a target (N, 1, rows, columns), of any type.
+
+A task of one channel has a sigmoid, and a target of 0 and 1; one of several channels a softmax, and as its target the
+sets of `Task.target`, see `set_losses`. The result is a scalar.
 
 A loss is two steps: sums over pixels, then a value of those sums. The sums of several processes are added in between,
 so that many processes compute the loss of the whole batch and not a mean of their own. All are computed in float32
@@ -7,11 +10,11 @@ so that many processes compute the loss of the whole batch and not a mean of the
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemotorch.errors import OptionError, nearest
+from hemotorch.task import BLEEDING, Task
+from hemotorch.training import set_losses
 from hemotorch.training.kernels.dice_ce import dice_ce_sums, dice_sums, entropy_sums, wide
 
 EPS = 1e-4  #: MedicalTorch's, added to both sides of the fraction
@@ -26,9 +31,9 @@ EPS = 1e-4  #: MedicalTorch's, added to both sides of the fraction
 
 @dataclass(frozen=True)
 class Loss:
-    """sums: logits, target -> (K,) sums over pixels, which add up over parts of a batch; value: (K,) -> scalar.
+    """sums: logits, target -> (S,) sums over pixels, which add up over parts of a batch; value: (S,) -> scalar.
 
-    kernel: the same sums by hemotorch's own Triton kernels, where there are some.
+    kernel: the same sums by hemotorch's own Triton kernels, if there are some.
     """
 
     sums: Callable[[Tensor, Tensor], Tensor]
@@ -40,37 +45,48 @@ class Loss:
         return self.value(self.sums(logits, target))
 
 
-def negative_dice(eps: float = EPS) -> Loss:
+def negative_dice(task: Task = BLEEDING, eps: float = EPS) -> Loss:
     """-Dice over the whole batch as one set of pixels: -(2 sum(p t) + eps) / (sum(p) + sum(t) + eps).
 
     MedicalTorch's `dice_loss` on p = sigmoid(logits). On a batch without any bleeding it is -eps / (sum(p) + eps):
     finite, never above 0, and -1 once nothing is found. Its gradient still points down but is all but gone while sum(p)
     is large (eps / sum(p)**2), so a net trained with it alone learns nothing from such batches: add cross-entropy.
+    With types it is the Dice of `set_losses.dice_of`.
     """
+    if task.types:
+        return Loss(partial(set_losses.dice_sums, task=task), lambda sums: -set_losses.dice_of(sums, eps))
     return Loss(dice_sums, lambda sums: -dice_ratio(sums, eps), lambda x, t: dice_ce_sums(x, t, triton=True)[:2])
 
 
-def cross_entropy(positive_weight: float = 1.0) -> Loss:
-    """Binary cross-entropy, the mean over pixels; a bleeding pixel's term counts `positive_weight` times."""
-    sums = functools.partial(entropy_sums, positive_weight=positive_weight)
+def cross_entropy(task: Task = BLEEDING, positive_weight: float = 1.0) -> Loss:
+    """Cross-entropy, the mean over pixels; a bleeding pixel's term counts `positive_weight` times."""
+    if task.types:
+        return Loss(partial(set_losses.entropy_sums, task=task, positive_weight=positive_weight), mean)
+    sums = partial(entropy_sums, positive_weight=positive_weight)
     return Loss(sums, mean, lambda x, t: dice_ce_sums(x, t, positive_weight, triton=True)[2:])
 
 
-def dice_cross_entropy(dice_weight: float = 1.0, positive_weight: float = 1.0, eps: float = EPS) -> Loss:
+def dice_cross_entropy(
+    task: Task = BLEEDING, dice_weight: float = 1.0, positive_weight: float = 1.0, eps: float = EPS
+) -> Loss:
     """dice_weight * negative_dice + cross_entropy."""
+    if task.types:
+        return _sum_of(negative_dice(task, eps), dice_weight, cross_entropy(task, positive_weight))
 
     def value(sums: Tensor) -> Tensor:
         return mean(sums[2:]) - dice_weight * dice_ratio(sums[:2], eps)
 
-    sums = functools.partial(dice_ce_sums, positive_weight=positive_weight)
-    return Loss(sums, value, functools.partial(sums, triton=True))
+    sums = partial(dice_ce_sums, positive_weight=positive_weight)
+    return Loss(sums, value, partial(sums, triton=True))
 
 
-def focal(gamma: float = 2.0, alpha: float = -1.0) -> Loss:
+def focal(task: Task = BLEEDING, gamma: float = 2.0, alpha: float = -1.0) -> Loss:
     """Focal loss, the mean of (1 - p_true)**gamma * cross-entropy (Lin et al. 2017, arXiv:1708.02002, eq. 4 and 5).
 
     alpha: weight of bleeding pixels, 1 - alpha that of the others; below 0 there are no weights.
     """
+    if task.types:
+        return Loss(partial(set_losses.focal_sums, task=task, gamma=gamma, alpha=alpha), mean)
 
     def sums(logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
@@ -96,6 +112,15 @@ def mean(sums: Tensor) -> Tensor:
     return sums[0] / sums[1]
 
 
+def _sum_of(dice: Loss, dice_weight: float, entropy: Loss) -> Loss:
+    """dice_weight * dice + entropy; the sums of the entropy, of which there are two, come last."""
+
+    def sums(logits: Tensor, target: Tensor) -> Tensor:
+        return torch.cat([dice.sums(logits, target), entropy.sums(logits, target)])
+
+    return Loss(sums, lambda sums: entropy.value(sums[-2:]) + dice_weight * dice.value(sums[:-2]))
+
+
 def _with_count(total: Tensor, target: Tensor) -> Tensor:
     return torch.stack([total, total.new_full((), target.numel())])
 
@@ -108,11 +133,20 @@ LOSSES: dict[str, Callable[..., Loss]] = {
 }
 
 
-def build(name: str, **options: float) -> Loss:
-    """The named loss. Raises OptionError for an unknown name or option, naming the nearest, and for no number."""
+def build(name: str, task: Task = BLEEDING, **options: float) -> Loss:
+    """The named loss.
+
+    Args:
+        name: A key of `LOSSES`.
+        task: What the network answers.
+        options: Of the loss's function in this file.
+
+    Raises:
+        OptionError: for an unknown name or option, naming the nearest, and for a value that is no number.
+    """
     if name not in LOSSES:
         raise OptionError(f"unknown loss '{name}'", todo=nearest(name, LOSSES))
-    known = list(inspect.signature(LOSSES[name]).parameters)
+    known = [key for key in inspect.signature(LOSSES[name]).parameters if key != "task"]
     for key, value in options.items():
         if key not in known:
             todo = nearest(key, known)
@@ -121,5 +155,5 @@ def build(name: str, **options: float) -> Loss:
             raise OptionError(f"must be a number, not {value!r}", f"{name}.{key}")
         if value < 0 and key != "alpha":
             raise OptionError(f"must not be negative, but is {value}", f"{name}.{key}")
-    kept: dict[str, Any] = {key: float(value) for key, value in options.items()}
-    return LOSSES[name](**kept)
+    numbers: dict[str, Any] = {key: float(value) for key, value in options.items()}
+    return LOSSES[name](task, **numbers)
