@@ -28,6 +28,8 @@ DOME_AXES = (70.5, 89.0, 74.0)  #: half-axes of the dome above its centre, mm
 DOME_DEPTH = 100.0  #: half-axis of the dome below its centre, before the skull base cuts it, mm
 DOME_POWER = 2.3  #: a little boxier than an ellipsoid
 AIR, FAT, SKIN, MUSCLE, CSF, CARTILAGE = -1000.0, -95.0, 45.0, 58.0, 8.0, 120.0  #: HU at the nominal brain level
+FORAMEN_MM = (0.0, -49.0)  #: x and y of the middle of the foramen magnum
+FORAMEN_AXES = (15.0, 18.0)  #: its half-axes along x and y, mm
 MAP_X, MAP_Y = np.arange(-90, 91), np.arange(-130, 111)  #: the skull base's height map: 1 mm
 
 
@@ -102,6 +104,7 @@ class Head:
         self.front, self.back = rng.normal(1, 0.05, 2)
         self.egg = rng.uniform(0.06, 0.17)
         self.base_height, self.base_bone = _skull_base(rng)
+        self.foramen_z = _foramen_level(self.base_height)
         gy, gx = np.gradient(self.base_height)
         self.base_slope = np.sqrt(1 + np.minimum(gx**2 + gy**2, 16)).astype(np.float32)
         self.ear_noise = Noise(rng, 9)
@@ -115,6 +118,11 @@ class Head:
         height, slope = (_look_up(m, q) for m in (self.base_height, self.base_slope))
         base[low] = (height - q.z) / slope
         return smooth_max(dome, base, np.float32(3.0)), dome
+
+    def canal(self, p: Points) -> Array:
+        """Share of each voxel of the cavity that lies below the foramen magnum, in the spinal canal, 0 to 1."""
+        below = np.where(_from_foramen(p.x, p.y) < 1.3, p.z - np.float32(self.foramen_z), np.float32(99))
+        return p.filled(below)
 
     def _dome(self, p: Points) -> Array:
         """Signed distance to the dome, first order along the radius."""
@@ -241,7 +249,7 @@ def _skull_base(rng: np.random.Generator) -> tuple[Array, Array]:
         - 40 * step(ax - 52, 6)
     )
     height = np.maximum(np.maximum(height, ridge), wing)
-    opening = np.sqrt((x / 15) ** 2 + ((y + 49) / 18) ** 2)
+    opening = _from_foramen(x, y)
     height = np.where(opening < 1.25, height - 160 * step(1.05 - opening, 0.16), height)
     bone = (
         3.2
@@ -251,6 +259,18 @@ def _skull_base(rng: np.random.Generator) -> tuple[Array, Array]:
     bone += 7 * step(ax - 45, 8) * step(20 - y, 12) - rng.uniform(0.8, 2.2) * bump((ax - 31) / 16, (y - 44) / 24)
     smooth = ndimage.gaussian_filter(height, 1.0)
     return smooth.astype(np.float32), np.maximum(ndimage.gaussian_filter(bone, 2), 0.9).astype(np.float32)
+
+
+def _from_foramen(x: Array, y: Array) -> Array:
+    """Distance from the middle of the foramen magnum, 1 at its edge."""
+    return np.sqrt(((x - FORAMEN_MM[0]) / FORAMEN_AXES[0]) ** 2 + ((y - FORAMEN_MM[1]) / FORAMEN_AXES[1]) ** 2)
+
+
+def _foramen_level(base_height: Array) -> float:
+    """The height of the foramen magnum's edge, mm: the middle of the bone around it, where the brain's space ends."""
+    y, x = np.meshgrid(MAP_Y.astype(np.float32), MAP_X.astype(np.float32), indexing="ij")
+    distance = _from_foramen(x, y)
+    return float(np.median(base_height[(distance > 1.3) & (distance < 1.5)]))
 
 
 def _sella(rng: np.random.Generator, x: Array, y: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import ndimage
 from hemotorch.labels import TYPES, types_per_slice
 from hemotorch.phantom import draw_lesions, scanner
 from hemotorch.phantom import lesions as bleeding
-from hemotorch.phantom.anatomy import Head, Injury, Patient
+from hemotorch.phantom.anatomy import AIR, Head, Injury, Patient
 from hemotorch.phantom.brain import GREY, Inside
 from hemotorch.phantom.fields import Array, Points, generator, grid_noise
 from hemotorch.phantom.lesions import Lesion
@@ -28,17 +29,22 @@ WHITE_HU, SEEN_MM = (
     0.5,
 )  #: above it, seen with this blur and a third of a pixel, a voxel at the skull's edge is taken for bone
 LEAST_ML, TRIES = 0.2, 4  #: a patient who is to bleed bleeds at least so much, or is drawn anew
-FRACTURE = 99  #: stands for cracks in bone where shares of blood are kept by code
 FRACTURE_SHARE = 0.3  #: of a voxel, above which a slice counts as showing a fracture
+OVERLAP_MM = 1.2  #: to either side of the inner table, where both bone and brain are drawn and mixed
 HALF_MM = (112.0, 132.0)  #: half-size of the box that holds the head, left-right and front-back
 
 
 @dataclass(frozen=True, eq=False)
 class PhantomCase:
-    """A scan, its typed mask (slices, rows, columns) uint8 with codes of `labels`, and what is known about it."""
+    """A scan, its truth and what is known about it.
+
+    mask: (slices, rows, columns) uint8 codes of `labels`. inside: (slices, rows, columns) bool, what lies inside the
+    skull: voxels of which at least half does, and all bleeding.
+    """
 
     scan: Scan
     mask: np.ndarray
+    inside: np.ndarray
     info: CaseInfo
     lesions: tuple[Lesion, ...]
     protocol: Protocol
@@ -89,72 +95,106 @@ def _points(protocol: Protocol, grid: Layers, patient: Patient, rng: np.random.G
     return out[0], out[1], out[2]
 
 
+@dataclass(eq=False)
+class Drawn:
+    """What was drawn at a list of points, float32 (points,), or averaged to slices (slices, rows, columns).
+
+    hu: values. cavity: share of each voxel that lies inside the skull; crack: share that is a crack in bone; blood:
+    share of each type of bleeding present, by its code.
+    """
+
+    hu: Array
+    cavity: Array
+    crack: Array
+    blood: dict[int, Array]
+
+    @staticmethod
+    def air(points: int) -> Drawn:
+        """Nothing but air."""
+        hu = np.full(points, AIR, np.float32)
+        return Drawn(hu, np.zeros(points, np.float32), np.zeros(points, np.float32), {})
+
+    def add_blood(self, code: int, where: Array | slice, share: Array) -> None:
+        """Sets the share of one type at some of the points."""
+        self.blood.setdefault(code, np.zeros(len(self.hu), np.float32))[where] = share
+
+    def put(self, where: slice, part: Drawn) -> None:
+        """Takes over what was drawn at some of the points."""
+        self.hu[where], self.cavity[where], self.crack[where] = part.hu, part.cavity, part.crack
+        for code, share in part.blood.items():
+            self.add_blood(code, where, share)
+
+    def changed(self, change: Callable[[Array], Array]) -> Drawn:
+        """Everything, changed in the same way."""
+        blood = {code: change(share) for code, share in self.blood.items()}
+        return Drawn(change(self.hu), change(self.cavity), change(self.crack), blood)
+
+
 def _draw(
-    head: Head, inside: Inside, lesions: list[Lesion], grid: Layers, xyz: tuple[Array, Array, Array], protocol: Protocol
-) -> tuple[Array, dict[int, Array]]:
-    """HU and share of blood of every slice on the layers' grid, (slices, rows, columns) float32."""
+    head: Head, brain: Inside, lesions: list[Lesion], grid: Layers, xyz: tuple[Array, Array, Array], protocol: Protocol
+) -> Drawn:
+    """What every slice holds, on the layers' grid."""
     shape = xyz[0].shape
     x, y, z = (a.ravel() for a in xyz)
-    hu = np.full(x.size, -1000.0, np.float32)
-    blood: dict[int, Array] = {}
-    per = shape[1] * shape[2]
-    block = per * grid.count * 3
+    drawn = Drawn.air(x.size)
+    block = shape[1] * shape[2] * grid.count * 3
     for start in range(0, x.size, block):
         part = slice(start, min(start + block, x.size))
-        p = Points(x[part], y[part], z[part], grid.step_mm * 1.05)
-        values, found = _draw_points(head, inside, lesions, p, protocol)
-        hu[part] = values
-        for code, share in found.items():
-            blood.setdefault(code, np.zeros(x.size, np.float32))[part] = share
-    return grid.averaged(hu), {code: grid.averaged(share) for code, share in blood.items()}
+        points = Points(x[part], y[part], z[part], grid.step_mm * 1.05)
+        drawn.put(part, _draw_points(head, brain, lesions, points, protocol))
+    return drawn.changed(grid.averaged)
 
 
-def _draw_points(
-    head: Head, inside: Inside, lesions: list[Lesion], p: Points, protocol: Protocol
-) -> tuple[Array, dict[int, Array]]:
-    """HU (points,) and the share of blood of each code present."""
-    hu = np.full(len(p), -1000.0, np.float32)
-    blood: dict[int, Array] = {}
+def _draw_points(head: Head, brain: Inside, lesions: list[Lesion], p: Points, protocol: Protocol) -> Drawn:
+    """What the points hold."""
+    drawn = Drawn.air(len(p))
     possible = np.flatnonzero((np.abs(p.x) < 105) & (p.y > -135) & (p.y < 122) & (p.z < 100))
     p = p.where(possible)
     cavity, dome = head.cavity(p)
     rough = np.flatnonzero(np.abs(cavity) < 4)
     cavity[rough] += np.float32(0.35) * head.rough_noise.of(p.where(rough))
-    brainy = np.flatnonzero(cavity < 1.2)
-    value = np.full(len(p), -1000.0, np.float32)
-    shell = np.flatnonzero(cavity > -1.2)
-    q = p.where(shell)
-    skin = head.skin(q, dome[shell])
-    close = skin < 2
-    outside = np.flatnonzero(~close)
-    part = np.full(len(q), -1000.0, np.float32)
-    kept = np.flatnonzero(close)
-    flesh = np.empty(len(kept), np.float32)
-    crack = paint_shell(head, q.where(kept), flesh, cavity[shell][kept], dome[shell][kept], skin[kept])
-    part[kept] = _scaled(flesh, protocol)
-    if crack.any():
-        blood[FRACTURE] = np.zeros(len(hu), np.float32)
-        blood[FRACTURE][possible[shell[kept]]] = crack
-    ear = outside[np.abs(q.x[outside]) > 70]
-    if len(ear):
-        e = q.where(ear)
-        part[ear] += e.filled(ears(head, e, skin[ear])) * (1000 + 40)
-    value[shell] = part
+    value = np.full(len(p), AIR, np.float32)
+    shell = np.flatnonzero(cavity > -OVERLAP_MM)
+    value[shell], drawn.crack[possible[shell]] = _draw_shell(head, p.where(shell), cavity[shell], dome[shell], protocol)
+    brainy = np.flatnonzero(cavity < OVERLAP_MM)
     if len(brainy):
-        b = p.where(brainy)
-        depth = -cavity[brainy]
-        source, source_depth = bleeding.displaced(lesions, b, depth)
-        brain = inside.render(source, b, source_depth, bleeding.swelling(lesions, b))
-        brain.depth = depth
-        found = bleeding.apply(lesions, brain)
-        soft = _scaled(brain.hu, protocol) + scanner.cupping(b, depth, protocol)
-        rim = b.filled(depth)
-        value[brainy] = soft * (1 - rim) + np.where(depth < 1.2, value[brainy], 0) * rim
-        for code, share in found.items():
-            blood[code] = np.zeros(len(hu), np.float32)
-            blood[code][possible[brainy]] = share * (1 - rim)
-    hu[possible] = value
-    return hu, blood
+        points, depth = p.where(brainy), -cavity[brainy]
+        soft, blood = _draw_brain(brain, lesions, points, depth, protocol)
+        rim = points.filled(depth)
+        value[brainy] = soft * (1 - rim) + np.where(depth < OVERLAP_MM, value[brainy], 0) * rim
+        drawn.cavity[possible[brainy]] = (1 - rim) * (1 - head.canal(points))
+        for code, share in blood.items():
+            drawn.add_blood(code, possible[brainy], share * (1 - rim))
+    drawn.hu[possible] = value
+    return drawn
+
+
+def _draw_shell(head: Head, p: Points, cavity: Array, dome: Array, protocol: Protocol) -> tuple[Array, Array]:
+    """HU of what surrounds the brain, and the share of cracks in bone."""
+    hu, crack = np.full(len(p), AIR, np.float32), np.zeros(len(p), np.float32)
+    skin = head.skin(p, dome)
+    near_skin = skin < 2
+    body = np.flatnonzero(near_skin)
+    flesh = np.empty(len(body), np.float32)
+    crack[body] = paint_shell(head, p.where(body), flesh, cavity[body], dome[body], skin[body])
+    hu[body] = _scaled(flesh, protocol)
+    beyond = np.flatnonzero(~near_skin)
+    ear = beyond[np.abs(p.x[beyond]) > 70]
+    if len(ear):
+        points = p.where(ear)
+        hu[ear] += points.filled(ears(head, points, skin[ear])) * (1000 + 40)
+    return hu, crack
+
+
+def _draw_brain(
+    brain: Inside, lesions: list[Lesion], p: Points, depth: Array, protocol: Protocol
+) -> tuple[Array, dict[int, Array]]:
+    """HU of what lies inside the skull, and the share of each type of bleeding present. depth: mm under the bone."""
+    source, source_depth = bleeding.displaced(lesions, p, depth)
+    tissue = brain.render(source, p, source_depth, bleeding.swelling(lesions, p))
+    tissue.depth = depth
+    blood = bleeding.apply(lesions, tissue)
+    return _scaled(tissue.hu, protocol) + scanner.cupping(p, depth, protocol), blood
 
 
 def _scaled(hu: Array, protocol: Protocol) -> Array:
@@ -206,15 +246,13 @@ def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = 
         patient, protocol, lesions, injuries = draw_case(chosen, index, seed, attempt)
         grid = Layers.of(protocol)
         xyz = _points(protocol, grid, patient, generator(seed, index, 5))
-        drawn, blood = _draw(Head(patient, injuries), Inside(patient), lesions, grid, xyz, protocol)
+        drawn = _draw(Head(patient, injuries), Inside(patient), lesions, grid, xyz, protocol)
         holder = scanner.holder_hu(protocol)
-        hu = np.stack([np.maximum(_to_image(s, grid, protocol, -1000.0), holder) for s in drawn])
-        shares = {code: np.stack([_to_image(s, grid, protocol, 0.0) for s in share]) for code, share in blood.items()}
-        if protocol.tilt_deg:
-            shares = {code: scanner.mixed_slices(share, protocol) for code, share in shares.items()}
-        crack = shares.pop(FRACTURE, None)
+        hu = np.stack([np.maximum(_to_image(s, grid, protocol, AIR), holder) for s in drawn.hu])
+        cavity, crack = (_shares(share, grid, protocol) for share in (drawn.cavity, drawn.crack))
+        blood = {code: _shares(share, grid, protocol) for code, share in drawn.blood.items()}
         tissue = scanner.mixed_slices(hu, protocol) if protocol.tilt_deg else hu
-        mask = _mask(shares, tissue, protocol.pixel_mm)
+        mask = _mask(blood, tissue, protocol.pixel_mm)
         ml = np.count_nonzero(mask) * protocol.pixel_mm**2 * protocol.slice_mm / 1000
         if ml >= LEAST_ML or not any(lesion.code for lesion in lesions):
             break
@@ -223,7 +261,14 @@ def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = 
         image = scanner.mixed_slices(image, protocol)
     name = chosen.case_name(index)
     scan = even_scan(np.rint(np.clip(image, -1024, 3071)).astype(np.int16), protocol.pixel_mm, protocol.slice_mm, name)
-    return PhantomCase(scan, mask, _facts(name, patient, scan, mask, crack), tuple(lesions), protocol)
+    info = _facts(name, patient, scan, mask, crack)
+    return PhantomCase(scan, mask, (cavity >= 0.5) | (mask > 0), info, tuple(lesions), protocol)
+
+
+def _shares(share: Array, grid: Layers, protocol: Protocol) -> Array:
+    """A share of each voxel on the layers' grid as one on the image's, (slices, rows, columns)."""
+    on_image = np.stack([_to_image(one_slice, grid, protocol, 0.0) for one_slice in share])
+    return scanner.mixed_slices(on_image, protocol) if protocol.tilt_deg else on_image
 
 
 def _mask(shares: dict[int, Array], tissue: Array, pixel_mm: float) -> np.ndarray:
@@ -244,13 +289,13 @@ def _mask(shares: dict[int, Array], tissue: Array, pixel_mm: float) -> np.ndarra
     return mask
 
 
-def _facts(name: str, patient: Patient, scan: Scan, mask: np.ndarray, crack: Array | None) -> CaseInfo:
+def _facts(name: str, patient: Patient, scan: Scan, mask: np.ndarray, crack: Array) -> CaseInfo:
     types = types_per_slice(mask)
     per_slice = {
         number: frozenset(t for t, there in zip(TYPES, row, strict=True) if there)
         for number, row in zip(scan.slice_numbers, types, strict=True)
     }
-    shown = np.zeros(len(mask), bool) if crack is None else (crack > FRACTURE_SHARE).sum(axis=(1, 2)) >= 3
+    shown = (crack > FRACTURE_SHARE).sum(axis=(1, 2)) >= 3
     cracked = frozenset(number for number, there in zip(scan.slice_numbers, shown, strict=True) if there)
     return CaseInfo(name, name, patient.age, patient.sex, per_slice, cracked, bool(types.any()), "phantom")
 
