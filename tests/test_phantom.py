@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from hemotorch.data.layouts import open_layout
 from hemotorch.data.phantom_folders import write_phantom
@@ -68,6 +69,30 @@ def test_a_normal_patient_has_no_mask_and_a_whole_head(led):
     assert body[-1] < 0.35 * body.max()
 
 
+def test_what_lies_inside_the_skull_is_one_closed_space_with_all_the_bleeding(led):
+    for case in led.values():
+        inside, hu = case.inside, case.scan.hu
+        assert inside.dtype == bool and inside.shape == hu.shape
+        assert inside[case.mask > 0].all()
+        assert 1000 < case.scan.volume_ml(inside) < 2600
+        middle = len(hu) * 2 // 3
+        assert 15 < np.median(hu[inside]) < 55
+        # Around it lies bone: what is within a step of it and outside is dense.
+        rim = ndimage.binary_dilation(inside[middle], iterations=2) & ~inside[middle]
+        assert np.median(hu[middle][rim]) > 250
+        whole, count = ndimage.label(inside)
+        assert count and np.bincount(whole.ravel())[1:].max() > 0.97 * inside.sum()
+        assert not inside[-1].any() or case.scan.hu[-1][inside[-1]].mean() > 0
+
+
+def test_the_spinal_canal_is_not_inside_the_skull():
+    spec = preset("demo", patients=40, size=96)
+    low = [i for i in range(40) if draw_case(spec, i, 0)[1].bottom_mm < -80]
+    assert low
+    case = make_case(spec, low[0])
+    assert not case.inside[0].any() and case.inside[len(case.inside) // 2].any()
+
+
 def test_positive_patients_are_counted_exactly_and_every_type_leads():
     for name, share in (("ct-ich", 36), ("small", 24), ("demo", 44)):
         spec = PRESETS[name]
@@ -114,7 +139,9 @@ def test_written_in_parallel_it_is_the_same_and_reads_as_ct_ich(tmp_path):
 
 def test_other_layouts_and_bad_requests(tmp_path):
     write_phantom(tmp_path / "folder", "small", patients=1, size=48, layout="folder", workers=1)
-    assert len(open_layout(tmp_path / "folder").cases) == 1
+    (case,) = open_layout(tmp_path / "folder").cases
+    made = make_case(preset("small", 1, 48), 0, 0)
+    assert np.array_equal(case.read_inside(case.read()[0]), made.inside)
     with pytest.raises(OptionError, match="did you mean 'small'"):
         write_phantom(tmp_path / "x", "smal")
     with pytest.raises(OptionError, match="layout"):

@@ -21,7 +21,9 @@ from hemotorch.system.files import jsonable
 Record = dict[str, Any]
 
 
-def make_record(case: Case, scan: Scan, mask: np.ndarray | None, source: Record) -> Record:
+def make_record(
+    case: Case, scan: Scan, mask: np.ndarray | None, source: Record, inside: np.ndarray | None = None
+) -> Record:
     """The record of a case, in JSON's types. source: from `source_of`, taken before the case was read."""
     types, types_from = _types(case, scan, mask)
     return jsonable({
@@ -46,6 +48,7 @@ def make_record(case: Case, scan: Scan, mask: np.ndarray | None, source: Record)
             "flat": [bool((one == one[0, 0]).all()) for one in scan.hu],
         },
         "mask_hash": None if mask is None else mask_hash(mask),
+        "inside_hash": None if inside is None else mask_hash(inside.astype(np.uint8)),
         "source": source,
     })  # fmt: skip
 
@@ -75,7 +78,7 @@ def rows_of(record: Record) -> list[SliceRow]:
 
 def source_of(case: Case) -> Record:
     """What the case is made from: its files, and what the dataset says of it. Raises OSError for a missing file."""
-    return {"files": [_status(path) for path in case.scan_paths + case.mask_paths], "labels": _labels(case)}
+    return {"files": [_status(path) for path in case.paths], "labels": _labels(case)}
 
 
 def untouched(record: Record, case: Case) -> bool:

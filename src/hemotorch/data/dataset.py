@@ -4,7 +4,7 @@ OUT/dataset.json          format, source, options, counts, a record a case
 OUT/manifest.csv          a row a slice
 OUT/splits.json           named splits: which slices of which cases train, validate and test
 OUT/audit.json            every patient and identical slice on both sides of each split
-OUT/scans.zarr/CASE/      one Zarr v3 group a scan: `hu` int16, `mask` uint8 where there is one, attributes
+OUT/scans.zarr/CASE/      one Zarr v3 group a scan: `hu` int16; `mask` and `inside` uint8 if they are known; attributes
 OUT/png/                  the paper's image/ and label/ folders, where asked for
 """
 
@@ -30,6 +30,7 @@ from hemotorch.errors import InputError, nearest
 from hemotorch.labels import TYPES
 from hemotorch.scan import Scan
 from hemotorch.system.files import read_json, short_name, write_json
+from hemotorch.task import Task
 
 FORMAT = 1  #: raised whenever what is written can no longer be read by the code before it
 KIND = "hemotorch prepared dataset"
@@ -136,6 +137,40 @@ class Dataset:
         if not self.has_mask(case):
             return hu, np.zeros(hu.shape, np.uint8)
         return hu, self._shard(case, "mask").read(start, stop)
+
+    def has_inside(self, case: str) -> bool:
+        """Whether it is known what lies inside the skull of this scan."""
+        return bool(self._entry(case).get("has_inside", False))  # datasets made before it was kept lack it
+
+    def inside(self, case: str) -> np.ndarray | None:
+        """(slices, rows, columns) bool, what lies inside the skull, or None if that is unknown."""
+        if not self.has_inside(case):
+            return None
+        inside = self._shard(case, "inside").read()
+        if mask_hash(inside) != read_record(self._group(case))["inside_hash"]:
+            what = "what lies inside its skull was damaged on the disk"
+            raise InputError(what, self._group(case), "run `hemotorch prepare` again")
+        return inside > 0
+
+    def target(self, case: str, task: Task) -> np.ndarray:
+        """What is known of each voxel, as bits, see `Task.target`; (slices, rows, columns) uint8.
+
+        A scan without a mask counts as one without bleeding.
+        """
+        mask = self.mask(case)
+        if mask is None:
+            mask = np.zeros(self._entry(case)["shape"], np.uint8)
+        inside = self.inside(case) if task.types else None
+        return task.target(mask, tuple(row.types for row in self.rows[case]), inside)
+
+    def read_target(self, case: str, start: int, stop: int, task: Task) -> tuple[np.ndarray, np.ndarray]:
+        """Slices start to stop: HU int16, and the target uint8 as of `target`; both (stop - start, rows, columns)."""
+        hu, mask = self.read(case, start, stop)
+        inside = None
+        if task.types and self.has_inside(case):
+            inside = self._shard(case, "inside").read(start, stop) > 0
+        slice_types = tuple(row.types for row in self.rows[case][start:stop])
+        return hu, task.target(mask, slice_types, inside)
 
     def digest(self, case: str) -> str:
         """A hash of the scan's voxels: what tells two scans of one name apart."""
@@ -259,8 +294,8 @@ def _well_formed_entry(entry: Any) -> bool:
     if not all(type(length) is int and 0 < length < 2**31 for length in shape):
         return False
     patient_possible = entry["patient"] is None or isinstance(entry["patient"], str)
-    assumed_possible = isinstance(entry.get("patient_assumed", False), bool)
-    return patient_possible and assumed_possible and isinstance(entry["has_mask"], bool)
+    flags = (entry["has_mask"], entry.get("patient_assumed", False), entry.get("has_inside", False))
+    return patient_possible and all(isinstance(flag, bool) for flag in flags)
 
 
 def _in_order(rows: Iterable[SliceRow]) -> bool:
@@ -273,11 +308,13 @@ def _in_order(rows: Iterable[SliceRow]) -> bool:
     return True
 
 
-def write_group(folder: Path, scan: Scan, mask: np.ndarray | None) -> dict[str, int]:
+def write_group(folder: Path, scan: Scan, mask: np.ndarray | None, inside: np.ndarray | None = None) -> dict[str, int]:
     """Writes a scan's arrays as a new Zarr group without its attributes; returns the bytes of each array's file."""
     sizes = {"hu": write_shard(folder / "hu", scan.hu)}
     if mask is not None:
         sizes["mask"] = write_shard(folder / "mask", mask)
+    if inside is not None:
+        sizes["inside"] = write_shard(folder / "inside", inside.astype(np.uint8))
     return sizes
 
 

@@ -123,5 +123,5 @@ def _one(job: tuple[Path, Preset, int, int, str, bool]) -> tuple[CaseInfo, float
     """Makes and writes one case: what it is, its mL of bleeding, its slices."""
     root, chosen, index, seed, layout, projection = job
     case = make_case(chosen, index, seed, projection)
-    layouts.write_case(layout, root, case.scan.name, case.scan, case.mask, case.info)
+    layouts.write_case(layout, root, case.scan.name, case.scan, case.mask, case.info, case.inside)
     return case.info, case.scan.volume_ml(case.mask), len(case.mask)

@@ -258,12 +258,13 @@ def _prepare_case(case: Case, job: _Job) -> _Outcome:
     try:
         source = source_of(case)
         scan, mask = case.read()
+        inside = case.read_inside(scan)
         doubts = check_head(scan, job.any_anatomy)
         scan = replace(scan, warnings=scan.warnings + doubts)
     except Exception as error:
         _discard(group)
         return _Outcome(None, error=one_line(f"{case.name}: {explain(error, case.scan_paths[0])}"))
-    record = make_record(case, scan, mask, source)
+    record = make_record(case, scan, mask, source, inside)
     record["head"] = {"any_anatomy": job.any_anatomy, "doubts": list(doubts)}
     if stored is not None and same_content(stored, record):
         stored["source"], stored["head"] = source, record["head"]
@@ -272,7 +273,7 @@ def _prepare_case(case: Case, job: _Job) -> _Outcome:
     _discard(group)
     partial = out / PARTIAL / group.name
     try:
-        record["bytes"] = write_group(partial, scan, mask)
+        record["bytes"] = write_group(partial, scan, mask, inside)
         record["png"] = _pngs(record, scan.hu, mask, folders)
         write_record(partial, record)
         os.rename(partial, group)
@@ -394,9 +395,11 @@ def _entry(record: Record) -> Record:
     """A case's line in dataset.json."""
     keys = ("patient", "patient_assumed", "site", "age", "sex", "shape", "types_from")
     masked = record["slices"]["positive_pixels"] is not None
+    bounded = record.get("inside_hash") is not None
     volume = volume_ml(rows_of(record)) if masked else None
     warnings = record["scan"]["warnings"]
-    return {**{key: record[key] for key in keys}, "has_mask": masked, "volume_ml": volume, "warnings": warnings}
+    known = {key: record[key] for key in keys}
+    return {**known, "has_mask": masked, "has_inside": bounded, "volume_ml": volume, "warnings": warnings}
 
 
 def _scan_warnings(records: Sequence[Record]) -> list[str]:

@@ -3,6 +3,7 @@
 case         Case, one study on disk; Collection, all of them
 ct_ich       PhysioNet CT-ICH: ct_scans/, masks/ and its tables
 folder       folders of NIfTI: images/ and masks/, nnU-Net's, or one flat folder
+inside       what lies inside the skull: inside/
 mask_values  what the values of a mask mean
 patients     which patient a scan is of: patients.csv
 png          the 2021 paper's image/ and label/ of PNG slices
@@ -21,6 +22,7 @@ import numpy as np
 
 from hemotorch.data.layouts import ct_ich, folder, png
 from hemotorch.data.layouts.case import Case, Collection
+from hemotorch.data.layouts.inside import assign_inside, write_inside
 from hemotorch.data.layouts.patients import assign_patients, find_table
 from hemotorch.errors import InputError, OptionError, nearest
 from hemotorch.io import CONVERT_DICOM, is_dicom, nifti
@@ -50,13 +52,29 @@ def open_layout(root: Path | str, layout: str = "auto") -> Collection:
     name, place = _find(Path(root), tuple(LAYOUTS) if layout == "auto" else (layout,))
     opened = LAYOUTS[name].open_cases(place)
     opened = assign_patients(opened, find_table(place, Path(root)))
+    opened = assign_inside(opened) if name != png.NAME else opened
     passed_over = (*opened.passed_over, *_passed_over(opened, Path(root)))
     return replace(opened, description=f"{name}: {opened.description}, in {place}", passed_over=passed_over)
 
 
-def write_case(layout: str, root: Path | str, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
-    """Writes one case's scan and mask files; callable from several processes. mask: codes of `labels`, or None."""
+def write_case(
+    layout: str,
+    root: Path | str,
+    name: str,
+    scan: Scan,
+    mask: np.ndarray | None,
+    info: CaseInfo,
+    inside: np.ndarray | None = None,
+) -> None:
+    """Writes one case's files; callable from several processes.
+
+    Args:
+        mask: (slices, rows, columns) uint8 codes of `labels`, or None.
+        inside: (slices, rows, columns) bool, what lies inside the skull, or None. PNG folders hold none.
+    """
     _layout(layout).write_case(Path(root), name, scan, mask, info)
+    if inside is not None and layout != png.NAME:
+        write_inside(Path(root), name, scan, inside)
 
 
 def write_tables(layout: str, root: Path | str, rows: Sequence[CaseInfo]) -> None:
@@ -73,7 +91,7 @@ def _layout(name: str) -> ModuleType:
 def _passed_over(opened: Collection, root: Path) -> list[str]:
     """What stands in the dataset's folder or below, looks like a scan or a mask, and is no part of any case."""
     met = walk(root)
-    read = {path for case in opened.cases for path in (*case.scan_paths, *case.mask_paths)}
+    read = {path for case in opened.cases for path in case.paths}
     sliced = opened.layout == png.NAME
     endings = (".png", *OTHER_PICTURES) if sliced else nifti.SUFFIXES
     folders = {path.parent for path in read}

@@ -26,6 +26,7 @@ class Case:
     slice_types: by the source's own slice number, the types named for that slice, none meaning no bleeding; None where
         the dataset names none. age: years; sex: "F" or "M".
     mask_codes: what each mask value other than 0 means, as codes of `labels`; any other value is an error.
+    inside_path: a mask of what lies inside the skull, None if that is unknown.
     warnings: what was noticed of this case; `read` hands them on to the scan.
     """
 
@@ -41,6 +42,26 @@ class Case:
     age: float | None = None
     sex: str | None = None
     patient_assumed: bool = False
+    inside_path: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that the case is made from."""
+        inside = () if self.inside_path is None else (self.inside_path,)
+        return self.scan_paths + self.mask_paths + inside
+
+    def read_inside(self, scan: Scan) -> np.ndarray | None:
+        """What lies inside the skull, (slices, rows, columns) bool, or None if that is unknown.
+
+        Raises:
+            InputError: for a file that cannot be read, does not fit the scan, or holds other values than 0 and 1 (255).
+        """
+        if self.inside_path is None:
+            return None
+        raw = nifti.read_mask(self.inside_path, scan)
+        if ((raw > 1) & (raw < 255)).any():
+            raise InputError("holds other values than 0 (outside the skull) and 1 (inside)", self.inside_path)
+        return raw > 0
 
     def read(self) -> tuple[Scan, np.ndarray | None]:
         """The scan, and its mask in codes of `labels`, (slices, rows, columns) uint8, or None where there is none.
