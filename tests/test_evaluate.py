@@ -17,8 +17,8 @@ from hemotorch.data.dataset import Dataset, Split
 from hemotorch.data.prepare import prepare
 from hemotorch.data.splits import audit
 from hemotorch.errors import InputError, OptionError
+from hemotorch.evaluation.comparison import compare
 from hemotorch.evaluation.evaluate import evaluate, summarise, telling_slices, truth_of, write_scores
-from hemotorch.evaluation.scores import outline
 from hemotorch.evaluation.volume import bland_altman
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import CODES
@@ -141,11 +141,11 @@ def test_uneven_slices_weigh_what_they_stand_for() -> None:
     truth, found = np.zeros((5, 10, 10), np.uint8), np.zeros((5, 10, 10), np.uint8)
     truth[0, :2], found[0, :2] = 6, 1  # 20 pixels right
     truth[4, :1] = 6  # 10 missed
-    score = outline(truth, found, scan, range(5))
+    score = compare(truth, found, scan, range(5))
     assert score.truth_ml == pytest.approx((20 * 5 + 10 * 10) / 1000) and score.predicted_ml == pytest.approx(0.1)
     assert score.volume.dice == pytest.approx(2 * 100 / (2 * 100 + 100))
-    assert outline(truth, found, even, range(5)).volume.dice == pytest.approx(2 * 20 / (2 * 20 + 10))
-    unknown = outline(truth, found, replace(scan, spacing_known=False), range(5))
+    assert compare(truth, found, even, range(5)).volume.dice == pytest.approx(2 * 20 / (2 * 20 + 10))
+    unknown = compare(truth, found, replace(scan, spacing_known=False), range(5))
     assert unknown.volume.dice == pytest.approx(2 * 20 / (2 * 20 + 10)) and math.isnan(unknown.truth_ml)
 
 

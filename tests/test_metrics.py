@@ -12,10 +12,11 @@ from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from hemotorch.errors import InputError
+from hemotorch.evaluation.confusion import count_types
 from hemotorch.evaluation.counts import VALUES, Counts, count, count_flags, count_slices, spread, total
 from hemotorch.evaluation.detection import detection, ranking
 from hemotorch.evaluation.intervals import mean_interval, ratio_interval, share_interval
-from hemotorch.evaluation.lesion import Lesions, count_lesions, count_types
+from hemotorch.evaluation.lesion import Lesions, count_lesions
 from hemotorch.evaluation.table1 import is_positive, table1
 from hemotorch.evaluation.volume import bland_altman
 

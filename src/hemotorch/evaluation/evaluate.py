@@ -14,8 +14,9 @@ import numpy as np
 from hemotorch.data.dataset import PARTS, Dataset, Part, Split
 from hemotorch.data.splits import audit
 from hemotorch.errors import InputError, OptionError, nearest
-from hemotorch.evaluation.scores import Example, ScanScore, Scores, outline
-from hemotorch.evaluation.summary import Outline, brief
+from hemotorch.evaluation.comparison import Comparison, compare
+from hemotorch.evaluation.scores import Example, ScanScore, Scores
+from hemotorch.evaluation.summary import brief
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import UNTYPED
 from hemotorch.pictures import head_box
@@ -92,7 +93,7 @@ def summarise(predictor: Predicts, dataset: Dataset, part: Part, ranks: Ranks | 
         truth = truth_of(dataset, case, indices)
         if truth is not None:
             score = _score(predictor, None, dataset, case, truth, indices, quick=True)[0]
-            scored.append((place, score.entry(score.network)))
+            scored.append((place, score.compared(score.network)))
     together = sorted((pair for pairs in ranks.gather(scored) for pair in pairs), key=lambda pair: pair[0])
     return brief([entry for _, entry in together])
 
@@ -172,10 +173,11 @@ def _score(
     began = time.perf_counter()
     prediction = predictor.predict(scan)
     seconds = time.perf_counter() - began
-    beside: Outline | None = None
+    beside: Comparison | None = None
     if baseline is not None:
-        beside = outline(truth, baseline.predict(scan).mask, scan, indices)
+        beside = compare(truth, baseline.predict(scan).mask, scan, indices)
     labels = [rows[index].types for index in indices]
+    typed = bool(prediction.task.types)
     score = ScanScore(
         case=case,
         patient=rows[0].patient,
@@ -184,7 +186,7 @@ def _score(
         slice_numbers=tuple(scan.slice_numbers[index] for index in indices),
         labelled=tuple(None if types is None else any(types) for types in labels),
         whole=len(indices) == len(rows),
-        network=outline(truth, prediction.mask, scan, indices, lesions=not quick),
+        network=compare(truth, prediction.mask, scan, indices, typed=typed, lesions=not quick),
         baseline=beside,
         seconds=round(seconds, 4),
     )

@@ -54,3 +54,30 @@ def share_interval(
         return ratio_interval(parts, wholes, patients, seed=seed)
     least = 0.025 ** (1 / len({name for name, whole in zip(patients, wholes, strict=True) if whole}))
     return [least, 1.0] if right else [0.0, 1 - least]
+
+
+def macro_interval(
+    groups: Sequence[tuple[Sequence[float], Sequence[Hashable]]], *, seed: int = 0, resamples: int = RESAMPLES
+) -> list[float]:
+    """The 95 % interval [low, high] of the mean over groups of each group's mean.
+
+    Patients are drawn once for all groups, since one patient may be in several. A group of which a resample holds
+    nobody is left out of that resample's mean.
+
+    Args:
+        groups: of each group its values, all defined, and whose they are.
+    """
+    names = sorted({name for _, patients in groups for name in patients}, key=str)
+    if len(names) < 2:
+        return [math.nan, math.nan]
+    index_of = {name: index for index, name in enumerate(names)}
+    sampled = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
+    means = np.full((len(groups), resamples), math.nan)
+    for group, (values, patients) in enumerate(groups):
+        owners = [index_of[name] for name in patients]
+        sums = np.bincount(owners, np.asarray(values, float), len(names))[sampled].sum(axis=1)
+        counts = np.bincount(owners, minlength=len(names))[sampled].sum(axis=1)
+        np.divide(sums, counts, out=means[group], where=counts > 0)
+    held = ~np.isnan(means)
+    macro = np.nansum(means, axis=0)[held.any(axis=0)] / held.sum(axis=0)[held.any(axis=0)]
+    return [float(end) for end in np.percentile(macro, [2.5, 97.5])]

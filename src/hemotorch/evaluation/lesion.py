@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from hemotorch.labels import CODES
-
 FOUND_SHARE = 0.1  #: ours: a lesion is found when this share of its voxels is predicted; one stray voxel is no finding
 _TOUCHING = np.ones((3, 3, 3))  # voxels that share a face, an edge or a corner belong together
 
@@ -34,10 +32,3 @@ def count_lesions(truth: np.ndarray, predicted: np.ndarray) -> Lesions:
     parts, spots = ndimage.label(predicted, _TOUCHING)
     touching = len(np.unique(parts[truth & predicted]))
     return Lesions(lesions, int(np.count_nonzero(overlaps >= FOUND_SHARE * sizes)), spots - touching)
-
-
-def count_types(truth: np.ndarray, predicted: np.ndarray) -> dict[str, tuple[int, int]]:
-    """For each type that the typed truth holds: its voxels that were predicted, and all of them."""
-    voxels = np.bincount(truth.ravel(), minlength=len(CODES) + 1)
-    found = np.bincount(truth[predicted != 0], minlength=len(CODES) + 1)
-    return {name: (int(found[code]), int(voxels[code])) for name, code in CODES.items() if voxels[code]}

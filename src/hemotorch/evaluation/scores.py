@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from hemotorch.evaluation.counts import EMPTY_RULE, VALUES, Counts, count_slices, total
-from hemotorch.evaluation.lesion import FOUND_SHARE, Lesions, count_lesions, count_types
-from hemotorch.evaluation.summary import Entry, Outline, summary
+from hemotorch.evaluation.comparison import Comparison, ScanComparison
+from hemotorch.evaluation.counts import EMPTY_RULE, VALUES, Counts
+from hemotorch.evaluation.lesion import FOUND_SHARE, Lesions
+from hemotorch.evaluation.summary import summary
 from hemotorch.evaluation.table1 import POSITIVE_PIXELS
-from hemotorch.scan import Scan
 
 FORMAT = 1  #: of scores.json; a change that older readers cannot follow raises it
 NOTICE = "Research use only. hemotorch is not a medical device; no figure here says anything about clinical use."
@@ -61,13 +60,13 @@ class ScanScore:
     slice_numbers: tuple[int, ...]
     labelled: tuple[bool | None, ...]
     whole: bool
-    network: Outline
-    baseline: Outline | None
+    network: Comparison
+    baseline: Comparison | None
     seconds: float
 
-    def entry(self, outline: Outline) -> Entry:
-        """The scan as one predictor's summary sees it. Where no patient is known the scan stands for one."""
-        return Entry(self.case, self.patient or self.case, self.labelled, outline)
+    def compared(self, comparison: Comparison) -> ScanComparison:
+        """The scan as one predictor's summary sees it. If no patient is known the scan stands for one."""
+        return ScanComparison(self.case, self.patient or self.case, self.labelled, comparison)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +110,12 @@ class Scores:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The predictor's summary; see `hemotorch.evaluation.summary.summary`."""
-        return summary([scan.entry(scan.network) for scan in self.scans], self.seed)
+        return summary([scan.compared(scan.network) for scan in self.scans], self.seed)
 
     @cached_property
     def baseline_summary(self) -> dict[str, Any]:
         """The baseline's, of the same form; empty where it was not run."""
-        return summary([scan.entry(scan.baseline) for scan in self.scans if scan.baseline], self.seed)
+        return summary([scan.compared(scan.baseline) for scan in self.scans if scan.baseline], self.seed)
 
     def to_json(self) -> dict[str, Any]:
         """The content of scores.json; NaN means undefined."""
@@ -161,24 +160,6 @@ class Scores:
     def slice_rows(self) -> list[dict[str, Any]]:
         """A row a scored slice, for slices.csv."""
         return [row for scan in self.scans for row in _slice_rows(scan)]
-
-
-def outline(
-    truth: np.ndarray, predicted: np.ndarray, scan: Scan, indices: Sequence[int], lesions: bool = True
-) -> Outline:
-    """Scores the slices `indices` of a prediction against the typed truth, both of the scan's shape.
-
-    Lesions are counted only where all slices are scored, since parts of a lesion are not lesions, and if wanted.
-    """
-    chosen = list(indices)
-    truth, predicted = truth[chosen], predicted[chosen]
-    slices = tuple(count_slices(truth, predicted))
-    voxel_ml = scan.voxel_ml[chosen]
-    known = not np.isnan(voxel_ml).any()
-    weighted = total(slices, voxel_ml) if known else total(slices)
-    pieces = count_lesions(truth, predicted) if lesions and len(chosen) == scan.shape[0] else None
-    ml = (weighted.positives, weighted.predicted) if known else (float("nan"), float("nan"))
-    return Outline(slices, weighted, *ml, pieces, count_types(truth, predicted))
 
 
 def warnings(split: dict[str, Any]) -> list[str]:
