@@ -13,7 +13,7 @@ import numpy as np
 
 from hemotorch.data.dataset import PARTS, Dataset, Part, Split
 from hemotorch.data.splits import audit
-from hemotorch.errors import InputError, OptionError, nearest
+from hemotorch.errors import InputError, OptionError, explain, nearest
 from hemotorch.evaluation.comparison import Comparison, compare
 from hemotorch.evaluation.scores import Example, ScanScore, Scores
 from hemotorch.evaluation.summary import brief
@@ -50,19 +50,27 @@ def evaluate(
 
     part: train, val, test, or all (every scan). about: what to write beside the figures, in JSON's types. external:
     the dataset is not the one trained on. examples: keep a few slices of telling scans, which are predicted again for
-    it. Raises OptionError for an unknown part, InputError where no scan of it can be scored.
+    it. A scan that cannot be read or predicted is named in `Scores.failed`, and the others are scored. Raises
+    OptionError for an unknown part, InputError if no scan of it can be scored.
     """
     chosen = slices_of(dataset, split, part)
     scored: list[ScanScore] = []
     unscored: list[str] = []
+    failed: dict[str, str] = {}
     model = ""
     for case in progress(list(chosen), "measuring", unit="scan"):
-        truth = truth_of(dataset, case, chosen[case])
-        if truth is None:
-            unscored.append(case)
-            continue
-        score, model = _score(predictor, baseline, dataset, case, truth, chosen[case])
-        scored.append(score)
+        try:
+            truth = truth_of(dataset, case, chosen[case])
+            if truth is None:
+                unscored.append(case)
+                continue
+            score, model = _score(predictor, baseline, dataset, case, truth, chosen[case])
+            scored.append(score)
+        except Exception as error:
+            failed[case] = str(explain(error, case))
+    if failed and not scored:
+        first = next(iter(failed.values()))
+        raise InputError(f"none of the {len(chosen)} scans of part '{part}' could be measured ({first})", dataset.root)
     if not scored:
         todo = "draw masks for some of its scans, or choose another part with --split"
         raise InputError(
@@ -76,6 +84,7 @@ def evaluate(
         dataset={"root": str(dataset.root), "layout": dataset.layout, "cases": len(dataset.cases)},
         about=dict(about or {}),
         unscored=tuple(unscored),
+        failed=failed,
         examples=tuple(_examples(predictor, dataset, scored)) if examples else (),
         seed=seed,
     )

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from hemotorch.evaluation.comparison import Comparison, ScanComparison
+from hemotorch.evaluation.confusion import counts_of
 from hemotorch.evaluation.counts import EMPTY_RULE, VALUES, Counts
 from hemotorch.evaluation.lesion import FOUND_SHARE, Lesions
 from hemotorch.evaluation.summary import summary
 from hemotorch.evaluation.table1 import POSITIVE_PIXELS
+from hemotorch.labels import TYPES
 
 FORMAT = 1  #: of scores.json; a change that older readers cannot follow raises it
 NOTICE = "Research use only. hemotorch is not a medical device; no figure here says anything about clinical use."
@@ -41,6 +43,15 @@ DEFINITIONS = {
     f"one is found when {FOUND_SHARE:.0%} of its voxels are. False lesions touch no bleeding.",
     "types": "The share of each type's voxels that was called bleeding, of whatever type; sums first, then "
     "divided. Where a mask has no types, a slice whose labels name one type lends it that type.",
+    "types.dice": "Of a network that tells types apart. Dice of each type over the scans whose truth holds it: the "
+    "volumetric Dice of that type against all the rest, averaged over those scans. A voxel of unknown type (slice "
+    "labels leave several possible, or name none) is left out of it and of the mL per type, since it decides nothing; "
+    "it counts as bleeding everywhere else. Volume errors per type are over the same scans, false-positive mL over "
+    "the scans that hold none of the type.",
+    "macro": "The mean over types of their Dice, so that a rare type weighs as much as a frequent one. Types that no "
+    "scan holds are left out. Its interval draws patients once for all types.",
+    "confusion": "What was taken for what: rows are true, columns predicted types, `none` is no bleeding; sums over "
+    "scans in mL (in voxels if no scan has a known spacing), without voxels of unknown type.",
     "empty_masks": EMPTY_RULE,
 }
 
@@ -94,7 +105,8 @@ class Scores:
     """Everything measured: a row a scan with its slices' counts, and how the means were taken (DEFINITIONS).
 
     split, dataset, about: what was scored, on what, made by what, in JSON's types. unscored: cases of the split that
-    have neither a mask nor labels that exclude bleeding. Values follow `EMPTY_RULE`.
+    have neither a mask nor labels that exclude bleeding. failed: those that could not be read or predicted, and why.
+    Values follow `EMPTY_RULE`.
     """
 
     scans: tuple[ScanScore, ...]
@@ -104,6 +116,7 @@ class Scores:
     dataset: dict[str, Any]
     about: dict[str, Any] = field(default_factory=dict)
     unscored: tuple[str, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     seed: int = 0
 
@@ -128,30 +141,47 @@ class Scores:
             "baseline": {"model": self.baseline_model, **self.baseline_summary},
             "dataset": self.dataset,
             "unscored": list(self.unscored),
+            "failed": self.failed,
             "seconds_a_scan": float(np.mean([scan.seconds for scan in self.scans])) if self.scans else float("nan"),
             "definitions": DEFINITIONS,
             "about": self.about,
         }
 
     def lines(self) -> list[str]:
-        """The headline in a few plain lines."""
-        found, rules = self.summary, self.baseline_summary
-        dice, scan = found["dice"]["scan"], found["detection"]["scan"]
-        low, high = dice["ci95"]
-        beside = f" (rule-based baseline {rules['dice']['scan']['mean']:.3f})" if rules["scans"] and dice["n"] else ""
-        normal = found["false_positive_ml"]
-        spread = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-        mean = f"Dice {dice['mean']:.3f}{spread}" if dice["n"] else "no Dice"
-        off = found["volume"]["bias_ml"]
-        bias = "volume error unknown" if math.isnan(off) else f"volume error {off:+.1f} mL"
+        """The headline in a few plain lines, warnings first."""
+        lines = [*warnings(self.split), self._dice_line()]
+        if "macro" in self.summary:
+            lines.append(self._types_line())
+        lines.append(self._volume_line())
+        lines += [f"not measured: {why}" for why in self.failed.values()]
+        return lines
+
+    def _dice_line(self) -> str:
+        dice, baseline = self.summary["dice"]["scan"], self.baseline_summary
+        over = f"over {dice['n']} scans with bleeding"
+        if not dice["n"]:
+            return f"no Dice {over}"
+        beside = f" (rule-based baseline {baseline['dice']['scan']['mean']:.3f})" if baseline["scans"] else ""
+        return f"Dice {dice['mean']:.3f}{_interval(dice['ci95'])} {over}{beside}"
+
+    def _types_line(self) -> str:
+        macro = self.summary["macro"]
+        if not macro["types"]:
+            return "no Dice per type: no scored voxel has a known type"
+        each = [f"{name} {values['dice']['mean']:.3f}" for name, values in self.summary["types"].items()]
+        return f"Dice per type {macro['dice']:.3f}{_interval(macro['ci95'])}: {', '.join(each)}"
+
+    def _volume_line(self) -> str:
+        bias, scan = self.summary["volume"]["bias_ml"], self.summary["detection"]["scan"]
+        normal = self.summary["false_positive_ml"]
+        volume = "volume error unknown" if math.isnan(bias) else f"volume error {bias:+.1f} mL"
+        hits = scan["positive"] - scan["missed"]
+        clean = scan["negative"] - scan["false_alarms"]
         alarms = f", {normal['mean']:.1f} mL found in them on average" if normal["n"] else ""
-        return [
-            *warnings(self.split),
-            f"{mean} over {dice['n']} scans with bleeding{beside}",
-            f"{bias}; scans with bleeding that were called so: "
-            f"{scan['positive'] - scan['missed']} of {scan['positive']}; "
-            f"normal scans left clean: {scan['negative'] - scan['false_alarms']} of {scan['negative']}{alarms}",
-        ]
+        return (
+            f"{volume}; scans with bleeding that were called so: {hits} of {scan['positive']}; "
+            f"normal scans left clean: {clean} of {scan['negative']}{alarms}"
+        )
 
     def scan_rows(self) -> list[dict[str, Any]]:
         """A row a scan, for scans.csv."""
@@ -192,6 +222,10 @@ def warnings(split: dict[str, Any]) -> list[str]:
     return found
 
 
+def _interval(ends: list[float]) -> str:
+    return "" if math.isnan(ends[0]) else f" [{ends[0]:.3f}, {ends[1]:.3f}]"
+
+
 def _scan_row(scan: ScanScore) -> dict[str, Any]:
     row: dict[str, Any] = {
         "case": scan.case,
@@ -208,7 +242,21 @@ def _scan_row(scan: ScanScore) -> dict[str, Any]:
         row |= {f"{prefix}{value}": getattr(found.volume, value) for value in VALUES}
         pieces = found.lesions or Lesions(-1, -1, -1)
         row |= {f"{prefix}{name}": n if n >= 0 else None for name, n in vars(pieces).items()}
+    if scan.network.confusion is not None:
+        row |= _type_cells(scan.network)
     return row | {"seconds": scan.seconds}
+
+
+def _type_cells(comparison: Comparison) -> dict[str, float]:
+    """True and predicted mL of each type, NaN if spacing is unknown, and Dice."""
+    cells = {}
+    for name in TYPES:
+        assert comparison.confusion is not None
+        counts = counts_of(comparison.confusion, name)
+        cells[f"{name}_truth_ml"] = counts.positives if comparison.has_ml else math.nan
+        cells[f"{name}_predicted_ml"] = counts.predicted if comparison.has_ml else math.nan
+        cells[f"{name}_dice"] = counts.dice
+    return cells
 
 
 def _slice_rows(scan: ScanScore) -> list[dict[str, Any]]:
