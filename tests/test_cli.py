@@ -91,7 +91,7 @@ def test_training_can_be_followed_in_tensorboard(tiny_prepared, tmp_path):
         (["prepare", "NOWHERE", "OUT", "--png", "--level", "40", "--width", "inf"], "holds no HU"),
         (["prepare", "NOWHERE", "OUT", "--only-positive"], "add --png"),
         (["prepare", "NOWHERE", "OUT", "--window", "brain", "--level", "4", "--width", "8"], "give one of them"),
-        (["train", "NOWHERE", "OUT", "--set", "predict.closing_px=500"], "must be at most 99"),
+        (["train", "NOWHERE", "OUT", "--set", "predict.closing_px=500"], "must be from 0 to 99"),
         (["train", "NOWHERE", "OUT", "--set", "grid.pixel_mm=1e-9"], "must be at least 0.05"),
         (["train", "NOWHERE", "OUT", "--set", "optimizer.momentum=5"], "from 0 to 1"),
     ],

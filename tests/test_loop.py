@@ -318,10 +318,10 @@ def test_wrong_options_are_named_before_anything_is_written(tiny_prepared, tmp_p
         "data.split=patient-80-20": "no validation part",
         "augment.crop_px=20": "must be a multiple of 8 for 'compact', not 20",
         "tiles.size_px=20": "must be",
-        "engine.threads=999999999999": "must be at most 4096",
-        "optimizer.lr=1e300": "must be at most",
-        "train.batch=1000000000": "must be at most",
-        "train.steps_per_epoch=1000000000000": "must be at most",
+        "engine.threads=999999999999": "must be from 0 to 4096",
+        "optimizer.lr=1e300": "must be above 0 and up to 1000000",
+        "train.batch=1000000000": "must be from 1 to",
+        "train.steps_per_epoch=1000000000000": "must be from 0 to",
         "train.steps_per_epoch=9000000 train.batch=64": "an epoch of .* samples is more than",
     }.items():
         with pytest.raises((OptionError, InputError), match=says):

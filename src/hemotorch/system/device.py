@@ -14,8 +14,8 @@ from typing import Any, TypeVar, get_type_hints
 import torch
 
 from hemotorch.errors import OptionError
-from hemotorch.recipe import Engine
 from hemotorch.system import machine, threads
+from hemotorch.system.engine import Engine
 from hemotorch.system.ranks import Ranks
 
 N = TypeVar("N", bound=torch.nn.Module)
