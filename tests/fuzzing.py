@@ -34,7 +34,7 @@ from hemotorch.data.layouts import open_layout
 from hemotorch.errors import HemotorchError
 from hemotorch.inference.checkpoint import _digest, load_checkpoint
 from hemotorch.inference.predictor import Predictor
-from hemotorch.io import nifti, png, read_mask, read_scan, write_mask, write_scan
+from hemotorch.io import png, read_mask, read_scan, slice_numbers, write_mask, write_scan
 from hemotorch.recipe import load_recipe
 from hemotorch.run import BEST, Run
 from hemotorch.scan import even_scan
@@ -236,7 +236,7 @@ def written_folder(work: Path, name: str, content: str) -> Path:
 
 
 def read_nifti(path: Path) -> None:
-    _tried(lambda: nifti.slice_numbers(path))
+    _tried(lambda: slice_numbers(path))
     scan = _tried(lambda: read_scan(path))
     _tried(lambda: read_mask(path, scan))
     if scan is not None:

@@ -23,7 +23,7 @@ from hemotorch.data.manifest import SliceRow, read_manifest, write_manifest
 from hemotorch.data.prepare import prepare
 from hemotorch.data.shards import write_shard
 from hemotorch.errors import InputError
-from hemotorch.scan import Scan
+from hemotorch.scan import Frame, Scan, Source, even_scan
 
 
 def same(one: Scan, other: Scan) -> None:
@@ -63,11 +63,29 @@ def test_geometry_keeps_every_bit_of_an_odd_scan() -> None:
         column_step_mm=np.array([-0.4, -0.01, 1e-17]),
         name="ölf/1",
         slice_numbers=(30, 20, 10),
-        paths=(Path("a b/c.nii.gz"), Path("d.nii")),
+        source=Source("png", ("a b/c.png", "d.png"), (Frame(0, 0), Frame(1, 0), Frame(1, 1))),
         warnings=("gantry tilt 18.5°",),
         spacing_known=False,
     )
     same(scan_of({"scan": json.loads(json.dumps(geometry(scan)))}, scan.hu), scan)
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["a b/049.nii.gz"], Source("nifti", ("a b/049.nii.gz",), (Frame(0, 2), Frame(0, 1), Frame(0, 0)))),
+        (
+            ["x_1.PNG", "x_2.PNG", "x_3.PNG"],
+            Source("png", ("x_1.PNG", "x_2.PNG", "x_3.PNG"), tuple(map(Frame, range(3), [0] * 3))),
+        ),
+        ([], None),
+    ],
+)
+def test_a_record_from_before_there_were_sources_is_read(paths: list[str], expected: Source | None) -> None:
+    scan = replace(even_scan(np.zeros((3, 4, 5)), 1, 5), slice_numbers=(3, 2, 1))
+    record = json.loads(json.dumps(geometry(scan)))
+    del record["source"]
+    assert scan_of({"scan": {**record, "paths": paths}}, scan.hu).source == expected
 
 
 def test_reads_runs_of_slices(tiny_prepared: Path) -> None:

@@ -14,8 +14,7 @@ import pytest
 
 from hemotorch.errors import InputError, RunError
 from hemotorch.hu import AIR_HU
-from hemotorch.io import is_scan, read_mask, read_scan, write_mask, write_scan
-from hemotorch.io.nifti import slice_numbers
+from hemotorch.io import is_scan, read_mask, read_scan, slice_numbers, write_mask, write_scan
 from hemotorch.scan import even_scan
 
 SHAPE = (5, 6, 7)  # x, y, z
@@ -66,6 +65,7 @@ def test_all_48_orientations_read_alike_and_masks_go_back(tmp_path: Path, affine
             rising = "S" in nib.aff2axcodes(image.affine)
             assert list(scan.slice_numbers) == (list(range(1, 8)) if rising else list(range(7, 0, -1)))
             assert scan.slice_numbers == slice_numbers(tmp_path / "scan.nii")
+            assert [frame.number + 1 for frame in scan.source.frames] == list(scan.slice_numbers)
 
             write_mask(scan, mask, tmp_path / "mask.nii")
             stored = nib.load(tmp_path / "mask.nii")

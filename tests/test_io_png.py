@@ -14,6 +14,7 @@ from PIL import Image
 
 from hemotorch.errors import InputError
 from hemotorch.io import png, read_mask, read_scan
+from hemotorch.scan import Frame, Source
 
 
 def save(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
@@ -33,7 +34,7 @@ def test_a_slice_written_reads_back(tmp_path: Path) -> None:
     scan = read_scan(tmp_path / "049_012.png")
     assert np.array_equal(scan.hu[0], hu)
     assert scan.slice_numbers == (12,)
-    assert scan.paths == (tmp_path / "049_012.png",)
+    assert scan.source == Source("png", (str(tmp_path / "049_012.png"),), (Frame(0, 0),))
     assert not scan.spacing_known
     assert np.isnan(scan.volume_ml(np.ones(scan.shape)))
     assert "greys are taken as level 40, width 120 HU" in scan.warnings[0]
@@ -43,7 +44,7 @@ def test_a_slice_written_reads_back(tmp_path: Path) -> None:
 def test_slices_stack_by_their_numbers(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"049_{n:03d}.png", np.full((6, 5), n, np.uint8)) for n in (10, 9, 12)]
     png.write_window(tmp_path, png.PngWindow(127.5, 255, 0.5, 4.0))  # grey is HU
-    scan = png.read_scan(paths, "049")
+    scan = read_scan(paths)
     assert scan.name == "049"
     assert scan.slice_numbers == (9, 10, 12)
     assert scan.hu[:, 0, 0].tolist() == [9, 10, 12]
@@ -67,7 +68,7 @@ def test_the_window_lies_beside_or_above(tmp_path: Path) -> None:
 def test_slices_with_a_stated_distance_stand_for_it_each(tmp_path: Path, numbers: tuple[int, ...]) -> None:
     paths = [save(tmp_path / f"a_{n:03d}.png", ramp()) for n in numbers]
     png.write_window(tmp_path, png.PngWindow(pixel_mm=2.0, slice_mm=5.0))
-    scan = png.read_scan(paths)
+    scan = read_scan(paths)
     np.testing.assert_allclose(scan.voxel_ml, 2.0 * 2.0 * 5.0 / 1000)
     assert bool(scan.warnings) == (11 in numbers)
 
@@ -76,7 +77,7 @@ def test_slices_with_a_stated_distance_stand_for_it_each(tmp_path: Path, numbers
 def test_half_a_spacing_is_none(tmp_path: Path, spacing: dict[str, float]) -> None:
     paths = [save(tmp_path / f"a_00{n}.png", ramp()) for n in (1, 2)]
     png.write_window(tmp_path, png.PngWindow(**spacing))
-    scan = png.read_scan(paths)
+    scan = read_scan(paths)
     assert not scan.spacing_known
     assert scan.warnings == ("spacing is not known: no millimetres and no volume in mL",)
 
@@ -233,7 +234,7 @@ def test_broken_files(tmp_path: Path) -> None:
 def test_sizes_that_differ(tmp_path: Path) -> None:
     paths = [save(tmp_path / "a_001.png", ramp(6, 5)), save(tmp_path / "a_002.png", ramp(6, 6))]
     with pytest.raises(InputError, match=r"a_002\.png: size \(6, 6\) differs from \(6, 5\) of a_001\.png"):
-        png.read_scan(paths)
+        read_scan(paths)
     with pytest.raises(InputError, match=r"a_002\.png: this label's size \(6, 6\) is not that of its image, \(6, 5\)"):
         read_mask(paths[1], read_scan(paths[0]))
 
@@ -241,7 +242,7 @@ def test_sizes_that_differ(tmp_path: Path) -> None:
 def test_numbers_that_repeat(tmp_path: Path) -> None:
     paths = [save(tmp_path / name, ramp()) for name in ("a_001.png", "a_0001.png")]
     with pytest.raises(InputError, match="the same number"):
-        png.read_scan(paths)
+        read_scan(paths)
 
 
 def test_file_names() -> None:

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from hemotorch.errors import InputError
 from hemotorch.inference.outputs import write_prediction
-from hemotorch.io import nifti, read_mask, read_scan, write_mask
+from hemotorch.io import nifti, read_mask, read_scan, slice_numbers, write_mask
 from hemotorch.scan import Prediction
 
 SHAPE = (6, 7, 5)
@@ -71,7 +71,7 @@ def test_a_quaternion_off_by_rounding(tmp_path: Path, length: float, has_sform: 
     scan = read_scan(path)
     assert scan.warnings == ()
     np.testing.assert_allclose(scan.slice_distances_mm, 5)
-    assert nifti.slice_numbers(path) == (5, 4, 3, 2, 1)
+    assert slice_numbers(path) == (5, 4, 3, 2, 1)
     np.testing.assert_allclose(goes_back(path, tmp_path).get_qform(), upside_down, atol=1e-4)  # as nibabel reads it
 
 
@@ -93,7 +93,7 @@ def test_the_sign_of_pixdim_0_mirrors(tmp_path: Path, qfac: float, mirrored: boo
     affine = AFFINE @ np.diag([1, 1, -1, 1]) if mirrored else AFFINE
     path = save(tmp_path / "a.nii", None, affine, pixdim=[qfac, 0.5, 0.6, 5, 1, 1, 1, 1])
     np.testing.assert_allclose(read_scan(path).affine, read_scan(save(tmp_path / "b.nii", affine)).affine, atol=1e-5)
-    assert (nifti.slice_numbers(path)[0] == 5) == mirrored
+    assert (slice_numbers(path)[0] == 5) == mirrored
     goes_back(path, tmp_path)
 
 

@@ -13,7 +13,7 @@ import pytest
 import tiny
 from hemotorch.errors import InputError
 from hemotorch.hu import AIR_HU
-from hemotorch.io import nifti, read_mask, read_scan
+from hemotorch.io import read_mask, read_mask_and_warnings, read_scan
 from hemotorch.io.values import labels, to_hu
 
 AFFINE = np.array([[-3.0, 0, 0, 96], [0, -3.0, 0, 96], [0, 0, 5, 0], [0, 0, 0, 1.0]])
@@ -105,7 +105,7 @@ def through_a_header(path: Path, values: np.ndarray, dtype: Any) -> Path:
 def test_labels_saved_through_a_header_are_rounded(tmp_path: Path, dtype: Any, most: int) -> None:
     mask = np.random.default_rng(0).integers(0, most + 1, (8, 9, 4))
     path = through_a_header(tmp_path / "m.nii.gz", mask, dtype)
-    read, warnings = nifti.read_mask_and_warnings(path)
+    read, warnings = read_mask_and_warnings(path)
     np.testing.assert_array_equal(np.sort(read, axis=None), np.sort(mask, axis=None))
     np.testing.assert_array_equal(read, mask.transpose(2, 1, 0))
     off = np.abs(nib.load(path).get_fdata() - mask).max()

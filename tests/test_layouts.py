@@ -623,7 +623,7 @@ def test_scans_and_pictures_of_another_kind_are_named(tmp_path: Path) -> None:
     text = open_layout(tmp_path).passed_over
     assert text == (
         "image/a_002.jpg: is no part of any case",
-        "more/b.nii: is NIfTI beside PNG folders, which are read",
+        "more/b.nii: is NIfTI beside folders of slices, which are read",
     )
 
 

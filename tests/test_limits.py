@@ -23,8 +23,7 @@ from hemotorch.data.manifest import read_manifest
 from hemotorch.data.shards import open_shard, write_shard
 from hemotorch.errors import InputError, OptionError
 from hemotorch.inference.checkpoint import load_checkpoint
-from hemotorch.io import is_dicom, png, read_mask, read_scan
-from hemotorch.io.nifti import slice_numbers
+from hemotorch.io import is_dicom, png, read_mask, read_scan, slice_numbers
 from hemotorch.recipe import load_recipe
 from hemotorch.run import Run
 from hemotorch.system import limits
@@ -199,7 +198,7 @@ def test_many_pngs_count_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         png.write_label(path, np.ones((8, 8), np.uint8))
     monkeypatch.setenv(limits.MAX_VOXELS, str(64 * 19))
     with pytest.raises(InputError, match="has 1,280 voxels, more than the 1,216"):
-        png.read_mask(paths)
+        read_mask(paths)
 
 
 def test_a_shard_that_asks_for_more(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hemotorch.data.layouts.tables import read_cells, write_table
 from hemotorch.errors import HemotorchError, InputError, explain, one_line
 from hemotorch.inference.outputs import is_result, name_scans, predict_files
 from hemotorch.inference.predictor import Predictor
-from hemotorch.io import nifti
+from hemotorch.io import nifti, read_mask, read_scan
 from hemotorch.system.files import clear_parts, exclusive, quoted, short_name, unquoted
 
 
@@ -51,7 +51,7 @@ def test_a_mask_that_was_corrected_by_hand_is_never_replaced(tiny_run: Path, sca
     out = tmp_path / "out"
     predict(tiny_run, scan, out)
     mask = out / "a_mask.nii.gz"
-    nifti.write_mask(nifti.read_scan(scan), nifti.read_mask(mask) * 0 + 1, mask, nifti.PREDICTION_MARK)
+    nifti.write_mask(read_scan(scan), read_mask(mask) * 0 + 1, mask, nifti.PREDICTION_MARK)
     drawn = mask.read_bytes()
     assert "changed since, and is not replaced" in error_of(predict(tiny_run, scan, out, overwrite=True))
     assert mask.read_bytes() == drawn
@@ -62,7 +62,7 @@ def test_what_no_prediction_wrote_is_never_replaced(tiny_run: Path, scan: Path, 
     out = tmp_path / "out"
     out.mkdir()
     if name == "a_mask.nii.gz":
-        nifti.write_mask(nifti.read_scan(scan), nifti.read_scan(scan).hu > 60, out / name)
+        nifti.write_mask(read_scan(scan), read_scan(scan).hu > 60, out / name)
     else:
         (out / name).write_text('{"EchoTime": 1}')  # as dcm2niix leaves beside a scan
     before = (out / name).read_bytes()

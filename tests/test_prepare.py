@@ -473,7 +473,7 @@ def test_another_sources_dataset_is_left_alone(source: Path, out: Path, tmp_path
     assert len(Dataset(out).cases) == 6
     moved = source.rename(tmp_path / "moved")
     assert len(prepare(moved, out).done) == 6
-    assert Dataset(out).scan("049").paths == (moved / "ct_scans/049.nii",)
+    assert Dataset(out).scan("049").source.files == (str(moved / "ct_scans/049.nii"),)
 
 
 def test_another_versions_dataset(source: Path, out: Path) -> None:

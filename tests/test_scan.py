@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hemotorch.errors import InputError
-from hemotorch.scan import Prediction, Scan, even_scan
+from hemotorch.scan import Frame, Prediction, Scan, Source, even_scan
 
 
 def stacked(z_mm: list[float], pixel_mm: tuple[float, float] = (0.5, 0.5), tilt_deg: float = 0.0) -> Scan:
@@ -184,3 +184,11 @@ def test_prediction_names_the_sources_slices() -> None:
     mask = np.zeros(scan.shape, np.uint8)
     mask[0, 1, 1] = 1
     assert Prediction(scan, mask, None, {"total": 0.005}, "by hand").slices_with_bleeding == [3]
+
+
+def test_a_source_has_a_frame_for_each_slice() -> None:
+    source = Source("nifti", ("a/b.nii",), (Frame(0, 0), Frame(0, 1)))
+    assert str(source) == "a/b.nii"
+    assert even_scan(np.zeros((2, 4, 5)), 1, 5, source=source).source is source
+    with pytest.raises(InputError, match="its source has another number of slices"):
+        even_scan(np.zeros((3, 4, 5)), 1, 5, source=source)

@@ -68,7 +68,7 @@ def check_head(scan: Scan, any_anatomy: bool) -> tuple[str, ...]:
         return ()
     if any_anatomy or doubt.may_be_head:
         return (doubt.text,)
-    where = scan.paths[0] if scan.paths else scan.name
+    where = str(scan.source or scan.name)
     raise InputError(f"does not look like a head CT: {doubt.text}", where, "if it is, add --any-anatomy")
 
 
@@ -115,7 +115,7 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
 
 def _bone_hu(scan: Scan) -> float:
     """HU above which lies bone: BONE_HU, or just below the top of a PNG's window that clips bone."""
-    is_png = bool(scan.paths) and scan.paths[0].suffix.lower() == ".png"
+    is_png = scan.source is not None and scan.source.format == "png"
     top = float(scan.hu.max())
     if is_png and top <= BONE_HU:
         return top - 1

@@ -1,4 +1,7 @@
-"""Scan and Prediction: one CT volume, and what a network found in it, in the same geometry. CaseInfo: whose it is."""
+"""Scan: one CT volume. Source: the files it came from. Prediction: what a network made of it, in the same geometry.
+
+CaseInfo: what is known of a case beside its scan.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +25,33 @@ LONE_GAP_RATIO = 3.0  #: the same if no distance of the scan repeats, so that no
 THICKEST_SLICE_MM = 15.0  #: head CT is made in slices of up to 10 mm; a longer distance is not a usual one
 
 
+class Frame(NamedTuple):
+    """Where one slice lies in its source.
+
+    file: index into `Source.files`. number: which slice of that file it is, from 0 in the file's own order.
+    """
+
+    file: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files that a scan was read from; writers reread their headers.
+
+    format: name of the format, as `io.FORMATS` has it.
+    files: paths as they were given, the one that names the scan first. Text, so that they may lie in an object store.
+    frames: one for each slice of the scan, in its order.
+    """
+
+    format: str
+    files: tuple[str, ...]
+    frames: tuple[Frame, ...]
+
+    def __str__(self) -> str:
+        return self.files[0]
+
+
 @dataclass(frozen=True, eq=False)
 class Scan:
     """One CT volume as a radiologist looks at it.
@@ -33,7 +62,7 @@ class Scan:
     row_step_mm, column_step_mm: (3,) from one row, one column, to the next, RAS millimetres.
     name: what files made from it are called.
     slice_numbers: the source's own number of each slice (CT-ICH counts from 1).
-    paths: the files it was read from; writers reread the source's headers from there.
+    source: the files that it was read from, or None if it was made or changed by a program.
     warnings: what the reader noticed or repaired.
     spacing_known: False for a PNG without spacing: there are then no millimetres and no mL (NaN).
     slice_mm: distance from one slice to the next as its source states it, or None if only the positions tell.
@@ -45,7 +74,7 @@ class Scan:
     column_step_mm: np.ndarray
     name: str = "scan"
     slice_numbers: tuple[int, ...] = ()
-    paths: tuple[Path, ...] = ()
+    source: Source | None = None
     warnings: tuple[str, ...] = ()
     spacing_known: bool = True
     slice_mm: float | None = None
@@ -57,6 +86,8 @@ class Scan:
             raise InputError("one origin of three millimetres is needed for each slice", self.name)
         if not self.slice_numbers:
             object.__setattr__(self, "slice_numbers", tuple(range(1, len(self.hu) + 1)))
+        if self.source is not None and len(self.source.frames) != len(self.hu):
+            raise InputError("its source has another number of slices", self.name)
         warning = self._gap_warning()
         if warning and warning not in self.warnings:
             object.__setattr__(self, "warnings", (*self.warnings, warning))

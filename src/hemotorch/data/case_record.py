@@ -13,7 +13,7 @@ from hemotorch import __version__
 from hemotorch.data.dataset import FORMAT, geometry, mask_hash, slice_hash
 from hemotorch.data.layouts import Case
 from hemotorch.data.manifest import SliceRow
-from hemotorch.io import png
+from hemotorch.io import files_of
 from hemotorch.labels import TYPES, UNTYPED, types_per_slice
 from hemotorch.scan import Scan
 from hemotorch.system.files import jsonable
@@ -77,8 +77,9 @@ def rows_of(record: Record) -> list[SliceRow]:
 
 
 def source_of(case: Case) -> Record:
-    """What the case is made from: its files, and what the dataset says of it. Raises OSError for a missing file."""
-    return {"files": [_status(path) for path in case.paths], "labels": _labels(case)}
+    """What the case is made from: its files, PNGs' window among them, and what the dataset says of it. Raises OSError for a missing file."""
+    files = files_of(case.paths)
+    return {"files": [_status(path) for path in files], "labels": _labels(case)}
 
 
 def untouched(record: Record, case: Case) -> bool:
@@ -110,7 +111,7 @@ def _types(case: Case, scan: Scan, mask: np.ndarray | None) -> tuple[list[list[b
 
 
 def _labels(case: Case) -> str:
-    """A hash of all that the dataset says of a case; for PNGs, the window that turns their greys into HU too."""
+    """A hash of all that the dataset says of a case."""
     types = case.slice_types
     told = {
         "case": [
@@ -126,13 +127,8 @@ def _labels(case: Case) -> str:
         "types": None if types is None else [[number, sorted(types[number])] for number in sorted(types)],
         "codes": sorted(case.mask_codes.items()),
         "masks": len(case.mask_paths),
-        "window": vars(png.read_window(case.scan_paths[0].parent) or png.PngWindow()) if _is_png(case) else None,
     }
     return hashlib.sha256(json.dumps(jsonable(told), sort_keys=True).encode()).hexdigest()
-
-
-def _is_png(case: Case) -> bool:
-    return png.is_png(case.scan_paths[0])
 
 
 def _status(path: Path) -> Record:

@@ -16,7 +16,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from hemotorch.data.manifest import SliceRow, read_manifest, volume_ml
 from hemotorch.data.shards import Shard, group_metadata, open_shard, write_shard
 from hemotorch.errors import InputError, nearest
 from hemotorch.labels import TYPES
-from hemotorch.scan import Scan
+from hemotorch.scan import Frame, Scan, Source
 from hemotorch.system.files import read_json, short_name, write_json
 from hemotorch.task import Task
 
@@ -360,7 +360,7 @@ def geometry(scan: Scan) -> dict[str, Any]:
         "row_step_mm": np.asarray(scan.row_step_mm, float).tolist(),
         "column_step_mm": np.asarray(scan.column_step_mm, float).tolist(),
         "slice_numbers": [int(number) for number in scan.slice_numbers],
-        "paths": [str(path) for path in scan.paths],
+        "source": None if scan.source is None else asdict(scan.source),
         "warnings": list(scan.warnings),
         "spacing_known": scan.spacing_known,
         "slice_mm": scan.slice_mm,
@@ -382,7 +382,7 @@ def scan_of(record: dict[str, Any], hu: np.ndarray) -> Scan:
             column_step_mm=steps[1],
             name=entry["name"],
             slice_numbers=tuple(entry["slice_numbers"]),
-            paths=tuple(Path(path) for path in entry["paths"]),
+            source=_source(entry, len(hu)),
             warnings=tuple(entry["warnings"]),
             spacing_known=entry["spacing_known"],
             slice_mm=entry.get("slice_mm"),  # datasets made before it was kept lack it
@@ -390,6 +390,23 @@ def scan_of(record: dict[str, Any], hu: np.ndarray) -> Scan:
     except (KeyError, TypeError, ValueError) as error:
         what = f"the record of a prepared scan is damaged ({error})"
         raise InputError(what, str(record.get("case")), "run `hemotorch prepare` again") from error
+
+
+def _source(entry: dict[str, Any], slices: int) -> Source | None:
+    """The source that a scan's `geometry` names."""
+    if "source" in entry:
+        stored = entry["source"]
+        if stored is None:
+            return None
+        frames = tuple(Frame(int(file), int(number)) for file, number in stored["frames"])
+        return Source(str(stored["format"]), tuple(map(str, stored["files"])), frames)
+    # Datasets prepared by 0.1 name files only, which were NIfTI volumes or one PNG for each slice.
+    files = tuple(map(str, entry["paths"]))
+    if not files:
+        return None
+    if files[0].lower().endswith(".png"):
+        return Source("png", files, tuple(Frame(file, 0) for file in range(slices)))
+    return Source("nifti", files, tuple(Frame(0, int(number) - 1) for number in entry["slice_numbers"]))
 
 
 def write_splits(path: Path, splits: dict[str, Split], warnings: Iterable[str], seed: int) -> None:

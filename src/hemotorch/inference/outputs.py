@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from hemotorch import NOTICE, __version__
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
 from hemotorch.inference.predictor import Predictor
-from hemotorch.io import nifti, read_scan, write_mask
+from hemotorch.io import VOLUME_SUFFIXES, files_of, is_predicted, is_volume, nifti, read_scan, stem, write_mask
 from hemotorch.io.walk import grouped, walk, why_unread, without_parents
 from hemotorch.pictures import contact_sheet
 from hemotorch.scan import Prediction
@@ -151,7 +151,7 @@ def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
     if digests and file.name in digests:
         return file_digest(file) == digests[file.name]
     if file.name.endswith(ENDINGS[0]):
-        return nifti.is_predicted(file) or _cut_short(file)
+        return is_predicted(file) or _cut_short(file)
     try:
         with Image.open(file, formats=("PNG",)) as sheet:
             return sheet.info.get(_SHEET_MARK[0]) == _SHEET_MARK[1] or bool(digests is not None)
@@ -167,7 +167,9 @@ def _cut_short(mask: Path) -> bool:
 def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[str, Any]:
     """Writes NAME_mask.nii.gz, NAME.png and, last, NAME.json, whose content is returned."""
     began = time.perf_counter()
-    sources = [file_status(path) for path in prediction.scan.paths]
+    source = prediction.scan.source
+    files = [] if source is None else list(source.files)
+    sources = [file_status(path) for path in files]
     write_mask(prediction.scan, prediction.mask, folder / f"{name}_mask.nii.gz", nifti.PREDICTION_MARK)
     sheet = contact_sheet(prediction.scan, found=prediction.mask)
     with atomic(folder / f"{name}.png") as temporary:
@@ -175,7 +177,7 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
         text.add_text(*_SHEET_MARK)
         sheet.save(temporary, compress_level=1, pnginfo=text)
     result = {
-        "scan": [str(path) for path in prediction.scan.paths],
+        "scan": files,
         "volume_ml": {name: round(volume, 3) for name, volume in prediction.volume_ml.items()},
         "slices_with_bleeding": prediction.slices_with_bleeding,
         "model": prediction.model,
@@ -202,29 +204,37 @@ def find_scans(given: Sequence[Path | str], out: Path) -> tuple[list[Path], list
         found.extend(inside)
         failed.extend((path, InputError(reason, path / names)) for names, reason in grouped(unread, path))
         if not inside and not unread:
-            todo = "name NIfTI files (.nii, .nii.gz) or a folder of them"
+            todo = f"name files of scans ({', '.join(VOLUME_SUFFIXES)}) or a folder of them"
             failed.append((path, InputError("holds no scan", path, todo)))
     # Known by where they are, not by where a link leads: two links to one file are two scans with names of their own.
     return list({os.path.abspath(path): path for path in found}.values()), failed
 
 
 def _in_folder(folder: Path, out: Path) -> tuple[list[Path], dict[Path, str]]:
-    """All NIfTI volumes in a folder and below it, but masks of scans beside them and what was predicted before.
+    """All volumes in a folder and below it, but masks of scans beside them and what was predicted before.
 
     Also returned: the reason for each thing that looks like a scan and is not read.
     """
-    met = walk(folder)
-    mine = out != folder.resolve()
-    files = [path for path in met.files if not (mine and out in path.resolve().parents)]
-    found = [path for path in files if nifti.is_nifti(path)]
-    unread = without_parents(met.unread, found, folder)
-    unread = {path: reason for path, reason in unread.items() if not (mine and out in path.parents)}
+    entries = walk(folder)
+    files, unread = entries.files, entries.unread
+    if out != folder.resolve():
+        files = [path for path in files if out not in path.resolve().parents]
+        unread = {path: reason for path, reason in unread.items() if out not in path.parents}
+    volumes = [path for path in files if is_volume(path)]
+    read = set(files_of(volumes))
+    unread = without_parents(unread, read, folder)
     for path in files:
-        if reason := why_unread(path):
+        reason = why_unread(path)
+        if reason is not None and path not in read:
             unread[path] = reason
-    stems = {(path.parent, nifti.stem(path)) for path in found}
-    masks = {(parent, name) for parent, name in stems if name.endswith("_mask") and (parent, name[:-5]) in stems}
-    return [path for path in found if (path.parent, nifti.stem(path)) not in masks], unread
+    stems = {(path.parent, stem(path)) for path in volumes}
+    scans = []
+    for path in volumes:
+        name = stem(path)
+        is_mask = name.endswith("_mask") and (path.parent, name.removesuffix("_mask")) in stems
+        if not is_mask:
+            scans.append(path)
+    return scans, unread
 
 
 def name_scans(paths: Sequence[Path]) -> dict[Path, str]:
@@ -234,11 +244,11 @@ def name_scans(paths: Sequence[Path]) -> dict[Path, str]:
     """
     absolute = {path: Path(os.path.abspath(path)) for path in paths}
     longer: tuple[Callable[[Path], str], ...] = (
-        lambda path: f"{path.parent.name}_{_stem(path)}",
+        lambda path: f"{path.parent.name}_{stem(path)}",
         lambda path: f"{path.parent.name}_{path.name.replace('.', '_')}",
         lambda path: "_".join(path.parts[1:]).replace(".", "_"),
     )
-    names = {path: _safe(_stem(path)) for path in paths}
+    names = {path: _safe(stem(path)) for path in paths}
     for name_of in longer:
         repeated = Counter(map(_folded, names.values()))
         for path, name in names.items():
@@ -262,7 +272,3 @@ def _folded(name: str) -> str:
 def _safe(name: str) -> str:
     """Short enough for a file with our endings, and not hidden: what begins with a dot is the system's or our own."""
     return short_name(f"_{name}" if name.startswith(".") else name)
-
-
-def _stem(path: Path) -> str:
-    return nifti.stem(path) if nifti.is_nifti(path) else path.stem

@@ -16,9 +16,14 @@ from PIL import Image
 
 from hemotorch.errors import InputError
 from hemotorch.hu import WINDOWS, from_grey, to_grey
-from hemotorch.scan import Scan
+from hemotorch.scan import Frame, Scan, Source
 from hemotorch.system import limits
 from hemotorch.system.files import atomic, read_json, regular_file, write_json
+
+NAME = "png"
+TITLE = "PNG"
+SUFFIXES: tuple[str, ...] = (".png",)
+ONE_FILE_PER_SLICE = True
 
 WINDOW_FILE = "window.json"
 #: zlib level and strategy of the PNGs written. With the filter "up", a 512x512 slice of head CT in the brain window
@@ -48,9 +53,10 @@ class PngWindow:
     slice_mm: float | None = None
 
 
-def is_png(path: Path | str) -> bool:
-    """Whether the name ends in .png."""
-    return str(path).lower().endswith(".png")
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The PNG, and the `window.json` that turns its greys into HU, if there is one."""
+    window = _window_file(path.parent)
+    return (path,) if window is None else (path, window)
 
 
 def case_and_number(path: Path | str) -> tuple[str, int] | None:
@@ -69,8 +75,7 @@ def read_window(folder: Path | str) -> PngWindow | None:
 
     Raises InputError where it holds anything but numbers above zero (the level may be any number).
     """
-    folder = Path(folder)
-    path = next((f / WINDOW_FILE for f in (folder, folder.parent) if (f / WINDOW_FILE).exists()), None)
+    path = _window_file(Path(folder))
     if path is None:
         return None
     entries = read_json(path)
@@ -86,62 +91,102 @@ def read_window(folder: Path | str) -> PngWindow | None:
     return window
 
 
+def _window_file(folder: Path) -> Path | None:
+    for candidate in (folder / WINDOW_FILE, folder.parent / WINDOW_FILE):
+        if candidate.exists():
+            return candidate
+    return None
+
+
 def write_window(folder: Path | str, window: PngWindow) -> None:
     """Writes `window.json`, so that the greys beside it can be turned back into HU."""
     write_json(Path(folder) / WINDOW_FILE, vars(window))
 
 
-def read_scan(paths: Sequence[Path], name: str | None = None) -> Scan:
+def read_scan(files: Sequence[Path]) -> Scan:
     """Reads 8-bit grey PNG slices of one size into a Scan, foot to head in the order of their slice numbers.
 
-    paths: one file a slice. Names like CASE_SSS.png give slice numbers, which also are the positions; others count
-    from 1. The window comes from `window.json`, else level 40, width 120 is assumed, with a warning. Without known
-    spacing, pixels count as 1 mm and `spacing_known` is False. Raises InputError as `read_image` does, and for slices
-    of different sizes.
+    The window comes from `window.json`; without one, level 40 and width 120 are assumed, with a warning. Without known
+    spacing, pixels count as 1 mm and `spacing_known` is False.
+
+    Args:
+        files: one for each slice. Names like CASE_SSS.png give slice numbers, which also are the positions; slices of
+            other names count from 1.
+
+    Returns:
+        The scan, called as its case is, or a single slice as its file is.
+
+    Raises:
+        InputError: as `read_image`, and for slices of different sizes.
     """
-    numbered = [(case_and_number(path) or ("", index))[1] for index, path in enumerate(paths, start=1)]
-    order = sorted(range(len(paths)), key=numbered.__getitem__)
-    paths, numbers = tuple(Path(paths[i]) for i in order), tuple(numbered[i] for i in order)
+    numbered = sorted(zip(_numbers(files), files, strict=True), key=lambda pair: pair[0])
+    numbers = tuple(number for number, _ in numbered)
+    paths = [path for _, path in numbered]
     if len(set(numbers)) < len(numbers):
         raise InputError("two slices of one case have the same number", paths[0].parent)
-    window, warnings = read_window(paths[0].parent), []
+    window = read_window(paths[0].parent)
+    warnings = []
     if window is None:
         window = PngWindow()
         warnings.append(f"no {WINDOW_FILE}: greys are taken as level {window.level:g}, width {window.width:g} HU")
-    known = window.pixel_mm is not None and (window.slice_mm is not None or len(paths) == 1)
+    one_slice = len(paths) == 1
+    known = window.pixel_mm is not None and (window.slice_mm is not None or one_slice)
     if not known:
         warnings.append("spacing is not known: no millimetres and no volume in mL")
-    if len(paths) == 1 and known and window.slice_mm is None:
+    elif window.slice_mm is None:
         warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
-    pixel, apart = window.pixel_mm or 1.0, window.slice_mm or 1.0
+    pixel_mm = window.pixel_mm or 1.0
+    slice_mm = window.slice_mm or 1.0
     hu = from_grey(_stack(paths, read_image), window.level, window.width)
-    corner = np.array([(hu.shape[2] - 1) / 2 * pixel, (hu.shape[1] - 1) / 2 * pixel, 0.0])
+    _, rows, columns = hu.shape
+    case = case_and_number(paths[0])
+    corner = np.array([(columns - 1) / 2 * pixel_mm, (rows - 1) / 2 * pixel_mm, 0.0])
     return Scan(
         hu,
-        slice_origins_mm=corner + np.outer(np.asarray(numbers) * apart, [0.0, 0.0, 1.0]),
-        row_step_mm=np.array([0.0, -pixel, 0.0]),
-        column_step_mm=np.array([-pixel, 0.0, 0.0]),
-        name=name or paths[0].stem,
+        slice_origins_mm=corner + np.outer(np.asarray(numbers) * slice_mm, [0.0, 0.0, 1.0]),
+        row_step_mm=np.array([0.0, -pixel_mm, 0.0]),
+        column_step_mm=np.array([-pixel_mm, 0.0, 0.0]),
+        name=paths[0].stem if case is None or one_slice else case[0],
         slice_numbers=numbers,
-        paths=paths,
+        source=Source(NAME, tuple(map(str, paths)), tuple(Frame(file, 0) for file in range(len(paths)))),
         warnings=tuple(warnings),
         spacing_known=known,
         slice_mm=window.slice_mm if known else None,
     )
 
 
-def read_mask(paths: Sequence[Path], scan: Scan | None = None) -> np.ndarray:
-    """Reads PNG labels, one a slice: (slices, rows, columns) uint8, the files' own values, in the order given.
+def read_mask(files: Sequence[Path], scan: Scan | None = None) -> tuple[np.ndarray, list[str]]:
+    """Reads PNG labels, one for each slice.
 
-    Raises InputError as `read_label`, and if their size is not that of the scan.
+    Args:
+        files: in the order of the scan's slices.
+        scan: that the mask was drawn on, or None if that is not known.
+
+    Returns:
+        (slices, rows, columns) uint8, the files' own values; and no warnings.
+
+    Raises:
+        InputError: as `read_label`, and if the labels' size or number is not that of the scan.
     """
-    mask = _stack([Path(path) for path in paths], read_label)
+    mask = _stack(files, read_label)
     if scan is not None and mask.shape != scan.shape:
-        of = scan.paths[0] if scan.paths else scan.name
-        raise InputError(
-            f"this label's size {mask.shape[1:]} is not that of its image, {scan.shape[1:]}: {of}", paths[0]
-        )
-    return mask
+        what = f"this label's size {mask.shape[1:]} is not that of its image, {scan.shape[1:]}"
+        raise InputError(f"{what}: {scan.source or scan.name}", files[0])
+    return mask, []
+
+
+def slice_numbers(files: Sequence[Path]) -> tuple[int, ...]:
+    """The number of each slice by its file's name, in ascending order."""
+    return tuple(sorted(_numbers(files)))
+
+
+def _numbers(files: Sequence[Path]) -> list[int]:
+    """For each file the slice number in its name, or else its position in the list, from 1."""
+    numbers = []
+    for position, path in enumerate(files, start=1):
+        known = case_and_number(path)
+        numbers.append(position if known is None else known[1])
+    return numbers
 
 
 def write_slice(path: Path | str, hu: np.ndarray, window: PngWindow) -> None:

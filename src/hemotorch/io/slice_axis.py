@@ -1,10 +1,9 @@
-"""Which of a NIfTI file's axes runs across the slices, and how its axes become those of a Scan."""
+"""Which of a file's axes runs across the slices, and how its axes become those of a Scan."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 from nibabel.orientations import io_orientation
@@ -52,7 +51,9 @@ def inverse(orientation: np.ndarray) -> np.ndarray:
     return back
 
 
-def scan_orientation(affine: np.ndarray, header: Any, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
+def scan_orientation(
+    affine: np.ndarray, shape: tuple[int, int, int], named_axis: int | None = None
+) -> tuple[np.ndarray, list[str]]:
     """How a file's axes become a Scan's: slices from foot to head, rows from front to back, columns to the left.
 
     Slices are the axis nearest to head and foot. If another axis is plainly the one across which the scanner moved
@@ -62,14 +63,14 @@ def scan_orientation(affine: np.ndarray, header: Any, shape: tuple[int, int, int
 
     Args:
         affine: (4, 4) from the file's voxels to RAS mm.
-        header: of the file, whose `dim_info` may name the axis of slices.
         shape: of the volume, in the file's order of axes; the only axis of length 1 is that of slices.
+        named_axis: the axis of slices that the file's header names, or None.
 
     Returns:
         (3, 2) orientation as nibabel has it, and warnings.
     """
     nearest = int(np.flatnonzero(io_orientation(affine)[:, 0] == 2)[0])
-    acquired = _acquired_axis(affine, header, shape)
+    acquired = _acquired_axis(affine, shape, named_axis)
     if acquired is None or acquired == nearest:
         return toward(affine, SCAN_AXES, nearest), _tilt_warning(affine, nearest, acquired)
     angle = _angle_deg(affine, acquired)
@@ -82,7 +83,7 @@ def scan_orientation(affine: np.ndarray, header: Any, shape: tuple[int, int, int
     return toward(affine, SCAN_AXES, nearest), [f"{said}: read across them, as axial ones"]
 
 
-def _acquired_axis(affine: np.ndarray, header: Any, shape: tuple[int, int, int]) -> int | None:
+def _acquired_axis(affine: np.ndarray, shape: tuple[int, int, int], named_axis: int | None) -> int | None:
     """The file's axis along which the scanner moved from slice to slice, or None if nothing tells."""
     if sorted(shape)[0] == 1 < sorted(shape)[1]:
         return shape.index(1)
@@ -91,8 +92,7 @@ def _acquired_axis(affine: np.ndarray, header: Any, shape: tuple[int, int, int])
     pixels = np.delete(sizes, longest)
     if sizes[longest] >= _THICK * pixels.max() and pixels.max() <= _SQUARE * pixels.min():
         return longest
-    named = int(header["dim_info"]) >> 4 & 3
-    return named - 1 if named else None
+    return named_axis
 
 
 def _angle_deg(affine: np.ndarray, axis: int) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hemotorch.io import CONVERT_DICOM, is_dicom, nifti
+from hemotorch.io import CONVERT_DICOM, is_dicom, is_scan, is_volume
 
 #: Kinds of files that hold scans and that nothing here reads, by the ending of their names.
 OTHER_SCANS = {
@@ -16,8 +16,7 @@ OTHER_SCANS = {
     ".nhdr": "NRRD",
     ".mha": "MetaImage",
     ".mhd": "MetaImage",
-    ".img": "Analyze or NIfTI in two files",
-    ".hdr": "Analyze or NIfTI in two files",
+    ".img": "half of a NIfTI or Analyze pair without its .hdr",
     ".dcm": "DICOM",
     ".dicom": "DICOM",
     ".ima": "DICOM",
@@ -100,17 +99,17 @@ def _meet(entry: Path, seen: Walk, waiting: list[Path]) -> None:
 
 def looks_like_scan(path: Path) -> bool:
     """Whether the name ends as a scan's, of a kind that is read or not."""
-    return nifti.is_nifti(path) or path.name.lower().endswith(tuple(OTHER_SCANS))
+    return is_volume(path) or path.name.lower().endswith(tuple(OTHER_SCANS))
 
 
 def why_unread(path: Path) -> str | None:
-    """Why a file that holds a scan is not read, or None if it is NIfTI, or no scan so far as one can tell.
+    """Why a file that holds a scan is not read, or None if it is read, or no scan so far as one can tell.
 
     Args:
         path: of an ordinary file.
     """
     name = path.name.lower()
-    if nifti.is_nifti(path) or name.endswith((*_ORDINARY, ".png", *OTHER_PICTURES)):
+    if is_scan(path) or name.endswith((*_ORDINARY, *OTHER_PICTURES)):
         return None
     for ending, kind in OTHER_SCANS.items():
         if name.endswith(ending):

@@ -63,7 +63,7 @@ def paint(
         codes = np.array(sorted(shares), np.uint8)
         stack = np.stack([shares[int(code)] for code in codes])
         mask = np.where(stack.sum(axis=0) >= 0.5, codes[stack.argmax(axis=0)], 0).astype(np.uint8)
-    return replace(scan, hu=hu, paths=(), warnings=(*scan.warnings, "synthetic bleeding was painted into it")), mask
+    return replace(scan, hu=hu, source=None, warnings=(*scan.warnings, "synthetic bleeding was painted into it")), mask
 
 
 class _Frame:

@@ -25,7 +25,7 @@ from hemotorch.data.layouts.case import Case, Collection
 from hemotorch.data.layouts.inside import assign_inside, write_inside
 from hemotorch.data.layouts.patients import assign_patients, find_table
 from hemotorch.errors import InputError, OptionError, nearest
-from hemotorch.io import CONVERT_DICOM, is_dicom, nifti
+from hemotorch.io import CONVERT_DICOM, SLICE_SUFFIXES, files_of, format_of, is_dicom, is_predicted, is_volume
 from hemotorch.io.walk import OTHER_PICTURES, grouped, walk, why_unread, without_parents
 from hemotorch.scan import CaseInfo, Scan
 
@@ -90,25 +90,40 @@ def _layout(name: str) -> ModuleType:
 
 def _passed_over(opened: Collection, root: Path) -> list[str]:
     """What stands in the dataset's folder or below, looks like a scan or a mask, and is no part of any case."""
-    met = walk(root)
-    read = {path for case in opened.cases for path in case.paths}
-    sliced = opened.layout == png.NAME
-    endings = (".png", *OTHER_PICTURES) if sliced else nifti.SUFFIXES
+    entries = walk(root)
+    read: set[Path] = set()
+    for case in opened.cases:
+        read.update(files_of(case.paths))
+    sliced = any(path.name.lower().endswith(SLICE_SUFFIXES) for path in read)
     folders = {path.parent for path in read}
-    unread = without_parents(met.unread, read, root)
-    for path in met.files:
-        reason = why_unread(path)
+    unread = without_parents(entries.unread, read, root)
+    for path in entries.files:
         if path in read:
             continue
-        if reason is None and path.name.lower().endswith(endings):
-            # Pictures elsewhere (a contact sheet, a logo) are no slices.
-            reason = "is no part of any case" if not sliced or path.parent in folders else None
-        elif reason is None and sliced and nifti.is_nifti(path):
-            reason = "is NIfTI beside PNG folders, which are read"
+        reason = why_unread(path)
+        if reason is None and sliced:
+            reason = _beside_slices(path, folders)
+        elif reason is None and is_volume(path):
+            reason = "is no part of any case"
         # What a network made, wherever it was written, is named by the layout if it stands among the masks.
-        if reason is not None and not (nifti.is_nifti(path) and nifti.is_predicted(path)):
+        if reason is not None and not is_predicted(path):
             unread[path] = reason
     return [f"{names}: {reason}" for names, reason in grouped(unread, root)]
+
+
+def _beside_slices(path: Path, folders: set[Path]) -> str | None:
+    """Why a file is not read where scans are slices, or None if it is neither a slice nor a volume.
+
+    Args:
+        path: of the file.
+        folders: that hold the slices. Pictures elsewhere (a contact sheet, a logo) are no slices.
+    """
+    known = format_of(path)
+    if known is not None and not known.ONE_FILE_PER_SLICE:
+        return f"is {known.TITLE} beside folders of slices, which are read"
+    if path.parent in folders and path.name.lower().endswith((*SLICE_SUFFIXES, *OTHER_PICTURES)):
+        return "is no part of any case"
+    return None
 
 
 def _find(root: Path, names: tuple[str, ...]) -> tuple[str, Path]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from hemotorch import io
 from hemotorch.errors import InputError
-from hemotorch.io import nifti, png
 from hemotorch.labels import UNTYPED
 from hemotorch.scan import Scan
 
@@ -21,7 +20,7 @@ BINARY = {1: UNTYPED, 255: UNTYPED}  #: what 0/1 and 0/255 masks mean: bleeding 
 class Case:
     """One study: where its files are, and what the dataset says of it.
 
-    scan_paths, mask_paths: one file, or one a slice (PNG); no mask path means that no mask is known.
+    scan_paths, mask_paths: one file, or one for each slice (PNG); no mask path means that no mask is known.
     patient, site: None where unknown. patient_assumed: nobody said whose scan it is; it is taken for a patient's own.
     slice_types: by the source's own slice number, the types named for that slice, none meaning no bleeding; None where
         the dataset names none. age: years; sex: "F" or "M".
@@ -68,16 +67,15 @@ class Case:
 
         Raises InputError for files that cannot be read, do not fit each other, or hold values nobody declared.
         """
-        sliced = png.is_png(self.scan_paths[0])
-        scan = png.read_scan(self.scan_paths) if sliced else io.read_scan(self.scan_paths[0])
+        scan = io.read_scan(self.scan_paths)
         scan = replace(scan, name=self.name, warnings=scan.warnings + self.warnings)
         if not self.mask_paths:
             return scan, None
-        if not sliced:
-            raw, warnings = nifti.read_mask_and_warnings(self.mask_paths[0], scan)
-            return replace(scan, warnings=(*scan.warnings, *warnings)), self._coded(raw, self.mask_paths[0])
-        raw = png.read_mask(self.mask_paths, scan)
-        return scan, np.stack([self._coded(one, path) for one, path in zip(raw, self.mask_paths, strict=True)])
+        values, warnings = io.read_mask_and_warnings(self.mask_paths, scan)
+        # By file, so that a value that nobody declared is reported with its slice's file.
+        by_file = np.array_split(values, len(self.mask_paths))
+        codes = [self._coded(part, path) for part, path in zip(by_file, self.mask_paths, strict=True)]
+        return replace(scan, warnings=(*scan.warnings, *warnings)), np.concatenate(codes)
 
     def _coded(self, raw: np.ndarray, path: Path) -> np.ndarray:
         codes = np.full(256, 255, dtype=np.uint8)
@@ -136,9 +134,9 @@ def drawn_masks(masks: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
     """The masks that no network of hemotorch made, and a line that names the others.
 
     Args:
-        masks: NIfTI masks by case.
+        masks: by case.
     """
-    predicted = {name for name, path in masks.items() if nifti.is_predicted(path)}
+    predicted = {name for name, path in masks.items() if io.is_predicted(path)}
     drawn = {name: path for name, path in masks.items() if name not in predicted}
     if not predicted:
         return drawn, []

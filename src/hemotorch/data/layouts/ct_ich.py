@@ -16,12 +16,12 @@ import numpy as np
 from hemotorch.data.layouts.case import Case, Collection, drawn_masks, files_by_name, some, unpaired
 from hemotorch.data.layouts.tables import is_number, plain, read_cells, read_table, whole, write_table
 from hemotorch.errors import InputError
-from hemotorch.io import nifti
+from hemotorch.io import VOLUME_SUFFIXES, slice_numbers, write_mask, write_scan
 from hemotorch.labels import CT_ICH_COLUMNS
 from hemotorch.scan import CaseInfo, Scan
 
 NAME = "ct-ich"
-LOOKS_FOR = "ct_scans/ with NIfTI files"
+LOOKS_FOR = "ct_scans/ with volumes (NIfTI)"
 
 SCANS, MASKS = "ct_scans", "masks"
 DIAGNOSIS, DEMOGRAPHICS = "hemorrhage_diagnosis_raw_ct.csv", "Patient_demographics.csv"
@@ -51,7 +51,7 @@ class Person(NamedTuple):
 
 def matches(root: Path) -> bool:
     """Whether the folder is laid out this way."""
-    return bool(files_by_name(root / SCANS, nifti.SUFFIXES))
+    return bool(files_by_name(root / SCANS, VOLUME_SUFFIXES))
 
 
 def open_cases(root: Path) -> Collection:
@@ -59,7 +59,7 @@ def open_cases(root: Path) -> Collection:
 
     Raises InputError for tables that cannot be read, have other columns, or contradict themselves.
     """
-    scans, masks = files_by_name(root / SCANS, nifti.SUFFIXES), files_by_name(root / MASKS, nifti.SUFFIXES)
+    scans, masks = files_by_name(root / SCANS, VOLUME_SUFFIXES), files_by_name(root / MASKS, VOLUME_SUFFIXES)
     masks, predicted = drawn_masks(masks)
     warnings = unpaired(scans, masks)
     table, demographics = _find(root, DIAGNOSIS), _find(root, DEMOGRAPHICS)
@@ -144,9 +144,9 @@ def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info:
     """
     if not is_number(name):
         raise InputError("CT-ICH names its cases by number, as in 049", name)
-    nifti.write_scan(scan, root / SCANS / f"{name}.nii")
+    write_scan(scan, root / SCANS / f"{name}.nii")
     if mask is not None:
-        nifti.write_mask(scan, np.where(mask != 0, 255, 0), root / MASKS / f"{name}.nii")
+        write_mask(scan, np.where(mask != 0, 255, 0), root / MASKS / f"{name}.nii")
 
 
 def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
@@ -189,7 +189,7 @@ def _compare_slices(path: Path, types: SliceTypes | None, table: Path) -> list[s
         return [f"not in {table.name}: the types in its slices are not known"]
     warnings: list[str] = []
     with suppress(InputError):  # a scan that cannot be read says so when it is read
-        numbers = set(nifti.slice_numbers(path))
+        numbers = set(slice_numbers(path))
         if extra := sorted(set(types) - numbers):
             warnings.append(f"{table.name} names slices that do not exist, of {len(numbers)}: {some(extra)}")
         if lacking := sorted(numbers - set(types)):

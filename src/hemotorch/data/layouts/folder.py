@@ -21,7 +21,7 @@ from hemotorch.data.layouts.mask_values import LABELS, MEANINGS, NNUNET, declare
 from hemotorch.data.layouts.patients import PATIENTS
 from hemotorch.data.layouts.tables import write_table
 from hemotorch.errors import InputError
-from hemotorch.io import nifti
+from hemotorch.io import VOLUME_SUFFIXES, read_mask, write_mask, write_scan
 from hemotorch.labels import CODES, UNTYPED
 from hemotorch.scan import CaseInfo, Scan
 from hemotorch.system.files import write_json
@@ -37,7 +37,7 @@ _TYPED = {code: code for code in (*CODES.values(), UNTYPED)}
 
 def matches(root: Path) -> bool:
     """Whether the folder is laid out this way."""
-    return any(files_by_name(root / place, nifti.SUFFIXES) for place in (*_SCAN_FOLDERS, "."))
+    return any(files_by_name(root / place, VOLUME_SUFFIXES) for place in (*_SCAN_FOLDERS, "."))
 
 
 def open_cases(root: Path) -> Collection:
@@ -66,9 +66,9 @@ def open_cases(root: Path) -> Collection:
 
 def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
     """Writes one scan and its mask with the codes of `labels`. Safe to call from several processes, one a case."""
-    nifti.write_scan(scan, root / "images" / f"{name}.nii.gz")
+    write_scan(scan, root / "images" / f"{name}.nii.gz")
     if mask is not None:
-        nifti.write_mask(scan, mask, root / "masks" / f"{name}.nii.gz")
+        write_mask(scan, mask, root / "masks" / f"{name}.nii.gz")
 
 
 def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
@@ -80,7 +80,7 @@ def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
 def _pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
     """Scans and masks by case name, and where they were found."""
     for images in _SCAN_FOLDERS:
-        scans = files_by_name(root / images, nifti.SUFFIXES)
+        scans = files_by_name(root / images, VOLUME_SUFFIXES)
         if not scans:
             continue
         if images == "imagesTr":
@@ -90,8 +90,8 @@ def _pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
         labels = _mask_folder(root)
         if labels is None:
             return scans, {}, f"{images}/"
-        return scans, files_by_name(root / labels, nifti.SUFFIXES), f"{images}/ and {labels}/"
-    files = files_by_name(root, nifti.SUFFIXES)
+        return scans, files_by_name(root / labels, VOLUME_SUFFIXES), f"{images}/ and {labels}/"
+    files = files_by_name(root, VOLUME_SUFFIXES)
     masks = {n.removesuffix("_mask"): p for n, p in files.items() if n.endswith("_mask") and n[:-5] in files}
     scans = {name: path for name, path in files.items() if path not in masks.values()}
     return scans, masks, "one folder"
@@ -104,7 +104,7 @@ def _mask_folder(root: Path) -> str | None:
         folder = root / name
         # One folder by two names (a link, a disk that ignores letter case) is no contradiction.
         again = any(folder.exists() and folder.samefile(other) for other in present)
-        if not again and files_by_name(folder, nifti.SUFFIXES):
+        if not again and files_by_name(folder, VOLUME_SUFFIXES):
             present.append(folder)
     if len(present) > 1:
         named = " and ".join(f"{folder.name}/" for folder in present)
@@ -130,7 +130,7 @@ def _only_binary(masks: Iterable[Path]) -> bool:
     """Whether all masks together hold nothing but 0 and 1 or 255. One that cannot be read says so when it is read."""
     for path in progress(masks, "looking into masks"):
         with suppress(InputError):
-            mask = nifti.read_mask(path)
+            mask = read_mask(path)
             if ((mask > 1) & (mask < 255)).any():
                 return False
     return True

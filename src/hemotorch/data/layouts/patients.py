@@ -17,9 +17,9 @@ from pathlib import Path
 from hemotorch.data.layouts.case import Case, Collection, some
 from hemotorch.data.layouts.tables import plain, read_cells, read_table
 from hemotorch.errors import InputError
+from hemotorch.io import is_scan, stem
 
 PATIENTS = "patients.csv"
-_SUFFIXES = (".nii.gz", ".nii", ".png")  #: spreadsheets list files as often as cases
 _CHANNEL = "_0000"  #: nnU-Net's ending of the first channel's file
 _INVISIBLE = "\u034f\ufe00\ufe01\ufe0e\ufe0f"  #: marks without a shape that are not of Unicode's class Cf
 _QUOTES = "'\"\u2018\u2019\u201c\u201d`"  #: spreadsheets put one before a number that shall stay text
@@ -209,8 +209,7 @@ def _names(cases: Iterable[Case]) -> tuple[Mapping[str, list[str]], Mapping[str,
 
 def _bare(name: str, channel: bool = True) -> str:
     """A name without a file's suffix and, if `channel`, without nnU-Net's number of the channel."""
-    for suffix in _SUFFIXES:
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-            break
+    # Spreadsheets list files as often as cases.
+    if is_scan(name):
+        name = stem(name)
     return name.removesuffix(_CHANNEL) if channel else name

@@ -16,7 +16,7 @@ import numpy as np
 from hemotorch.data.layouts.case import Case, Collection, files_by_name, some, unpaired
 from hemotorch.data.layouts.patients import PATIENTS
 from hemotorch.data.layouts.tables import write_table
-from hemotorch.io import png
+from hemotorch.io import SLICE_SUFFIXES, png
 from hemotorch.scan import CaseInfo, Scan
 
 NAME = "png"
@@ -27,12 +27,12 @@ IMAGES, LABELS = "image", "label"
 
 def matches(root: Path) -> bool:
     """Whether the folder is laid out this way."""
-    return bool(files_by_name(root / IMAGES, (".png",)))
+    return bool(files_by_name(root / IMAGES, SLICE_SUFFIXES))
 
 
 def open_cases(root: Path) -> Collection:
     """The cases of PNG folders. Slices without a label are left out of a case that has labels."""
-    images, labels = files_by_name(root / IMAGES, (".png",)), files_by_name(root / LABELS, (".png",))
+    images, labels = files_by_name(root / IMAGES, SLICE_SUFFIXES), files_by_name(root / LABELS, SLICE_SUFFIXES)
     warnings = unpaired(images, labels, "image", "label") if labels else []
     grouped: dict[tuple[str, bool], list[str]] = {}
     for name, path in images.items():
