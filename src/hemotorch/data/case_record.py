@@ -77,7 +77,11 @@ def rows_of(record: Record) -> list[SliceRow]:
 
 
 def source_of(case: Case) -> Record:
-    """What the case is made from: its files, PNGs' window among them, and what the dataset says of it. Raises OSError for a missing file."""
+    """What the case is made from: its files (the window of PNGs among them), and what the dataset says of it.
+
+    Raises:
+        OSError: for a missing file.
+    """
     files = files_of(case.paths)
     return {"files": [_status(path) for path in files], "labels": _labels(case)}
 

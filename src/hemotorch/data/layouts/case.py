@@ -57,7 +57,7 @@ class Case:
         """
         if self.inside_path is None:
             return None
-        raw = nifti.read_mask(self.inside_path, scan)
+        raw = io.read_mask(self.inside_path, scan)
         if ((raw > 1) & (raw < 255)).any():
             raise InputError("holds other values than 0 (outside the skull) and 1 (inside)", self.inside_path)
         return raw > 0

@@ -1,4 +1,4 @@
-"""What lies inside the skull, in any layout with NIfTI: inside/NAME.nii.gz, 1 inside and 0 outside."""
+"""What lies inside the skull, in any layout of volumes: inside/NAME.nii.gz, 1 inside and 0 outside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hemotorch.data.layouts.case import Collection, files_by_name, some
-from hemotorch.io import nifti
+from hemotorch.io import VOLUME_SUFFIXES, write_mask
 from hemotorch.scan import Scan
 
 INSIDE = "inside"  #: name of the folder
@@ -16,7 +16,7 @@ INSIDE = "inside"  #: name of the folder
 
 def assign_inside(collection: Collection) -> Collection:
     """Gives each case its file in `inside/`, if there is one."""
-    files = files_by_name(collection.root / INSIDE, nifti.SUFFIXES)
+    files = files_by_name(collection.root / INSIDE, VOLUME_SUFFIXES)
     if not files:
         return collection
     cases = tuple(replace(case, inside_path=files.get(case.name)) for case in collection.cases)
@@ -28,4 +28,4 @@ def assign_inside(collection: Collection) -> Collection:
 
 def write_inside(root: Path, name: str, scan: Scan, inside: np.ndarray) -> None:
     """Writes what lies inside one scan's skull, (slices, rows, columns) bool."""
-    nifti.write_mask(scan, inside.astype(np.uint8), root / INSIDE / f"{name}.nii.gz")
+    write_mask(scan, inside.astype(np.uint8), root / INSIDE / f"{name}.nii.gz")
