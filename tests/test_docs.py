@@ -1,0 +1,137 @@
+"""What README and docs name exists: files, links, names in modules, commands with their options, recipe keys."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hemotorch.cli import main
+from hemotorch.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "hemotorch"
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+#: Pages that tell what was: they may name code as it was called then.
+HISTORY = ("docs/log.md",)
+#: A path in a page may start at any of these.
+STARTS = (ROOT, ROOT / "src", SOURCE, ROOT / "docs")
+#: First parts of paths that are the repository's.
+FOLDERS = {"src", "tests", "benchmarks", "docs"} | {path.name for path in SOURCE.iterdir() if path.is_dir()}
+#: Commands with commands of their own.
+FAMILIES = ("bench", "cluster")
+#: What follows the dot in the name of a file, not of a function or a key.
+SUFFIXES = ("csv", "html", "json", "jsonl", "png", "py", "sbatch", "toml")
+
+
+def code_spans(text: str) -> list[str]:
+    """What stands between backticks, and every line of a block of code, without its comment."""
+    fence = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    lines = [line.partition(" #")[0].strip() for block in fence.findall(text) for line in block.splitlines()]
+    spans = re.findall(r"`([^`]+)`", fence.sub("", text))
+    return lines + [" ".join(span.split()) for span in spans]
+
+
+def missing_links(page: str, text: str) -> list[str]:
+    """Relative links that lead to no file."""
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
+    folder = (ROOT / page).parent
+    return [link for link in links if not link.startswith("http") and not (folder / link).exists()]
+
+
+def missing_paths(page: str, text: str) -> list[str]:
+    """Paths that begin as the repository's do, and names of Python files, which are not there."""
+    missing = []
+    for span in code_spans(text):
+        for word in re.findall(r"(?<![\w/.~-])[\w.-]+(?:/[\w.-]+)*", span):
+            path = word.rpartition("/")[0] if "NAME" in word else word
+            if "/" in word and word.split("/")[0] in FOLDERS:
+                candidates = [start / f"{path}{suffix}" for start in STARTS for suffix in ("", ".py")]
+                exists = any(candidate.exists() for candidate in candidates)
+            elif word.endswith(".py") and page not in HISTORY:
+                exists = any(SOURCE.rglob(Path(word).name))
+            else:
+                continue
+            if not exists:
+                missing.append(word)
+    return missing
+
+
+def missing_names(page: str, text: str) -> list[str]:
+    """`module.name` that the module's text does not hold, and `section.key` that no recipe has."""
+    missing = []
+    for span in code_spans(text):
+        match = re.fullmatch(r"([a-z_]+)\.(\w+)", span)
+        if not match or match[2] in SUFFIXES or page in HISTORY:
+            continue
+        owner, name = match.groups()
+        modules = list(SOURCE.rglob(f"{owner}.py"))
+        known = recipe_has(owner, name) or any(name in path.read_text(encoding="utf-8") for path in modules)
+        if (modules or hasattr(Recipe(), owner)) and not known:
+            missing.append(span)
+    return missing
+
+
+def recipe_has(section: str, key: str) -> bool:
+    """Whether recipes have that key. `section.key` itself stands for any."""
+    return (section, key) == ("section", "key") or hasattr(getattr(Recipe(), section, None), key)
+
+
+@cache
+def help_of(command: tuple[str, ...]) -> str:
+    """What `hemotorch COMMAND --help` prints; nothing if there is no such command."""
+    output = io.StringIO()
+    silence = contextlib.redirect_stderr(io.StringIO())
+    with contextlib.redirect_stdout(output), silence, contextlib.suppress(SystemExit):
+        main([*command, "--help"])
+    return output.getvalue()
+
+
+def missing_options(page: str, text: str) -> list[str]:
+    """Commands that hemotorch does not have, options that its command does not have, and settings of no recipe key."""
+    missing = []
+    for span in code_spans(text):
+        for part in re.split(r"&&|;|\|| do ", span):
+            words = part.removeprefix("time ").split()
+            if words[:1] != ["hemotorch"] or len(words) < 2 or words[1].isupper():
+                continue
+            command = tuple(words[1:3] if words[1] in FAMILIES else words[1:2])
+            text_of_help = help_of(() if command[0].startswith("-") else command)
+            options = {word.partition("=")[0] for word in words if word.startswith("--")}
+            if not text_of_help:
+                missing.append(" ".join(command))
+            missing += [f"{command[0]} {option}" for option in options if option not in text_of_help]
+        settings = re.findall(r"--set (\w+)\.(\w+)", span)
+        missing += [f"{section}.{key}" for section, key in settings if not recipe_has(section, key)]
+    return missing
+
+
+CHECKS = (missing_links, missing_paths, missing_names, missing_options)
+
+
+@pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES])
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_what_a_page_names_exists(check: Callable[[str, str], list[str]], page: str) -> None:
+    assert check(page, (ROOT / page).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "text", "expected"),
+    [
+        (missing_links, "[a page](no-such-page.md#part)", "no-such-page.md"),
+        (missing_paths, "see `io/no_such_file.py`", "io/no_such_file.py"),
+        (missing_paths, "see `no_such_file.py`", "no_such_file.py"),
+        (missing_names, "see `losses.no_such_loss`", "losses.no_such_loss"),
+        (missing_names, "set `train.no_such_key`", "train.no_such_key"),
+        (missing_options, "```\nhemotorch outline run scan.nii\n```\n", "outline"),
+        (missing_options, "`hemotorch train data run --no-such-option`", "train --no-such-option"),
+        (missing_options, "`hemotorch train data run --set train.no_such_key=3`", "no_such_key"),
+    ],
+)
+def test_what_does_not_exist_is_named(check: Callable[[str, str], list[str]], text: str, expected: str) -> None:
+    assert any(expected in fault for fault in check("docs/page.md", text))
