@@ -107,13 +107,13 @@ def looked_at_once() -> Iterator[None]:
 def updates(monkeypatch: pytest.MonkeyPatch) -> list[Learner]:
     """Grows by one with each step of the optimiser in this process."""
     done: list[Learner] = []
-    inner = Learner._update
+    inner = Learner.update
 
     def counted(learner: Learner) -> None:
         inner(learner)
         done.append(learner)
 
-    monkeypatch.setattr(Learner, "_update", counted)
+    monkeypatch.setattr(Learner, "update", counted)
     return done
 
 

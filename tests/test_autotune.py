@@ -18,21 +18,21 @@ from hemotorch.run import Run
 from hemotorch.system import machine
 from hemotorch.system.device import Device
 from hemotorch.system.ranks import Ranks
-from hemotorch.training.autotune import settle
-from hemotorch.training.learner import Job, Learner
-from hemotorch.training.loop import train
+from hemotorch.training.autotune import autotune
+from hemotorch.training.learner import Job, Learner, Steps
+from hemotorch.training.loop import steps, train
 from tiny import opened
 
 
 def test_a_short_training_measures_nothing(tiny_prepared: Path) -> None:
     job, net = opened(tiny_prepared)
-    assert settle(job, net).reasons[-1] == "nothing was measured: the training is short"
+    assert autotune(job, net, steps).reasons[-1] == "nothing was measured: the training is short"
 
 
 def test_a_long_one_measures_without_touching_its_network(tiny_prepared: Path) -> None:
     job, net = opened(tiny_prepared, "train.epochs=100")
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    settled = settle(job, net)
+    settled = autotune(job, net, steps)
     assert re.match(r"measured, seconds a step: as above [\d.]+, contiguous [\d.]+; chosen: ", settled.reasons[-1])
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert torch.get_num_threads() == job.device.threads
@@ -61,27 +61,29 @@ def test_only_what_is_clearly_faster_is_chosen(
         usual = seconds.get("contiguous", 2.0) if not device.channels_last else 1.0
         return min(usual, seconds.get("threads", 2.0)) if device.threads == 1 else usual
 
-    def measured(job: Job, net: Net, ways: dict[str, Device]) -> dict[str, float]:
+    def measured(job: Job, net: Net, ways: dict[str, Device], steps: Steps) -> dict[str, float]:
         return {name: one(device) for name, device in ways.items()}
 
     monkeypatch.setattr(hemotorch.training.autotune, "_seconds", measured)
     job, net = opened(tiny_prepared, "train.epochs=1000")
-    settled = settle(job, net)
+    settled = autotune(job, net, steps)
     assert {key: getattr(settled, key) for key in chosen} == chosen
 
 
 def test_what_was_asked_for_is_not_measured(tiny_prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     monkeypatch.setattr(
-        hemotorch.training.autotune, "_seconds", lambda job, net, ways: tried.extend(ways) or dict.fromkeys(ways, 1.0)
+        hemotorch.training.autotune,
+        "_seconds",
+        lambda job, net, ways, steps: tried.extend(ways) or dict.fromkeys(ways, 1.0),
     )
     settings = ("train.epochs=1000", "engine.channels_last=on", "engine.compile=off", "engine.threads=2")
-    assert settle(*opened(tiny_prepared, *settings)).channels_last and tried == ["as above"]
+    assert autotune(*opened(tiny_prepared, *settings), steps).channels_last and tried == ["as above"]
 
 
 def test_measured_choices_are_written_and_kept(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
-    chosen = settle(*opened(tiny_prepared)).with_reason("measured: for the test", channels_last=False)
-    monkeypatch.setattr("hemotorch.training.loop.settle", lambda job, net: chosen)
+    chosen = autotune(*opened(tiny_prepared), steps).with_reason("measured: for the test", channels_last=False)
+    monkeypatch.setattr("hemotorch.training.loop.autotune", lambda job, net, steps: chosen)
     train(tiny_prepared, tmp_path / "run", tiny.recipe("train.epochs=1"), device="cpu")
     record = Run.open(tmp_path / "run").record["device"]
     assert record["channels_last"] is False and record["reasons"][-1] == "measured: for the test"
@@ -92,7 +94,7 @@ def test_measured_choices_are_written_and_kept(tiny_prepared: Path, tmp_path: Pa
             seen.append(job)
             super().__init__(job, net)
 
-    monkeypatch.setattr("hemotorch.training.loop.Learner", Seen)
+    monkeypatch.setattr("hemotorch.training.resume.Learner", Seen)
     (tmp_path / "run" / "last.pt").unlink()
     train(tiny_prepared, tmp_path / "run", device="cpu", resume=True)
     assert seen[0].device.channels_last is False
@@ -132,16 +134,16 @@ def test_a_gpu_compiles_where_it_pays(
     gpu = replace(job, device=replace(job.device, name="cuda:0", compile=True, graphs=True))
     tried: list[Device] = []
 
-    def measured(job: Job, net: Net, ways: dict[str, Device]) -> dict[str, float]:
+    def measured(job: Job, net: Net, ways: dict[str, Device], steps: Steps) -> dict[str, float]:
         tried.extend(ways.values())
         return dict.fromkeys(ways, seconds)
 
     monkeypatch.setattr(hemotorch.training.autotune, "_seconds", measured)
-    settled = settle(gpu, net)
+    settled = autotune(gpu, net, steps)
     assert settled.compile is compiled and settled.graphs and f"{seconds * 1400:.0f} s" in settled.reasons[-1]
     assert [(way.compile, way.graphs) for way in tried] == [(False, True)]
     asked = replace(gpu, recipe=gpu.recipe.changed(["engine.compile=on"]))
-    assert settle(asked, net).compile and len(tried) == 1
+    assert autotune(asked, net, steps).compile and len(tried) == 1
     # Of two ranks the other cannot.
     pair = replace(gpu, ranks=Pair())
-    assert settle(pair, net).compile is False and len(tried) == 1
+    assert autotune(pair, net, steps).compile is False and len(tried) == 1

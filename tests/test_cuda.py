@@ -19,11 +19,11 @@ from hemotorch.errors import RunError
 from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.inference.predictor import Predictor
 from hemotorch.run import LAST
-from hemotorch.system.device import choose
+from hemotorch.system.device import choose, environment
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training
-from hemotorch.training.learner import WARM_UP, Learner, open_job
-from hemotorch.training.loop import parts, train
+from hemotorch.training.learner import WARM_UP, Learner, endless, open_job, training_parts
+from hemotorch.training.loop import steps, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -57,12 +57,12 @@ def learner(prepared: Path, *settings: str, device: str = "cuda") -> Learner:
     recipe, dataset = tiny.recipe(*settings), Dataset(prepared)
     decided = choose(device, recipe.engine)
     decided.use()
-    return Learner(*open_job(dataset, *parts(dataset.split("patient"), recipe), recipe, decided, Ranks()))
+    return Learner(*open_job(dataset, *training_parts(dataset.split("patient"), recipe), recipe, decided, Ranks()))
 
 
-def losses(of: Learner, steps: int) -> list[float]:
+def losses(of: Learner, count: int) -> list[float]:
     """Of its first steps."""
-    return [float(loss) for loss in itertools.islice(itertools.chain.from_iterable(map(of.epoch, range(9))), steps)]
+    return [float(loss) for loss in itertools.islice(endless(of, steps), count)]
 
 
 @pytest.mark.parametrize("net", [("augment.elastic=0.02",), PAPER], ids=["fast", "paper"])
@@ -103,7 +103,7 @@ def test_nothing_in_an_epoch_waits_for_the_gpu(tiny_prepared: Path, settings: tu
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        ended = list(of.epoch(3))
+        ended = list(steps(of, 3))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.stack(ended).isfinite().all()
@@ -194,4 +194,4 @@ def test_a_device_is_set_up_as_it_was_decided(tiny_prepared: Path) -> None:
     for precision, tf32 in (("tf32", True), ("fp32", False)):
         of = learner(tiny_prepared, f"engine.precision={precision}", "engine.compile=off", "engine.graphs=off")
         assert of.job.device.precision == precision and torch.backends.cudnn.allow_tf32 is tf32
-    assert training.environment()["gpu"] == torch.cuda.get_device_name()
+    assert environment()["gpu"] == torch.cuda.get_device_name()

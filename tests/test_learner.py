@@ -13,20 +13,21 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import hemotorch.training.learner as learner_module
 import tiny
 from hemotorch.nets import Net
 from hemotorch.system import machine
+from hemotorch.training import loop
+from hemotorch.training.batches import batches
 from hemotorch.training.learner import Learner
-from hemotorch.training.loop import train
+from hemotorch.training.loop import steps, train
 from tiny import opened
 
 
 def test_each_phase_of_a_step_is_marked_and_an_epoch_ends(tiny_prepared: Path) -> None:
     job, net = opened(tiny_prepared, "train.steps_per_epoch=3", "train.accumulate=2")
     learner, phases = Learner(job, net), []
-    learner.mark = phases.append
-    losses = list(learner.epoch(0))
+    learner.on_phase_end = phases.append
+    losses = list(steps(learner, 0))
     assert len(losses) == job.steps == 3 and all(loss.ndim == 0 for loss in losses)
     one = ["augment", "forward", "backward"]
     assert phases == 3 * ["data", *one, *one, "optimiser"]
@@ -34,9 +35,9 @@ def test_each_phase_of_a_step_is_marked_and_an_epoch_ends(tiny_prepared: Path) -
 
 def test_an_epoch_from_its_middle_is_the_rest_of_it(tiny_prepared: Path) -> None:
     job, _ = opened(tiny_prepared)
-    batches = [[part.rows for part in learner_module.batches(job.slices, job.plan, 1, job.device)]]
-    batches += [[part.rows for part in learner_module.batches(job.slices, job.plan, 1, job.device, first=4)]]
-    assert all(torch.equal(a, b) for a, b in zip(batches[0][4:], batches[1], strict=True)) and len(batches[1]) == 3
+    rows = [[part.rows for part in batches(job.slices, job.plan, 1, job.device)]]
+    rows += [[part.rows for part in batches(job.slices, job.plan, 1, job.device, first=4)]]
+    assert all(torch.equal(a, b) for a, b in zip(rows[0][4:], rows[1], strict=True)) and len(rows[1]) == 3
 
 
 def test_bf16_on_a_cpu_that_has_it_learns_too(tiny_prepared: Path, tmp_path: Path) -> None:
@@ -53,10 +54,10 @@ def test_scaled_gradients_learn_too(tiny_prepared: Path) -> None:
     learner = Learner(replace(job, device=replace(job.device, precision="fp16")), net)
     assert learner.scaler is not None
     before = {key: value.clone() for key, value in learner.net.named_parameters()}
-    inner, learner._update = learner._update, lambda: (_overflow(learner.net), inner())
-    next(losses := learner.epoch(0))
+    inner, learner.update = learner.update, lambda: (_overflow(learner.net), inner())
+    next(losses := steps(learner, 0))
     assert all(torch.equal(value, before[key]) for key, value in learner.net.named_parameters()), "left out"
-    del learner._update
+    del learner.update
     scale = learner.scaler.get_scale()
     assert scale < 65536 and all(math.isfinite(loss) for loss in losses)
     assert all(value.isfinite().all() and not torch.equal(value, before[key])
@@ -72,10 +73,10 @@ def _overflow(net: Net) -> None:
 def test_an_optimiser_taken_back_computes_as_its_own_device_wants(tiny_prepared: Path) -> None:
     job, net = opened(tiny_prepared)
     learner = Learner(job, net)
-    next(learner.epoch(0))
+    next(steps(learner, 0))
     state = learner.optimizer.state_dict()
     state["param_groups"][0] |= {"capturable": True, "lr": torch.tensor(7.0)}
-    learner.load(state)
+    learner.load_optimizer(state)
     group = learner.optimizer.param_groups[0]
     assert group["capturable"] is False and group["lr"] is learner.lr and float(learner.lr) != 7
 
@@ -101,7 +102,7 @@ def test_a_replayed_step_is_the_eager_one(tiny_prepared: Path, monkeypatch: pyte
         capturing[-1].learner, capturing[-1].parts, capturing[-1].loss = learner, parts, torch.zeros(())
         return capturing[-1].loss
 
-    whole = Learner._whole
+    whole = loop.train_step
     for name, fake in {"CUDAGraph": Graph, "graph": capture, "Stream": FakeStream, "current_stream": FakeStream,
                        "stream": lambda stream: nullcontext()}.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, fake)
@@ -110,9 +111,9 @@ def test_a_replayed_step_is_the_eager_one(tiny_prepared: Path, monkeypatch: pyte
     for graphs in (False, True):
         job, net = opened(tiny_prepared, *settings)
         assert job.plan.steps % 2, "the last step is of one batch: a graph of its own"
-        monkeypatch.setattr(Learner, "_whole", watched if graphs else whole)
+        monkeypatch.setattr(loop, "train_step", watched if graphs else whole)
         learner = Learner(replace(job, device=replace(job.device, graphs=graphs)), net)
-        ended.append([float(loss) for epoch in range(3) for loss in learner.epoch(epoch)])
+        ended.append([float(loss) for epoch in range(3) for loss in steps(learner, epoch)])
         assert len(learner._graphs) == (2 if graphs else 0)
     assert ended[0] == ended[1]
 
@@ -146,7 +147,7 @@ class Waits(TorchDispatchMode):
 def test_nothing_in_an_epoch_waits_for_the_device(tiny_prepared: Path, settings: tuple[str, ...]) -> None:
     learner = Learner(*opened(tiny_prepared, *settings))
     with Waits() as waits:
-        losses = list(learner.epoch(0))
+        losses = list(steps(learner, 0))
         assert waits.seen == [] and len(losses) == 7
         float(losses[-1])
         assert waits.seen == ["_local_scalar_dense"], "it would have been seen"
@@ -167,7 +168,7 @@ def test_a_compiled_step_is_the_eager_one_to_rounding(tiny_prepared: Path) -> No
     for compiled in (False, True):
         job, net = opened(tiny_prepared, "net.name=unet-medicaltorch", "net.options={channels=4}")
         learner = Learner(replace(job, device=replace(job.device, compile=compiled)), net)
-        ended.append([float(loss) for loss in learner.epoch(0)])
+        ended.append([float(loss) for loss in steps(learner, 0)])
     # Of the first steps; later ones carry the rounding of those before, and grow apart.
     assert ended[0][:3] == pytest.approx(ended[1][:3], abs=1e-3) and ended[0][0] == pytest.approx(ended[1][0], abs=1e-5)
 
@@ -178,7 +179,7 @@ def kernels_and_references(prepared: Path, *settings: str) -> None:
     for kernels in (False, True):
         job, net = opened(prepared, "train.steps_per_epoch=2", "train.batch=2", *settings)
         learner = Learner(replace(job, device=replace(job.device, kernels=kernels)), net)
-        ended.append([float(loss) for loss in learner.epoch(0)])
+        ended.append([float(loss) for loss in steps(learner, 0)])
     assert ended[0] == pytest.approx(ended[1], abs=1e-4) and ended[0][0] == pytest.approx(ended[1][0], abs=1e-5)
     assert ended[0] != ended[1], "computed another way"
 

@@ -34,8 +34,8 @@ from hemotorch.system.device import choose
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training
 from hemotorch.training import losses
-from hemotorch.training.learner import learning_rate, open_job
-from hemotorch.training.loop import parts, train
+from hemotorch.training.learner import learning_rate, open_job, training_parts
+from hemotorch.training.loop import train
 
 
 def _weights(root: Path, name: str = LAST) -> dict[str, torch.Tensor]:
@@ -71,7 +71,7 @@ KILL = """
 import os, signal, sys, tiny
 import hemotorch.training.learner as s
 import hemotorch.training.loop as t
-limit, moment, calls, inner, replace = int(sys.argv[3]), sys.argv[4], 0, s.Learner._update, os.replace
+limit, moment, calls, inner, replace = int(sys.argv[3]), sys.argv[4], 0, s.Learner.update, os.replace
 def die(now):
     if moment == now and calls > limit - (now != "step"):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -85,7 +85,7 @@ def move(old, new):
     wanted and die("before")
     replace(old, new)
     wanted and die("after")
-s.Learner._update, os.replace = update, move
+s.Learner.update, os.replace = update, move
 t.LOSS_EVERY = 2
 t.train(sys.argv[1], sys.argv[2], tiny.recipe("train.checkpoint_s=0.0", *sys.argv[5:]), device="cpu", resume=True)
 print(calls)
@@ -354,9 +354,9 @@ def test_cuda_without_cuda(tiny_prepared, tmp_path, monkeypatch):
 
 def test_without_validation_its_patients_are_trained_on(tiny_prepared):
     split = Dataset(tiny_prepared).splits["patient"]
-    merged, validation = parts(split, load_recipe("paper"))
+    merged, validation = training_parts(split, load_recipe("paper"))
     assert merged.keys() == split.train.keys() | split.val.keys() and not validation
-    kept, validation = parts(split, load_recipe("fast"))
+    kept, validation = training_parts(split, load_recipe("fast"))
     assert kept == split.train and validation == split.val
     assert not merged.keys() & split.test.keys()
 
@@ -424,12 +424,12 @@ def test_what_a_network_is_trained_on_is_what_it_predicts_on(mixed_prepared):
     """Sample by sample, a thin scan's, whose slices are made for it, and one of the usual distance."""
     dataset, recipe = Dataset(mixed_prepared), tiny.recipe(*MIXED)
     split = dataset.split("slice-80-20")
-    job, net = open_job(dataset, *parts(split, recipe), recipe, choose("cpu", recipe.engine), Ranks())
+    job, net = open_job(dataset, *training_parts(split, recipe), recipe, choose("cpu", recipe.engine), Ranks())
     assert job.spacing == SliceSpacing(5.0, 2.5, 5.0)
     predictor = Predictor(net, recipe, job.device, "a test's", job.spacing)
     number = 0
     thin = 0
-    for case, indices in sorted(parts(split, recipe)[0].items()):
+    for case, indices in sorted(training_parts(split, recipe)[0].items()):
         scan = dataset.scan(case)
         working = hu_to_working(scan.hu, place(predictor.grid, scan))
         stacks = predictor._stacks(working, slice_positions_mm(scan))(0, len(scan.hu))

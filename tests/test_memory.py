@@ -16,8 +16,8 @@ from hemotorch.errors import RunError
 from hemotorch.nets import Net
 from hemotorch.system import machine
 from hemotorch.system.ranks import GO_ON
-from hemotorch.training.learner import Job, Learner
-from hemotorch.training.loop import train
+from hemotorch.training.learner import Job, Learner, Steps
+from hemotorch.training.loop import steps, train
 from hemotorch.training.memory import memory_explained
 from tiny import opened
 
@@ -44,7 +44,7 @@ def test_a_gpus_largest_batch_is_tried(
     gpu = replace(job, device=replace(job.device, name="cuda:0"))
     tried: list[int] = []
 
-    def step(job: Job, net: Net, size: int) -> None:
+    def step(job: Job, net: Net, size: int, steps: Steps) -> None:
         tried.append(size)
         if size > fits:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -53,7 +53,7 @@ def test_a_gpus_largest_batch_is_tried(
     batch = f"a batch of {named} fits, as measured: train into a new folder with --set train.batch={named} "
     says = batch if named else "not even the smallest"
     told = pytest.raises(RunError, match=f"out of memory on cuda:0 with a batch of 64x3x32x32; {says}")
-    with told, memory_explained(gpu, net, tmp_path / "last.pt"):
+    with told, memory_explained(gpu, net, tmp_path / "last.pt", steps):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
     assert named <= fits and len(tried) <= 7
 
@@ -76,7 +76,7 @@ def test_a_gpu_that_disappears(
     def update(learner: Learner) -> None:
         raise kind(says)
 
-    monkeypatch.setattr(Learner, "_update", update)
+    monkeypatch.setattr(Learner, "update", update)
     with pytest.raises(RunError if lost else kind) as caught:
         train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
     if lost:

@@ -111,11 +111,11 @@ def test_plain_batch_norm_is_another_training(tiny_prepared: Path, tmp_path: Pat
 def test_a_run_goes_on_with_another_number_of_ranks(
     tiny_prepared: Path, tmp_path: Path, updates: list[Learner]
 ) -> None:
-    dies = "import hemotorch.training.learner as s, os, signal\ninner, calls = s.Learner._update, []\n"
+    dies = "import hemotorch.training.learner as s, os, signal\ninner, calls = s.Learner.update, []\n"
     dies += (
         "def update(self):\n    calls.append(1)\n    if len(calls) > 8:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    dies += "    inner(self)\ns.Learner._update = update\n"
+    dies += "    inner(self)\ns.Learner.update = update\n"
     steady = (*EXACT, "train.checkpoint_s=0.0")
     killed = ended(ranks(2, tiny_prepared, tmp_path / "run", *steady, before=dies))
     assert [status for status, _ in killed] == [-signal.SIGKILL] * 2
@@ -145,10 +145,10 @@ def test_a_killed_rank_stops_the_other_at_once_and_is_named(tiny_prepared: Path,
 
 @pytest.mark.parametrize("ill", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rank_with_an_error_tells_the_other(tiny_prepared: Path, tmp_path: Path, ill: int) -> None:
-    fails = "import os\nimport hemotorch.training.learner as s\ninner = s.Learner._backward\n"
-    fails += "def backward(self, *a, **k):\n    from hemotorch.errors import InputError\n"
+    fails = "import os\nimport hemotorch.training.loop as s\ninner = s.train_step\n"
+    fails += "def backward(*a):\n    from hemotorch.errors import InputError\n"
     fails += f"    if os.environ['RANK'] == '{ill}':\n        raise InputError('is damaged', 'scan 7')\n"
-    fails += "    return inner(self, *a, **k)\ns.Learner._backward = backward\n"
+    fails += "    return inner(*a)\ns.train_step = backward\n"
     results = ended(ranks(2, tiny_prepared, tmp_path / "run", before=fails))
     status, output = results[ill]
     assert status == 1 and output.splitlines()[-1] == "hemotorch train: scan 7: is damaged"
@@ -160,9 +160,9 @@ def test_a_rank_with_an_error_tells_the_other(tiny_prepared: Path, tmp_path: Pat
 
 @pytest.mark.long
 def test_a_rank_that_hangs_is_named(tiny_prepared: Path, tmp_path: Path) -> None:
-    hangs = "import os, time\nimport hemotorch.training.learner as s\ninner = s.Learner._update\n"
+    hangs = "import os, time\nimport hemotorch.training.learner as s\ninner = s.Learner.update\n"
     hangs += "def update(self):\n    if os.environ['RANK'] == '1':\n        time.sleep(60)\n    inner(self)\n"
-    hangs += "s.Learner._update = update\n"
+    hangs += "s.Learner.update = update\n"
     started = ranks(2, tiny_prepared, tmp_path / "run", "engine.rank_timeout_s=4", before=hangs)
     output = started[0].communicate(timeout=60)[0]
     started[1].kill()

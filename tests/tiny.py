@@ -16,8 +16,7 @@ from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.scan import CaseInfo, Scan, even_scan
 from hemotorch.system.device import choose
 from hemotorch.system.ranks import Ranks
-from hemotorch.training.learner import Job, open_job
-from hemotorch.training.loop import parts
+from hemotorch.training.learner import Job, open_job, training_parts
 
 SIZE, PIXEL_MM, SLICES = 64, 3.0, 6
 
@@ -77,7 +76,7 @@ def recipe(*settings: str) -> Recipe:
 def opened(prepared: Path, *settings: str) -> tuple[Job, Net]:
     """A training on the CPU, before its first step."""
     chosen, dataset = recipe(*settings), Dataset(prepared)
-    training, validation = parts(dataset.split("patient"), chosen)
+    training, validation = training_parts(dataset.split("patient"), chosen)
     return open_job(dataset, training, validation, chosen, choose("cpu", chosen.engine), Ranks())
 
 

@@ -30,8 +30,8 @@ from hemotorch.system.files import jsonable, read_json
 from hemotorch.system.ranks import Ranks
 from hemotorch.training.augment import augment
 from hemotorch.training.batches import batches
-from hemotorch.training.learner import Learner, open_job
-from hemotorch.training.loop import parts
+from hemotorch.training.learner import Learner, endless, open_job, training_parts
+from hemotorch.training.loop import steps
 
 HIDDEN = (64, 32)  #: of the digits' perceptron; the pixel windows' is `nets.mlp`
 DIGITS_BATCH = 64
@@ -141,10 +141,10 @@ def slices_curve(spec: CurveSpec) -> Curve:
     device = choose(spec.device, recipe.engine)
     device.use()
     squares = _squares(dataset, recipe.changed(["train.seed=0"]), device)  # the same, whatever the seed of the training
-    training, _ = parts(dataset.split(recipe.data.split), recipe)
+    training, _ = training_parts(dataset.split(recipe.data.split), recipe)
     job, net = open_job(dataset, training, {}, recipe.changed([f"train.seed={spec.seed}"]), device, Ranks())
     learner = Learner(job, net)
-    endless = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
+    moving = endless(learner, steps)
 
     @torch.no_grad()
     def dice() -> float:
@@ -154,7 +154,7 @@ def slices_curve(spec: CurveSpec) -> Curve:
         both, total = (sum(values) for values in zip(*sums, strict=True))
         return 2 * both / total
 
-    return followed(lambda: next(endless), dice, waiter(device.torch_device), spec)
+    return followed(lambda: next(moving), dice, waiter(device.torch_device), spec)
 
 
 def _squares(dataset: Dataset, recipe: Recipe, device: Device) -> list[tuple[Tensor, Tensor]]:

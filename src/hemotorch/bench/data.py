@@ -12,7 +12,7 @@ from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError
 from hemotorch.recipe import Recipe
 from hemotorch.training.batches import must_be_labelled
-from hemotorch.training.loop import parts
+from hemotorch.training.learner import training_parts
 
 QUICK_PX, QUICK_MM = 192, 1.2  #: rows and columns of a quick bench, and their size: the whole head
 WHOLE_PX = 512  #: rows and columns of most CTs
@@ -37,7 +37,7 @@ def quick_recipe(recipe: Recipe) -> Recipe:
 def checked(data: Path | str, recipe: Recipe) -> Dataset:
     """The dataset, if the recipe finds something to train on in it. Raises InputError, OptionError."""
     dataset = Dataset(data)
-    training, _ = parts(dataset.split(recipe.data.split), recipe)
+    training, _ = training_parts(dataset.split(recipe.data.split), recipe)
     if not any(training.values()):
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
     must_be_labelled(dataset, training, "training")
@@ -50,7 +50,7 @@ def checked(data: Path | str, recipe: Recipe) -> Dataset:
 def held_out(dataset: Dataset, recipe: Recipe) -> Part:
     """The slices of the scans that are not trained on, test patients among them. Raises InputError without bleeding."""
     split = dataset.split(recipe.data.split)
-    training, _ = parts(split, recipe)
+    training, _ = training_parts(split, recipe)
     others = {case: indices for case, indices in {**split.val, **split.test}.items() if case not in training}
     must_be_labelled(dataset, others, "held-out")
     if not _bleeds(dataset, others):
@@ -65,7 +65,7 @@ def _bleeds(dataset: Dataset, part: Part) -> bool:
 
 def reference_pngs(dataset: Dataset, recipe: Recipe, root: Path) -> Path:
     """The training slices of the recipe as the paper's PNG folders."""
-    training, _ = parts(dataset.split(recipe.data.split), recipe)
+    training, _ = training_parts(dataset.split(recipe.data.split), recipe)
     write_pngs(dataset, training, recipe, root)
     return root
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, recipe_from_toml
 from hemotorch.system.device import choose
 from hemotorch.system.ranks import Ranks
-from hemotorch.training.learner import Job, Learner, open_job
-from hemotorch.training.loop import parts
+from hemotorch.training.learner import Job, Learner, endless, open_job, training_parts
+from hemotorch.training.loop import steps
 
 FLOPS_PX = 256  #: side of the slice whose arithmetic is counted; a convolution's grows with the pixels
 
@@ -53,7 +52,7 @@ def own_job(spec: Spec, ranks: Ranks) -> tuple[Job, Net]:
     recipe, dataset = recipe_from_toml(spec.recipe, "recipe"), Dataset(spec.data)
     device = choose(spec.config.device, recipe.engine, ranks)
     device.use()
-    return open_job(dataset, *parts(dataset.split(recipe.data.split), recipe), recipe, device, ranks)
+    return open_job(dataset, *training_parts(dataset.split(recipe.data.split), recipe), recipe, device, ranks)
 
 
 def own_loop(spec: Spec, ranks: Ranks) -> Loop:
@@ -62,14 +61,14 @@ def own_loop(spec: Spec, ranks: Ranks) -> Loop:
     recipe, device, size = job.recipe, job.device, job.size
     gflop = image_gflop(net, size)
     learner = Learner(job, net)
-    endless = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
+    moving = endless(learner, steps)
 
     def listen(mark: Callable[[str], None]) -> None:
-        learner.mark = mark
+        learner.on_phase_end = mark
 
     images = job.plan.batch * recipe.train.accumulate
     return Loop(
-        lambda: next(endless), listen, device.torch_device, images, gflop, job.steps, recipe.train.epochs,
+        lambda: next(moving), listen, device.torch_device, images, gflop, job.steps, recipe.train.epochs,
         job.slices.memory, size, device.reasons,
     )  # fmt: skip
 

@@ -31,7 +31,8 @@ from hemotorch.system import machine, threads
 from hemotorch.system.device import choose, environment, is_ampere
 from hemotorch.system.files import jsonable, read_json
 from hemotorch.system.ranks import Ranks, joined, leave
-from hemotorch.training.autotune import settle
+from hemotorch.training.autotune import autotune
+from hemotorch.training.loop import steps
 
 #: Steps before the clock runs, the last of which says how many it is to run for. In the first ones kernels are chosen
 #: and compiled, and graphs captured.
@@ -176,7 +177,7 @@ def main(arguments: list[str]) -> int:
 def _answered(question: dict[str, Any]) -> int:
     try:
         if "settle" in question:
-            settled = settle(*own_job(from_json(Spec, question["settle"]), Ranks()))
+            settled = autotune(*own_job(from_json(Spec, question["settle"]), Ranks()), steps)
             print(json.dumps({"channels_last": settled.channels_last, "reason": settled.reasons[-1]}))
             return 0
         spec = from_json(Spec, question)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import time
 from dataclasses import replace
 
 from hemotorch.nets import Net
 from hemotorch.system import machine, threads
 from hemotorch.system.device import Device
-from hemotorch.training.learner import Job, Learner
+from hemotorch.training.learner import Job, Learner, Steps, endless
 
 MEASURED_STEPS = 4  #: of each candidate, after one that is not counted
 MEASURED_SHARE = 0.02  #: of the training's steps, at most, are spent on measuring
@@ -20,7 +19,7 @@ COMPILE_PAYS_S = {"cpu": 1800.0, "cuda": 180.0}
 CLEARLY = 1.1  #: how much faster than the default a way must be, so that noise does not choose
 
 
-def settle(job: Job, net: Net) -> Device:
+def autotune(job: Job, net: Net, steps: Steps) -> Device:
     """The device with what is decided by measuring: on a CPU layout, threads and compiling; on a GPU whether the
     training is long enough to compile. All ranks decide the same.
 
@@ -28,7 +27,7 @@ def settle(job: Job, net: Net) -> Device:
     """
     device, engine = job.device, job.recipe.engine
     if device.torch_device.type != "cpu":
-        return _worth_compiling(job, net) if engine.compile == "auto" else device
+        return _worth_compiling(job, net, steps) if engine.compile == "auto" else device
     ways: dict[str, Device] = {"as above": device}
     if engine.channels_last == "auto":
         ways["contiguous"] = replace(device, channels_last=False)
@@ -39,12 +38,12 @@ def settle(job: Job, net: Net) -> Device:
     ways = {name: way for name, way in ways.items() if all(name in others for others in job.ranks.gather(list(ways)))}
     if job.total * MEASURED_SHARE < (1 + MEASURED_STEPS) * len(ways):
         return device.with_reason("nothing was measured: the training is short")
-    seconds = _seconds(job, net, ways)
+    seconds = _seconds(job, net, ways, steps)
     chosen = _fastest(seconds)
     compilers = all(job.ranks.gather(machine.has_compiler()))
     if engine.compile == "auto" and compilers and seconds[chosen] * job.total > COMPILE_PAYS_S["cpu"]:
         trial = {chosen: ways[chosen], "compiled": replace(ways[chosen], compile=True)}
-        seconds |= (again := _seconds(job, net, trial))
+        seconds |= (again := _seconds(job, net, trial, steps))
         ways, chosen = {**ways, **trial}, _fastest(again)
     told = ", ".join(f"{name} {each:.3g}" for name, each in seconds.items())
     best = ways[chosen]
@@ -53,12 +52,12 @@ def settle(job: Job, net: Net) -> Device:
     return device.with_reason(f"measured, seconds a step: {told}; chosen: {chosen}", **same)
 
 
-def _worth_compiling(job: Job, net: Net) -> Device:
+def _worth_compiling(job: Job, net: Net, steps: Steps) -> Device:
     if not all(job.ranks.gather(job.device.compile)):  # unlike machines: what one cannot, none does
         last = job.device
         return last.with_reason("not compiled: another rank cannot", compile=False) if last.compile else last
     # As a graph where there is to be one: the last of the steps is replayed.
-    seconds = _seconds(job, net, {"plain": replace(job.device, compile=False)})["plain"]
+    seconds = _seconds(job, net, {"plain": replace(job.device, compile=False)}, steps)["plain"]
     told = f"{seconds:.2g} s a step without, measured, {job.total:,} of them are {seconds * job.total:.0f} s"
     enough = seconds * job.total > COMPILE_PAYS_S["cuda"]
     return job.device.with_reason(f"{'compiled' if enough else 'not compiled'}: {told}", compile=enough)
@@ -70,19 +69,19 @@ def _fastest(seconds: dict[str, float]) -> str:
     return best if seconds[best] * CLEARLY < seconds[usual] else usual
 
 
-def _seconds(job: Job, net: Net, ways: dict[str, Device]) -> dict[str, float]:
+def _seconds(job: Job, net: Net, ways: dict[str, Device], steps: Steps) -> dict[str, float]:
     """Of a step each way, on copies of the network: the fastest of several taken in turns, so that what else the
     machine does hits all alike; of several ranks the slowest one's."""
-    steps = {}
+    running = {}
     for name, device in ways.items():
         learner = Learner(replace(job, device=device), copy.deepcopy(net))
-        steps[name] = itertools.chain.from_iterable(map(learner.epoch, itertools.count()))
+        running[name] = endless(learner, steps)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(1 + MEASURED_STEPS):
         for name, device in ways.items():
             device.use()
             began = time.perf_counter()
-            float(next(steps[name]))  # waits for a GPU
+            float(next(running[name]))  # waits for a GPU
             times[name].append(time.perf_counter() - began)
     # The first step builds what the others use.
     return {name: float(max(job.ranks.gather(min(taken[1:])))) for name, taken in times.items()}

@@ -1,8 +1,8 @@
-"""One step of the optimiser: batches, augmentation, forward, loss, backward, update. On one process or as one of
-several ranks; eager, compiled, or captured once as a CUDA graph and replayed.
+"""What the training loop moves on: the network, its average and its optimiser, on one process or as one of several
+ranks; eager, compiled, or captured once as a CUDA graph and replayed. What a step does is written in `loop.train_step`.
 
-Nothing in a step waits for the device: learning rate and loss are tensors on it, and what is random is drawn on it from
-each sample's key.
+Nothing in a step waits for the device: learning rate and loss are tensors on it, and what is random is computed on it
+from each sample's key.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from hemotorch import nets
-from hemotorch.data.dataset import Dataset, Part
+from hemotorch.data.dataset import Dataset, Part, Split
 from hemotorch.errors import OptionError
 from hemotorch.grid import SliceSpacing
 from hemotorch.inference.predictor import grid_of
@@ -33,9 +33,11 @@ from hemotorch.system.device import Device
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import losses
 from hemotorch.training.augment import augment
-from hemotorch.training.batches import Batch, Plan, Slices, batches, open_slices, slice_spacing
+from hemotorch.training.batches import Batch, Plan, Slices, open_slices, slice_spacing
 
 WARM_UP = 3  #: steps before one is captured as a graph; they are real steps of the training
+TrainStep = Callable[["Learner", Sequence[Batch]], Tensor]  #: one step; returns its loss, on the device
+Steps = Callable[["Learner", int], Iterator[Tensor]]  #: the steps of an epoch, one each time it is asked
 
 
 @dataclass(frozen=True)
@@ -104,16 +106,34 @@ def open_job(
     return Job(recipe, dataset, device, ranks, slices, plan, loss, validation, spacing), net
 
 
-class Learner:
-    """What learns: the network, its average, its optimiser. `step` moves them on.
+def training_parts(split: Split, recipe: Recipe) -> tuple[Part, Part]:
+    """The slices to train on and to validate on; without validation its slices are trained on too.
 
-    mark: called with "data", "augment", "forward", "backward" and "optimiser" at the end of each, for whoever measures;
-    in a captured step only while it is captured. On a GPU it marks when work was handed over, not when it was done.
+    Raises:
+        OptionError: if the recipe wants a validation and the split has no part for it.
+    """
+    if recipe.data.validation:
+        if not split.val:
+            todo = "add --set data.validation=false, or use another split"
+            raise OptionError(f"split '{split.name}' has no validation part", "data.split", todo)
+        return dict(split.train), dict(split.val)
+    merged = dict(split.train)
+    for case, indices in split.val.items():
+        merged[case] = tuple(sorted({*merged.get(case, ()), *indices}))
+    return merged, {}
+
+
+class Learner:
+    """The network, its average and its optimiser, and how a step of them is computed on this machine.
+
+    on_phase_end: called with "data", "augment", "forward", "backward" and "optimiser" at the end of each, for whoever
+        measures; in a captured step only while it is captured. On a GPU it is called when work was handed over, not
+        when it was done.
     """
 
     def __init__(self, job: Job, net: Net):
         self.job = job
-        self.mark: Callable[[str], None] = _nothing
+        self.on_phase_end: Callable[[str], None] = _ignore
         device, ranks = job.device, job.ranks
         self.net = device.put(net).train()
         self.averaged = copy.deepcopy(self.net) if job.recipe.train.ema else None
@@ -122,86 +142,66 @@ class Learner:
         self.lr = torch.tensor(job.recipe.optimizer.lr, device=device.torch_device)
         self.optimizer = _optimizer(job.recipe.optimizer, self.net, self.lr)
         self.scaler = torch.amp.GradScaler(device.torch_device.type) if device.precision == "fp16" else None
-        self._average = _Average(self.averaged, self.net, job.recipe.train.ema) if self.averaged else None
-        self._unshared = _batch_statistics(self.net) if ranks.world > 1 else []
-        self._augment = torch.compile(augment, dynamic=False) if device.compile else augment
-        self._model: Any = _compiled(self.net, device) if device.compile else self.net
+        self.loss_sums = job.loss.kernel if device.kernels and job.loss.kernel else job.loss.sums
+        self.model: Any = _compiled(self.net, device) if device.compile else self.net
         if ranks.world > 1:
-            self._model = _parallel(self._model, device)
-        self._sums = job.loss.kernel if device.kernels and job.loss.kernel else job.loss.sums
+            self.model = _parallel(self.model, device)
+        self._average = _Average(self.averaged, self.net, job.recipe.train.ema) if self.averaged else None
+        self._rank_statistics = _batch_statistics(self.net) if ranks.world > 1 else []
+        self._augment = torch.compile(augment, dynamic=False) if device.compile else augment
         self._graphs: dict[int, _Graph] = {}
-        self._warm = 0
+        self._warm_steps = 0
         self._stream = torch.cuda.Stream() if device.graphs else None
 
     @property
     def deployed(self) -> Net:
-        """The network that is validated and kept."""
+        """The network that is validated and saved."""
         return self.averaged if self.averaged is not None else self.net
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[Tensor]:
-        """Does the epoch's steps from `first` on, one each time it is asked, and gives its loss, on the device."""
-        job, many = self.job, self.job.recipe.train.accumulate
-        source = batches(job.slices, job.plan, epoch, job.device, job.ranks, first * many)
-        for step in range(first, job.steps):
-            parts = list(itertools.islice(source, many))
-            self.mark("data")
-            yield self.step(parts, epoch * job.steps + step)
+    def set_learning_rate(self, step: int) -> None:
+        """The rate of a step, counted over the whole training."""
+        self.lr.fill_(learning_rate(self.job.recipe.optimizer, step, self.job.total))
 
-    def step(self, parts: Sequence[Batch], number: int) -> Tensor:
-        """One step on the mean loss of its batches; number: the step's, over the whole training."""
-        self.lr.fill_(learning_rate(self.job.recipe.optimizer, number, self.job.total))
+    def run(self, train_step: TrainStep, batches: Sequence[Batch]) -> Tensor:
+        """One step on the mean loss of its batches: called as it is, or replayed as a CUDA graph.
+
+        Returns:
+            The step's loss, on the device.
+        """
         if not self.job.device.graphs:
-            return self._whole(parts)
-        if self._warm < WARM_UP:
-            self._warm += 1
-            return self._on_side_stream(parts)
-        if len(parts) not in self._graphs:
-            self._graphs[len(parts)] = _Graph(self._whole, parts, self.job.slices.memory == "resident")
-        return self._graphs[len(parts)].replay(parts)
+            return train_step(self, batches)
+        if self._warm_steps < WARM_UP:
+            self._warm_steps += 1
+            return self._on_side_stream(train_step, batches)
+        count = len(batches)  # an epoch's last step may have fewer of them, and needs a graph of its own
+        if count not in self._graphs:
+            resident = self.job.slices.memory == "resident"
+            self._graphs[count] = _Graph(lambda copies: train_step(self, copies), batches, resident)
+        return self._graphs[count].replay(batches)
 
-    def load(self, optimizer: dict[str, Any]) -> None:
-        """Takes the optimiser's state back. How it computes stays this learner's: its device may be another one."""
-        own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(optimizer)
-        for group, kept in zip(self.optimizer.param_groups, own, strict=True):
-            group.update(kept)
-
-    def _on_side_stream(self, parts: Sequence[Batch]) -> Tensor:
-        """What a CUDA graph's warm-up must run on; one stream, since memory freed on it is kept for it."""
-        assert self._stream is not None
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            value = self._whole(parts)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        return value
-
-    def _whole(self, parts: Sequence[Batch]) -> Tensor:
-        total = torch.zeros((), device=self.job.device.torch_device)
-        for place, part in enumerate(parts):
-            total = total + self._backward(part, 1 / len(parts), last=place == len(parts) - 1)
-        self._update()
-        return total
-
-    def _backward(self, part: Batch, share: float, last: bool) -> Tensor:
-        """Adds to the gradients; returns the batch's share of the step's loss."""
+    def augment(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The batch moved and roughened: HU (N, slices, h, w) as the network takes it, target (N, 1, h, w)."""
         job, device = self.job, self.job.device
-        block = None if part.corners is None else (part.corners, job.plan.block)
-        hu, target = self._augment(part.hu, part.mask, part.rows, job.recipe.augment, part.keys, block, device.kernels)
-        hu = hu.to(device.dtype).contiguous(memory_format=device.memory_format)
-        self.mark("augment")
-        self.net.draw(part.keys)
-        # Gradients of a step's earlier batches stay with their rank; the last one's message carries all.
-        quiet = isinstance(self._model, DistributedDataParallel) and not last
-        with self._model.no_sync() if quiet else nullcontext():
-            with device.autocast():
-                logits = self._model(hu)
-            loss = job.loss.value(job.ranks.all_sum(self._sums(logits, target))) * share
-            self.mark("forward")
-            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-        self.mark("backward")
-        return loss.detach()
+        block = None if batch.corners is None else (batch.corners, job.plan.block)
+        options = job.recipe.augment
+        hu, target = self._augment(batch.hu, batch.mask, batch.rows, options, batch.keys, block, device.kernels)
+        return hu.to(device.dtype).contiguous(memory_format=device.memory_format), target
 
-    def _update(self) -> None:
+    def gradient_exchange(self, last: bool) -> AbstractContextManager[Any]:
+        """The context of a batch's forward and backward. last: of the step's batches.
+
+        Gradients of a step's earlier batches stay with their rank; the last one's message carries all.
+        """
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss as `backward` is called on it: in fp16 scaled, so that small gradients do not become 0."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def update(self) -> None:
+        """Moves the weights by their gradients, clears these, and moves the average toward the weights."""
         clip = self.job.recipe.optimizer.clip_norm
         if clip:
             if self.scaler is not None:
@@ -213,10 +213,25 @@ class Learner:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.job.ranks.average_(self._unshared)
+        self.job.ranks.average_(self._rank_statistics)
         if self._average is not None:
             self._average.update()
-        self.mark("optimiser")
+
+    def load_optimizer(self, stored: dict[str, Any]) -> None:
+        """Takes the optimiser's state back. How it computes stays this learner's: its device may be another one."""
+        here = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(stored)
+        for group, settings in zip(self.optimizer.param_groups, here, strict=True):
+            group.update(settings)
+
+    def _on_side_stream(self, train_step: TrainStep, batches: Sequence[Batch]) -> Tensor:
+        """What a CUDA graph's warm-up must run on; one stream, since memory freed on it is kept for it."""
+        assert self._stream is not None
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            loss = train_step(self, batches)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return loss
 
 
 def _compiled(net: Net, device: Device) -> Any:
@@ -228,15 +243,21 @@ def _compiled(net: Net, device: Device) -> Any:
 
 
 def _parallel(model: Any, device: Device) -> DistributedDataParallel:
-    """Averages gradients over ranks while they are computed. Batch statistics are looked after in `_update`."""
+    """Averages gradients over ranks while they are computed. Batch statistics are averaged in `Learner.update`."""
     gpu = [device.torch_device.index] if device.torch_device.type == "cuda" else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames broadcast_buffers, 2.11 knows no other
         return DistributedDataParallel(model, gpu, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def _nothing(phase: str) -> None:
+def _ignore(phase: str) -> None:
     pass
+
+
+def endless(learner: Learner, steps: Steps) -> Iterator[Tensor]:
+    """The steps of one epoch after the other, for whoever measures them."""
+    for epoch in itertools.count():
+        yield from steps(learner, epoch)
 
 
 class _Average:
@@ -261,23 +282,26 @@ class _Average:
 class _Graph:
     """A step captured as a CUDA graph: launched as one, with the same memory each time."""
 
-    def __init__(self, run: Callable[[Sequence[Batch]], Tensor], parts: Sequence[Batch], resident: bool):
-        # A resident stack stays where it is; what differs from step to step gets a place of its own.
-        own = [f.name for f in fields(Batch) if not (resident and f.name in ("hu", "mask"))]
-        copies: list[dict[str, Any]] = [{name: _copy(getattr(part, name)) for name in own} for part in parts]
-        self._parts = [replace(part, **mine) for part, mine in zip(parts, copies, strict=True)]
+    def __init__(self, step: Callable[[Sequence[Batch]], Tensor], batches: Sequence[Batch], resident: bool):
+        # A resident stack stays where it is; what differs from step to step gets memory that the graph reads.
+        shared = ("hu", "mask") if resident else ()
+        copied = [field.name for field in fields(Batch) if field.name not in shared]
+        self._batches = []
+        for batch in batches:
+            copies: dict[str, Any] = {name: _copy(getattr(batch, name)) for name in copied}
+            self._batches.append(replace(batch, **copies))
         self._graph = torch.cuda.CUDAGraph()
         # Threads that read ahead pin memory meanwhile, which would break a capture that watches all threads.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._loss = run(self._parts)
+            self._loss = step(self._batches)
 
-    def replay(self, parts: Sequence[Batch]) -> Tensor:
+    def replay(self, batches: Sequence[Batch]) -> Tensor:
         """The step on other batches of the same shapes."""
-        for mine, part in zip(self._parts, parts, strict=True):
-            for f in fields(Batch):
-                place, value = getattr(mine, f.name), getattr(part, f.name)
-                if value is not None and place is not value:
-                    place.copy_(value, non_blocking=True)
+        for mine, batch in zip(self._batches, batches, strict=True):
+            for field in fields(Batch):
+                memory, value = getattr(mine, field.name), getattr(batch, field.name)
+                if value is not None and memory is not value:
+                    memory.copy_(value, non_blocking=True)
         self._graph.replay()
         return self._loss.clone()
 

@@ -15,7 +15,7 @@ from hemotorch.system import machine
 from hemotorch.system.device import give_back, is_lost, is_out_of_memory
 from hemotorch.system.ranks import GO_ON
 from hemotorch.training.batches import Plan
-from hemotorch.training.learner import Job, Learner
+from hemotorch.training.learner import Job, Learner, Steps
 
 FEW_AND_MANY = (2, 8)  #: samples of the two steps that are measured in main memory
 ANEW = "train into a new folder with"  #: a run that was started keeps its recipe
@@ -23,7 +23,7 @@ MEMORY_SHARE = 0.9  #: of the free main memory may be filled
 
 
 @contextmanager
-def memory_explained(job: Job, net: Net, checkpoint: Path) -> Iterator[None]:
+def memory_explained(job: Job, net: Net, checkpoint: Path, steps: Steps) -> Iterator[None]:
     """Turns running out of memory inside the block into a RunError that names a batch which fits, as measured."""
     try:
         yield
@@ -40,7 +40,7 @@ def memory_explained(job: Job, net: Net, checkpoint: Path) -> Iterator[None]:
         shape = "x".join(map(str, (job.recipe.train.batch, net.slices, *job.size)))
         kept = "; the last checkpoint is intact" if checkpoint.exists() else ""
         what = f"out of memory on {job.device.name} with a batch of {shape}"
-        raise RunError(what, "training", _todo(job, net) + kept) from error
+        raise RunError(what, "training", _todo(job, net, steps) + kept) from error
 
 
 @contextmanager
@@ -55,8 +55,8 @@ def loading_explained() -> Iterator[None]:
         raise RunError(what, "training", todo) from error
 
 
-def _todo(job: Job, net: Net) -> str:
-    size = largest_batch(job, net)
+def _todo(job: Job, net: Net, steps: Steps) -> str:
+    size = largest_batch(job, net, steps)
     if size is None:
         return "lower train.batch and raise train.accumulate"
     if not size:
@@ -66,7 +66,7 @@ def _todo(job: Job, net: Net) -> str:
     return f"a batch of {size} fits, as measured: {ANEW} {settings}"
 
 
-def largest_batch(job: Job, net: Net) -> int | None:
+def largest_batch(job: Job, net: Net, steps: Steps) -> int | None:
     """Samples that a step has room for, 0 where not even one fits: fewer than the batch that did not.
 
     A GPU is tried, between what fits and what does not, until they are an eighth apart.
@@ -81,7 +81,7 @@ def largest_batch(job: Job, net: Net) -> int | None:
     give_back(job.device.torch_device)
     try:
         if cpu:
-            few, many = (_peak(job, net, count) for count in FEW_AND_MANY)
+            few, many = (_peak(job, net, count, steps) for count in FEW_AND_MANY)
             each = (many - few) / (FEW_AND_MANY[1] - FEW_AND_MANY[0])
             if each <= 0:
                 return None
@@ -90,7 +90,7 @@ def largest_batch(job: Job, net: Net) -> int | None:
         fits = 0
         while size - fits > max(1, size // 8):
             middle = (fits + size) // 2
-            fits, size = (middle, size) if _fits(job, net, middle) else (fits, middle)
+            fits, size = (middle, size) if _fits(job, net, middle, steps) else (fits, middle)
         return fits
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -100,9 +100,9 @@ def largest_batch(job: Job, net: Net) -> int | None:
     return 0
 
 
-def _fits(job: Job, net: Net, size: int) -> bool:
+def _fits(job: Job, net: Net, size: int, steps: Steps) -> bool:
     try:
-        _step(job, net, size)
+        _step(job, net, size, steps)
         return True
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -112,17 +112,17 @@ def _fits(job: Job, net: Net, size: int) -> bool:
     return False
 
 
-def _peak(job: Job, net: Net, size: int) -> int:
+def _peak(job: Job, net: Net, size: int, steps: Steps) -> int:
     """Bytes that a step takes at its height, above what the process holds before it."""
     give_back(job.device.torch_device)  # what freed tensors left would hide what this step takes
     before = machine.resident(reset_peak=True)[0]
-    _step(job, net, size)
+    _step(job, net, size, steps)
     return machine.resident()[1] - before
 
 
-def _step(job: Job, net: Net, size: int) -> None:
+def _step(job: Job, net: Net, size: int, steps: Steps) -> None:
     # Eagerly: graphs and compiled steps take longer to come by.
     recipe = job.recipe.changed([f"train.batch={size}", "train.accumulate=1"])
     device = replace(job.device, graphs=False, compile=False)
     job = replace(job, recipe=recipe, device=device, plan=Plan(job.slices, recipe))
-    float(next(Learner(job, copy.deepcopy(net)).epoch(0)))
+    float(next(steps(Learner(job, copy.deepcopy(net)), 0)))

@@ -1,0 +1,270 @@
+"""How a training begins: from nothing, or going on after it was killed, on this machine or another.
+
+A run that goes on has the recipe, the split and the device's settings that it was started with, so that on the same
+machine it ends bit for bit like one that was never killed. What is different now is written into its record.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hemotorch.data.dataset import PARTS, Dataset, Split
+from hemotorch.errors import InputError, OptionError
+from hemotorch.inference.checkpoint import Checkpoint, load_checkpoint
+from hemotorch.nets import Net
+from hemotorch.recipe import Recipe, load_recipe
+from hemotorch.run import BEST, LAST, Run, check_slices
+from hemotorch.system import threads
+from hemotorch.system.device import Device, choose, environment
+from hemotorch.system.ranks import Ranks
+from hemotorch.training.learner import Job, Learner
+
+SWITCHES = ("channels_last", "compile", "graphs", "kernels", "keep_memory")  #: of Device and of the recipe's engine
+COUNTERS = ("epoch", "step", "best", "loss_sum", "seconds")  #: fields of State that last.pt holds
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is decided before the first step.
+
+    resumed: go on with a run that is there. tune: the device's settings may be measured; they are not if they are
+    those of the run's record. by_index: neighbouring slices are taken by index, whatever their distance, as in runs
+    that were started by a version without slice spacing.
+    """
+
+    recipe: Recipe
+    split: Split
+    device: Device
+    resumed: bool
+    tune: bool
+    by_index: bool
+
+
+def decide_start(run: Run, dataset: Dataset, recipe: Recipe | None, device: str, resume: bool, ranks: Ranks) -> Start:
+    """Goes on with the run if that is wanted and it was started, else starts it.
+
+    Args:
+        recipe: as asked for; None takes the run's own, or `fast` for a new one.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: if the folder holds a run that shall not be gone on with, or the dataset was changed since.
+        OptionError: if another recipe is asked for than the run has, or the device cannot be used.
+    """
+    if resume and ranks.gather((run.root / "run.json").exists())[0]:
+        return _resumed(Run.open(run.root), dataset, recipe, device, ranks)
+    if ranks.first:
+        run.must_be_new()
+    recipe = recipe or load_recipe("fast")
+    split = dataset.split(recipe.data.split)
+    return Start(recipe, split, choose(device, recipe.engine, ranks), resumed=False, tune=True, by_index=False)
+
+
+def _resumed(run: Run, dataset: Dataset, asked_for: Recipe | None, device: str, ranks: Ranks) -> Start:
+    recipe, split, record = recipe_of_run(run, asked_for), run.split, run.record
+    latest = (record, *record.get("resumed", ()))[-1]
+    torch_device, as_before = _device_of_run(latest, device, recipe, ranks)
+    _check_scans(dataset, record)
+    check_slices(split, dataset)
+    # Ranks on unlike machines may differ in this, and measuring is done by all or none.
+    tune = any(ranks.gather(not as_before))
+    return Start(recipe, split, torch_device, resumed=True, tune=tune, by_index="slice_spacing" not in record)
+
+
+def _device_of_run(record: dict[str, Any], wanted: str, recipe: Recipe, ranks: Ranks) -> tuple[Device, bool]:
+    """The device with the settings that `record` holds, so far as this machine can have them.
+
+    Args:
+        record: what run.json says of the start, or of the last time that the run went on elsewhere.
+
+    Returns:
+        The device, and whether it computes bit for bit as before.
+    """
+    before = Device.from_dict(record["device"])
+    now = choose(wanted, recipe.engine, ranks)
+    if wanted == "auto" and now.torch_device.type != before.torch_device.type == "cpu":
+        now = choose("cpu", recipe.engine, ranks)
+    if now.torch_device.type != before.torch_device.type:
+        return now.with_reason(f"not as when it was started, which was on {before.name}"), False
+    settings: dict[str, Any] = {"precision": before.precision}
+    for name in SWITCHES:
+        settings[name] = "on" if getattr(before, name) else "off"
+    as_before = ranks.world == record["ranks"]
+    if ranks.world == 1:
+        as_before = as_before and _has_threads(before.threads, recipe)
+        if as_before:
+            settings["threads"] = before.threads
+    name = wanted if ":" in wanted else now.torch_device.type
+    try:
+        same = choose(name, replace(recipe.engine, **settings), ranks)
+    except OptionError as error:
+        return now.with_reason(f"not as when it was started: {error}"), False
+    if as_before:
+        return same.with_reason("as when it was started"), True
+    return same.with_reason("as when it was started, but for ranks or cores"), False
+
+
+def _has_threads(count: int, recipe: Recipe) -> bool:
+    """Whether this process may compute with so many threads. Sums depend on their number, bit for bit."""
+    available, _ = threads.count()
+    possible = count <= available or count == recipe.engine.threads
+    return possible and threads.option() in (0, count)
+
+
+def rank_timeout_s(run: Run, asked_for: Recipe | None) -> float:
+    """Seconds after which a rank that does not answer is given up: as the recipe that will be trained has it."""
+    if asked_for is not None:
+        return asked_for.engine.rank_timeout_s
+    recipe = run.recipe if (run.root / "recipe.toml").exists() else Recipe()
+    return recipe.engine.rank_timeout_s
+
+
+def recipe_of_run(run: Run, asked_for: Recipe | None) -> Recipe:
+    """The run's recipe. Raises OptionError if another one is asked for, which resuming would ignore."""
+    recipe = run.recipe
+    if asked_for is None or asked_for == recipe:
+        return recipe
+    mine, other = _flat(asdict(recipe)), _flat(asdict(asked_for))
+    key = next(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
+    what = f"was started with {key} = {mine.get(key)!r}, not {other.get(key)!r}"
+    raise OptionError(what, run.root, "resume it without --recipe, --set and --fold, or train into a new folder")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by keys like "train.batch"."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _check_scans(dataset: Dataset, record: dict[str, Any]) -> None:
+    """Raises InputError if a scan that the run was split on, or its mask, is not what it was."""
+    for case, digest in record["scans"].items():
+        same_scan = case in dataset.rows and dataset.digest(case) == digest
+        if not same_scan or dataset.mask_digest(case) != record["masks"][case]:
+            what = f"the mask of scan {case}" if same_scan else f"scan {case} is missing or"
+            todo = "resume on the unchanged dataset, or train into a new folder"
+            raise InputError(f"{what} was changed since this run was started", dataset.root, todo)
+
+
+@dataclass
+class State:
+    """All that changes while training. `epoch` and `step` say where the next step is."""
+
+    learner: Learner
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    best: float = -math.inf
+    loss_sum: float = 0.0  # of the epoch's steps so far, but for those of `unread_loss`
+    seconds: float = 0.0  # of training, over all sessions of the run
+    unread_steps: int = 0
+    unread_loss: Tensor | None = None  # of the steps since it was last read; on the device
+
+    def add(self, loss: Tensor) -> None:
+        """Counts a step that was done. Does not wait for the device."""
+        if self.unread_loss is None:
+            self.unread_loss = torch.zeros_like(loss)
+        self.unread_loss = self.unread_loss + loss
+        self.unread_steps += 1
+        self.step += 1
+
+    def read_loss(self) -> float:
+        """Waits for the device; returns the sum of losses since the last time, and adds it to `loss_sum`."""
+        loss = 0.0 if self.unread_loss is None else float(self.unread_loss)
+        self.loss_sum += loss
+        self.unread_loss, self.unread_steps = None, 0
+        return loss
+
+    def next_epoch(self) -> None:
+        """The epoch is done."""
+        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+
+
+def load_state(job: Job, run: Run, net: Net) -> State:
+    """The state to begin with: fresh, or as last.pt has it.
+
+    Raises:
+        InputError: if last.pt does not fit the recipe, or best.pt is missing.
+    """
+    state = State(Learner(job, net))
+    path = run.root / LAST
+    if job.ranks.gather(path.exists())[0]:
+        checkpoint = load_checkpoint(path)
+        try:
+            _restore(state, checkpoint)
+        except (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
+            raise InputError("does not fit this run's recipe", path, "train again in a new folder") from error
+    had_best = state.best > -math.inf or state.epoch == job.recipe.train.epochs
+    if had_best and not (run.root / BEST).exists():
+        raise InputError("is missing", run.root / BEST, "put it back, or train again in a new folder")
+    if job.ranks.first:
+        run.keep_metrics(state.epoch)
+    return state
+
+
+def _restore(state: State, checkpoint: Checkpoint) -> None:
+    learner, stored = state.learner, checkpoint.trainer
+    learner.net.load_state_dict(stored["net"])
+    if learner.averaged is not None:
+        learner.averaged.load_state_dict(checkpoint.weights)
+    learner.load_optimizer(stored["optimizer"])
+    if learner.scaler is not None and "scaler" in stored:  # not if a CPU wrote it
+        learner.scaler.load_state_dict(stored["scaler"])
+    for name in COUNTERS:
+        setattr(state, name, stored[name])
+
+
+def checkpoint_of(job: Job, state: State, score: float | None = None, resumable: bool = True) -> Checkpoint:
+    """The network to deploy and, if it is to be resumable, all else that the next step depends on."""
+    learner = state.learner
+    trainer: dict[str, Any] = {}
+    if resumable:
+        trainer = {"net": learner.net.state_dict(), "optimizer": learner.optimizer.state_dict()}
+        for name in COUNTERS:
+            trainer[name] = getattr(state, name)
+        if learner.scaler is not None:
+            trainer["scaler"] = learner.scaler.state_dict()
+    net = learner.deployed
+    return Checkpoint(
+        net=net.name,
+        options=net.options,
+        weights=net.state_dict(),
+        recipe=asdict(job.recipe),
+        epoch=state.epoch,
+        step=state.step,
+        score=score,
+        trainer=trainer,
+        slice_spacing=asdict(job.spacing) if job.spacing is not None else None,
+    )
+
+
+def run_record(job: Job, split: Split) -> dict[str, Any]:
+    """What run.json says of a run that is started."""
+    cases = [case for part in PARTS for case in split.part(part)]
+    return {
+        "data": str(job.dataset.root.resolve()),
+        "split": asdict(split),
+        **decisions(job),
+        "slice_spacing": asdict(job.spacing) if job.spacing is not None else None,
+        "scans": {case: job.dataset.digest(case) for case in cases},
+        "masks": {case: job.dataset.mask_digest(case) for case in cases},
+    }
+
+
+def decisions(job: Job) -> dict[str, Any]:
+    """On what, and how, a training is computed, with the reasons."""
+    return {
+        "device": job.device.to_dict(),
+        "ranks": job.ranks.world,
+        "memory": f"{job.slices.memory}: {job.slices.why}",
+        "environment": environment(),
+    }
