@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from hemotorch import nets
+from hemotorch.cli import main
 from hemotorch.errors import HemotorchError, OptionError
-from hemotorch.recipe import Tiles, known_recipes, load_recipe, recipe_from_toml
+from hemotorch.recipe import Recipe, Tiles, known_recipes, load_recipe, recipe_from_toml
+from hemotorch.recipe.show import commented_toml, markdown_table
+from hemotorch.system.records import field_notes
 from hemotorch.training import losses
 
 
@@ -128,3 +132,33 @@ def test_toml_that_its_reader_chokes_on(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(HemotorchError):
         load_recipe(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("name", known_recipes())
+def test_a_recipe_with_comments_is_the_same_recipe(name):
+    recipe = load_recipe(name).changed(["net.options.channels=[8, 16]", "net.options.windows=[[40, 80]]"])
+    text = commented_toml(recipe)
+    assert recipe_from_toml(text, "text") == recipe
+    assert "# edge of a pixel; 0: the scan's own (number from 0 to 20 mm; default 0.0)\npixel_mm = " in text
+
+
+def test_the_command_prints_a_recipe_and_lists_all(capsys, tmp_path):
+    assert main(["recipe", "fast"]) == 0
+    (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
+    assert load_recipe(tmp_path / "mine.toml") == load_recipe("fast")
+    assert main(["recipe"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == known_recipes()
+    assert main(["recipe", str(tmp_path / "mine.toml"), "--json"]) == 0
+    keys = {entry["key"]: entry for entry in json.loads(capsys.readouterr().out)["keys"]}
+    epochs = {"value": 12, "default": 30, "unit": "", "values": "whole number from 1 to 1000000"}
+    assert epochs.items() <= keys["train.epochs"].items() and keys["grid.pixel_mm"]["unit"] == "mm"
+    assert main(["recipe", "fats"]) == 1
+    assert "did you mean 'fast'" in capsys.readouterr().err
+
+
+def test_the_table_of_keys_in_the_docs_is_that_of_the_fields():
+    docs = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    table = docs.partition("sections.py -->\n")[2].partition("<!-- end of keys -->")[0].strip()
+    assert table == markdown_table().strip(), "put what `python -m hemotorch.recipe.show` prints into docs/recipes.md"
+    assert all(note.help for note in field_notes(Recipe)), "every key has help"

@@ -190,6 +190,20 @@ def _train(a: argparse.Namespace) -> int:
     return 0
 
 
+def _recipe(a: argparse.Namespace) -> int:
+    from hemotorch.recipe import load_recipe
+    from hemotorch.recipe.show import commented_toml, recipe_keys, recipe_list
+
+    if a.name is None:
+        recipes = recipe_list()
+        lines = [f"{entry['name']:<17} {entry['description']}" for entry in recipes]
+        _show(a, recipes, "\n".join(lines))
+        return 0
+    recipe = load_recipe(a.name)
+    _show(a, {"recipe": recipe.name, "keys": recipe_keys(recipe)}, commented_toml(recipe).rstrip())
+    return 0
+
+
 def _tensorboard(root: str) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -294,6 +308,8 @@ def _parser() -> argparse.ArgumentParser:
     _max_voxels(p)
 
     _learning(command)
+    p = command("recipe", _recipe, "Print a recipe, each key with its unit and help.", "recipe fast > mine.toml")
+    p.add_argument("name", nargs="?", metavar="NAME|FILE", help="a recipe's name or TOML file (default: list all)")
     text = "Measure how fast it trains and predicts here, and why."
     bench.add(command("bench", None, text, "bench train --quick"), _threads, _show)
     cluster.add(commands, _command, _training, _threads, _show)

@@ -6,6 +6,7 @@ key that exists.
 
 load      recipes by name, from files and from a command's options
 sections  the sections and their keys, with type, default, bounds, unit and help
+show      a recipe as TOML with comments; the table of all keys
 *.toml    the recipes that come with hemotorch
 """
 

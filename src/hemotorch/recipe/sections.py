@@ -49,7 +49,7 @@ class Data:
         default=0.0,
         ge=0,
         le=1,
-        description="of each batch sampled from slices with bleeding; 0: each item once per epoch",
+        description="share of each batch that is sampled from slices with bleeding; 0: each item once per epoch",
     )
     memory: Literal["auto", "resident", "stream"] = Field(
         default="auto", description="where slices live during training"
@@ -162,9 +162,9 @@ class Optimizer:
 class Train:
     """How long and with what batches."""
 
-    epochs: int = Field(default=30, ge=1, le=10**6, description="how many")
+    epochs: int = Field(default=30, ge=1, le=10**6, description="how long it trains")
     steps_per_epoch: int = Field(
-        default=0, ge=0, le=10**7, description="of the optimiser; 0: as many as show each item once"
+        default=0, ge=0, le=10**7, description="steps of the optimiser; 0: as many as show each item once"
     )
     batch: int = Field(default=8, ge=1, le=2**20, description="slices, or blocks of slices")
     accumulate: int = Field(default=1, ge=1, le=10**5, description="batches per step")
