@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "hemotorch"
 
 #: Files and folders of the package, lowest floor first; on a floor, each may import those before it.
 FLOORS = (
-    ("errors", "system", "hu", "labels", "task", "scan", "head", "grid", "pictures", "recipe", "keyed_random"),
+    ("errors", "system", "hu", "labels", "task", "pictures", "scan", "head", "grid", "recipe", "keyed_random"),
     ("io", "nets", "phantom"),
     ("data",),
     ("run",),

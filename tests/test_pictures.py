@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from hemotorch.data.layouts import open_layout
 from hemotorch.hu import WINDOWS
+from hemotorch.labels import CODES, COLOURS
 from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, contact_sheet, head_box, pick_slices, slice_rgb
 from hemotorch.scan import Scan, even_scan
 
@@ -151,3 +152,89 @@ def test_a_real_sheet(shared_data: Path) -> None:
     assert (columns.stop - columns.start) < 420  # the head rest's rails lie outside
     assert is_colour(picture, TRUTH_RGB).sum() > 500
     assert is_colour(picture, FOUND_RGB).sum() > 500
+
+
+def test_types_have_colours_of_their_own() -> None:
+    grey = np.full((20, 20), GREY, np.int16)
+    found = np.zeros((20, 20), np.uint8)
+    found[4:8, 4:8] = CODES["subdural"]
+    found[12:16, 12:16] = CODES["epidural"]
+    picture = slice_rgb(grey, found=found, height=160, typed=True)
+    assert is_colour(picture, COLOURS["subdural"])[:80].sum() == is_colour(picture, COLOURS["epidural"])[80:].sum()
+    assert is_colour(picture, COLOURS["subdural"]).sum() == 4 * 32
+    assert not is_colour(picture, FOUND_RGB).any()
+    plain = slice_rgb(grey, found=found, height=160)
+    assert is_colour(plain, FOUND_RGB).sum() == 2 * 4 * 32, "without `typed` a mask's codes mean nothing"
+
+
+def test_types_that_touch_are_parted_by_lines_inside_them() -> None:
+    found = np.zeros((20, 20), np.uint8)
+    found[4:12, 4:8] = CODES["subdural"]
+    found[4:12, 8:12] = CODES["epidural"]
+    picture = slice_rgb(np.full((20, 20), GREY, np.int16), found=found, height=160, typed=True)
+    assert is_colour(picture[40:90], COLOURS["subdural"])[:, 63].all()
+    assert is_colour(picture[40:90], COLOURS["epidural"])[:, 64].all()
+
+
+def test_true_types_are_dashed_outside_of_what_was_found() -> None:
+    truth, found = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
+    truth[4:16, 4:16] = CODES["subdural"]
+    found[4:16, 4:16] = CODES["epidural"]
+    picture = slice_rgb(np.full((20, 20), GREY, np.int16), truth=truth, found=found, height=160, typed=True)
+    area = np.kron(truth > 0, np.ones((8, 8), bool))
+    green, true_type = is_colour(picture, TRUTH_RGB), is_colour(picture, COLOURS["subdural"])
+    assert green.sum() + true_type.sum() == 4 * 96 and not ((green | true_type) & area).any()
+    assert 0.3 < green.sum() / (4 * 96) < 0.7
+    assert is_colour(picture, COLOURS["epidural"]).sum() == 4 * 95
+    untyped = slice_rgb(np.full((20, 20), GREY, np.int16), truth=(truth > 0) * np.uint8(6), height=160, typed=True)
+    assert is_colour(untyped, TRUTH_RGB).sum() == 4 * 96, "bleeding of unknown type is green"
+
+
+def test_colours_differ_for_every_eye() -> None:
+    """Machado et al. 2009: what full protanopia, deuteranopia and tritanopia make of linear RGB."""
+    sights = [
+        np.eye(3),
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    ]
+    colours = np.array([TRUTH_RGB, *COLOURS.values()])
+    greys = np.repeat(np.arange(0, 256, 4)[:, None], 3, axis=1)
+    for sight in sights:
+        seen, grey = lab(colours, np.array(sight)), lab(greys, np.array(sight))
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1) + 1000 * np.eye(len(seen))
+        assert apart.min() > 17
+        assert np.linalg.norm(seen[:, None] - grey[None], axis=-1).min() > 17
+
+
+def lab(rgb: np.ndarray, sight: np.ndarray) -> np.ndarray:
+    """CIELAB (D65) of 8-bit sRGB colours."""
+    share = rgb / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ sight.T, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = seen @ to_xyz.T / [0.9505, 1, 1.089]
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+def test_a_typed_sheet_shows_all_types_however_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[float, str]] = []
+    text = ImageDraw.ImageDraw.text
+
+    def note(pen, at, words, fill, font, **other):
+        written.append((at[0] + pen.textlength(words, font) * ("r" not in other["anchor"]), words))
+        return text(pen, at, words, fill, font, **other)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    scan = ball()
+    found = np.zeros(scan.shape, np.uint8)
+    for code in CODES.values():
+        found[10, 30 + 3 * code : 32 + 3 * code, 40:44] = code
+    sheet = contact_sheet(scan, found, found, tiles=4, tile_px=120, typed=True)
+    colours = {name for name in CODES if is_colour(np.asarray(sheet), COLOURS[name]).sum() > 20}
+    assert colours == set(CODES)
+    legend = [words for _, words in written if "(true 0.4 mL)" in words]
+    assert len(legend) == 5 and all(right < sheet.width for right, _ in written)
+    wide = contact_sheet(scan, found, typed=True)
+    assert wide.width > 900 and any(words == "intraparenchymal 0.4 mL" for _, words in written)

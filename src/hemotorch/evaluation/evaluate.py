@@ -238,6 +238,7 @@ def _example(kind: str, predictor: Predicts, dataset: Dataset, score: ScanScore)
         predicted=predicted[box],
         slice_numbers=tuple(scan.slice_numbers[index] for index in slices),
         pixel_mm=scan.pixel_mm,
+        typed=found.confusion is not None,
     )
 
 

@@ -85,7 +85,8 @@ class Example:
     """A scan worth looking at, with its few most telling slices.
 
     kind: "best", "median", "worst", or "false alarm" (the normal scan with the most found in it). hu, truth,
-    predicted: (shown, rows, columns), cropped to the head; pixel_mm: between rows and columns.
+    predicted: (shown, rows, columns), cropped to the head; pixel_mm: between rows and columns. typed: what was
+    predicted are codes of `labels`, as the truth is in any case.
     """
 
     kind: str
@@ -98,6 +99,7 @@ class Example:
     predicted: np.ndarray
     slice_numbers: tuple[int, ...]
     pixel_mm: tuple[float, float]
+    typed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
