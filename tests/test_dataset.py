@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from hemotorch.data import dataset as module
-from hemotorch.data.dataset import Dataset, Split, file_name, geometry, scan_of, write_splits
+from hemotorch.data.dataset import Dataset, file_name, geometry, scan_of
 from hemotorch.data.layouts import open_layout
 from hemotorch.data.manifest import SliceRow, read_manifest, write_manifest
 from hemotorch.data.prepare import prepare
 from hemotorch.data.shards import write_shard
+from hemotorch.data.splits import Split, read_splits, write_splits
 from hemotorch.errors import InputError
 from hemotorch.scan import Frame, Scan, Source, even_scan
 
@@ -170,7 +171,7 @@ def test_the_manifest_keeps_what_is_unknown_unknown(tmp_path: Path) -> None:
 def test_splits_come_back_as_they_were(tmp_path: Path) -> None:
     split = Split("x", "slice", {"a": (0, 1, 2, 5), "b": (7,)}, {}, {"a": (3, 4), "c": ()}, ("careful",))
     write_splits(tmp_path / "splits.json", {"x": split}, ["no fold"], seed=3)
-    assert module._read_splits(tmp_path / "splits.json", {"a": 6, "b": 8, "c": 1}) == ({"x": split}, ("no fold",))
+    assert read_splits(tmp_path / "splits.json", {"a": 6, "b": 8, "c": 1}) == ({"x": split}, ("no fold",))
     assert '"a": "0-2,5"' in (tmp_path / "splits.json").read_text()
 
 

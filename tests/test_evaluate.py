@@ -13,9 +13,10 @@ import pytest
 from sklearn.metrics import f1_score
 
 import tiny
-from hemotorch.data.dataset import Dataset, Split
+from hemotorch.data.audit import audit
+from hemotorch.data.dataset import Dataset
 from hemotorch.data.prepare import prepare
-from hemotorch.data.splits import audit
+from hemotorch.data.splits import Split
 from hemotorch.errors import InputError, OptionError
 from hemotorch.evaluation.comparison import compare
 from hemotorch.evaluation.evaluate import evaluate, summarise, telling_slices, truth_of, write_scores

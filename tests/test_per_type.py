@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import tiny
-from hemotorch.data.dataset import Dataset, Split
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import Split
 from hemotorch.evaluation.comparison import Comparison, ScanComparison, compare
 from hemotorch.evaluation.confusion import NAMES, confuse, counts_of
 from hemotorch.evaluation.counts import Counts

@@ -21,9 +21,9 @@ from PIL import Image
 
 from hemotorch.cli import main
 from hemotorch.data import layouts
+from hemotorch.data.audit import audit
 from hemotorch.data.dataset import FORMAT, Dataset
 from hemotorch.data.prepare import PreparedSummary, prepare
-from hemotorch.data.splits import audit
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.hu import to_grey
 from hemotorch.io import nifti

@@ -79,14 +79,16 @@ def test_text_that_is_no_unicode_comes_back(tmp_path):
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(change, says):
-    with pytest.raises(InputError, match=says) as caught:
+    with pytest.raises(OptionError, match=f"^a.json: {says}") as caught:
+        build(Outer, {"name": "x", **change}, "a.json", by_hand=True)
+    with pytest.raises(InputError, match=r"^a.json: is damaged \(.*\); mend it$"):
         build(Outer, {"name": "x", **change}, "a.json", "mend it")
     assert str(caught.value).startswith("a.json: ") and len(str(caught.value)) < 300
 
 
 def test_what_is_missing_or_nothing_at_all():
-    with pytest.raises(OptionError, match="a.json: lacks 'name'; mend it"):
-        build(Outer, {}, "a.json", "mend it", OptionError)
+    with pytest.raises(InputError, match=r"a.json: is damaged \(lacks 'name'\); mend it"):
+        build(Outer, {}, "a.json", "mend it")
     for values in (3, None, [], "x"):
         with pytest.raises(InputError, match="all of it is a table, not"):
             build(Outer, values, "a.json")

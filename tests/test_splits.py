@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hemotorch.data.dataset import Split
+from hemotorch.data.audit import Twins, audit
+from hemotorch.data.make_splits import make_splits
 from hemotorch.data.manifest import SliceRow
-from hemotorch.data.splits import Twins, audit, make_splits
+from hemotorch.data.splits import Split
 from hemotorch.labels import TYPES
 
 SLICES = 4

@@ -8,7 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from hemotorch.data.dataset import PARTS, Dataset
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import PARTS
 from hemotorch.evaluation.evaluate import slices_of, truth_of
 from hemotorch.scan import Scan
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hemotorch import __version__
-from hemotorch.data.dataset import PARTS, Dataset, Split
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import PARTS, Split
 from hemotorch.errors import InputError, RunError
 from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.system.device import Device

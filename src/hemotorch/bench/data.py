@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hemotorch.bench.reference import write_pngs
-from hemotorch.data.dataset import Dataset, Part
+from hemotorch.data.dataset import Dataset
 from hemotorch.data.phantom_folders import write_phantom
 from hemotorch.data.prepare import prepare
+from hemotorch.data.splits import Part
 from hemotorch.errors import InputError
 from hemotorch.recipe import Recipe
 from hemotorch.training.batches import must_be_labelled

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hemotorch import nets
-from hemotorch.data.dataset import Dataset, Part
+from hemotorch.data.dataset import Dataset
 from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
+from hemotorch.data.splits import Part
 from hemotorch.hu import window
 from hemotorch.keyed_random import torch_seed
 from hemotorch.recipe import Recipe

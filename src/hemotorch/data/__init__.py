@@ -1,13 +1,15 @@
 """The prepared dataset: from folders of any layout to shards, records, splits and counts.
 
+audit            which patients and identical slices are on both sides of a split
 case_record      the record of a prepared case, and what tells whether its source changed
 dataset          the prepared dataset on disk
 layouts/         how folders of scans are laid out: recognised, opened, written
+make_splits      makes the named splits, by patient and stratified
 manifest         the table of all slices, manifest.csv
 phantom_folders  writes a phantom dataset in any layout
 png_folders      the 2021 paper's PNG folders of a prepared dataset
 prepare          from cases of any layout to a prepared dataset
 shards           a stack of slices as one Zarr array in one file
-splits           named splits by patient, and the audit of what is on both sides
+splits           named splits, and splits.json, which holds them
 summary          how many scans, slices and patients there are
 """

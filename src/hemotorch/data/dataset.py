@@ -16,46 +16,25 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from hemotorch.data.manifest import SliceRow, read_manifest, volume_ml
 from hemotorch.data.shards import Shard, group_metadata, open_shard, write_shard
+from hemotorch.data.splits import Split, read_splits
 from hemotorch.errors import InputError, nearest
 from hemotorch.labels import TYPES
 from hemotorch.scan import Frame, Scan, Source
-from hemotorch.system.files import read_json, short_name, write_json
+from hemotorch.system.files import read_json, short_name
 from hemotorch.task import Task
 
 FORMAT = 1  #: raised whenever what is written can no longer be read by the code before it
 KIND = "hemotorch prepared dataset"
-Part = dict[str, tuple[int, ...]]  #: case name -> indices of its slices
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which slices train, validate and test. by: "slice" where a patient may be on both sides."""
-
-    name: str
-    by: Literal["patient", "slice"]
-    train: Part
-    val: Part
-    test: Part
-    warnings: tuple[str, ...] = ()
-
-    def part(self, name: str) -> Part:
-        """The part called train, val or test. Raises InputError for another name."""
-        if name not in PARTS:
-            raise InputError(f"a split has no part '{name}'", todo=nearest(name, PARTS))
-        return {"train": self.train, "val": self.val, "test": self.test}[name]
-
-
-PARTS = ("train", "val", "test")
 
 
 class Dataset:
@@ -77,7 +56,7 @@ class Dataset:
         if not self.cases:
             raise InputError("holds no scans", self.root, "run `hemotorch prepare` on a folder that has some")
         slice_counts = {case: entry["shape"][0] for case, entry in self.info["cases"].items()}
-        self.splits, self.split_warnings = _read_splits(self.root / "splits.json", slice_counts)
+        self.splits, self.split_warnings = read_splits(self.root / "splits.json", slice_counts)
         self.layout: str = self.info["layout"]
         self.patients_known: bool = all(
             entry["patient"] is not None and not entry.get("patient_assumed", False)
@@ -407,82 +386,3 @@ def _source(entry: dict[str, Any], slices: int) -> Source | None:
     if files[0].lower().endswith(".png"):
         return Source("png", files, tuple(Frame(file, 0) for file in range(slices)))
     return Source("nifti", files, tuple(Frame(0, int(number) - 1) for number in entry["slice_numbers"]))
-
-
-def write_splits(path: Path, splits: dict[str, Split], warnings: Iterable[str], seed: int) -> None:
-    """Writes splits.json: slices as runs, "0-11,14" being indices 0 to 11 and 14. warnings: why splits are missing."""
-    entries = {
-        split.name: {
-            "by": split.by,
-            "warnings": list(split.warnings),
-            **{part: {case: _runs(indices) for case, indices in split.part(part).items()} for part in PARTS},
-        }
-        for split in splits.values()
-    }
-    write_json(path, {"seed": seed, "warnings": list(warnings), "splits": entries})
-
-
-def _read_splits(path: Path, slice_counts: dict[str, int]) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """All splits of splits.json. slice_counts: how many slices each case has, which bounds what is read."""
-    stored, splits = read_json(path), {}
-    try:
-        for name, entry in stored["splits"].items():
-            if entry["by"] not in ("patient", "slice"):
-                raise ValueError(f"split '{name}' is by '{entry['by']}'")
-            where = f"split '{name}'"
-            train = _read_part(entry["train"], where, slice_counts)
-            val = _read_part(entry["val"], where, slice_counts)
-            test = _read_part(entry["test"], where, slice_counts)
-            _check_apart((train, val, test), entry["by"], where)
-            splits[name] = Split(name, entry["by"], train, val, test, tuple(map(str, entry["warnings"])))
-        return splits, tuple(map(str, stored["warnings"]))
-    except KeyError as error:
-        raise InputError(f"is damaged (it lacks {error})", path, "run the same `hemotorch prepare` again") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"is damaged ({error})", path, "run the same `hemotorch prepare` again") from error
-
-
-def _read_part(cases: dict[str, str], where: str, slice_counts: dict[str, int]) -> Part:
-    part: Part = {}
-    for case, runs in cases.items():
-        if case not in slice_counts:
-            raise ValueError(f"{where} names case {case!r}, which the dataset does not hold")
-        part[case] = _indices(runs, slice_counts[case], f"{where}, case {case!r}")
-    return part
-
-
-def _check_apart(parts: Iterable[Part], by: str, where: str) -> None:
-    """Raises ValueError if a slice, or in a split by patient a case, stands in two parts."""
-    seen: dict[str, set[int]] = {}
-    for part in parts:
-        for case, indices in part.items():
-            earlier = seen.setdefault(case, set())
-            if earlier.intersection(indices) or (earlier and by == "patient"):
-                raise ValueError(f"{where} has case {case!r} in two parts")
-            earlier.update(indices)
-
-
-def _runs(indices: Iterable[int]) -> str:
-    runs: list[list[int]] = []
-    for index in sorted(indices):
-        if runs and runs[-1][1] == index - 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
-def _indices(runs: str, count: int, where: str) -> tuple[int, ...]:
-    """The indices of runs like "0-11,14". Raises ValueError for any beyond `count` slices, before memory is taken."""
-    indices: list[int] = []
-    for run in runs.split(","):
-        if not run:
-            continue
-        first, _, last = run.partition("-")
-        start, end = int(first), int(last or first)
-        if not 0 <= start <= end < count:
-            raise ValueError(f"{where}: slices {run[:40]} of {count} slices")
-        if indices and start <= indices[-1]:
-            raise ValueError(f"{where}: slices {run[:40]} stand twice or out of order")
-        indices.extend(range(start, end + 1))
-    return tuple(indices)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from hemotorch import __version__
+from hemotorch.data.audit import Audit, audit
 from hemotorch.data.case_record import Record, make_record, rows_of, same_content, slice_hash, source_of, untouched
 from hemotorch.data.dataset import (
     FORMAT,
@@ -29,14 +30,14 @@ from hemotorch.data.dataset import (
     read_record,
     write_group,
     write_record,
-    write_splits,
 )
 from hemotorch.data.layouts import Case, Collection, open_layout
 from hemotorch.data.layouts.case import some
+from hemotorch.data.make_splits import make_splits
 from hemotorch.data.manifest import volume_ml, write_manifest
 from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
 from hemotorch.data.shards import group_metadata, open_shard
-from hemotorch.data.splits import Audit, audit, make_splits
+from hemotorch.data.splits import write_splits
 from hemotorch.data.summary import Counts, count
 from hemotorch.errors import HemotorchError, InputError, explain, one_line
 from hemotorch.head import check_head

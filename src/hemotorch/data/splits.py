@@ -1,280 +1,147 @@
-"""Named splits of a prepared dataset, by patient and stratified; and the audit of what is on both sides of one."""
+"""Named splits: which slices of which cases train, validate and test; and splits.json, which holds them."""
 
 from __future__ import annotations
 
-import math
-import zlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
 
-import numpy as np
+from pydantic import Field
 
-from hemotorch.data.dataset import PARTS, Dataset, Part, Split
-from hemotorch.data.layouts.case import some
-from hemotorch.data.manifest import SliceRow, volume_ml
-from hemotorch.labels import TYPES
+from hemotorch.errors import InputError, nearest
+from hemotorch.system import records
+from hemotorch.system.records import record
 
-FOLDS = 5  #: Hssayeni et al. 2020: five folds by subject, 3 train, 1 validation, 1 test
-THREE = {"train": 0.6, "val": 0.1, "test": 0.3}
-TWO = {"train": 0.8, "test": 0.2}  #: the 2021 paper's
+PARTS = ("train", "val", "test")
+Part = dict[str, tuple[Annotated[int, Field(ge=0)], ...]]  #: case name -> indices of its slices, in order
+Runs = dict[str, str]  #: case name -> its slices as splits.json has them, "0-11,14" being indices 0 to 11 and 14
+
+_AGAIN = "run the same `hemotorch prepare` again"
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """What is never torn apart: all scans of one patient, or one scan where patients are unknown."""
+@record
+class Split:
+    """Which slices train, validate and test. by: "slice" if a patient may be on both sides."""
 
-    cases: tuple[str, ...]
-    positive: bool
-    types: frozenset[str]
-    volume_ml: float
-    share: float  # of pixels with bleeding, in slices
+    name: str
+    by: Literal["patient", "slice"]
+    train: Part
+    val: Part
+    test: Part
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in PARTS:
+            for case, indices in self.part(name).items():
+                if list(indices) != sorted(set(indices)):
+                    raise ValueError(f"slices of case {case!r} stand twice or out of order")
+
+    def part(self, name: str) -> Part:
+        """The part called train, val or test. Raises InputError for another name."""
+        if name not in PARTS:
+            raise InputError(f"a split has no part '{name}'", todo=nearest(name, PARTS))
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
 
 
-def make_splits(rows: Sequence[SliceRow], seed: int = 0) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """The named splits of a manifest, and warnings that say which of them are missing, and why.
+@record
+class StoredSplit:
+    """A split as splits.json has it."""
 
-    "patient" (60/10/30 train/val/test) and "patient-80-20" (no val) keep a patient's scans together and are stratified
-    by bleeding, rarest type and volume; "fold-K" of five tests on fold K, validates on K + 1 and trains on the rest;
-    "slice-80-20" (no val) is the 2021 paper's, over slices with bleeding and normal ones alike. Where patients are
-    unknown, "case" and "case-80-20" stand for the first two, and all splits are `by` "slice". Scans without a mask are
-    in no split. A function of rows and seed alone.
+    by: Literal["patient", "slice"]
+    warnings: tuple[str, ...]
+    train: Runs
+    val: Runs
+    test: Runs
+
+
+@record
+class StoredSplits:
+    """All of splits.json. warnings: why splits are missing; seed: that the splits were made with."""
+
+    seed: int
+    warnings: tuple[str, ...]
+    splits: dict[str, StoredSplit]
+
+
+def write_splits(path: Path, splits: dict[str, Split], warnings: Iterable[str], seed: int) -> None:
+    """Writes splits.json. warnings: why splits are missing."""
+    stored = {}
+    for split in splits.values():
+        train, val, test = (_runs_of(split.part(name)) for name in PARTS)
+        stored[split.name] = StoredSplit(split.by, split.warnings, train, val, test)
+    records.write(path, StoredSplits(seed, tuple(warnings), stored))
+
+
+def read_splits(path: Path, slice_counts: dict[str, int]) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """All splits of splits.json, and why splits are missing.
+
+    Args:
+        path: of splits.json.
+        slice_counts: how many slices each case has, which bounds what is read.
+
+    Raises:
+        InputError: if the file is damaged, or names cases or slices that the dataset does not hold.
     """
-    masked = [row for row in rows if row.has_mask]
-    known = all(row.patient is not None for row in masked)
-    units = _units(masked, known)
-    warnings = _missing(rows, masked, known, units)
-    unit, by = ("patient", "patient") if known else ("case", "slice")
-    slices = {case: tuple(range(count)) for case, count in _counts(masked).items()}
-    made: dict[str, Split] = {}
-
-    def add(name: str, by: str, parts: Mapping[str, Part]) -> None:
-        made[name] = _split(name, by, {part: parts.get(part, {}) for part in PARTS}, masked)
-
-    if len(units) > 1:
-        for name, shares in ((unit, THREE), (f"{unit}-80-20", TWO)):
-            dealt = _deal(units, shares, _random(seed, name))
-            add(name, by, {part: _whole(chosen, slices) for part, chosen in dealt.items()})
-    if len(masked) > 1:
-        add("slice-80-20", "slice", _by_slice(masked, _random(seed, "slice-80-20")))
-    count = _fold_count(units)
-    if len(units) > 1:
-        folds = _deal(units, {str(k): 1 / count for k in range(count)}, _random(seed, "fold"))
-        for k in range(count):
-            val = (k + 1) % count if count > 2 else None
-            train = [unit for other in range(count) if other not in (k, val) for unit in folds[str(other)]]
-            parts = {"train": train, "val": [] if val is None else folds[str(val)], "test": folds[str(k)]}
-            add(f"fold-{k}", by, {part: _whole(chosen, slices) for part, chosen in parts.items()})
-        if count < FOLDS:
-            warnings.append(f"{count} folds instead of {FOLDS}: there are {_few(units, known)}")
-    return made, tuple(warnings)
+    stored = records.read(path, StoredSplits, _AGAIN)
+    splits = {}
+    try:
+        for name, entry in stored.splits.items():
+            label = f"split '{name}'"
+            train = _part(entry.train, label, slice_counts)
+            val = _part(entry.val, label, slice_counts)
+            test = _part(entry.test, label, slice_counts)
+            _check_apart((train, val, test), entry.by, label)
+            splits[name] = Split(name, entry.by, train, val, test, entry.warnings)
+    except ValueError as error:
+        raise InputError(f"is damaged ({error})", path, _AGAIN) from error
+    return splits, stored.warnings
 
 
-def _units(rows: Sequence[SliceRow], by_patient: bool) -> list[_Unit]:
-    groups: dict[str, list[SliceRow]] = defaultdict(list)
-    for row in rows:
-        groups[str(row.patient) if by_patient else row.case].append(row)
-    return [
-        _Unit(
-            cases=tuple(dict.fromkeys(row.case for row in group)),
-            positive=any(row.positive_pixels for row in group),
-            types=frozenset(t for row in group if row.types for t, held in zip(TYPES, row.types, strict=True) if held),
-            volume_ml=volume_ml(group),
-            share=sum(row.positive_pixels / row.pixels for row in group),
-        )
-        for group in groups.values()
-    ]
+def _part(runs: Runs, label: str, slice_counts: dict[str, int]) -> Part:
+    part: Part = {}
+    for case, text in runs.items():
+        if case not in slice_counts:
+            raise ValueError(f"{label} names case {case!r}, which the dataset does not hold")
+        part[case] = _indices(text, slice_counts[case], f"{label}, case {case!r}")
+    return part
 
 
-def _deal(units: list[_Unit], shares: Mapping[str, float], random: np.random.Generator) -> dict[str, list[_Unit]]:
-    """Each part its share of the units: as near as whole units allow of those with bleeding, and of all.
-
-    Units are put in a circle by rarest type and volume, ties at random, and each part takes them at even distances from
-    a random start; turned at random, so that all are as likely to be tested on.
-    """
-    shuffled = [units[i] for i in random.permutation(len(units))]
-    positive = _in_order([unit for unit in shuffled if unit.positive])
-    normal = [unit for unit in shuffled if not unit.positive]
-    of_positive = _quotas(len(positive), {part: share * len(positive) for part, share in shares.items()})
-    of_all = _quotas(len(units), {part: share * len(units) for part, share in shares.items()})
-    wanted = {part: of_all[part] - of_positive[part] for part in shares}
-    of_normal = _quotas(len(normal), wanted, least=0)
-    dealt: dict[str, list[_Unit]] = {part: [] for part in shares}
-    for row, quotas in ((positive, of_positive), (normal, of_normal)):
-        starts = dict(zip(quotas, random.random(len(quotas)).tolist(), strict=True))
-        places = sorted(((k + starts[part]) / quota, part) for part, quota in quotas.items() for k in range(quota))
-        turn = int(random.integers(len(row))) if row else 0
-        for unit, (_, part) in zip(row[turn:] + row[:turn], places, strict=True):
-            dealt[part].append(unit)
-    return dealt
+def _check_apart(parts: Iterable[Part], by: str, label: str) -> None:
+    """Raises ValueError if a slice, or in a split by patient a case, stands in two parts."""
+    seen: dict[str, set[int]] = {}
+    for part in parts:
+        for case, indices in part.items():
+            earlier = seen.setdefault(case, set())
+            if earlier.intersection(indices) or (earlier and by == "patient"):
+                raise ValueError(f"{label} has case {case!r} in two parts")
+            earlier.update(indices)
 
 
-def _in_order(positive: list[_Unit]) -> list[_Unit]:
-    """Units with bleeding, those of the rarest type first, each type from small to large."""
-    count = {name: sum(name in unit.types for unit in positive) for name in TYPES}
-    rarity = sorted(TYPES, key=lambda name: (count[name], name))
-    sized = all(math.isfinite(unit.volume_ml) for unit in positive)
-
-    def place(unit: _Unit) -> tuple[int, float]:
-        rarest = min((rarity.index(name) for name in unit.types), default=len(rarity))
-        return rarest, unit.volume_ml if sized else unit.share
-
-    return sorted(positive, key=place)
+def _runs_of(part: Part) -> Runs:
+    return {case: _runs(indices) for case, indices in part.items()}
 
 
-def _quotas(count: int, targets: Mapping[str, float], least: int = 1) -> dict[str, int]:
-    """Whole numbers that sum to `count`, near the targets, none below `least` where there are enough.
-
-    Where there are too few, training and testing come before validation.
-    """
-    first = sorted(targets, key=lambda part: part == "val")
-    quotas = {part: least if least * i < count else 0 for i, part in enumerate(first)}
-    while sum(quotas.values()) < count:
-        quotas[max(first, key=lambda part: targets[part] - quotas[part])] += 1
-    return {part: quotas[part] for part in targets}
+def _runs(indices: Iterable[int]) -> str:
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def _by_slice(rows: Sequence[SliceRow], random: np.random.Generator) -> dict[str, Part]:
-    chosen: dict[str, dict[str, list[int]]] = {part: defaultdict(list) for part in TWO}
-    for positive in (True, False):
-        group = [row for row in rows if (row.positive_pixels > 0) == positive]
-        quotas = _quotas(len(group), {part: share * len(group) for part, share in TWO.items()})
-        parts = random.permutation([part for part, quota in quotas.items() for _ in range(quota)])
-        for row, part in zip(group, parts, strict=True):
-            chosen[part][row.case].append(row.index)
-    return {part: {case: tuple(sorted(indices)) for case, indices in cases.items()} for part, cases in chosen.items()}
-
-
-def _split(name: str, by: str, parts: Mapping[str, Part], rows: Sequence[SliceRow]) -> Split:
-    bleeds = {(row.case, row.index) for row in rows if row.positive_pixels}
-    warnings = []
-    for part, cases in parts.items():
-        if cases and not any((case, index) in bleeds for case, indices in cases.items() for index in indices):
-            warnings.append(f"split '{name}': no bleeding in its {part} part")
-    if not parts["val"] and (name in ("patient", "case") or name.startswith("fold-")):
-        warnings.append(f"split '{name}': too few patients for a val part")
-    kind: Literal["patient", "slice"] = "patient" if by == "patient" else "slice"
-    return Split(name, kind, parts["train"], parts["val"], parts["test"], tuple(warnings))
-
-
-def _fold_count(units: Sequence[_Unit]) -> int:
-    """Five, or as many as there are units with bleeding; but three, where that many units are there at all."""
-    positive = sum(unit.positive for unit in units) or len(units)
-    return min(FOLDS, max(3, positive), len(units))
-
-
-def _missing(rows: Sequence[SliceRow], masked: Sequence[SliceRow], known: bool, units: Sequence[_Unit]) -> list[str]:
-    warnings = []
-    without = list(dict.fromkeys(row.case for row in rows if not row.has_mask))
-    if without:
-        warnings.append(f"{len(without)} scans without a mask are in no split: {some(without)}")
-    if not masked:
-        return [*warnings, "no split, since no scan has a mask: nothing can be trained or scored on this dataset"]
-    if not known:
-        warnings.append("no split by patient, since patients are unknown: 'case' and 'fold-K' keep scans together")
-    if len(units) < 2:
-        warnings.append(f"no split but by slice, since there is one {'patient' if known else 'scan'} only")
-    return warnings
-
-
-def _few(units: Sequence[_Unit], known: bool) -> str:
-    noun = "patients" if known else "scans"
-    positive = sum(unit.positive for unit in units)
-    return f"{len(units)} {noun}, {positive} of them with bleeding"
-
-
-def _whole(units: Iterable[_Unit], slices: Mapping[str, tuple[int, ...]]) -> Part:
-    mine = {case for unit in units for case in unit.cases}
-    return {case: indices for case, indices in slices.items() if case in mine}
-
-
-def _counts(rows: Iterable[SliceRow]) -> dict[str, int]:
-    counts: dict[str, int] = defaultdict(int)
-    for row in rows:
-        counts[row.case] += 1
-    return counts
-
-
-def _random(seed: int, name: str) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
-
-
-@dataclass(frozen=True)
-class Twins:
-    """A slice on the far side, and one with the same pixels on the training side."""
-
-    case: str
-    slice_number: int
-    same_as: str
-    same_as_number: int
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What a split has on both sides.
-
-    patients, slices: in training or validation, and in testing as well. val_patients, val_slices: in training, and in
-    validation as well. patients: names, or those of scans where patients are unknown. slices: identical ones, all-equal
-    ones left out. by_slice: patients were never kept apart.
-    """
-
-    split: str
-    patients_known: bool
-    patients: tuple[str, ...]
-    slices: tuple[Twins, ...]
-    val_patients: tuple[str, ...]
-    val_slices: tuple[Twins, ...]
-    by_slice: bool = False
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing was found, and patients are known, so that it would have been."""
-        return self.patients_known and not (self.patients or self.slices or self.val_patients or self.val_slices)
-
-    def lines(self) -> list[str]:
-        """The finding in words, each a line."""
-        noun = "patients" if self.patients_known else "scans"
-        lines = []
-        for sides, units, twins in (
-            ("training and testing", self.patients, self.slices),
-            ("training and validation", self.val_patients, self.val_slices),
-        ):
-            if units:
-                lines.append(f"{len(units)} {noun} are on both sides of {sides}: {some(units)}")
-            if twins:
-                pairs = [f"{t.case} slice {t.slice_number} = {t.same_as} slice {t.same_as_number}" for t in twins]
-                lines.append(f"{len(pairs)} identical slices are on both sides of {sides}: {some(pairs)}")
-        if not self.patients_known:
-            lines.append("patients are unknown: the same one may be on both sides unseen")
-        lines = lines or ["no patient and no identical slice is on both sides"]
-        name = f"split '{self.split}'" + (", by slice as in the 2021 paper" if self.by_slice else "")
-        return [f"{name}: {line}" for line in lines]
-
-
-def audit(dataset: Dataset, split: Split) -> Audit:
-    """Names every patient, and every identical slice, on both sides of a split."""
-    rows = {(row.case, row.index): row for row in dataset.slices}
-    train, val, test = (
-        [rows[case, index] for case, indices in split.part(part).items() for index in indices] for part in PARTS
-    )
-    return Audit(
-        split.name,
-        dataset.patients_known,
-        _shared_patients([*train, *val], test),
-        _twins([*train, *val], test),
-        _shared_patients(train, val),
-        _twins(train, val),
-        split.by == "slice",
-    )
-
-
-def _shared_patients(near: Iterable[SliceRow], far: Iterable[SliceRow]) -> tuple[str, ...]:
-    sides = ({row.patient or row.case for row in side} for side in (near, far))
-    return tuple(sorted(set.intersection(*sides)))
-
-
-def _twins(near: Iterable[SliceRow], far: Iterable[SliceRow]) -> tuple[Twins, ...]:
-    seen = {row.hash: row for row in reversed(list(near)) if row.hash}
-    pairs = ((row, seen[row.hash]) for row in far if row.hash in seen)
-    return tuple(Twins(row.case, row.slice_number, same.case, same.slice_number) for row, same in pairs)
+def _indices(runs: str, count: int, label: str) -> tuple[int, ...]:
+    """The indices of runs like "0-11,14". Raises ValueError for any beyond `count` slices, before memory is taken."""
+    indices: list[int] = []
+    for run in runs.split(","):
+        if not run:
+            continue
+        first, _, last = run.partition("-")
+        start, end = int(first), int(last or first)
+        if not 0 <= start <= end < count:
+            raise ValueError(f"{label}: slices {run[:40]} of {count} slices")
+        if indices and start <= indices[-1]:
+            raise ValueError(f"{label}: slices {run[:40]} stand twice or out of order")
+        indices.extend(range(start, end + 1))
+    return tuple(indices)

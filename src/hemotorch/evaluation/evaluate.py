@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hemotorch.data.dataset import PARTS, Dataset, Part, Split
-from hemotorch.data.splits import audit
+from hemotorch.data.audit import audit
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import PARTS, Part, Split
 from hemotorch.errors import InputError, OptionError, explain, nearest
 from hemotorch.evaluation.comparison import Comparison, compare
 from hemotorch.evaluation.scores import Example, ScanScore, Scores

@@ -21,7 +21,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """
     path = Path(name_or_path)
     if path.suffix == ".toml":
-        return read(path, Recipe, error=OptionError)
+        return read(path, Recipe, by_hand=True)
     names = known_recipes()
     if str(name_or_path) not in names:
         todo = f"{nearest(str(name_or_path), names)} or a .toml file"
@@ -43,7 +43,7 @@ def recipe_from_toml(text: str, where: str) -> Recipe:
 
 def recipe_from_dict(values: dict[str, Any], where: str) -> Recipe:
     """A recipe from nested dictionaries. Raises OptionError for unknown keys and values that cannot be."""
-    return build(Recipe, values, where, error=OptionError)
+    return build(Recipe, values, where, by_hand=True)
 
 
 def recipe_from_args(name: str | None, settings: Iterable[str], fold: int | None, resume: bool) -> Recipe | None:

@@ -244,7 +244,7 @@ class Recipe:
                 raise OptionError(f"'{setting}' is not section.key=value", "--set", "for example --set train.epochs=10")
             table = _table(values, path[:-1], key)
             table[path[-1]] = _value(text.strip())
-        return build(Recipe, values, "--set", error=OptionError)
+        return build(Recipe, values, "--set", by_hand=True)
 
 
 def _table(values: dict[str, Any], path: list[str], key: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hemotorch.data.dataset import Dataset, Split
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import Split
 from hemotorch.errors import InputError
 from hemotorch.evaluation.evaluate import evaluate, write_scores
 from hemotorch.evaluation.scores import Scores

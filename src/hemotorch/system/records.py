@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
-from hemotorch.errors import HemotorchError, InputError, nearest
+from hemotorch.errors import InputError, OptionError, nearest
 from hemotorch.system.files import jsonable, read_json, regular_file, write_json, write_text
 
 T = TypeVar("T")
@@ -75,37 +75,35 @@ def record(kind: type[T]) -> type[T]:
     return made
 
 
-def build(
-    kind: type[T],
-    values: Any,
-    where: str | Path,
-    todo: str | None = None,
-    error: type[HemotorchError] = InputError,
-) -> T:
+def build(kind: type[T], values: Any, where: str | Path, todo: str | None = None, by_hand: bool = False) -> T:
     """A record from dictionaries and lists, as JSON and TOML have them.
 
     Args:
         kind: the record's class.
         values: a dictionary of its fields; other records in it are dictionaries too.
         where: what the values come from, for the error.
-        todo: what the user can do, for an error that has no advice of its own.
-        error: the error's class.
+        todo: what the user can do about a damaged file.
+        by_hand: people write such values, as in a recipe, rather than hemotorch.
 
     Raises:
-        HemotorchError: of class `error`, if a field is missing, unknown, of another type or out of its bounds.
+        OptionError: for values written by hand, if a field is missing, unknown, of another type or out of bounds.
+        InputError: for other values, which were damaged.
     """
     try:
         result: T = kind.__pydantic_validator__.validate_python(values)  # type: ignore[attr-defined]
-        return result
     except ValidationError as failure:
         what, advice = _explain(failure, kind)
-        raise error(what, where, advice or todo) from failure
+        if by_hand:
+            raise OptionError(what, where, advice) from failure
+        what = f"{what}: {advice}" if advice else what
+        raise InputError(f"is damaged ({what})", where, todo) from failure
+    return result
 
 
-def read(path: Path | str, kind: type[T], todo: str | None = None, error: type[HemotorchError] = InputError) -> T:
+def read(path: Path | str, kind: type[T], todo: str | None = None, by_hand: bool = False) -> T:
     """A record from a JSON or TOML file; see `build`. Raises InputError too if the file is missing or neither."""
     values = read_toml(path) if Path(path).suffix == ".toml" else read_json(path)
-    return build(kind, values, path, todo, error)
+    return build(kind, values, path, todo, by_hand)
 
 
 def write(path: Path | str, value: Any) -> None:

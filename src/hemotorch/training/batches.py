@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hemotorch.data.dataset import Dataset, Part
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import Part
 from hemotorch.errors import InputError, OptionError
 from hemotorch.grid import (
     Grid,

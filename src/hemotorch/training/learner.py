@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from hemotorch import nets
-from hemotorch.data.dataset import Dataset, Part, Split
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import Part, Split
 from hemotorch.errors import OptionError
 from hemotorch.grid import SliceSpacing
 from hemotorch.inference.predictor import grid_of

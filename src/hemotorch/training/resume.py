@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemotorch.data.dataset import PARTS, Dataset, Split
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import PARTS, Split
 from hemotorch.errors import InputError, OptionError
 from hemotorch.inference.checkpoint import Checkpoint, load_checkpoint
 from hemotorch.nets import Net
