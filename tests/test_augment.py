@@ -11,6 +11,7 @@ from hemotorch.hu import AIR_HU
 from hemotorch.keyed_random import keys as draw_keys
 from hemotorch.keyed_random import rng, torch_seed
 from hemotorch.recipe import Augment
+from hemotorch.task import BLEEDING_BITS, INSIDE_BIT, OUTSIDE_BIT
 from hemotorch.training.augment import augment as augment_rows
 
 ALL = Augment(True, 15.0, 0.05, 0.1, 0.15, 5.0, 0.1, 6.0, 0.5)
@@ -40,7 +41,7 @@ def augment(hu, mask, options, keys, block=None):
 def test_no_options_change_nothing():
     hu, mask = _batch()
     out, target = augment(hu, mask, Augment(), _keys(4))
-    assert torch.equal(out, hu.float()) and torch.equal(target, mask.float())
+    assert torch.equal(out, hu.float()) and torch.equal(target, mask)
 
 
 def test_a_sample_depends_on_its_key_alone():
@@ -56,7 +57,7 @@ def test_image_and_mask_move_together():
     hu, mask = _batch(16)
     geometry = Augment(flip=True, rotate_deg=20, shift=0.05, shear=0.1, zoom=0.2)
     out, target = augment(hu, mask, geometry, _keys(16))
-    assert set(target.unique().tolist()) == {0.0, 1.0}
+    assert target.dtype == torch.uint8 and set(target.unique().tolist()) == {0, 1}
     for image, moved in zip(out[:, 1].numpy(), target[:, 0].numpy(), strict=True):
         bright = image > 50
         assert ndimage.center_of_mass(bright) == pytest.approx(ndimage.center_of_mass(moved), abs=0.5)
@@ -149,7 +150,7 @@ def test_blocks_are_cut_where_they_lie_and_filled_up_with_air():
     out, target = augment(hu, mask, Augment(), _keys(3), (corners, 24))
     assert torch.equal(out[0], hu[0, :, :24, :24].float()) and torch.equal(out[1], hu[1, :, 10:34, 30:54].float())
     assert torch.equal(out[2, :, :8, :14], hu[2, :, 40:, 50:].float()) and (out[2, :, 8:] == AIR_HU).all()
-    assert torch.equal(target[1, 0], mask[1, 0, 10:34, 30:54].float())
+    assert torch.equal(target[1, 0], mask[1, 0, 10:34, 30:54])
     moved, _ = augment(hu, mask, Augment(zoom=1e-6), _keys(3), (corners, 24))
     torch.testing.assert_close(moved, out, rtol=0, atol=0.1)
 
@@ -166,3 +167,22 @@ def test_elastic_moves_image_and_mask_together_and_unlike_any_affine_map():
     for image, moved in zip(out[:, 1].numpy(), target[:, 0].numpy(), strict=True):
         assert ((image > 50) == (moved > 0)).mean() > 0.99
     assert len({float(t.sum()) for t in target}) > 4
+
+
+def _typed(mask):
+    """The blob as two types of bleeding, in a skull."""
+    target = torch.where(mask > 0, 4, INSIDE_BIT).to(torch.uint8)
+    target[..., 40:] = torch.where(mask[..., 40:] > 0, 0b10001, OUTSIDE_BIT).to(torch.uint8)
+    return target
+
+
+@pytest.mark.parametrize("options", [ALL, Augment(), Augment(crop_px=32), Augment(rotate_deg=20, crop_px=24)])
+@pytest.mark.parametrize("block", [None, (torch.tensor([[0, 0], [10, 30], [40, 50], [3, 7]]), 24)])
+def test_a_typed_target_moves_as_the_plain_mask_and_keeps_its_sets(options, block):
+    hu, mask = _batch()
+    plain = augment(hu, mask, options, _keys(4), block)
+    typed = augment(hu, _typed(mask), options, _keys(4), block)
+    assert torch.equal(typed[0], plain[0]), "what lies around bleeding does not draw a crop to itself"
+    assert torch.equal((typed[1] & BLEEDING_BITS) > 0, plain[1] > 0)
+    assert set(typed[1].unique().tolist()) <= {0, 4, 0b10001, INSIDE_BIT, OUTSIDE_BIT}
+    assert plain[1].any() and len(typed[1].unique()) >= 4

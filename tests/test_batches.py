@@ -15,7 +15,9 @@ from PIL import Image
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError
 from hemotorch.keyed_random import keys
-from hemotorch.training.batches import ICHDataset, _read_ahead, batches
+from hemotorch.training import batches as batches_module
+from hemotorch.training.batches import _read_ahead, batches
+from hemotorch.training.png_pairs import ICHDataset
 from tiny import opened
 
 
@@ -52,6 +54,10 @@ def test_a_transform_gets_and_returns_pil_images(pngs: Path) -> None:
     element = ICHDataset(pngs, transform)[3]
     assert seen == [{"input": ("L", (64, 64)), "gt": ("L", (64, 64))}]
     assert isinstance(element["input"], Image.Image) and element["gt"] == "anything"
+
+
+def test_it_can_still_be_imported_from_where_it_used_to_be() -> None:
+    assert batches_module.ICHDataset is ICHDataset
 
 
 def test_it_loads_in_batches(pngs: Path) -> None:
@@ -115,4 +121,6 @@ def test_what_is_streamed_to_a_gpu_is_what_a_cpu_reads(tiny_prepared: Path, monk
         there = list(batches(job.slices, job.plan, 1, gpu, first=first))
         assert len(pinned) == 3 * len(there) == 3 * (7 - first)
         for one, other in zip(here[first:], there, strict=True):
-            assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("hu", "mask", "rows", "keys"))
+            assert all(
+                torch.equal(getattr(one, name), getattr(other, name)) for name in ("hu", "target", "rows", "keys")
+            )

@@ -29,7 +29,7 @@ from hemotorch.data.dataset import Dataset
 from hemotorch.errors import InputError
 from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.system.ranks import Ranks
-from hemotorch.training.batches import ICHDataset
+from hemotorch.training.png_pairs import ICHDataset
 
 LIMIT_S = 120.0
 PAPER = ("net.options.channels=4", "grid.size_px=64", "train.batch=2")

@@ -11,20 +11,20 @@ from scipy import ndimage
 from hemotorch.grid import (
     Grid,
     SliceSpacing,
+    TargetShares,
     average_slices,
     head_centre,
     hu_to_working,
-    mask_share,
-    mask_stacks_to_working,
-    mask_to_working,
     place,
     slice_positions_mm,
     stack_weights,
     stacks_to_working,
     taken_by_index,
+    target_to_working,
 )
 from hemotorch.hu import AIR_HU
 from hemotorch.scan import even_scan
+from hemotorch.task import BLEEDING_BITS, INSIDE_BIT, OUTSIDE_BIT
 
 
 def _head(slices: int = 3, size: int = 100, pixel_mm: float = 2.0, row: float = 40.0, column: float = 60.0):
@@ -94,7 +94,7 @@ def test_a_mask_goes_there_and_back_in_place(grid):
     rows, columns = np.mgrid[:200, :200]
     mask[1, np.hypot((rows - 80) * 0.7, (columns - 110) * 0.7) < 15] = 3
     placement = place(grid, scan)
-    working = mask_to_working(mask, placement)
+    working = target_to_working((mask > 0).astype(np.uint8), placement)
     assert working.dtype == torch.uint8 and set(working.unique().tolist()) == {0, 1}
     back = placement.from_working(working).numpy() >= 0.5
     both = 2 * (back & (mask > 0)).sum() / (back.sum() + (mask > 0).sum())
@@ -185,15 +185,84 @@ def test_averaging_restores_the_noise_of_thick_slices():
 def test_a_mask_is_averaged_with_its_slices_and_half_is_bleeding():
     scan = even_scan(np.zeros((4, 8, 8), np.int16), 1.0, 2.5)
     mask = np.zeros(scan.shape, np.uint8)
-    mask[2:, :4] = 5
+    mask[2:, :4] = 1
     weights = _weights([0, 2.5, 5, 7.5], 5)
-    share = mask_share(mask, place(Grid(), scan))
-    found = mask_stacks_to_working(share, weights)
+    shares = TargetShares.of(mask, place(Grid(), scan))
+    found = shares.decided(weights)
     assert found.shape == (4, 3, 8, 8)
     # Slabs of 5 mm hold 0.25, 0.5 and 0.25 of three slices: bleeding begins where slices 2 and 3 make half of them.
     assert found[:, 1, 0, 0].tolist() == [0, 0, 1, 1] and not found[:, :, 4:].any()
     half = np.array([[[0.5, 0, 0.5, 0]]])
-    assert mask_stacks_to_working(share, half)[0, 0, 0, 0] == 1
+    assert shares.decided(half)[0, 0, 0, 0] == 1
+
+
+VALUES = (0, INSIDE_BIT, OUTSIDE_BIT, 1, 2, 8, 0b10001, BLEEDING_BITS)
+
+
+def _target(seed: int, slices: int = 5, side: int = 60) -> np.ndarray:
+    """Blotches of every kind of set, their edges everywhere."""
+    rng = np.random.default_rng(seed)
+    fields = [ndimage.gaussian_filter(rng.standard_normal((slices, side, side)), (0.6, 3, 3)) for _ in VALUES]
+    return np.array(VALUES, np.uint8)[np.argmax(fields, axis=0)]
+
+
+def _by_hand(shares: dict[int, np.ndarray], half: float) -> tuple[np.ndarray, np.ndarray]:
+    """What the rule says of each pixel, from the share of every value; and by how much it is decided."""
+    bleeding = sum(share for value, share in shares.items() if value & BLEEDING_BITS)
+    shape = bleeding.shape
+    out, margin = np.zeros(shape, np.uint8), np.empty(shape)
+    for index in np.ndindex(shape):
+        bleeds = bleeding[index] >= half
+        ranked = sorted(
+            (share[index], value) for value, share in shares.items() if bool(value & BLEEDING_BITS) == bleeds
+        )
+        out[index] = ranked[-1][1]
+        margin[index] = min(abs(bleeding[index] - half), ranked[-1][0] - ranked[-2][0])
+    return out, margin
+
+
+@pytest.mark.parametrize("grid", [Grid(1.3, 40), Grid(0.7, 64), Grid(2.1)])
+def test_a_target_on_the_grid_is_what_each_sets_own_share_says(grid):
+    scan, target = _head(5, 60, 1.0, 28, 33), _target(1)
+    placement = place(grid, scan)
+    shares = {value: placement.to_working(torch.from_numpy(target == value), 0.0).numpy() for value in set(VALUES)}
+    shares[0] = 1 - sum(share for value, share in shares.items() if value)  # what lies outside the slice, too
+    expected, margin = _by_hand(shares, 0.5)
+    working = target_to_working(target, placement).numpy()
+    clear = margin > 1e-5
+    assert clear.mean() > 0.98 and working.dtype == np.uint8
+    np.testing.assert_array_equal(working[clear], expected[clear])
+    assert set(np.unique(working)) == set(VALUES), "no set is made that was not there"
+
+
+def test_a_target_of_slabs_is_what_each_sets_own_share_says():
+    target, scan = _target(2, slices=8, side=24), _head(8, 24, 1.0, 11, 12)
+    placement = place(Grid(1.4), scan)
+    weights = _weights(np.arange(8) * 1.25, 5.0)
+    shares = {}
+    for value in set(VALUES):
+        on_grid = placement.to_working(torch.from_numpy(target == value), 0.0)
+        shares[value] = average_slices(on_grid, weights).numpy()
+    shares[0] = 1 - sum(share for value, share in shares.items() if value)
+    expected, margin = _by_hand(shares, 0.5)
+    decided = TargetShares.of(target, placement).decided(weights).numpy()
+    clear = margin > 1e-5
+    assert decided.shape == (8, 3, 18, 18) and clear.mean() > 0.9  # slabs share whole slices, so that ties are common
+    np.testing.assert_array_equal(decided[clear], expected[clear])
+
+
+@pytest.mark.parametrize("grid", [Grid(1.3, 40), Grid(2.1), Grid()])
+def test_a_typed_target_bleeds_where_the_plain_mask_does(grid):
+    scan, target = _head(5, 60, 1.0, 28, 33), _target(3)
+    placement, weights = place(grid, scan), _weights(np.arange(5) * 2.0, 5.0)
+    plain = ((target & BLEEDING_BITS) > 0).astype(np.uint8)
+    share = placement.to_working(torch.from_numpy(plain), 0.0)
+    working = target_to_working(plain, placement)
+    assert torch.equal(working, (share >= 0.5).to(torch.uint8))
+    assert torch.equal((target_to_working(target, placement) & BLEEDING_BITS) > 0, working > 0)
+    slabs = TargetShares.of(plain, placement).decided(weights)
+    assert torch.equal(slabs, (average_slices(share, weights) >= 0.5 - 1e-6).to(torch.uint8))
+    assert torch.equal((TargetShares.of(target, placement).decided(weights) & BLEEDING_BITS) > 0, slabs > 0)
 
 
 def test_slices_are_taken_by_index_only_in_the_trained_range():

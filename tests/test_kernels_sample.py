@@ -16,6 +16,7 @@ from torch import Tensor
 from hemotorch.errors import OptionError
 from hemotorch.hu import AIR_HU
 from hemotorch.nets.net import WindowLayer
+from hemotorch.task import BLEEDING_BITS, INSIDE_BIT, OUTSIDE_BIT
 from hemotorch.training.kernels import available
 from hemotorch.training.kernels.sample import Samples, node_weights, sample
 
@@ -30,6 +31,13 @@ def slices(count: int = 6, height: int = 37, width: int = 53) -> tuple[Tensor, T
     generator = torch.Generator().manual_seed(count * height + width)
     hu = torch.randint(AIR_HU, 3000, (count, height, width), generator=generator, dtype=torch.int16)
     return hu, torch.randint(0, 2, hu.shape, generator=generator, dtype=torch.uint8)
+
+
+def typed(count: int = 6, height: int = 37, width: int = 53) -> Tensor:
+    """Targets of every kind of set, another one at each pixel."""
+    generator = torch.Generator().manual_seed(count + height * width)
+    values = torch.tensor([0, 0, INSIDE_BIT, OUTSIDE_BIT, 1, 2, 4, 0b10001, BLEEDING_BITS], dtype=torch.uint8)
+    return values[torch.randint(0, len(values), (count, height, width), generator=generator)]
 
 
 def picks(count: int = 2, wide: int = 3) -> Tensor:
@@ -72,7 +80,7 @@ def by_scipy(
 def test_reference_is_scipys() -> None:
     (hu, mask), rows, options = slices(), picks(), changes()
     found, target = sample(Samples(hu, mask, rows, TURNED.double(), (24, 31), **options))
-    assert found.shape == (2, 3, 24, 31) and target.shape == (2, 1, 24, 31) and target.dtype == torch.float32
+    assert found.shape == (2, 3, 24, 31) and target.shape == (2, 1, 24, 31) and target.dtype == torch.uint8
     for n in range(2):
         for s in range(3):
             image, bleeding = (stack[rows[n, s]].numpy() for stack in (hu, mask))
@@ -84,6 +92,46 @@ def test_reference_is_scipys() -> None:
                 clear = abs(share - 0.5) > 1e-9
                 assert clear.mean() > 0.99
                 np.testing.assert_array_equal(target[n, 0].numpy()[clear], share[clear] >= 0.5)
+
+
+def nearest_by_hand(target: np.ndarray, theta: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """One target (H, W), pixel by pixel, from the rule; and by how much each pixel is decided."""
+    out, margin = np.zeros(size, np.uint8), np.zeros(size)
+    height, width = target.shape
+    for i, j in np.ndindex(size):
+        x, y = theta @ np.array([(2 * j + 1) / size[1] - 1, (2 * i + 1) / size[0] - 1, 1])
+        row, column = ((y + 1) * height - 1) / 2, ((x + 1) * width - 1) / 2
+        corners = []
+        for r in (int(np.floor(row)), int(np.floor(row)) + 1):
+            for c in (int(np.floor(column)), int(np.floor(column)) + 1):
+                value = int(target[r, c]) if 0 <= r < height and 0 <= c < width else 0
+                corners.append(((1 - abs(row - r)) * (1 - abs(column - c)), value))
+        share = sum(weight for weight, value in corners if value & BLEEDING_BITS)
+        ranked = sorted((weight, value) for weight, value in corners if bool(value & BLEEDING_BITS) == (share >= 0.5))
+        out[i, j] = ranked[-1][1]
+        second = ranked[-2][0] if len(ranked) > 1 else 0.0
+        margin[i, j] = min(abs(share - 0.5), ranked[-1][0] - second)
+    return out, margin
+
+
+def test_a_target_of_sets_is_that_of_the_nearest_pixel_that_bleeds_or_does_not() -> None:
+    (hu, _), target, rows = slices(), typed(), picks()
+    _, moved = sample(Samples(hu, target, rows, TURNED.double(), (24, 31)))
+    for n in range(2):
+        expected, margin = nearest_by_hand(target[rows[n, 1]].numpy(), TURNED[n].double().numpy(), (24, 31))
+        clear = margin > 1e-9
+        assert clear.mean() > 0.99
+        np.testing.assert_array_equal(moved[n, 0].numpy()[clear], expected[clear])
+    assert set(moved.unique().tolist()) == set(target.unique().tolist())
+
+
+def test_a_target_of_sets_bleeds_where_the_plain_mask_does() -> None:
+    (hu, _), target, rows, options = slices(), typed(), picks(), changes()
+    plain = ((target & BLEEDING_BITS) > 0).to(torch.uint8)
+    _, moved = sample(Samples(hu, target, rows, TURNED, (24, 31), **options))
+    _, moved_plain = sample(Samples(hu, plain, rows, TURNED, (24, 31), **options))
+    assert torch.equal((moved & BLEEDING_BITS) > 0, moved_plain > 0)
+    assert moved_plain.any() and not moved_plain.all()
 
 
 def test_reference_in_float32_is_as_exact_as_it_says() -> None:
@@ -124,12 +172,12 @@ def check_agreement(device: str, size: tuple[int, int], nodes: int, windows: boo
     share = (share - AIR_HU) / 1000
     there = [put(x, device) for x in (hu, mask, rows, TURNED)]
     found, moved = sample(Samples(*there, size, **put(options, device)), triton=True)
-    assert found.dtype == moved.dtype == torch.float32 and found.is_contiguous()
+    assert found.dtype == torch.float32 and moved.dtype == torch.uint8 and found.is_contiguous()
     torch.testing.assert_close(found.cpu().double(), exact, rtol=0, atol=1e-4 if windows else 2e-3)
     close = (share - 0.5).abs() <= 1e-5
     assert torch.equal(moved.cpu()[~close], target[~close])
     assert close.float().mean() < 0.01
-    assert size[0] * size[1] < 500 or 0.3 < target.mean() < 0.6
+    assert size[0] * size[1] < 500 or 0.3 < target.float().mean() < 0.6
 
 
 def put(thing: Any, device: str) -> Any:
@@ -149,7 +197,7 @@ def check_whole_pixels(device: str, height: int, width: int) -> None:
         found, _ = sample(Samples(*[put(x, device) for x in (hu, mask, rows, theta)], (height, width)), triton=True)
         assert torch.equal(found.cpu(), expected.float())
     _, target = sample(Samples(*[put(x, device) for x in (hu, mask, rows, STILL)], (height, width)), triton=True)
-    assert torch.equal(target.cpu()[0, 0], mask[0].float())
+    assert torch.equal(target.cpu()[0, 0], mask[0])
 
 
 def check_crop(device: str) -> None:
@@ -159,11 +207,25 @@ def check_crop(device: str) -> None:
     theta = torch.tensor([[[0.5, 0.0, (20 + 16 - 32) / 32], [0.0, 0.5, (8 + 8 - 16) / 16]]])
     found, target = sample(Samples(*[put(x, device) for x in (hu, mask, rows, theta)], (16, 32)), triton=True)
     assert torch.equal(found.cpu()[0, 0], hu[1, 8:24, 20:52].float())
-    assert torch.equal(target.cpu()[0, 0], mask[1, 8:24, 20:52].float())
+    assert torch.equal(target.cpu()[0, 0], mask[1, 8:24, 20:52])
     theta[0, 0, 2] = 1.0
     found, target = sample(Samples(*[put(x, device) for x in (hu, mask, rows, theta)], (16, 32)), triton=True)
     assert torch.equal(found.cpu()[0, 0, :, :16], hu[1, 8:24, 48:].float())
     assert (found[..., 16:] == AIR_HU).all() and not target[..., 16:].any()
+
+
+def check_sets(device: str, size: tuple[int, int], nodes: int) -> None:
+    """A target of sets is the reference's, but where two pixels are equally near or half is a matter of rounding."""
+    (hu, _), target, rows = slices(), typed(), picks()
+    field = changes(nodes=nodes)["field"] if nodes else None
+    _, expected = sample(Samples(hu, target, rows, TURNED.double(), size, field))
+    there = [put(x, device) for x in (hu, target, rows, TURNED)]
+    _, moved = sample(Samples(*there, size, put(field, device)), triton=True)
+    assert moved.dtype == torch.uint8 and moved.shape == expected.shape
+    assert (moved.cpu() == expected).float().mean() > 0.995
+    assert size[0] * size[1] < 500 or len(moved.unique()) == len(target.unique())
+    _, still = sample(Samples(*there[:3], put(STILL, device).expand(2, 2, 3), (37, 53)), triton=True)
+    assert torch.equal(still.cpu()[:, 0], target[rows[:, 1]])
 
 
 def check_far_outside(device: str) -> None:
@@ -180,7 +242,7 @@ def check_beyond_32_bits(device: str) -> None:
     hu, mask = (torch.from_numpy(stack) for stack in stacks)
     assert hu.numel() > 2**31
     hu[-1, -9:, -7:], mask[-1, -9:, -7:] = slices(1, 9, 7)
-    expected = hu[-1, -9:, -7:].float(), mask[-1, -9:, -7:].float()
+    expected = hu[-1, -9:, -7:].float(), mask[-1, -9:, -7:].clone()
     theta = torch.tensor([[[7 / 1410, 0, 1 - 7 / 1410], [0, 9 / 1400, 1 - 9 / 1400]]])
     hu, mask = put((hu, mask), device)
     found, target = sample(Samples(hu, mask, *put((torch.tensor([[1099]]), theta), device), (9, 7)), triton=True)
@@ -220,6 +282,12 @@ def test_kernel_is_the_reference(interpreted: Interpreted, size: tuple[int, int]
     interpreted(check_agreement, "cpu", size, nodes, windows)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("nodes", [0, 4])
+def test_kernel_moves_sets_as_the_reference_does(interpreted: Interpreted, size: tuple[int, int], nodes: int) -> None:
+    interpreted(check_sets, "cpu", size, nodes)
+
+
 @pytest.mark.parametrize("shape", [(37, 53), (30, 1), (1, 1)])
 def test_kernel_gives_whole_pixels_back(interpreted: Interpreted, shape: tuple[int, int]) -> None:
     interpreted(check_whole_pixels, "cpu", *shape)
@@ -235,6 +303,7 @@ def test_kernel_on_a_gpu() -> None:
     for size in SIZES:
         for nodes, windows in ((0, False), (1, False), (4, True), (7, False)):
             check_agreement("cuda", size, nodes, windows)
+            check_sets("cuda", size, nodes)
     check_whole_pixels("cuda", 37, 53)
     for check in (check_crop, check_far_outside, check_beyond_32_bits, check_graph):
         check("cuda")
@@ -259,7 +328,7 @@ def none_at_all() -> tuple[tuple[int, ...], ...]:
     ("change", "expected"),
     [
         ({"hu": torch.zeros(6, 37, 53)}, r"hu must be torch.int16 \(6, 37, 53\), not torch.float32"),
-        ({"mask": torch.zeros(6, 37, 52, dtype=torch.uint8)}, r"mask must be torch.uint8 \(6, 37, 53\)"),
+        ({"target": torch.zeros(6, 37, 52, dtype=torch.uint8)}, r"target must be torch.uint8 \(6, 37, 53\)"),
         ({"rows": picks().int()}, "rows must be torch.int64"),
         ({"theta": TURNED[:1]}, r"theta must be torch.float32 \(2, 2, 3\), not torch.float32 \(1, 2, 3\)"),
         ({"theta": TURNED.half()}, "theta must be torch.float32"),
@@ -274,7 +343,7 @@ def none_at_all() -> tuple[tuple[int, ...], ...]:
 )
 def test_what_does_not_fit_is_refused(change: dict[str, Any], expected: str) -> None:
     hu, mask = slices()
-    fitting = {"hu": hu, "mask": mask, "rows": picks(), "theta": TURNED, "size": (8, 9)}
+    fitting = {"hu": hu, "target": mask, "rows": picks(), "theta": TURNED, "size": (8, 9)}
     sample(Samples(**fitting))
     with pytest.raises(ValueError, match=expected):
         sample(Samples(**{**fitting, **change}))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hemotorch.hu import AIR_HU
 from hemotorch.scan import Scan
+from hemotorch.task import BLEEDING_BITS
 
 ASSUMED_FIELD_MM = 230.0  #: field of view taken for images without spacing: 512 pixels of 0.45 mm, the CT-ICH scans'
 #: Slice distances that differ by no more than this factor are one kind. A network of 6.3 mm gave 1.2 times the mL at
@@ -158,21 +159,98 @@ def hu_to_working(hu: np.ndarray, placement: Placement) -> Tensor:
     return placement.to_working(torch.from_numpy(np.ascontiguousarray(hu)), AIR_HU).round_().to(torch.int16)
 
 
-def mask_share(mask: np.ndarray, placement: Placement) -> Tensor:
-    """(n, rows, columns) codes to float32 (n, working rows, working columns): how much of each pixel is bleeding."""
-    return placement.to_working(torch.from_numpy(np.ascontiguousarray(mask > 0)), 0.0)
+def target_to_working(target: np.ndarray, placement: Placement) -> Tensor:
+    """A target on the grid.
+
+    A pixel is bleeding if bleeding of all kinds fills at least half of it; then it gets the set of channels that fills
+    most of it among the sets of bleeding, else the one among the others. No set is made that was not there.
+
+    Args:
+        target: (n, rows, columns) uint8 bits, see `task`.
+
+    Returns:
+        uint8 (n, working rows, working columns); 0 outside the slice.
+    """
+    if placement.exact:
+        return _shift(torch.from_numpy(np.ascontiguousarray(target)), placement.rows, placement.columns, 0)
+    return TargetShares.of(target, placement).decided()
 
 
-def mask_to_working(mask: np.ndarray, placement: Placement) -> Tensor:
-    """(n, rows, columns) codes to uint8 0/1 on the grid: bleeding where it fills at least half of the pixel."""
-    return (mask_share(mask, placement) >= 0.5).to(torch.uint8)
+@dataclass(frozen=True)
+class SliceShares:
+    """How much of each working pixel something fills.
+
+    indices: (held,) the slices that hold any of it; share: (held, H, W) float32; slices: how many there are in all.
+    """
+
+    indices: np.ndarray
+    share: Tensor
+    slices: int
+
+    @staticmethod
+    def of(held: np.ndarray, placement: Placement) -> SliceShares:
+        """The shares of what is True in (slices, rows, columns)."""
+        indices = np.flatnonzero(held.any(axis=(1, 2)))
+        return SliceShares(indices, placement.to_working(torch.from_numpy(held[indices]), 0.0), len(held))
+
+    def averaged(self, weights: np.ndarray | None) -> Tensor:
+        """The shares of all slices (slices, H, W), or of slabs (..., H, W) for their weights (..., slices)."""
+        if weights is not None:
+            return average_slices(self.share, weights[..., self.indices])
+        whole = torch.zeros((self.slices, *self.share.shape[1:]))
+        whole[torch.from_numpy(self.indices)] = self.share
+        return whole
 
 
-def mask_stacks_to_working(share: Tensor, weights: np.ndarray) -> Tensor:
-    """`mask_share` of a scan and (..., n) weights of `stack_weights` to uint8 0/1 (..., H, W): bleeding where it fills
-    at least half of a voxel as thick as the network's slices."""
-    # A sum of weights in float32 that is one half exactly may come out a little less.
-    return (average_slices(share, weights) >= 0.5 - 1e-6).to(torch.uint8)
+@dataclass(frozen=True)
+class TargetShares:
+    """What each working pixel of a target is made of: shares of all bleeding, and of each value other than 0."""
+
+    bleeding: SliceShares
+    values: dict[int, SliceShares]
+
+    @staticmethod
+    def of(target: np.ndarray, placement: Placement) -> TargetShares:
+        """The shares of (slices, rows, columns) uint8 bits."""
+        present = np.zeros(256, bool)
+        for slice_target in target:
+            present |= np.bincount(slice_target.ravel(), minlength=256) > 0
+        bleeding = SliceShares.of((target & BLEEDING_BITS) > 0, placement)
+        values = [int(value) for value in np.flatnonzero(present) if value]
+        if sum(bool(value & BLEEDING_BITS) for value in values) == 1:
+            shares = {value: bleeding for value in values if value & BLEEDING_BITS}
+            shares |= {value: SliceShares.of(target == value, placement) for value in values if value not in shares}
+        else:
+            shares = {value: SliceShares.of(target == value, placement) for value in values}
+        return TargetShares(bleeding, shares)
+
+    def decided(self, weights: np.ndarray | None = None) -> Tensor:
+        """The target on the grid, see `target_to_working`.
+
+        Args:
+            weights: (..., slices) of `stack_weights`, for slabs as thick as the network's slices; None for slices.
+
+        Returns:
+            uint8 (slices, H, W), or (..., H, W) with weights.
+        """
+        bleeding = self.bleeding.averaged(weights)
+        # A sum of weights in float32 that is one half exactly may come out a little less.
+        bleeds = bleeding >= (0.5 if weights is None else 0.5 - 1e-6)
+        if set(self.values) <= {1}:
+            return bleeds.to(torch.uint8)
+        shares = {value: share.averaged(weights) for value, share in sorted(self.values.items())}
+        unknown = 1 - bleeding
+        for value, share in shares.items():
+            if not value & BLEEDING_BITS:
+                unknown -= share
+        largest = unknown.masked_fill(bleeds, 0.0)
+        target = torch.zeros_like(bleeding, dtype=torch.uint8)
+        for value, share in shares.items():
+            competes = bleeds if value & BLEEDING_BITS else ~bleeds
+            larger = competes & (share > largest)
+            target.masked_fill_(larger, value)
+            largest = torch.where(larger, share, largest)
+        return target
 
 
 def stacks_to_working(hu: Tensor, weights: np.ndarray) -> Tensor:

@@ -163,7 +163,7 @@ def _squares(dataset: Dataset, recipe: Recipe, device: Device) -> list[tuple[Ten
     job, _ = open_job(dataset, held_out(dataset, recipe), {}, recipe, device, Ranks())
     found = []
     for part in itertools.islice(batches(job.slices, job.plan, 0, device), LOOKED_AT):
-        hu, target = augment(part.hu, part.mask, part.rows, recipe.augment, part.keys)
+        hu, target = augment(part.hu, part.target, part.rows, recipe.augment, part.keys)
         found.append((hu.contiguous(memory_format=device.memory_format), target))
     if not any(bool((target > 0).any()) for _, target in found):
         raise InputError("the squares that are not trained on hold no bleeding", dataset.root, "prepare more scans")

@@ -12,8 +12,8 @@ from hemotorch.data.prepare import prepare
 from hemotorch.data.splits import Part
 from hemotorch.errors import InputError
 from hemotorch.recipe import Recipe
-from hemotorch.training.batches import must_be_labelled
 from hemotorch.training.learner import training_parts
+from hemotorch.training.slices import must_be_labelled
 
 QUICK_PX, QUICK_MM = 192, 1.2  #: rows and columns of a quick bench, and their size: the whole head
 WHOLE_PX = 512  #: rows and columns of most CTs

@@ -24,7 +24,7 @@ from hemotorch.hu import window
 from hemotorch.keyed_random import torch_seed
 from hemotorch.recipe import Recipe
 from hemotorch.training import losses
-from hemotorch.training.batches import ICHDataset
+from hemotorch.training.png_pairs import ICHDataset
 
 WINDOW = "brain"  #: of the paper's PNGs
 

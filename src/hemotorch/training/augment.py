@@ -15,6 +15,7 @@ from torch import Tensor
 from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
 from hemotorch.keyed_random import BENDING, NOISE, fold, normal, uniform
 from hemotorch.recipe import Augment
+from hemotorch.task import BLEEDING_BITS
 from hemotorch.training.kernels.sample import Samples, sample
 
 ELASTIC_NODES = 7  #: a side, of the coarse net by which images are bent
@@ -28,7 +29,7 @@ def moves(options: Augment) -> bool:
 
 def augment(
     hu: Tensor,
-    mask: Tensor,
+    target: Tensor,
     rows: Tensor,
     options: Augment,
     keys: Tensor,
@@ -37,34 +38,41 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """Takes samples out of a stack of slices, moves, brightens, roughens and blurs them.
 
-    hu: (S, H, W) int16; mask: (S, H, W) uint8 of 0 and 1; rows: (N, slices) which slices make each sample, whose mask
-    is its middle one's; keys: (N,) int32; block: (N, 2) top-left corners and the side of the square to take, for
-    networks that work on blocks. Returns float32 HU (N, slices, h, w) and target (N, 1, h, w) of 0 and 1: whole slices,
-    or squares of the block's side, else of `crop_px`, around a pixel of bleeding where there is some.
-    triton: sample with hemotorch's own kernel.
+    Args:
+        hu: (S, H, W) int16.
+        target: (S, H, W) uint8 bits, see `task`.
+        rows: (N, inputs) which slices make each sample, whose target is its middle one's.
+        options: what is done, and how much of it.
+        keys: (N,) int32, what a sample's random numbers come from.
+        block: (N, 2) top-left corners and the side of the square to take, for networks that work on blocks.
+        triton: sample with hemotorch's own kernel.
+
+    Returns:
+        float32 HU (N, inputs, h, w) and uint8 target (N, 1, h, w): whole slices, or squares of the block's side, else
+        of `crop_px`, around a pixel of bleeding if there is some.
     """
     height, width = hu.shape[1:]
-    draws = uniform(keys, (15,))
-    brighter, lifted, rougher = (2 * draws[:, 6:9] - 1).unbind(1)
-    mirrored, blurred, softer = draws[:, 9:12].unbind(1)
+    random = uniform(keys, (15,))
+    brighter, lifted, rougher = (2 * random[:, 6:9] - 1).unbind(1)
+    mirrored, blurred, softer = random[:, 9:12].unbind(1)
     gain, offset = 1 + options.gain * brighter, options.offset_hu * lifted
     crop = options.crop_px if not block and 0 < options.crop_px < min(height, width) else 0
     if moves(options) or crop:
-        theta = _affine(options, draws[:, :6], mirrored, height / width)
+        theta = _affine(options, random[:, :6], mirrored, height / width)
         if block:
             theta = _at_block(theta, *block, height, width)
         elif crop:
-            theta = _near_bleeding(theta, _middle(mask, rows), crop, draws[:, 12:])
+            theta = _near_bleeding(theta, _middle(target, rows), crop, random[:, 12:])
         side = block[1] if block else crop
-        nodes = (2, ELASTIC_NODES, ELASTIC_NODES)
-        field = (2 * uniform(fold(keys, BENDING), nodes) - 1) * 2 * options.elastic if options.elastic else None
+        field = _field(options, keys) if options.elastic else None
         size = (side or height, side or width)
-        shown, target = sample(Samples(hu, mask, rows, theta, size, field, gain, offset), triton)
+        shown, moved_target = sample(Samples(hu, target, rows, theta, size, field, gain, offset), triton)
     else:
-        image, target = hu.index_select(0, rows.flatten()).view(*rows.shape, height, width), _middle(mask, rows)
+        image = hu.index_select(0, rows.flatten()).view(*rows.shape, height, width)
+        moved_target = _middle(target, rows)
         if block:
-            image, target = _cut(image, *block, AIR_HU), _cut(target, *block, 0)
-        shown, target = image.float(), target.float()
+            image, moved_target = _cut(image, *block, AIR_HU), _cut(moved_target, *block, 0)
+        shown = image.float()
         if options.gain or options.offset_hu:
             gain, offset = gain[:, None, None, None], offset[:, None, None, None]
             shown = GAIN_CENTRE_HU + (shown - GAIN_CENTRE_HU) * gain + offset
@@ -77,19 +85,26 @@ def augment(
         amount = torch.where(blurred < options.blur, softer * 1.5 - 0.5, 0.0)
         smooth = F.avg_pool2d(F.pad(shown, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         shown = shown + amount[:, None, None, None] * (smooth - shown)
-    return shown, target
+    return shown, moved_target
 
 
-def _middle(mask: Tensor, rows: Tensor) -> Tensor:
-    return mask.index_select(0, rows[:, rows.shape[1] // 2])[:, None]
+def _middle(target: Tensor, rows: Tensor) -> Tensor:
+    """(N, 1, H, W) targets of the samples' middle slices."""
+    return target.index_select(0, rows[:, rows.shape[1] // 2])[:, None]
 
 
-def _affine(options: Augment, draws: Tensor, mirrored: Tensor, aspect: float) -> Tensor:
+def _field(options: Augment, keys: Tensor) -> Tensor:
+    """(N, 2, nodes, nodes) by how much images are bent at the nodes of a coarse net, see `Samples`."""
+    random = uniform(fold(keys, BENDING), (2, ELASTIC_NODES, ELASTIC_NODES))
+    return (2 * random - 1) * 2 * options.elastic
+
+
+def _affine(options: Augment, random: Tensor, mirrored: Tensor, aspect: float) -> Tensor:
     """(N, 2, 3) maps from output to input coordinates, both -1 to 1, as `affine_grid` takes them.
 
-    draws: (N, 6) from 0 to 1; mirrored: (N,), below a half where the head is mirrored; aspect: rows by columns.
+    random: (N, 6) from 0 to 1; mirrored: (N,), below a half if the head is mirrored; aspect: rows by columns.
     """
-    turn, shift_x, shift_y, shear, zoom_x, zoom_y = (2 * draws - 1).unbind(1)
+    turn, shift_x, shift_y, shear, zoom_x, zoom_y = (2 * random - 1).unbind(1)
     angle = math.radians(options.rotate_deg) * turn
     cos, sin = angle.cos(), angle.sin()
     # One zoom for both axes, with a little of the second draw so that heads also become longer or rounder.
@@ -119,18 +134,18 @@ def _near_bleeding(theta: Tensor, target: Tensor, crop: int, at: Tensor) -> Tens
     side by half the square), or, without bleeding, where it lies.
     """
     height, width = target.shape[2:]
-    counted = target.flatten(1).cumsum(1, dtype=torch.int32)
+    counted = ((target & BLEEDING_BITS) > 0).flatten(1).cumsum(1, dtype=torch.int32)
     total = counted[:, -1:]
     chosen = (at[:, :1] * total).to(torch.int32).clamp(max=(total - 1).clamp(min=0)) + 1
     pixel = torch.searchsorted(counted, chosen).clamp(max=height * width - 1)[:, 0]
-    places, bleeds = [], total[:, 0] > 0
+    middles, bleeds = [], total[:, 0] > 0
     for axis, (index, extent) in enumerate(((pixel % width, width), (pixel // width, height))):
         side = crop / extent
         near = (index + 0.5) / extent * 2 - 1 + side * (at[:, 1 + axis] - 0.5)
         middle = torch.where(bleeds, near, (2 * at[:, 1 + axis] - 1) * (1 - side)) + theta[:, axis, 2]
         corner = ((middle + 1 - side) * (extent / 2)).round().clamp(0, extent - crop)
-        places.append(corner * 2 / extent - 1 + side - theta[:, axis, 2])
-    return _narrowed(theta, (crop / width, crop / height), *places)
+        middles.append(corner * 2 / extent - 1 + side - theta[:, axis, 2])
+    return _narrowed(theta, (crop / width, crop / height), *middles)
 
 
 def _narrowed(theta: Tensor, side: tuple[float, float], x: Tensor, y: Tensor) -> Tensor:

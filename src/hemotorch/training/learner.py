@@ -34,7 +34,8 @@ from hemotorch.system.device import Device
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import losses
 from hemotorch.training.augment import augment
-from hemotorch.training.batches import Batch, Plan, Slices, open_slices, slice_spacing
+from hemotorch.training.batches import Batch, Plan
+from hemotorch.training.slices import Slices, open_slices, slice_spacing
 
 WARM_UP = 3  #: steps before one is captured as a graph; they are real steps of the training
 TrainStep = Callable[["Learner", Sequence[Batch]], Tensor]  #: one step; returns its loss, on the device
@@ -185,7 +186,7 @@ class Learner:
         job, device = self.job, self.job.device
         block = None if batch.corners is None else (batch.corners, job.plan.block)
         options = job.recipe.augment
-        hu, target = self._augment(batch.hu, batch.mask, batch.rows, options, batch.keys, block, device.kernels)
+        hu, target = self._augment(batch.hu, batch.target, batch.rows, options, batch.keys, block, device.kernels)
         return hu.to(device.dtype).contiguous(memory_format=device.memory_format), target
 
     def gradient_exchange(self, last: bool) -> AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""From resident slices to a moved, cut and brightened batch of HU, or of windowed channels, and its mask, in one pass.
+"""From resident slices to a moved, cut and brightened batch of HU, or of windowed channels, and its target in one pass.
 
 `sample_reference` says what is computed, in PyTorch; `sample` is the same with a choice of the Triton kernel.
 """
@@ -12,14 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
+from hemotorch.task import BLEEDING_BITS
 from hemotorch.training.kernels import demand
 
 
 class Samples(NamedTuple):
     """N samples of S slices, all tensors on one device.
 
-    hu: (S, H, W) int16, contiguous; mask: (S, H, W) uint8, 0 or 1, contiguous; rows: (N, slices) int64 from 0 to S - 1,
-    the slices of each sample, whose mask is that of the middle one. They are not checked: that would wait for a GPU.
+    hu: (S, H, W) int16, contiguous. target: (S, H, W) uint8 bits, see `task`, contiguous.
+    rows: (N, inputs) int64 from 0 to S - 1, the slices of each sample, whose target is that of the middle one. They are
+    not checked: that would wait for a GPU.
     theta: (N, 2, 3) float32, what `torch.nn.functional.affine_grid(theta, ..., align_corners=False)` takes: from output
     to input, both normalised, -1 and 1 being the image's edges. size: rows and columns of the output.
     field: None, or (N, 2, g, g) float32, how much further (x, y) along the input an output pixel looks, normalised like
@@ -30,7 +32,7 @@ class Samples(NamedTuple):
     """
 
     hu: Tensor
-    mask: Tensor
+    target: Tensor
     rows: Tensor
     theta: Tensor
     size: tuple[int, int]
@@ -46,7 +48,7 @@ class Samples(NamedTuple):
         real = torch.float64 if self.theta.dtype == torch.float64 else torch.float32
         wanted = {
             "hu": (hu, torch.int16, (len(hu), *hu.shape[-2:])),
-            "mask": (self.mask, torch.uint8, tuple(hu.shape)),
+            "target": (self.target, torch.uint8, tuple(hu.shape)),
             "rows": (self.rows, torch.int64, (count, self.rows.shape[-1])),
             "theta": (self.theta, real, (count, 2, 3)),
             "field": (self.field, torch.float32, (count, 2, nodes, nodes)),
@@ -58,23 +60,33 @@ class Samples(NamedTuple):
         for name, (tensor, dtype, shape) in wanted.items():
             if tensor is not None and (tensor.dtype != dtype or tuple(tensor.shape) != shape or 0 in shape[1:]):
                 raise ValueError(f"{name} must be {dtype} {shape}, not {tensor.dtype} {tuple(tensor.shape)}")
-        if not (hu.is_contiguous() and self.mask.is_contiguous()):
-            raise ValueError("hu and mask must be contiguous: a batch must not copy all slices")
-        if not all(
-            0 < pixels < 2**30 for pixels in (hu[0].numel(), self.size[0] * self.size[1], max(self.size) * (nodes or 1))
-        ):
-            raise ValueError(
-                f"images must have 1 to {2**30 - 1} pixels, not {tuple(hu.shape[1:])} to {tuple(self.size)}"
-            )
+        if not (hu.is_contiguous() and self.target.is_contiguous()):
+            raise ValueError("hu and target must be contiguous: a batch must not copy all slices")
+        pixels = (hu[0].numel(), self.size[0] * self.size[1], max(self.size) * (nodes or 1))
+        if min(pixels) <= 0 or max(pixels) >= 2**30:
+            shapes = f"{tuple(hu.shape[1:])} to {tuple(self.size)}"
+            raise ValueError(f"images must have 1 to {2**30 - 1} pixels, not {shapes}")
 
 
 def sample(samples: Samples, triton: bool = False) -> tuple[Tensor, Tensor]:
-    """The batch: HU (N, slices, *size) or, given windows, 0 to 1 (N, slices * W, *size), window by window as
-    WindowLayer goes, float32; and the mask, 1 where at least half, (N, 1, *size) float32.
+    """The batch that the samples say.
 
-    Both are sampled bilinearly; outside the image is air, without bleeding. The kernel finds pixels in float64, the
-    reference in theta's type, see there. Raises ValueError for types and shapes that do not fit, OptionError where
-    `triton` cannot be had.
+    HU is sampled bilinearly; outside the image is air. A pixel is bleeding if bleeding of all kinds has at least half
+    of the bilinear weights. It gets the target of the nearest of the four pixels around it that are bleeding if it is,
+    and not bleeding if it is not, so that no set of channels is made that was not there; outside the image that is 0.
+    The kernel finds pixels in float64, the reference in theta's type, see there.
+
+    Args:
+        samples: what is sampled, and how.
+        triton: by the Triton kernel, for CUDA tensors.
+
+    Returns:
+        HU (N, inputs, *size), or with windows 0 to 1 (N, inputs * W, *size), window by window as WindowLayer goes,
+        float32; and the target (N, 1, *size) uint8 bits.
+
+    Raises:
+        ValueError: for types and shapes that do not belong together.
+        OptionError: if `triton` cannot be had.
     """
     samples.check()
     if not triton:
@@ -88,20 +100,23 @@ def sample(samples: Samples, triton: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def sample_reference(samples: Samples) -> tuple[Tensor, Tensor]:
-    """What `sample` computes. float32, which places pixels to about W * 6e-8 of a pixel: where neighbours are 1000 HU
+    """What `sample` computes. float32, which finds pixels to about W * 6e-8 of a pixel: if neighbours are 1000 HU
     apart, 0.05 HU for W = 512. With a float64 theta all is float64, exact to 1e-9 HU, and so is the HU returned.
     """
-    hu, mask, rows, theta, size, field, gain, offset, windows = samples
+    hu, target, rows, theta, size, field, gain, offset, windows = samples
     with torch.autocast(hu.device.type, enabled=False):
         wide = theta.dtype
-        both = torch.cat([hu[rows].to(wide) - AIR_HU, mask[rows[:, rows.shape[1] // 2], None].to(wide)], dim=1)
+        middle = target[rows[:, rows.shape[1] // 2], None]
+        bleeding = (middle & BLEEDING_BITS) > 0
+        both = torch.cat([hu[rows].to(wide) - AIR_HU, bleeding.to(wide)], dim=1)
         # float64 for the grid alone costs little; in float32 it is a matrix product, which TF32 would round to 1e-3
         grid = F.affine_grid(theta.double(), [*both.shape[:2], *size], align_corners=False)
         if field is not None:
             down, across = (node_weights(count, field.shape[2], field.device) for count in size)
             grid = grid + (down @ field.double() @ across.T).permute(0, 2, 3, 1)
-        moved = F.grid_sample(both, grid.to(wide), align_corners=False)
-        out, target = moved[:, :-1] + AIR_HU, (moved[:, -1:] >= 0.5).float()
+        grid = grid.to(wide)
+        moved = F.grid_sample(both, grid, align_corners=False)
+        out, moved_target = moved[:, :-1] + AIR_HU, _nearest(middle, grid, moved[:, -1:] >= 0.5)
         if gain is not None:
             out = GAIN_CENTRE_HU + (out - GAIN_CENTRE_HU) * gain[:, None, None, None]
         if offset is not None:
@@ -109,11 +124,46 @@ def sample_reference(samples: Samples) -> tuple[Tensor, Tensor]:
         if windows is not None:
             bounds = zip(*(bound.unbind() for bound in windows), strict=True)
             out = torch.cat([((out - low) / width).clamp(0.0, 1.0) for low, width in bounds], dim=1)
-        return out, target
+        return out, moved_target
+
+
+def _nearest(target: Tensor, grid: Tensor, bleeds: Tensor) -> Tensor:
+    """The target at positions: of the four pixels around each, the nearest that bleeds or does not, as asked.
+
+    Args:
+        target: (N, 1, H, W) uint8 bits.
+        grid: (N, h, w, 2) positions (x, y), normalised as `grid_sample` takes them.
+        bleeds: (N, 1, h, w) bool, whether the pixel at that position is bleeding.
+
+    Returns:
+        (N, 1, h, w) uint8.
+    """
+    height, width = target.shape[2:]
+    x, y = (_before(grid[:, None, ..., axis], extent) for axis, extent in ((0, width), (1, height)))
+    out, largest = torch.zeros_like(bleeds, dtype=torch.uint8), torch.full_like(x[1], -1.0)
+    for below in (0, 1):
+        for right in (0, 1):
+            column, row = x[0] + right, y[0] + below
+            within = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            value = target.flatten(1).gather(1, index.flatten(1)).view_as(out) * within
+            weight = (x[1] if right else 1 - x[1]) * (y[1] if below else 1 - y[1])
+            nearer = (((value & BLEEDING_BITS) > 0) == bleeds) & (weight > largest)
+            out, largest = torch.where(nearer, value, out), torch.where(nearer, weight, largest)
+    return out
+
+
+def _before(position: Tensor, extent: int) -> tuple[Tensor, Tensor]:
+    """The pixel before each normalised position, int64, and how far behind it the position is, 0 to 1."""
+    pixel = ((position + 1) * extent - 1) / 2
+    # Far outside is all one air, and so is a position that is no number.
+    pixel = torch.where((pixel > -1) & (pixel < extent), pixel, -2.0)
+    before = pixel.floor()
+    return before.long(), pixel - before
 
 
 def node_weights(count: int, nodes: int, device: torch.device) -> Tensor:
     """(count, nodes) float64: how much each node of a line counts at each of `count` pixels, see `Samples`."""
-    place = torch.arange(count, dtype=torch.float64, device=device) * (nodes - 1) / max(count - 1, 1)
-    near = (1 - (place[:, None] - torch.arange(nodes, device=device)).abs()).clamp(min=0)
+    position = torch.arange(count, dtype=torch.float64, device=device) * (nodes - 1) / max(count - 1, 1)
+    near = (1 - (position[:, None] - torch.arange(nodes, device=device)).abs()).clamp(min=0)
     return near * near * (3 - 2 * near)

@@ -1,4 +1,4 @@
-"""`kernels.sample` as one Triton kernel: HU and mask in one launch, each output pixel computed once."""
+"""`kernels.sample` as one Triton kernel: HU and target in one launch, each output pixel computed once."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import triton.language as tl
 from torch import Tensor
 
 from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
+from hemotorch.task import BLEEDING_BITS
 
 BLOCK = 256  #: output pixels a program: two a thread, whose registers leave a GPU room for many threads that wait
 
 
 def launch(samples: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
     """`kernels.sample.sample` on `Samples` that it has checked."""
-    hu, mask, rows, theta, size, field, gain, offset, windows = samples
+    hu, target, rows, theta, size, field, gain, offset, windows = samples
     count, slices = rows.shape
     low, width = (bound.contiguous() for bound in windows) if windows else (None, None)
     channels = slices * (1 if low is None else len(low))
     out = hu.new_empty((count, channels, *size), dtype=torch.float32)
-    target = hu.new_empty((count, 1, *size), dtype=torch.float32)
+    moved_target = hu.new_empty((count, 1, *size), dtype=torch.uint8)
     if not count:
-        return out, target
+        return out, moved_target
     with torch.cuda.device_of(hu):
         _sample[(count * triton.cdiv(size[0] * size[1], BLOCK),)](
             hu,
-            mask,
+            target,
             rows.contiguous(),
             theta.contiguous(),
             field if field is None else field.contiguous(),
@@ -36,7 +37,7 @@ def launch(samples: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
             low,
             width,
             out,
-            target,
+            moved_target,
             *hu.shape[1:],
             *size,
             0 if field is None else field.shape[-1],
@@ -44,15 +45,16 @@ def launch(samples: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
             WINDOWS=channels // slices,
             AIR=AIR_HU,
             CENTRE=GAIN_CENTRE_HU,
+            BLEEDING=BLEEDING_BITS,
             BLOCK=BLOCK,
         )
-    return out, target
+    return out, moved_target
 
 
 @triton.jit
 def _sample(
     hu,
-    mask,
+    target,
     rows,
     theta,
     field,
@@ -61,7 +63,7 @@ def _sample(
     low,
     width,
     out,
-    target,
+    moved_target,
     in_rows,
     in_columns,
     out_rows,
@@ -71,6 +73,7 @@ def _sample(
     WINDOWS: tl.constexpr,
     AIR: tl.constexpr,
     CENTRE: tl.constexpr,
+    BLEEDING: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """A program makes BLOCK pixels, row by row, of one sample, all channels. Within an image offsets are 32-bit; to an
@@ -121,13 +124,33 @@ def _sample(
                 shown = tl.minimum(tl.maximum(shown, 0.0), 1.0)
             tl.store(out + (sample * (WINDOWS * SLICES) + w * SLICES + s) * pixels + pixel, shown, mask=inside)
 
-    image = mask + tl.load(rows + sample * SLICES + SLICES // 2) * area
-    a = tl.load(image + at, mask=left & top, other=0).to(tl.float32)
-    b = tl.load(image + at + 1, mask=right & top, other=0).to(tl.float32)
-    c = tl.load(image + at + in_columns, mask=left & bottom, other=0).to(tl.float32)
-    d = tl.load(image + at + in_columns + 1, mask=right & bottom, other=0).to(tl.float32)
-    bleeding = _between(_between(a, b, fx), _between(c, d, fx), fy) >= 0.5
-    tl.store(target + sample * pixels + pixel, bleeding.to(tl.float32), mask=inside)
+    image = target + tl.load(rows + sample * SLICES + SLICES // 2) * area
+    a = tl.load(image + at, mask=left & top, other=0)
+    b = tl.load(image + at + 1, mask=right & top, other=0)
+    c = tl.load(image + at + in_columns, mask=left & bottom, other=0)
+    d = tl.load(image + at + in_columns + 1, mask=right & bottom, other=0)
+    top_share = _between(_bleeding(a, BLEEDING), _bleeding(b, BLEEDING), fx)
+    bottom_share = _between(_bleeding(c, BLEEDING), _bleeding(d, BLEEDING), fx)
+    bleeds = (_between(top_share, bottom_share, fy) >= 0.5).to(tl.float32)
+    value, largest = a * 0, fx * 0 - 1.0
+    value, largest = _nearer(value, largest, a, (1.0 - fx) * (1.0 - fy), bleeds, BLEEDING)
+    value, largest = _nearer(value, largest, b, fx * (1.0 - fy), bleeds, BLEEDING)
+    value, largest = _nearer(value, largest, c, (1.0 - fx) * fy, bleeds, BLEEDING)
+    value, largest = _nearer(value, largest, d, fx * fy, bleeds, BLEEDING)
+    tl.store(moved_target + sample * pixels + pixel, value, mask=inside)
+
+
+@triton.jit
+def _bleeding(value, BLEEDING: tl.constexpr):
+    """1 for a target that is bleeding of whatever type, else 0, float32."""
+    return ((value & BLEEDING) != 0).to(tl.float32)
+
+
+@triton.jit
+def _nearer(value, largest, candidate, weight, bleeds, BLEEDING: tl.constexpr):
+    """The candidate and its weight instead, if that is larger and it is bleeding or not, as asked."""
+    nearer = (_bleeding(candidate, BLEEDING) == bleeds) & (weight > largest)
+    return tl.where(nearer, candidate, value), tl.where(nearer, weight, largest)
 
 
 @triton.jit
@@ -140,12 +163,12 @@ def _affine(row, u, v, columns, rows):
 
 @triton.jit
 def _pixel(x, extent):
-    """The pixel before a normalised place, int32, and how far behind it the place is, 0 to 1, float32."""
-    place = (x + 1.0) * extent * 0.5 - 0.5
-    # Far outside is all one air, and so is a place that is no number: int32 holds -2
-    place = tl.where((place > -1.0) & (place < extent), place, -2.0)
-    before = tl.floor(place)
-    return before.to(tl.int32), (place - before).to(tl.float32)
+    """The pixel before a normalised position, int32, and how far behind it the position is, 0 to 1, float32."""
+    position = (x + 1.0) * extent * 0.5 - 0.5
+    # Far outside is all one air, and so is a position that is no number: int32 holds -2
+    position = tl.where((position > -1.0) & (position < extent), position, -2.0)
+    before = tl.floor(position)
+    return before.to(tl.int32), (position - before).to(tl.float32)
 
 
 @triton.jit
