@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 class Page(HTMLParser):
     """The text of a page's body in order, and whether every element that is opened is closed."""
 
-    VOID = frozenset({"meta", "img", "br", "path", "use"})
+    VOID = frozenset({"meta", "img", "input", "br", "path", "use"})
 
     def __init__(self, text: str):
         super().__init__()

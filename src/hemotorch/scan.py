@@ -186,6 +186,24 @@ class Scan:
         area = float(np.linalg.norm(np.cross(self.row_step_mm, self.column_step_mm)))
         return area * self.shares_mm / 1000.0
 
+    def _repr_html_(self) -> str:
+        """The scan in a notebook: a slider over its slices, which needs no kernel and no network."""
+        from hemotorch.pictures.viewer import scan_html
+
+        return scan_html(self, [self._geometry_text()], self.warnings)
+
+    def _geometry_text(self) -> str:
+        """Shape and spacing in words."""
+        slices, rows, columns = self.shape
+        shape = f"{slices} slice{'s' if slices != 1 else ''} of {rows} x {columns} pixels"
+        if not self.spacing_known:
+            return f"{shape}, spacing unknown"
+        row_mm, column_mm = self.pixel_mm
+        text = f"{shape}, {row_mm:.3g} x {column_mm:.3g} mm"
+        if slices > 1:
+            text += f", {float(np.median(self.slice_distances_mm)):.3g} mm apart"
+        return text
+
     def volume_ml(self, mask: np.ndarray) -> float:
         """mL of the non-zero voxels of a mask of this scan's shape. NaN where spacing is unknown."""
         if mask.shape != self.shape:
@@ -272,6 +290,12 @@ class Prediction:
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     task: Task = BLEEDING
+
+    def _repr_html_(self) -> str:
+        """The prediction in a notebook: a slider over slices with outlines and mL, without kernel or network."""
+        from hemotorch.pictures.viewer import scan_html
+
+        return scan_html(self.scan, [self.model], self.warnings, found=self.mask, typed=bool(self.task.types))
 
     @property
     def slices_with_bleeding(self) -> list[int]:

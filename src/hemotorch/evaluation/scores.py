@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,9 @@ from hemotorch.evaluation.counts import EMPTY_RULE, VALUES, Counts
 from hemotorch.evaluation.lesion import FOUND_SHARE, Lesions
 from hemotorch.evaluation.summary import summary
 from hemotorch.evaluation.table1 import POSITIVE_PIXELS
-from hemotorch.labels import TYPES
+from hemotorch.labels import COLOURS, TYPES
+from hemotorch.pictures.slices import FOUND_RGB, TRUTH_RGB, grey_slice, outlines, picture_width
+from hemotorch.pictures.viewer import HEIGHT_PX, Frame, Swatch, viewer_html
 
 FORMAT = 1  #: of scores.json; a change that older readers cannot follow raises it
 NOTICE = "Research use only. hemotorch is not a medical device; no figure here says anything about clinical use."
@@ -185,6 +188,11 @@ class Scores:
             f"normal scans left clean: {clean} of {scan['negative']}{alarms}"
         )
 
+    def _repr_html_(self) -> str:
+        """The scores in a notebook: the headline, and a slider over the slices of the examples."""
+        frames = [frame for example in self.examples for frame in _frames(example)]
+        return viewer_html(self.model, frames, self.lines(), legend=_legend(self.examples))
+
     def scan_rows(self) -> list[dict[str, Any]]:
         """A row a scan, for scans.csv."""
         return [_scan_row(scan) for scan in self.scans]
@@ -192,6 +200,30 @@ class Scores:
     def slice_rows(self) -> list[dict[str, Any]]:
         """A row a scored slice, for slices.csv."""
         return [row for scan in self.scans for row in _slice_rows(scan)]
+
+
+def _frames(example: Example) -> list[Frame]:
+    """An example's slices as pictures of a slider."""
+    width = picture_width(example.hu.shape[1:], example.pixel_mm, HEIGHT_PX)
+    dice = "" if math.isnan(example.dice) else f", Dice {example.dice:.2f}"
+    frames = []
+    for number, hu, truth, predicted in zip(
+        example.slice_numbers, example.hu, example.truth, example.predicted, strict=True
+    ):
+        lines = outlines(truth, predicted, width, HEIGHT_PX, typed=example.typed)
+        caption = f"{example.kind}: {example.case}{dice} · slice {number}"
+        frames.append(Frame(grey_slice(hu, width, HEIGHT_PX), lines, caption))
+    return frames
+
+
+def _legend(examples: Sequence[Example]) -> list[Swatch]:
+    """What the lines of examples mean."""
+    if not examples:
+        return []
+    if not any(example.typed for example in examples):
+        return [Swatch("truth", TRUTH_RGB), Swatch("prediction", FOUND_RGB)]
+    types = [Swatch(name, colour) for name, colour in COLOURS.items()]
+    return [Swatch("truth, in its type's colour too", TRUTH_RGB, dashed=True), *types]
 
 
 def warnings(split: dict[str, Any]) -> list[str]:

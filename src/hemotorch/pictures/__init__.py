@@ -2,8 +2,9 @@
 
 slices   one slice in a window, with bleeding outlined
 framing  which slices, and which part of them, a picture shows
+legend   volumes in words, with the colours of their lines
 sheet    contact sheets: a scan's slices side by side
-viewer   a slider over slices as HTML that needs no kernel and no network
+viewer   a slider over slices as HTML that needs no kernel and no network (viewer.html, iframe.html)
 
 It stands below `Scan`, so that a scan can show itself, and takes whatever has a scan's attributes (`framing.Volume`).
 """

@@ -11,11 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from hemotorch import NOTICE
 from hemotorch.errors import one_line
 from hemotorch.hu import WINDOWS, Window
-from hemotorch.labels import CODES, COLOURS, SHORT_NAMES
-from hemotorch.pictures.framing import Volume, head_box, pick_slices
+from hemotorch.labels import COLOURS, SHORT_NAMES
+from hemotorch.pictures.framing import Box, Volume, head_box, pick_slices
+from hemotorch.pictures.legend import Masks, Rgb, slice_labels, total_labels, type_volumes
 from hemotorch.pictures.slices import FOUND_RGB, TRUTH_RGB, slice_rgb
-
-Rgb = tuple[int, int, int]
 
 PAPER, INK, FAINT = (18, 18, 20), (238, 238, 238), (160, 160, 165)
 GAP = 3  #: pixels between tiles
@@ -23,20 +22,9 @@ EDGE = GAP + 8  #: from the sheet's edge to text
 LEAST_WIDTH = 600  #: of a sheet: the notice and the window stand in one line
 HEADER, TYPES_LINE, FOOTER = 60, 24, 26  #: heights; TYPES_LINE is added for each line of types
 NAME_MIDDLE, LEGEND_MIDDLE, TYPES_MIDDLE = 18, 43, 66  #: heights of the header's lines
-LEGEND_SIZE, SMALL_SIZE = 15, 13  #: of letters
+NAME_SIZE, LEGEND_SIZE, SMALL_SIZE = 18, 15, 13  #: of letters
+NUMBER_SIZE, LABEL_SIZE, LABEL_LINE = 14, 12, 14  #: of letters on a tile, and the distance of their lines
 SWATCH = 20  #: length of a legend's piece of line
-
-
-class Masks(NamedTuple):
-    """What is outlined on a sheet. typed: the masks are codes of `labels`, and types are told apart."""
-
-    found: np.ndarray | None
-    truth: np.ndarray | None
-    typed: bool
-
-    @property
-    def all(self) -> list[np.ndarray]:
-        return [mask for mask in (self.found, self.truth) if mask is not None]
 
 
 class Tile(NamedTuple):
@@ -46,6 +34,25 @@ class Tile(NamedTuple):
     y: int
     width: int
     height: int
+
+    @property
+    def right(self) -> int:
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> int:
+        return self.y + self.height
+
+
+class LegendEntry(NamedTuple):
+    """A type's line in the header."""
+
+    colour: Rgb
+    text: str
+
+    @property
+    def width(self) -> int:
+        return SWATCH + 7 + round(_font(LEGEND_SIZE).getlength(self.text)) + 20
 
 
 def contact_sheet(
@@ -75,14 +82,13 @@ def contact_sheet(
         typed: the masks are codes of `labels`, and types have their own colours and volumes.
     """
     masks = Masks(found, truth, typed)
-    chosen, box = pick_slices(scan, masks.all, tiles), head_box(scan, masks.all)
-    row_mm, column_mm = scan.pixel_mm
-    high_mm, wide_mm = (box[0].stop - box[0].start) * row_mm, (box[1].stop - box[1].start) * column_mm
-    height, width = (max(1, round(tile_px * edge / max(high_mm, wide_mm))) for edge in (high_mm, wide_mm))
+    chosen = pick_slices(scan, masks.given, tiles)
+    box = head_box(scan, masks.given)
+    width, height = _tile_size(scan, box, tile_px)
     columns = _columns(len(chosen), width, height)
     rows = math.ceil(len(chosen) / columns)
     sheet_width = max(columns * (width + GAP) + GAP, LEAST_WIDTH)
-    legend = _legend_rows(scan, masks, sheet_width)
+    legend = _legend_rows(type_volumes(scan, masks), sheet_width - 2 * EDGE) if typed else []
     header = HEADER + TYPES_LINE * len(legend)
     sheet = Image.new("RGB", (sheet_width, header + rows * (height + GAP) + FOOTER), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -90,144 +96,104 @@ def contact_sheet(
     for number, index in enumerate(chosen):
         row, column = divmod(number, columns)
         tile = Tile(left + column * (width + GAP), header + row * (height + GAP), width, height)
-        true_slice, found_slice = (None if mask is None else mask[index][box] for mask in (truth, found))
-        rgb = slice_rgb(scan.hu[index][box], window, true_slice, found_slice, scan.pixel_mm, height, typed=typed)
-        sheet.paste(Image.fromarray(rgb), (tile.x, tile.y))
+        sheet.paste(_tile_picture(scan, index, masks, box, window, height), (tile.x, tile.y))
         _label_tile(pen, scan, index, masks, tile)
     if scan.spacing_known:
-        _scale_bar(pen, sheet_width - EDGE, LEGEND_MIDDLE, height / high_mm)
+        rows_mm = (box[0].stop - box[0].start) * scan.pixel_mm[0]
+        _scale_bar(pen, sheet_width - EDGE, LEGEND_MIDDLE, height / rows_mm)
     _header(pen, scan, masks, caption, sheet_width)
     _draw_legend(pen, legend)
-    foot = sheet.height - 13
     shown = f"{len(chosen)} of {len(scan.hu)} slices, foot to head" if len(chosen) < len(scan.hu) else "foot to head"
-    pen.text((EDGE, foot), NOTICE, INK, _font(SMALL_SIZE), anchor="lm")
-    window_text = f"{shown}   level {window.level:g}, width {window.width:g} HU"
-    pen.text((sheet_width - EDGE, foot), window_text, FAINT, _font(SMALL_SIZE), anchor="rm")
+    _footer(pen, f"{shown}   level {window.level:g}, width {window.width:g} HU", sheet.size)
     return sheet
+
+
+def _tile_size(scan: Volume, box: Box, tile_px: int) -> tuple[int, int]:
+    """Width and height of a tile, the longer of the two `tile_px`."""
+    height_mm = (box[0].stop - box[0].start) * scan.pixel_mm[0]
+    width_mm = (box[1].stop - box[1].start) * scan.pixel_mm[1]
+    px_per_mm = tile_px / max(height_mm, width_mm)
+    return max(1, round(width_mm * px_per_mm)), max(1, round(height_mm * px_per_mm))
+
+
+def _columns(count: int, width: int, height: int) -> int:
+    """Columns of a sheet about 1.5 times as wide as high, without a nearly empty last row."""
+    near = max(1, round(math.sqrt(1.5 * count * height / width)))
+    options = [columns for columns in range(max(1, near - 1), near + 2) if columns <= count]
+    return min(options, key=lambda c: (c * math.ceil(count / c) - count, abs(c - near)), default=1)
+
+
+def _tile_picture(scan: Volume, index: int, masks: Masks, box: Box, window: Window, height: int) -> Image.Image:
+    truth = None if masks.truth is None else masks.truth[index][box]
+    found = None if masks.found is None else masks.found[index][box]
+    hu = scan.hu[index][box]
+    return Image.fromarray(slice_rgb(hu, window, truth, found, scan.pixel_mm, height, typed=masks.typed))
 
 
 def _label_tile(pen: ImageDraw.ImageDraw, scan: Volume, index: int, masks: Masks, tile: Tile) -> None:
     """The slice's number, the patient's sides, and the mL found and true in this slice."""
-    number = str(scan.slice_numbers[index])
     middle = tile.y + tile.height // 2
-    _outlined(pen, (tile.x + 5, tile.y + 4), number, INK, 14, "la")
-    _outlined(pen, (tile.x + 5, middle), "R", FAINT, 12, "lm")
-    _outlined(pen, (tile.x + tile.width - 5, middle), "L", FAINT, 12, "rm")
-    if masks.typed:
-        _type_labels(pen, scan, index, masks, tile)
+    _outlined(pen, (tile.x + 5, tile.y + 4), str(scan.slice_numbers[index]), INK, NUMBER_SIZE, "la")
+    _outlined(pen, (tile.x + 5, middle), "R", FAINT, LABEL_SIZE, "lm")
+    _outlined(pen, (tile.right - 5, middle), "L", FAINT, LABEL_SIZE, "rm")
+    found = slice_labels(scan, index, masks.found, FOUND_RGB, masks.typed)
+    truth = slice_labels(scan, index, masks.truth, TRUTH_RGB, masks.typed)
+    if not masks.typed:
+        for line, label in enumerate([*found, *truth]):
+            at = (tile.x + 5, tile.bottom - 4 - LABEL_LINE * line)
+            _outlined(pen, at, label.text, label.colour, LABEL_SIZE, "ld")
         return
-    line = tile.y + tile.height - 4
-    for mask, colour in ((masks.found, FOUND_RGB), (masks.truth, TRUTH_RGB)):
-        if mask is not None and mask[index].any():
-            _outlined(pen, (tile.x + 5, line), _slice_ml(scan, index, mask[index]), colour, 12, "ld")
-            line -= 14
-
-
-def _type_labels(pen: ImageDraw.ImageDraw, scan: Volume, index: int, masks: Masks, tile: Tile) -> None:
-    """What was found, type by type, in the lower left corner; what is true in the lower right one."""
-    bottom = tile.y + tile.height - 4
-    if masks.found is not None:
-        texts = _type_texts(scan, index, masks.found[index], FOUND_RGB)
-        for line, (text, colour) in enumerate(texts):
-            _outlined(pen, (tile.x + 5, bottom - 14 * line), text, colour, 12, "ld", stroke=2)
-    if masks.truth is not None:
-        texts = _type_texts(scan, index, masks.truth[index], TRUTH_RGB)
-        for line, (text, colour) in enumerate(texts):
-            at = (tile.x + tile.width - 5, bottom - 14 * line)
-            _outlined(pen, at, f"true {text}", colour, 12, "rd", stroke=2)
-
-
-def _type_texts(scan: Volume, index: int, mask: np.ndarray, plain: Rgb) -> list[tuple[str, Rgb]]:
-    """Text and colour of each type in a slice, from the lowest line up; `plain` is the colour of unknown type."""
-    texts = []
-    untyped = (mask != 0) & ~np.isin(mask, list(CODES.values()))
-    if untyped.any():
-        texts.append((_slice_ml(scan, index, untyped), plain))
-    for name, code in reversed(CODES.items()):
-        if (mask == code).any():
-            texts.append((f"{SHORT_NAMES[name]} {_slice_ml(scan, index, mask == code)}", COLOURS[name]))
-    return texts
+    # Both may have five lines: found ones stand left, true ones right.
+    for line, label in enumerate(reversed(found)):
+        at = (tile.x + 5, tile.bottom - 4 - LABEL_LINE * line)
+        _outlined(pen, at, label.text, label.colour, LABEL_SIZE, "ld", stroke=2)
+    for line, label in enumerate(reversed(truth)):
+        at = (tile.right - 5, tile.bottom - 4 - LABEL_LINE * line)
+        _outlined(pen, at, f"true {label.text}", label.colour, LABEL_SIZE, "rd", stroke=2)
 
 
 def _header(pen: ImageDraw.ImageDraw, scan: Volume, masks: Masks, caption: str, width: int) -> None:
     """The scan's name, and a legend that tells the volumes."""
     title = one_line("   ".join(filter(None, (scan.name, caption))))
-    pen.text((EDGE, NAME_MIDDLE), _shortened(pen, title, _font(18), width - 22), INK, _font(18), anchor="lm")
+    font = _font(NAME_SIZE)
+    pen.text((EDGE, NAME_MIDDLE), _shortened(pen, title, font, width - 2 * EDGE), INK, font, anchor="lm")
     x = EDGE
-    for mask, colour, word in ((masks.found, FOUND_RGB, "found"), (masks.truth, TRUTH_RGB, "truth")):
-        if mask is None:
-            continue
-        text = f"{word}: {_total(scan, mask)}"
-        if not (masks.typed and word == "found"):
-            # A typed finding has no line of this colour: its types' stand in the line below.
-            pen.line([(x, LEGEND_MIDDLE), (x + SWATCH, LEGEND_MIDDLE)], colour, 3)
+    for label in total_labels(scan, masks):
+        # A typed finding has no line of its own colour: its types' stand in the lines below.
+        if not masks.typed or label.colour == TRUTH_RGB:
+            pen.line([(x, LEGEND_MIDDLE), (x + SWATCH, LEGEND_MIDDLE)], label.colour, 3)
             if masks.typed:
                 pen.line([(x + 7, LEGEND_MIDDLE), (x + 13, LEGEND_MIDDLE)], PAPER, 3)  # dashed, as in the pictures
             x += SWATCH + 7
-        pen.text((x, LEGEND_MIDDLE), text, INK, _font(LEGEND_SIZE), anchor="lm")
-        x += round(pen.textlength(text, _font(LEGEND_SIZE))) + 28
+        pen.text((x, LEGEND_MIDDLE), label.text, INK, _font(LEGEND_SIZE), anchor="lm")
+        x += round(pen.textlength(label.text, _font(LEGEND_SIZE))) + 28
 
 
-def _legend_rows(scan: Volume, masks: Masks, width: int) -> list[list[tuple[str, str]]]:
-    """Name and text of each type that was found or is true, in rows that fit: short names if full ones do not."""
-    if not masks.typed:
-        return []
-    names = [name for name, code in CODES.items() if any((mask == code).any() for mask in masks.all)]
-    volumes = {name: _type_volume(scan, masks, CODES[name]) for name in names}
-    texts = {name: f"{name} {volume}" for name, volume in volumes.items()}
-    if sum(map(_legend_width, texts.values())) > width - 2 * EDGE:
-        texts = {name: f"{SHORT_NAMES[name]} {volume}" for name, volume in volumes.items()}
-    rows: list[list[tuple[str, str]]] = [[]]
-    room = width - 2 * EDGE
-    for name, text in texts.items():
-        if _legend_width(text) > room and rows[-1]:
+def _legend_rows(volumes: dict[str, str], width: int) -> list[list[LegendEntry]]:
+    """A legend of types, in rows that are not wider than `width`: short names if the full ones need several."""
+    full = [LegendEntry(COLOURS[name], f"{name} {volume}") for name, volume in volumes.items()]
+    short = [LegendEntry(COLOURS[name], f"{SHORT_NAMES[name]} {volume}") for name, volume in volumes.items()]
+    rows: list[list[LegendEntry]] = [[]]
+    for entry in full if sum(entry.width for entry in full) <= width else short:
+        if rows[-1] and sum(other.width for other in rows[-1]) + entry.width > width:
             rows.append([])
-            room = width - 2 * EDGE
-        rows[-1].append((name, text))
-        room -= _legend_width(text)
+        rows[-1].append(entry)
     return rows
 
 
-def _legend_width(text: str) -> int:
-    return SWATCH + 7 + round(_font(LEGEND_SIZE).getlength(text)) + 20
-
-
-def _draw_legend(pen: ImageDraw.ImageDraw, rows: list[list[tuple[str, str]]]) -> None:
+def _draw_legend(pen: ImageDraw.ImageDraw, rows: list[list[LegendEntry]]) -> None:
     for number, row in enumerate(rows):
         x, middle = EDGE, TYPES_MIDDLE + number * TYPES_LINE
-        for name, text in row:
-            pen.line([(x, middle), (x + SWATCH, middle)], COLOURS[name], 3)
-            pen.text((x + SWATCH + 7, middle), text, INK, _font(LEGEND_SIZE), anchor="lm")
-            x += _legend_width(text)
+        for entry in row:
+            pen.line([(x, middle), (x + SWATCH, middle)], entry.colour, 3)
+            pen.text((x + SWATCH + 7, middle), entry.text, INK, _font(LEGEND_SIZE), anchor="lm")
+            x += entry.width
 
 
-def _total(scan: Volume, mask: np.ndarray) -> str:
-    """All that a mask holds, in words."""
-    slices = int(mask.reshape(len(mask), -1).any(axis=1).sum())
-    if not slices:
-        return "no bleeding"
-    volume = scan.volume_ml(mask)
-    size = "volume unknown" if math.isnan(volume) else _ml(volume)
-    return f"{size} in {slices} slice{'s' if slices != 1 else ''}"
-
-
-def _type_volume(scan: Volume, masks: Masks, code: int) -> str:
-    """The mL of one type found, and the true ones in brackets."""
-    amounts = []
-    for mask in masks.all:
-        volume = scan.volume_ml(mask == code)
-        voxels = np.count_nonzero(mask == code)
-        amounts.append(f"{voxels} px" if math.isnan(volume) else _ml(volume) if voxels else "0 mL")
-    if len(amounts) == 2:
-        return f"{amounts[0]} (true {amounts[1]})"
-    return amounts[0] if masks.truth is None else f"(true {amounts[0]})"
-
-
-def _slice_ml(scan: Volume, index: int, area: np.ndarray) -> str:
-    """The mL of an area in one slice, or its pixels if spacing is unknown."""
-    pixels = np.count_nonzero(area)
-    volume = pixels * float(scan.voxel_ml[index])
-    return f"{pixels} px" if math.isnan(volume) else _ml(volume)
+def _footer(pen: ImageDraw.ImageDraw, text: str, sheet_size: tuple[int, int]) -> None:
+    width, height = sheet_size
+    pen.text((EDGE, height - 13), NOTICE, INK, _font(SMALL_SIZE), anchor="lm")
+    pen.text((width - EDGE, height - 13), text, FAINT, _font(SMALL_SIZE), anchor="rm")
 
 
 def _scale_bar(pen: ImageDraw.ImageDraw, right: int, middle: int, px_per_mm: float) -> None:
@@ -258,14 +224,3 @@ def _shortened(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont
     while text and pen.textlength(text + "...", font) > width:
         text = text[:-1]
     return text + "..."
-
-
-def _ml(volume: float) -> str:
-    return f"{volume:.1f} mL" if volume >= 0.05 else "< 0.1 mL"
-
-
-def _columns(count: int, width: int, height: int) -> int:
-    """Columns of a sheet about 1.5 times as wide as high, without a nearly empty last row."""
-    near = max(1, round(math.sqrt(1.5 * count * height / width)))
-    options = [columns for columns in range(max(1, near - 1), near + 2) if columns <= count]
-    return min(options, key=lambda c: (c * math.ceil(count / c) - count, abs(c - near)), default=1)

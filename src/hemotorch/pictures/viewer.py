@@ -1,0 +1,205 @@
+"""A slider over slices as HTML, for notebooks and web pages: it needs no kernel, no network and no other file.
+
+Slices are one JPEG, outlines one PNG that lies over it, so that they stay sharp and can be hidden. Both are cut into
+frames by a few lines of script. If a page does not run scripts, the frame that is shown first stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from hemotorch import NOTICE
+from hemotorch.errors import one_line
+from hemotorch.labels import COLOURS
+from hemotorch.pictures.framing import Volume, head_box, pick_slices
+from hemotorch.pictures.legend import Label, Masks, Rgb, slice_labels, total_labels, type_volumes
+from hemotorch.pictures.slices import FOUND_RGB, LINE_RGB, TRUTH_RGB, grey_slice, outlines, picture_width
+
+FRAMES = 48  #: slices that are shown at most; those of a noisy scan take two to three megabytes
+HEIGHT_PX = 384  #: of a frame, unless the head is wider than high
+JPEG_QUALITY = 80
+BLOCK = 8  #: JPEG's; frames are a multiple of it, or one would shine into the next
+CHROME_PX = 150  #: height of all that is around a frame: title, caption, slider, notice
+LINE_PX = 21  #: of a line of text
+LETTERS = 60  #: of a line of text
+
+
+class Frame(NamedTuple):
+    """A picture of the slider. grey, lines: (height, width) uint8, lines as `slices.outlines` gives them."""
+
+    grey: np.ndarray
+    lines: np.ndarray
+    caption: str
+
+
+class Swatch(NamedTuple):
+    """An entry of the legend; colour None for a text alone."""
+
+    text: str
+    colour: Rgb | None
+    dashed: bool = False
+
+
+def scan_html(
+    scan: Volume,
+    facts: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    *,
+    found: np.ndarray | None = None,
+    truth: np.ndarray | None = None,
+    typed: bool = False,
+) -> str:
+    """A scan as HTML with a slider over its slices.
+
+    Args:
+        scan: a `Scan`.
+        facts, warnings: lines of text under its name.
+        found, truth: masks of its shape, outlined.
+        typed: the masks are codes of `labels`.
+    """
+    masks = Masks(found, truth, typed)
+    box = head_box(scan, masks.given)
+    shown = pick_slices(scan, masks.given, FRAMES)
+    rows, columns = (side.stop - side.start for side in box)
+    height = HEIGHT_PX
+    width = picture_width((rows, columns), scan.pixel_mm, height)
+    frames = []
+    for index in shown:
+        true_slice = None if truth is None else truth[index][box]
+        found_slice = None if found is None else found[index][box]
+        grey = grey_slice(scan.hu[index][box], width, height)
+        lines = outlines(true_slice, found_slice, width, height, typed=typed)
+        frames.append(Frame(grey, lines, _caption(scan, index, masks)))
+    marked = np.zeros(len(shown), int)
+    for mask in masks.given:
+        marked += np.count_nonzero(mask[shown].reshape(len(shown), -1), axis=1)
+    start = int(marked.argmax()) if marked.any() else len(shown) // 2
+    if len(shown) < len(scan.hu):
+        facts = [*facts, f"{len(shown)} of {len(scan.hu)} slices are shown"]
+    return viewer_html(scan.name, frames, facts, warnings, legend=_legend(scan, masks), start=start)
+
+
+def _caption(scan: Volume, index: int, masks: Masks) -> str:
+    found = slice_labels(scan, index, masks.found, FOUND_RGB, masks.typed)
+    truth = slice_labels(scan, index, masks.truth, TRUTH_RGB, masks.typed)
+    parts = [f"slice {scan.slice_numbers[index]}", *_texts("found", found), *_texts("true", truth)]
+    return " · ".join(parts)
+
+
+def _texts(word: str, labels: Sequence[Label]) -> list[str]:
+    return [f"{word} {', '.join(label.text for label in labels)}"] if labels else []
+
+
+def _legend(scan: Volume, masks: Masks) -> list[Swatch]:
+    """Volumes in all, and per type if they are told apart; then what was found has its types' lines only."""
+    swatches = []
+    for label in total_labels(scan, masks):
+        is_truth = label.colour == TRUTH_RGB
+        has_line = is_truth or not masks.typed
+        swatches.append(Swatch(label.text, label.colour if has_line else None, dashed=is_truth and masks.typed))
+    if masks.typed:
+        swatches += [Swatch(f"{name} {text}", COLOURS[name]) for name, text in type_volumes(scan, masks).items()]
+    return swatches
+
+
+def viewer_html(
+    title: str,
+    frames: Sequence[Frame],
+    facts: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    *,
+    legend: Sequence[Swatch] = (),
+    start: int = 0,
+) -> str:
+    """An HTML element that shows frames one at a time, chosen by a slider.
+
+    It is an <iframe>, so that neither its style nor its script meets those of the page around it.
+
+    Args:
+        title: in its first line.
+        frames: of any sizes; smaller ones are shown in the middle of the largest size.
+        facts, warnings: lines of text under the title.
+        legend: colours and what they mean.
+        start: the frame that is shown first.
+    """
+    height = _whole_blocks(max((frame.grey.shape[0] for frame in frames), default=0))
+    width = _whole_blocks(max((frame.grey.shape[1] for frame in frames), default=320))
+    columns = max(1, math.ceil(math.sqrt(len(frames))))
+    grey = _tiled([frame.grey for frame in frames], height, width, columns)
+    lines = _tiled([frame.lines for frame in frames], height, width, columns)
+    texts = [one_line(text) for text in (*facts, *warnings)]
+    page = (
+        _environment()
+        .get_template("viewer.html")
+        .render(
+            title=one_line(title),
+            facts=[one_line(text) for text in facts],
+            warnings=[one_line(text) for text in warnings],
+            legend=legend,
+            captions=[one_line(frame.caption) for frame in frames],
+            start=start,
+            start_x=start % columns * width,
+            start_y=start // columns * height,
+            columns=columns,
+            width=width,
+            height=height,
+            sheet_width=columns * width,
+            sheet_height=len(grey),
+            grey=_jpeg_url(grey) if frames else "",
+            lines=_lines_url(lines) if lines.any() else "",
+            notice=NOTICE,
+        )
+    )
+    text_lines = sum(math.ceil(len(text) / LETTERS) for text in texts) + len(legend)
+    return (
+        _environment()
+        .get_template("iframe.html")
+        .render(title=one_line(title), page=page, height=height + CHROME_PX + LINE_PX * text_lines)
+    )
+
+
+def _whole_blocks(length: int) -> int:
+    return math.ceil(length / BLOCK) * BLOCK
+
+
+def _tiled(pictures: Sequence[np.ndarray], height: int, width: int, columns: int) -> np.ndarray:
+    """(rows * height, columns * width) uint8: the pictures row by row, each in the middle of its tile."""
+    rows = math.ceil(len(pictures) / columns)
+    sheet = np.zeros((rows * height, columns * width), np.uint8)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        top = row * height + (height - picture.shape[0]) // 2
+        left = column * width + (width - picture.shape[1]) // 2
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet
+
+
+def _jpeg_url(grey: np.ndarray) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(grey).save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _lines_url(lines: np.ndarray) -> str:
+    """Lines in their colours, all else transparent."""
+    image = Image.fromarray(lines, "L").convert("P")
+    image.putdata(lines.ravel())
+    image.putpalette(LINE_RGB.ravel().tolist())
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True, transparency=0)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("hemotorch.pictures", "")
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)

@@ -1,0 +1,46 @@
+"""Pages in a real browser, without a window: what it shows, and what a page's script did."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def _chromium(folder: Path, *arguments: str) -> str:
+    """Runs the browser offline; skips the test if there is none, or fails if CI=true, where there must be one."""
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium here: apt-get install chromium")
+        pytest.skip("no Chromium here")
+    command = [program, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars", "--virtual-time-budget=5000"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def screenshot(page: Path, size: tuple[int, int]) -> np.ndarray:
+    """(height, width, 3) uint8: what the browser shows of a page in a window of (width, height)."""
+    picture = page.with_suffix(".png")
+    width, height = size
+    _chromium(page.parent, f"--screenshot={picture}", f"--window-size={width},{height}", page.as_uri())
+    return np.asarray(Image.open(picture).convert("RGB"))
+
+
+def text_of(page: Path, element: str) -> str:
+    """The text of the element with that id, after the page's scripts have run."""
+    html = _chromium(page.parent, "--dump-dom", page.as_uri())
+    match = re.search(rf'id="{element}"[^>]*>(.*?)</', html, re.DOTALL)
+    assert match, f"no element {element}"
+    return unescape(match[1])
