@@ -134,6 +134,19 @@ def test_a_target_of_sets_bleeds_where_the_plain_mask_does() -> None:
     assert moved_plain.any() and not moved_plain.all()
 
 
+def check_plain(device: str, triton: bool = True) -> None:
+    """Targets of 0 and 1 come out alike, whether or not it is said that they are no more than that."""
+    stack = put((*slices(), picks(), TURNED), device)
+    options = put(changes(), device)
+    as_sets = sample(Samples(*stack, (24, 31), **options), triton)
+    plain = sample(Samples(*stack, (24, 31), **options, typed=False), triton)
+    assert all(torch.equal(a, b) for a, b in zip(as_sets, plain, strict=True))
+
+
+def test_targets_of_0_and_1_are_sampled_alike_either_way() -> None:
+    check_plain("cpu", triton=False)
+
+
 def test_reference_in_float32_is_as_exact_as_it_says() -> None:
     (hu, mask), rows, options = slices(), picks(), changes()
     with torch.autocast("cpu", torch.bfloat16):
@@ -273,6 +286,7 @@ def build_all(capability: int) -> list[str]:
     for size, nodes in ((37, 53), 0), ((24, 31), 1), ((24, 31), 4), ((1, 1), 4):
         options = changes(nodes=nodes, windows=nodes == 4) if nodes else {}
         launch(Samples(*slices(), picks(), TURNED, size, **options))
+    launch(Samples(*slices(), picks(), TURNED, (24, 31), typed=False))
     return BUILT
 
 
@@ -293,7 +307,7 @@ def test_kernel_gives_whole_pixels_back(interpreted: Interpreted, shape: tuple[i
     interpreted(check_whole_pixels, "cpu", *shape)
 
 
-@pytest.mark.parametrize("check", [check_crop, check_far_outside, check_beyond_32_bits])
+@pytest.mark.parametrize("check", [check_crop, check_far_outside, check_beyond_32_bits, check_plain])
 def test_kernel(interpreted: Interpreted, check: Callable[[str], None]) -> None:
     interpreted(check, "cpu")
 
@@ -305,13 +319,13 @@ def test_kernel_on_a_gpu() -> None:
             check_agreement("cuda", size, nodes, windows)
             check_sets("cuda", size, nodes)
     check_whole_pixels("cuda", 37, 53)
-    for check in (check_crop, check_far_outside, check_beyond_32_bits, check_graph):
+    for check in (check_crop, check_far_outside, check_beyond_32_bits, check_plain, check_graph):
         check("cuda")
 
 
 def test_kernel_can_be_built_for_gpus(built: Interpreted) -> None:
     """What the interpreter lets pass and the compiler does not."""
-    assert built(build_all, 80) == ["_sample"] * 4
+    assert built(build_all, 80) == ["_sample"] * 5
 
 
 def test_no_samples(interpreted: Interpreted) -> None:

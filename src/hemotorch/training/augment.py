@@ -35,6 +35,7 @@ def augment(
     keys: Tensor,
     block: tuple[Tensor, int] | None = None,
     triton: bool = False,
+    typed: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Takes samples out of a stack of slices, moves, brightens, roughens and blurs them.
 
@@ -46,6 +47,7 @@ def augment(
         keys: (N,) int32, what a sample's random numbers come from.
         block: (N, 2) top-left corners and the side of the square to take, for networks that work on blocks.
         triton: sample with hemotorch's own kernel.
+        typed: False if no target holds more than 0 and 1, which takes less time.
 
     Returns:
         float32 HU (N, inputs, h, w) and uint8 target (N, 1, h, w): whole slices, or squares of the block's side, else
@@ -66,7 +68,8 @@ def augment(
         side = block[1] if block else crop
         field = _field(options, keys) if options.elastic else None
         size = (side or height, side or width)
-        shown, moved_target = sample(Samples(hu, target, rows, theta, size, field, gain, offset), triton)
+        samples = Samples(hu, target, rows, theta, size, field, gain, offset, typed=typed)
+        shown, moved_target = sample(samples, triton)
     else:
         image = hu.index_select(0, rows.flatten()).view(*rows.shape, height, width)
         moved_target = _middle(target, rows)

@@ -29,6 +29,7 @@ class Samples(NamedTuple):
     size. Between nodes, a fraction f of the way is weighed f * f * (3 - 2 * f), which has no kinks.
     gain, offset: None or (N,) float32: hu becomes GAIN_CENTRE_HU + (hu - GAIN_CENTRE_HU) * gain + offset.
     windows: None, or lowest HU and width in HU, two (W,) float32 tensors, as `WindowLayer.bounds` gives them.
+    typed: False if no target holds more than 0 and 1, which are sampled faster.
     """
 
     hu: Tensor
@@ -40,6 +41,7 @@ class Samples(NamedTuple):
     gain: Tensor | None = None
     offset: Tensor | None = None
     windows: tuple[Tensor, Tensor] | None = None
+    typed: bool = True
 
     def check(self) -> None:
         """Raises ValueError for types and shapes that do not fit."""
@@ -103,7 +105,7 @@ def sample_reference(samples: Samples) -> tuple[Tensor, Tensor]:
     """What `sample` computes. float32, which finds pixels to about W * 6e-8 of a pixel: if neighbours are 1000 HU
     apart, 0.05 HU for W = 512. With a float64 theta all is float64, exact to 1e-9 HU, and so is the HU returned.
     """
-    hu, target, rows, theta, size, field, gain, offset, windows = samples
+    hu, target, rows, theta, size, field, gain, offset, windows, typed = samples
     with torch.autocast(hu.device.type, enabled=False):
         wide = theta.dtype
         middle = target[rows[:, rows.shape[1] // 2], None]
@@ -116,7 +118,8 @@ def sample_reference(samples: Samples) -> tuple[Tensor, Tensor]:
             grid = grid + (down @ field.double() @ across.T).permute(0, 2, 3, 1)
         grid = grid.to(wide)
         moved = F.grid_sample(both, grid, align_corners=False)
-        out, moved_target = moved[:, :-1] + AIR_HU, _nearest(middle, grid, moved[:, -1:] >= 0.5)
+        out, bleeds = moved[:, :-1] + AIR_HU, moved[:, -1:] >= 0.5
+        moved_target = _nearest(middle, grid, bleeds) if typed else bleeds.to(torch.uint8)
         if gain is not None:
             out = GAIN_CENTRE_HU + (out - GAIN_CENTRE_HU) * gain[:, None, None, None]
         if offset is not None:
@@ -139,25 +142,26 @@ def _nearest(target: Tensor, grid: Tensor, bleeds: Tensor) -> Tensor:
         (N, 1, h, w) uint8.
     """
     height, width = target.shape[2:]
-    x, y = (_before(grid[:, None, ..., axis], extent) for axis, extent in ((0, width), (1, height)))
-    out, largest = torch.zeros_like(bleeds, dtype=torch.uint8), torch.full_like(x[1], -1.0)
-    for below in (0, 1):
-        for right in (0, 1):
-            column, row = x[0] + right, y[0] + below
-            within = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-            value = target.flatten(1).gather(1, index.flatten(1)).view_as(out) * within
-            weight = (x[1] if right else 1 - x[1]) * (y[1] if below else 1 - y[1])
+    column, right_share = _before(grid[:, None, ..., 0], width)
+    row, lower_share = _before(grid[:, None, ..., 1], height)
+    # A border of zeros, so that all four pixels exist.
+    bordered = F.pad(target, (1, 1, 1, 1)).flatten(1)
+    upper_left = (row + 1) * (width + 2) + column + 1
+    nearest, largest = torch.zeros_like(bleeds, dtype=torch.uint8), torch.full_like(right_share, -1.0)
+    for below, row_weight in ((0, 1 - lower_share), (width + 2, lower_share)):
+        for right, column_weight in ((0, 1 - right_share), (1, right_share)):
+            value = bordered.gather(1, (upper_left + (below + right)).flatten(1)).view_as(nearest)
+            weight = row_weight * column_weight
             nearer = (((value & BLEEDING_BITS) > 0) == bleeds) & (weight > largest)
-            out, largest = torch.where(nearer, value, out), torch.where(nearer, weight, largest)
-    return out
+            nearest, largest = torch.where(nearer, value, nearest), torch.where(nearer, weight, largest)
+    return nearest
 
 
 def _before(position: Tensor, extent: int) -> tuple[Tensor, Tensor]:
     """The pixel before each normalised position, int64, and how far behind it the position is, 0 to 1."""
     pixel = ((position + 1) * extent - 1) / 2
-    # Far outside is all one air, and so is a position that is no number.
-    pixel = torch.where((pixel > -1) & (pixel < extent), pixel, -2.0)
+    # Far outside is all one air, and so is a position that is no number: the border, and nothing of the image.
+    pixel = torch.where((pixel > -1) & (pixel < extent), pixel, -1.0)
     before = pixel.floor()
     return before.long(), pixel - before
 

@@ -17,7 +17,7 @@ BLOCK = 256  #: output pixels a program: two a thread, whose registers leave a G
 
 def launch(samples: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
     """`kernels.sample.sample` on `Samples` that it has checked."""
-    hu, target, rows, theta, size, field, gain, offset, windows = samples
+    hu, target, rows, theta, size, field, gain, offset, windows, typed = samples
     count, slices = rows.shape
     low, width = (bound.contiguous() for bound in windows) if windows else (None, None)
     channels = slices * (1 if low is None else len(low))
@@ -46,6 +46,7 @@ def launch(samples: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
             AIR=AIR_HU,
             CENTRE=GAIN_CENTRE_HU,
             BLEEDING=BLEEDING_BITS,
+            TYPED=typed,
             BLOCK=BLOCK,
         )
     return out, moved_target
@@ -74,6 +75,7 @@ def _sample(
     AIR: tl.constexpr,
     CENTRE: tl.constexpr,
     BLEEDING: tl.constexpr,
+    TYPED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """A program makes BLOCK pixels, row by row, of one sample, all channels. Within an image offsets are 32-bit; to an
@@ -132,11 +134,13 @@ def _sample(
     top_share = _between(_bleeding(a, BLEEDING), _bleeding(b, BLEEDING), fx)
     bottom_share = _between(_bleeding(c, BLEEDING), _bleeding(d, BLEEDING), fx)
     bleeds = (_between(top_share, bottom_share, fy) >= 0.5).to(tl.float32)
-    value, largest = a * 0, fx * 0 - 1.0
-    value, largest = _nearer(value, largest, a, (1.0 - fx) * (1.0 - fy), bleeds, BLEEDING)
-    value, largest = _nearer(value, largest, b, fx * (1.0 - fy), bleeds, BLEEDING)
-    value, largest = _nearer(value, largest, c, (1.0 - fx) * fy, bleeds, BLEEDING)
-    value, largest = _nearer(value, largest, d, fx * fy, bleeds, BLEEDING)
+    value = bleeds.to(tl.uint8)
+    if TYPED:
+        value, largest = a * 0, fx * 0 - 1.0
+        value, largest = _nearer(value, largest, a, (1.0 - fx) * (1.0 - fy), bleeds, BLEEDING)
+        value, largest = _nearer(value, largest, b, fx * (1.0 - fy), bleeds, BLEEDING)
+        value, largest = _nearer(value, largest, c, (1.0 - fx) * fy, bleeds, BLEEDING)
+        value, largest = _nearer(value, largest, d, fx * fy, bleeds, BLEEDING)
     tl.store(moved_target + sample * pixels + pixel, value, mask=inside)
 
 
