@@ -265,6 +265,16 @@ def test_a_typed_target_bleeds_where_the_plain_mask_does(grid):
     assert torch.equal((TargetShares.of(target, placement).decided(weights) & BLEEDING_BITS) > 0, slabs > 0)
 
 
+@pytest.mark.parametrize("value", [0, INSIDE_BIT, 2])
+def test_a_target_of_one_value_stays_that(value):
+    scan = _head(4, 30, 1.0, 15, 15)
+    target = np.full(scan.shape, value, np.uint8)
+    placement, weights = place(Grid(1.5, 12), scan), _weights(np.arange(4) * 2.0, 5.0)
+    assert (target_to_working(target, placement) == value).all()
+    slabs = TargetShares.of(target, placement).decided(weights)
+    assert slabs.shape == (4, 3, 12, 12) and (slabs == value).all()
+
+
 def test_slices_are_taken_by_index_only_in_the_trained_range():
     spacing = SliceSpacing.of([4.0, 5.0, 5.0, 8.0])
     assert spacing == SliceSpacing(5.0, 4.0, 8.0) and SliceSpacing.of([]) is None

@@ -10,6 +10,7 @@ as thick and as far apart as the slices it was trained on: `stack_weights`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -375,7 +376,7 @@ def average_slices(values: Tensor, weights: np.ndarray) -> Tensor:
 
     Slice by slice in one order, so that a training that keeps all slices and one that streams a few get the same bits.
     """
-    flat = weights.reshape(-1, weights.shape[-1])
+    flat = weights.reshape(math.prod(weights.shape[:-1]), weights.shape[-1])  # of no slices, too
     out = torch.zeros((len(flat), *values.shape[1:]), device=values.device)
     for number, row in enumerate(flat):
         for source in np.flatnonzero(row):
