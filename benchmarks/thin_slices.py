@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.load import load_model
 from hemotorch.io import read_mask, read_scan
 from hemotorch.scan import Scan
 
@@ -67,9 +67,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args()
-    predictor = Predictor.load(a.run, a.device)
-    print(f"{predictor.model}, trained on {predictor.spacing}")
-    ways = {"by distance": predictor, "by index": replace(predictor, spacing=None)}
+    predictor = load_model(a.run, a.device)
+    print(f"{predictor.deployment.model}, trained on {predictor.model.spacings[0]}")
+    ways = {"by distance": predictor, "by index": replace(predictor, model=replace(predictor.model, spacing=None))}
     rows, worst = [], 0.0
     print("head       way           mm     mL    of own   Dice   seconds")
     for head in HEADS:

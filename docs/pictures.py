@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from hemotorch.hu import Window, to_grey
-from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.load import load_model
 from hemotorch.io import read_mask, read_scan
 from hemotorch.phantom.case import make_case
 from hemotorch.phantom.presets import preset
@@ -44,7 +44,7 @@ def main() -> None:
         scans.append(read_scan(data / "head-ct-nifti/head.nii.gz"))
         Image.fromarray(np.concatenate([row(scan) for scan in scans])).save(OUT / "phantom.png", optimize=True)
         return
-    predictor = Predictor.load(sys.argv[3])
+    predictor = load_model(sys.argv[3])
     for name in ("painted1", "painted3"):
         scan = read_scan(data / f"head-ct-painted/{name}.nii.gz")
         truth = read_mask(data / f"head-ct-painted/{name}_mask.nii.gz", scan)

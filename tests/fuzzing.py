@@ -33,7 +33,7 @@ from hemotorch.data.dataset import Dataset
 from hemotorch.data.layouts import open_layout
 from hemotorch.errors import HemotorchError
 from hemotorch.inference.checkpoint import _digest, load_checkpoint
-from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.load import load_model
 from hemotorch.io import png, read_mask, read_scan, slice_numbers, write_mask, write_scan
 from hemotorch.recipe import load_recipe
 from hemotorch.run import BEST, Run
@@ -270,7 +270,7 @@ def read_recipe(path: Path) -> None:
 
 def read_checkpoint(path: Path) -> None:
     load_checkpoint(path)
-    Predictor.load(path, "cpu")
+    load_model(path, "cpu")
 
 
 refusals: list[HemotorchError] = []  #: of the input that is read now

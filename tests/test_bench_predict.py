@@ -11,7 +11,7 @@ import tiny
 from hemotorch import io
 from hemotorch.bench.predict import PHASES, _sentence, count_slices, mirrored_otherwise, phantom
 from hemotorch.cli import main
-from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.load import load_model
 from hemotorch.system import machine
 from webpage import Page
 
@@ -40,7 +40,7 @@ def test_the_command(tiny_run: Path, tmp_path: Path, capsys) -> None:
 
 def test_the_other_checkpoint_mirrors_the_other_way(tiny_run: Path, tmp_path: Path) -> None:
     path, mirrors = mirrored_otherwise(str(tiny_run), str(tmp_path / "other.pt"))
-    model, other = Predictor.load(tiny_run, "cpu"), Predictor.load(path, "cpu")
+    model, other = load_model(tiny_run, "cpu"), load_model(path, "cpu")
     assert model.recipe.predict.mirror is mirrors and other.recipe.predict.mirror is not mirrors
     scan = tiny.head(5)[0]
     assert (model.predict(scan).probability != other.predict(scan).probability).any()

@@ -17,7 +17,7 @@ import tiny
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import RunError
 from hemotorch.inference.checkpoint import load_checkpoint
-from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.load import load_model
 from hemotorch.run import LAST
 from hemotorch.system.device import choose, environment
 from hemotorch.system.ranks import Ranks
@@ -155,7 +155,7 @@ def test_started_on_a_gpu_it_goes_on_on_a_cpu_and_back(tiny_prepared: Path, tmp_
 def test_a_gpu_predicts_what_a_cpu_does(tiny_prepared: Path, tiny_run: Path) -> None:
     dataset = Dataset(tiny_prepared)
     scan = dataset.scan(dataset.cases[-1])
-    cpu, gpu = (Predictor.load(tiny_run, device) for device in ("cpu", "cuda"))
+    cpu, gpu = (load_model(tiny_run, device) for device in ("cpu", "cuda"))
     exact = replace(gpu, device=replace(gpu.device, precision="fp32"))
     exact.device.use()
     wanted = cpu.predict(scan)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+import tiny
 from hemotorch.grid import (
     Grid,
     SliceSpacing,
@@ -21,6 +22,7 @@ from hemotorch.grid import (
     stacks_to_working,
     taken_by_index,
     target_to_working,
+    tile_corners,
 )
 from hemotorch.hu import AIR_HU
 from hemotorch.scan import even_scan
@@ -318,3 +320,23 @@ def test_a_stored_spacing_that_is_none_is_refused(stored):
         SliceSpacing.from_dict(stored)
     with pytest.raises(ValueError):
         SliceSpacing.from_dict({"usual_mm": float("nan"), "least_mm": 4.0, "most_mm": 6.0})
+
+
+def test_blocks_cover_the_image_with_the_last_flush_to_the_edge() -> None:
+    corners = tile_corners(512, 512, 160, 80)
+    starts = sorted({top for top, _ in corners})
+    assert starts == [0, 80, 160, 240, 320, 352] and len(corners) == 36
+    assert tile_corners(512, 512, 128, 64)[-1] == (384, 384)
+    assert tile_corners(100, 300, 160, 80) == [(0, 0), (0, 80), (0, 140)]
+
+
+@pytest.mark.parametrize("grid", [Grid(), Grid(3.0, 40, 8), Grid(1.1)])
+def test_a_part_of_the_scan_gets_what_the_whole_gets(grid: Grid) -> None:
+    scan, _ = tiny.head(3)
+    placement = place(grid, scan)
+    values = torch.rand(2, placement.rows.working, placement.columns.working)
+    whole = placement.from_working(values)
+    rows, columns = slice(10, 31), slice(50, 64)
+    part = placement.from_working(values, rows, columns)
+    assert part.shape == (2, 21, 14) and part.any()
+    torch.testing.assert_close(part, whole[:, rows, columns], rtol=1e-5, atol=1e-6)

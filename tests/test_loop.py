@@ -26,7 +26,6 @@ from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.grid import SliceSpacing, hu_to_working, place, slice_positions_mm
 from hemotorch.inference.checkpoint import load_checkpoint
-from hemotorch.inference.predictor import Predictor
 from hemotorch.recipe import Optimizer, load_recipe
 from hemotorch.run import BEST, LAST, Run
 from hemotorch.scan import even_scan
@@ -425,14 +424,14 @@ def test_what_a_network_is_trained_on_is_what_it_predicts_on(mixed_prepared):
     dataset, recipe = Dataset(mixed_prepared), tiny.recipe(*MIXED)
     split = dataset.split("slice-80-20")
     job, net = open_job(dataset, *training_parts(split, recipe), recipe, choose("cpu", recipe.engine), Ranks())
-    assert job.spacing == SliceSpacing(5.0, 2.5, 5.0)
-    predictor = Predictor(net, recipe, job.device, "a test's", job.spacing)
+    assert job.deployment.slice_spacing == SliceSpacing(5.0, 2.5, 5.0)
+    predictor = Predictor(TorchModel.of(net, job.device, job.deployment), job.deployment)
     number = 0
     thin = 0
     for case, indices in sorted(training_parts(split, recipe)[0].items()):
         scan = dataset.scan(case)
         working = hu_to_working(scan.hu, place(predictor.grid, scan))
-        stacks = predictor._stacks(working, slice_positions_mm(scan))(0, len(scan.hu))
+        stacks = predictor.model._stacks(working, slice_positions_mm(scan))(0, len(scan.hu))
         thin += not torch.equal(stacks[1], working[[0, 1, 2]])
         for index in indices:
             hu, _, rows = job.slices.take(torch.tensor([number]))
@@ -445,7 +444,7 @@ def test_a_run_of_a_version_without_slice_spacing_goes_on_as_it_began(mixed_prep
     """And one of today is not changed by it: the two differ, since the dataset has thin scans."""
     whole = train(mixed_prepared, tmp_path / "whole", tiny.recipe(*MIXED), device="cpu")
     assert whole.record["slice_spacing"] == {"usual_mm": 5.0, "least_mm": 2.5, "most_mm": 5.0}
-    assert load_checkpoint(whole.root / BEST).slice_spacing == whole.record["slice_spacing"]
+    assert load_checkpoint(whole.root / BEST).deployment.to_dict()["slice_spacing"] == whole.record["slice_spacing"]
     old = tmp_path / "old"
     shutil.copytree(whole.root, old)
     for path in (old / BEST, old / LAST, old / "metrics.jsonl"):
@@ -454,7 +453,7 @@ def test_a_run_of_a_version_without_slice_spacing_goes_on_as_it_began(mixed_prep
     del record["slice_spacing"]
     (old / "run.json").write_text(json.dumps({**record, "format": 4}))
     train(mixed_prepared, old, device="cpu", resume=True)
-    assert load_checkpoint(old / BEST).slice_spacing is None
+    assert load_checkpoint(old / BEST).deployment.slice_spacing is None
     assert not _same(_weights(whole.root), _weights(old))
     record["slice_spacing"] = {"usual_mm": 5.0, "least_mm": 2.5, "most_mm": 5.0}
     (old / "run.json").write_text(json.dumps(record))

@@ -7,7 +7,8 @@ import json
 import pickle
 import shutil
 import zipfile
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -21,18 +22,30 @@ import tiny
 from hemotorch import io
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
-from hemotorch.grid import SliceSpacing
-from hemotorch.inference.checkpoint import _digest, load_checkpoint, save_checkpoint
+from hemotorch.grid import SliceSpacing, tile_corners
+from hemotorch.inference.checkpoint import FORMAT, Checkpoint, load_checkpoint, save_checkpoint, write_values
+from hemotorch.inference.load import load_model
 from hemotorch.inference.outputs import find_scans, predict_files
 from hemotorch.inference.predictor import Predictor, postprocess
 from hemotorch.recipe import Predict, Tiles
-from hemotorch.run import BEST
+from hemotorch.run import BEST, Run
 from hemotorch.scan import Scan, even_scan
 
 
 @pytest.fixture(scope="module")
 def predictor(tiny_run) -> Predictor:
-    return Predictor.load(tiny_run, "cpu")
+    return load_model(tiny_run, "cpu")
+
+
+def with_model(predictor: Predictor, **changes: object) -> Predictor:
+    """The predictor with a model that differs in these fields."""
+    return replace(predictor, model=replace(predictor.model, **changes))
+
+
+def values_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint's file holds, but for the digest."""
+    values = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    return {**values, "deployment": checkpoint.deployment.to_dict(), "format": FORMAT}
 
 
 def test_unseen_bleeding_is_outlined_where_it_is(predictor):
@@ -59,18 +72,18 @@ def test_a_shifted_finer_scan_gives_the_same_place_in_mm(predictor):
 
 def test_blocks_are_stitched_by_their_mean(predictor):
     tiles = Tiles(16, 8)
-    options = replace(predictor.recipe.predict, mirror=False)
-    tiled = replace(predictor, recipe=replace(predictor.recipe, tiles=tiles, predict=options))
-    working = torch.from_numpy(np.random.default_rng(0).integers(0, 90, (3, 40, 44)).astype(np.int16))
-    probability = tiled._probabilities(working)
-    stack = working[[0, 1, 2]]
+    tiled = replace(predictor.model, tiles=tiles, mirror=False)
+    working = np.random.default_rng(0).integers(0, 90, (3, 40, 44)).astype(np.int16)
+    probability = torch.from_numpy(tiled.probabilities(working))
+    assert probability.shape == (1, 3, 40, 44)
+    stack = torch.from_numpy(working)
     total, count = torch.zeros(40, 44), torch.zeros(40, 44)
     with torch.inference_mode():
-        for top, left in tiles.corners(40, 44):
+        for top, left in tile_corners(40, 44, 16, 8):
             block = stack[None, :, top : top + 16, left : left + 16].float()
-            total[top : top + 16, left : left + 16] += predictor.net(block).sigmoid()[0, 0]
+            total[top : top + 16, left : left + 16] += predictor.model.net(block).sigmoid()[0, 0]
             count[top : top + 16, left : left + 16] += 1
-    torch.testing.assert_close(probability[1], total / count, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(probability[0, 1], total / count, atol=1e-5, rtol=1e-4)
 
 
 def test_small_pieces_are_dropped_by_ml_with_uneven_slices():
@@ -190,7 +203,7 @@ def test_damaged_and_dangerous_checkpoints(tiny_run, tmp_path):
     }
     for name, text in says.items():
         with pytest.raises(InputError, match=text) as caught:
-            Predictor.load(tmp_path / f"{name}.pt", "cpu")
+            load_model(tmp_path / f"{name}.pt", "cpu")
         assert f"{name}.pt" in str(caught.value)
     assert not ran.exists()
 
@@ -199,24 +212,24 @@ def test_weights_of_another_network_are_refused(tiny_run, tmp_path):
     good = load_checkpoint(tiny_run / BEST)
     save_checkpoint(replace(good, options={**good.options, "channels": [4, 8, 16]}), tmp_path / "other.pt")
     with pytest.raises(InputError, match="do not fit its network"):
-        Predictor.load(tmp_path / "other.pt", "cpu")
-    save_checkpoint(replace(good, format=99), tmp_path / "later.pt")
+        load_model(tmp_path / "other.pt", "cpu")
+    write_values({**values_of(good), "format": 99}, tmp_path / "later.pt")
     with pytest.raises(InputError, match="format 99"):
-        Predictor.load(tmp_path / "later.pt", "cpu")
+        load_model(tmp_path / "later.pt", "cpu")
 
 
 def test_a_run_moved_elsewhere_still_predicts(tiny_run, tiny_prepared, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "moved")
     scan = Dataset(tiny_prepared).scan("055")
-    a, b = (Predictor.load(root, "cpu").predict(scan).mask for root in (tiny_run, tmp_path / "moved"))
+    a, b = (load_model(root, "cpu").predict(scan).mask for root in (tiny_run, tmp_path / "moved"))
     assert np.array_equal(a, b)
 
 
 def test_a_network_that_gives_nan_is_an_error_not_a_clean_scan(predictor):
-    broken = copy.deepcopy(predictor.net)
+    broken = copy.deepcopy(predictor.model.net)
     next(broken.body.parameters()).data.fill_(float("nan"))
     with pytest.raises(RunError, match="the network gave NaN"):
-        replace(predictor, net=broken).predict(tiny.head(1)[0])
+        with_model(predictor, net=broken).predict(tiny.head(1)[0])
 
 
 def test_predicting_a_folder_leaves_out_its_masks_and_what_was_predicted_before(tiny_run, tmp_path, monkeypatch):
@@ -262,12 +275,12 @@ def test_a_checkpoint_whose_archive_lies_is_refused(tiny_run, tmp_path):
     broken[start + 38] |= 0x10
     (tmp_path / "broken.pt").write_bytes(broken)
     with pytest.raises(InputError, match=r"broken.pt: (is damaged|is cut|cannot be read)"):
-        Predictor.load(tmp_path / "broken.pt", "cpu")
+        load_model(tmp_path / "broken.pt", "cpu")
 
 
 def test_no_bit_of_a_checkpoint_can_flip_unseen(tiny_run, tmp_path):
     whole = (tiny_run / BEST).read_bytes()
-    weights = Predictor.load(tiny_run, "cpu").net.state_dict()
+    weights = load_model(tiny_run, "cpu").model.net.state_dict()
     random = np.random.default_rng(0)
     directory = whole.index(b"PK\x01\x02")
     places = [*random.integers(0, len(whole), 60), *random.integers(directory, len(whole), 140)]
@@ -276,7 +289,7 @@ def test_no_bit_of_a_checkpoint_can_flip_unseen(tiny_run, tmp_path):
         broken[place] ^= 1 << int(random.integers(8))
         (tmp_path / "broken.pt").write_bytes(broken)
         try:
-            found = Predictor.load(tmp_path / "broken.pt", "cpu").net.state_dict()
+            found = load_model(tmp_path / "broken.pt", "cpu").model.net.state_dict()
         except HemotorchError as error:
             assert "broken.pt" in str(error)
         else:  # a bit that means nothing, such as one of a time
@@ -348,8 +361,8 @@ def _head_of(slice_mm: float, lens_mm: float) -> Scan:
 
 
 def test_thin_slices_give_the_ml_of_the_trained_distance_and_are_said(predictor):
-    assert predictor.spacing == SliceSpacing(5.0, 5.0, 5.0)
-    band = replace(predictor, net=_Band(1))
+    assert predictor.model.spacing == SliceSpacing(5.0, 5.0, 5.0)
+    band = with_model(predictor, net=_Band(1))
     own = band.predict(_head_of(5.0, 8))
     assert own.volume_ml["total"] > 5 and not [text for text in own.warnings if "apart" in text]
     for slice_mm in (2.5, 1.25, 0.625):
@@ -359,16 +372,16 @@ def test_thin_slices_give_the_ml_of_the_trained_distance_and_are_said(predictor)
         assert thin.volume_ml["total"] == pytest.approx(own.volume_ml["total"], rel=0.1)
         expected = f"slices are {slice_mm:.3g} mm apart, the network was trained on 5 mm"
         assert any(expected in text for text in thin.warnings)
-    by_index = replace(band, spacing=None).predict(_head_of(0.625, 8))
+    by_index = with_model(band, spacing=None).predict(_head_of(0.625, 8))
     assert by_index.volume_ml["total"] > 1.1 * own.volume_ml["total"]
 
 
 def test_the_trained_distance_gives_what_neighbours_by_index_give_bit_for_bit(predictor):
     scan, _ = tiny.head(9)
-    by_index = replace(predictor, spacing=None)
+    by_index = with_model(predictor, spacing=None)
     assert np.array_equal(predictor.predict(scan).probability, by_index.predict(scan).probability)
-    tiled = replace(predictor, recipe=replace(predictor.recipe, tiles=Tiles(32, 32)))
-    tiled_by_index = replace(tiled, spacing=None)
+    tiled = with_model(predictor, tiles=Tiles(32, 32))
+    tiled_by_index = with_model(tiled, spacing=None)
     assert np.array_equal(tiled.predict(scan).probability, tiled_by_index.predict(scan).probability)
     thin = _head_of(1.25, 8)
     assert not np.array_equal(tiled.predict(thin).probability, tiled_by_index.predict(thin).probability)
@@ -376,24 +389,27 @@ def test_the_trained_distance_gives_what_neighbours_by_index_give_bit_for_bit(pr
 
 def test_a_checkpoint_without_its_slice_distances_predicts_by_index_and_says_so(tiny_run, predictor, tmp_path):
     kept = load_checkpoint(tiny_run / BEST)
-    values = {field.name: getattr(kept, field.name) for field in fields(kept) if field.name != "slice_spacing"}
-    values["format"] = 4
-    torch.save({**values, "digest": _digest(values)}, tmp_path / "old.pt")
-    old = Predictor.load(tmp_path / "old.pt", "cpu")
+    values = values_of(kept)
+    del values["deployment"]
+    recipe = asdict(Run.open(tiny_run).recipe)
+    write_values({**values, "recipe": recipe, "format": 4}, tmp_path / "old.pt")
+    old = load_model(tmp_path / "old.pt", "cpu")
     thin = _head_of(1.25, 8)
     found = old.predict(thin)
-    assert np.array_equal(found.probability, replace(predictor, spacing=None).predict(thin).probability)
+    assert np.array_equal(found.probability, with_model(predictor, spacing=None).predict(thin).probability)
     assert "slices are 1.25 mm apart; the distance that the network was trained on is unknown" in found.warnings
-    save_checkpoint(replace(kept, slice_spacing={"usual_mm": -1.0}), tmp_path / "bad.pt")
+    values = values_of(kept)
+    values["deployment"]["slice_spacing"] = {"usual_mm": -1.0}
+    write_values(values, tmp_path / "bad.pt")
     with pytest.raises(InputError, match="is damaged"):
-        Predictor.load(tmp_path / "bad.pt", "cpu")
+        load_model(tmp_path / "bad.pt", "cpu")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("head", ["painted1", "painted3"])
 def test_real_heads_resampled_through_the_plane_keep_their_ml(predictor, shared_data, head):
     """From 5.24 to 0.65 mm by cubic splines; taken by index, the neighbours agree where they should not."""
-    band = replace(predictor, net=_Band(6), spacing=SliceSpacing(5.2, 4.0, 6.5))
+    band = with_model(predictor, net=_Band(6), spacing=SliceSpacing(5.2, 4.0, 6.5))
     scan = io.read_scan(shared_data / "head-ct-painted" / f"{head}.nii.gz")
     own = band.predict(scan).volume_ml["total"]
     places = (np.arange(len(scan.hu) * 8) + 0.5) / 8 - 0.5
@@ -404,5 +420,5 @@ def test_real_heads_resampled_through_the_plane_keep_their_ml(predictor, shared_
     found = band.predict(thin)
     assert found.volume_ml["total"] == pytest.approx(own, rel=0.15, abs=1)
     assert any("slices are 0.65" in text for text in found.warnings)
-    by_index = replace(band, spacing=None).predict(thin).volume_ml["total"]
+    by_index = with_model(band, spacing=None).predict(thin).volume_ml["total"]
     assert by_index - own > 2 * abs(found.volume_ml["total"] - own)

@@ -11,7 +11,7 @@ import pytest
 from hemotorch import nets
 from hemotorch.cli import main
 from hemotorch.errors import HemotorchError, OptionError
-from hemotorch.recipe import Recipe, Tiles, known_recipes, load_recipe, recipe_from_toml
+from hemotorch.recipe import Recipe, known_recipes, load_recipe, recipe_from_toml
 from hemotorch.recipe.show import commented_toml, markdown_table
 from hemotorch.system.records import field_notes
 from hemotorch.training import losses
@@ -116,15 +116,6 @@ def test_a_recipe_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
     with pytest.raises(HemotorchError, match=r"pipe.toml: is a pipe or a device, not a TOML file"):
         load_recipe(tmp_path / "pipe.toml")
-
-
-def test_tiles_cover_the_image_with_the_last_flush_to_the_edge():
-    tiles = Tiles(160, 80)
-    corners = tiles.corners(512, 512)
-    starts = sorted({top for top, _ in corners})
-    assert starts == [0, 80, 160, 240, 320, 352] and len(corners) == 36
-    assert Tiles(128, 64).corners(512, 512)[-1] == (384, 384)
-    assert tiles.corners(100, 300) == [(0, 0), (0, 80), (0, 140)]
 
 
 @pytest.mark.parametrize("text", ["[train]\nbatch = " + "9" * 5000, "a = " + "[" * 100_000, "a." * 5000 + "a = 1"])

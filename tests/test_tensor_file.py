@@ -197,7 +197,7 @@ def test_what_is_no_archive(tmp_path: Path, raw: bytes) -> None:
         lambda values: values.update(options={1: 2}),
         lambda values: values.update(net=None),
         lambda values: values.update(epoch="1"),
-        lambda values: values.update(recipe=3),
+        lambda values: values.update(deployment=3),
         lambda values: values.update(other=1),
         lambda values: values.pop("step"),
         lambda values: values["weights"].update(more="x"),

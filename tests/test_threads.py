@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,14 @@ from hemotorch import nets
 from hemotorch.bench.children import own_environment
 from hemotorch.errors import OptionError
 from hemotorch.inference.checkpoint import Checkpoint, save_checkpoint
-from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.deployment import Deployment
+from hemotorch.inference.load import load_model
 from hemotorch.io.nifti import write_scan
 from hemotorch.recipe import Engine
 from hemotorch.system import machine, threads
 from hemotorch.system.device import choose
 from hemotorch.system.threads import OPENMP, THREADS, WAITING
+from hemotorch.task import BLEEDING
 
 VARIABLES = (*WAITING, OPENMP, THREADS)
 
@@ -106,12 +107,14 @@ def test_what_a_command_sets_is_undone(unset):
 def test_predicting_in_this_process_takes_one_thread_if_told_so(unset, tmp_path):
     recipe = tiny.recipe("engine.threads=3")
     net = nets.build(recipe.net.name, **recipe.net.options)
-    save_checkpoint(Checkpoint(net.name, net.options, net.state_dict(), asdict(recipe), 1, 7), tmp_path / "best.pt")
+    deployment = Deployment.of(recipe, BLEEDING, None, 1)
+    checkpoint = Checkpoint(net.name, net.options, net.state_dict(), deployment, 1, 7)
+    save_checkpoint(checkpoint, tmp_path / "best.pt")
     before = torch.get_num_threads()
     unset.setenv(OPENMP, "1")
-    assert Predictor.load(tmp_path / "best.pt", "cpu").device.threads == torch.get_num_threads() == 1
+    assert load_model(tmp_path / "best.pt", "cpu").model.device.threads == torch.get_num_threads() == 1
     with threads.process_environment(2):
-        assert Predictor.load(tmp_path / "best.pt", "cpu").device.threads == torch.get_num_threads() == 2
+        assert load_model(tmp_path / "best.pt", "cpu").model.device.threads == torch.get_num_threads() == 2
     torch.set_num_threads(before)
 
 

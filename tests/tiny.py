@@ -69,6 +69,7 @@ def recipe(*settings: str) -> Recipe:
         "train.validate_every=1",
         "train.ema=0.9",
         "train.checkpoint_s=0.0",
+        "data.task='bleeding'",
     ]
     return load_recipe("fast").changed([*small, *settings])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from hemotorch import nets
 from hemotorch.data.dataset import Dataset
-from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.load import load_model
 from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.training.loop import train
 from peers.child import Job, begin
@@ -55,7 +55,7 @@ def images_an_epoch(recipe: Recipe, steps: int, job: Job) -> int:
 
 def outlined(run: Any, dataset: Dataset, job: Job) -> dict[str, Any]:
     """What the run's deployed network outlines now."""
-    predictor = Predictor.load(run)
+    predictor = load_model(run)
     return {name: predictor.predict(dataset.scan(case)).mask for name, case in job.options["test"].items()}
 
 

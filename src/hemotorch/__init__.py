@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hemotorch.data.dataset import Dataset
     from hemotorch.data.prepare import prepare
-    from hemotorch.inference.model import load_model, predict
+    from hemotorch.inference.load import load_model, predict
     from hemotorch.io import read_scan
     from hemotorch.recipe import Recipe
     from hemotorch.report import evaluate_run as evaluate
@@ -50,8 +50,8 @@ _HOMES = {
     "Run": "hemotorch.run:Run",
     "Scan": "hemotorch.scan:Scan",
     "evaluate": "hemotorch.report:evaluate_run",
-    "load_model": "hemotorch.inference.model:load_model",
-    "predict": "hemotorch.inference.model:predict",
+    "load_model": "hemotorch.inference.load:load_model",
+    "predict": "hemotorch.inference.load:predict",
     "prepare": "hemotorch.data.prepare:prepare",
     "read_scan": "hemotorch.io:read_scan",
     "train": "hemotorch.training.loop:train",

@@ -27,6 +27,7 @@ ASSUMED_FIELD_MM = 230.0  #: field of view taken for images without spacing: 512
 #: 2.6 mm if neighbours were taken by index, and the same mL if they were averages of 6.3 mm.
 ALIKE = 0.6
 RANGE_TOLERANCE = 0.1  #: by which a scan's slice distance may leave the trained range before that is said
+EVERY = slice(None)
 SOFT_TISSUE_HU = (0, 90)  #: what the crop is centred on; in a head this is mostly brain
 
 
@@ -94,14 +95,34 @@ class Placement:
         rows, columns = (axis.to_working().to(values.device) for axis in (self.rows, self.columns))
         return rows @ (values.float() - fill) @ columns.T + fill
 
-    def from_working(self, values: Tensor) -> Tensor:
-        """(n, working rows, working columns) floats back to (n, rows, columns) float32; 0 outside the grid."""
+    def from_working(self, values: Tensor, rows: slice = EVERY, columns: slice = EVERY) -> Tensor:
+        """Brings values on the grid back to the scan.
+
+        Args:
+            values: (n, working rows, working columns) floats.
+            rows, columns: The part of the scan's slices to bring them to; all if not given.
+
+        Returns:
+            (n, rows, columns) float32; 0 outside the grid.
+        """
         if self.exact:
-            rows = Axis(self.rows.working, self.rows.source, -self.rows.start, 1.0)
-            columns = Axis(self.columns.working, self.columns.source, -self.columns.start, 1.0)
-            return _shift(values.float(), rows, columns, 0.0)
-        rows_back, columns_back = (axis.from_working().to(values.device) for axis in (self.rows, self.columns))
-        return rows_back @ values.float() @ columns_back.T
+            rows_back = Axis(self.rows.working, self.rows.source, -self.rows.start, 1.0)
+            columns_back = Axis(self.columns.working, self.columns.source, -self.columns.start, 1.0)
+            return _shift(values.float(), rows_back, columns_back, 0.0)[:, rows, columns]
+        row_weights = self.rows.from_working()[rows].to(values.device)
+        column_weights = self.columns.from_working()[columns].to(values.device)
+        return row_weights @ values.float() @ column_weights.T
+
+
+def tile_corners(height: int, width: int, size_px: int, stride_px: int) -> list[tuple[int, int]]:
+    """Top-left corners (row, column) of square blocks over an image of that many pixels, the last flush to its edge."""
+
+    def starts(length: int) -> list[int]:
+        if length <= size_px:
+            return [0]
+        return [*range(0, length - size_px, stride_px), length - size_px]
+
+    return [(top, left) for top in starts(height) for left in starts(width)]
 
 
 def _shift(values: Tensor, rows: Axis, columns: Axis, fill: float) -> Tensor:

@@ -206,9 +206,10 @@ def mirrored_otherwise(model: str, path: str) -> tuple[str, bool]:
     from hemotorch.run import BEST
 
     checkpoint = load_checkpoint(Path(model) / BEST if Path(model).is_dir() else Path(model))
-    mirrors = bool(checkpoint.recipe["predict"]["mirror"])
-    changed = {**checkpoint.recipe, "predict": {**checkpoint.recipe["predict"], "mirror": not mirrors}}
-    save_checkpoint(replace(checkpoint, recipe=changed, trainer={}), Path(path))
+    deployment = checkpoint.deployment
+    mirrors = deployment.predict.mirror
+    changed = replace(deployment, predict=replace(deployment.predict, mirror=not mirrors))
+    save_checkpoint(replace(checkpoint, deployment=changed, trainer={}), Path(path))
     return path, mirrors
 
 

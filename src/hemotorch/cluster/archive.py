@@ -24,8 +24,8 @@ from hemotorch.cluster import ray as engine
 from hemotorch.cluster.training import Devices
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
 from hemotorch.inference.checkpoint import load_checkpoint
+from hemotorch.inference.load import load_model
 from hemotorch.inference.outputs import ENDINGS, Result, find_scans, is_result, make_room, name_scans, predict_file
-from hemotorch.inference.predictor import Predictor
 from hemotorch.run import BEST
 from hemotorch.system import threads
 from hemotorch.system.files import (
@@ -166,7 +166,7 @@ class Worker:
     def __init__(self, model: Path, weights: str, folder: Path, device: str, any_anatomy: bool, thread_count: int):
         began = time.perf_counter()
         self._model, self._folder, self._any_anatomy = model, folder, any_anatomy
-        self._predictor = Predictor.load(model, device)
+        self._predictor = load_model(model, device)
         torch.set_num_threads(thread_count)
         self._changed = _digest(model) != weights
         who = {"host": platform.node(), "pid": os.getpid(), "seconds": round(time.perf_counter() - began, 2)}

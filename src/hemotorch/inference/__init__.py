@@ -1,8 +1,11 @@
 """From a scan to a prediction, and a prediction as files.
 
-baseline    the rule-based baseline: bright inside the skull
-checkpoint  the weights of a network and all that predicting with it needs, as one file
-outputs     a prediction as files: mask, NAME.json, contact sheet
-model       load_model and predict: the way in for Python, without torch until a model is loaded
-predictor   Scan to Prediction with what a training deployed
+baseline     the rule-based baseline: bright inside the skull
+checkpoint   the weights of a network and all that predicting with it needs, as one file
+deployment   what predicting with a network needs besides its weights
+load         load_model and predict: the way in for Python, without torch until a model is loaded
+model        what a model is to everything else, and several models as one
+outputs      a prediction as files: mask, NAME.json, contact sheet
+predictor    Scan to Prediction with what a training deployed
+torch_model  a torch network as a model: stacks of slices, blocks and their stitching
 """

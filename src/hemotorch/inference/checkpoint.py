@@ -13,11 +13,15 @@ from typing import Any
 import torch
 
 from hemotorch.errors import InputError, RunError
+from hemotorch.grid import SliceSpacing
+from hemotorch.inference.deployment import Deployment
+from hemotorch.recipe import recipe_from_dict
 from hemotorch.system import limits, tensor_file
 from hemotorch.system.files import atomic, regular_file
+from hemotorch.task import BLEEDING
 
-FORMAT = 5  #: of checkpoints; a change that older versions cannot read raises it
-OLDEST_FORMAT = 4  #: that is still read; it has no slice spacing
+FORMAT = 6  #: of checkpoints; a change that older versions cannot read raises it
+OLDEST_FORMAT = 4  #: that is still read. Formats 4 and 5 hold the whole recipe; 4 has no slice spacing
 PIECE = 2**20  #: numbers of a tensor that are hashed at once
 
 
@@ -25,28 +29,33 @@ PIECE = 2**20  #: numbers of a tensor that are hashed at once
 class Checkpoint:
     """What best.pt holds, and last.pt besides `trainer`.
 
-    net, options: what `hemotorch.nets.build` makes the network from; weights: its state dict; recipe: the whole
-    recipe as a dictionary, whose grid, tiles and predict sections prediction uses; trainer: the loop's state, in
-    last.pt only; score: the validation value it was kept for; slice_spacing: a `grid.SliceSpacing` as a dictionary,
-    None if the slice distances that were trained on are unknown.
+    net, options: what `hemotorch.nets.build` makes the network from.
+    weights: its state dict.
+    deployment: how it is used.
+    epoch, step: of the training, when it was written.
+    score: the validation value it was kept for.
+    trainer: the loop's state, in last.pt only.
     """
 
     net: str
     options: dict[str, Any]
     weights: dict[str, Any]
-    recipe: dict[str, Any]
+    deployment: Deployment
     epoch: int
     step: int
     score: float | None = None
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
-    slice_spacing: dict[str, float] | None = None
-    format: int = FORMAT
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes a checkpoint whole or not at all. Raises RunError where the disk is full."""
+    """Writes a checkpoint whole or not at all. Raises RunError if the disk is full."""
+    values = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
+    write_values({**values, "deployment": checkpoint.deployment.to_dict(), "format": FORMAT}, path)
+
+
+def write_values(values: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint's values, and their digest, whole or not at all."""
     buffer = io.BytesIO()
-    values = {f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)}
     torch.save({**values, "digest": _digest(values)}, buffer)
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
@@ -96,23 +105,40 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise InputError(str(error), path, todo) from error
     except (OSError, MemoryError) as error:  # the disk's or the machine's fault, not the file's
         raise RunError(f"cannot be read ({error})", path) from error
-    if not isinstance(values, dict) or not {"net", "weights", "recipe", "format"} <= values.keys():
+    if not isinstance(values, dict) or not {"net", "weights", "format"} <= values.keys():
         raise InputError("is not a hemotorch checkpoint", path, todo)
     _check_format(values["format"], path)
     if values.pop("digest", None) != _digest(values):
         raise InputError("is damaged or was altered (its digest is wrong)", path, todo)
-    _check_values(values, path, todo)
-    return Checkpoint(**values)
+    older = values["format"] < 6
+    _check_values(values, {"recipe": dict} if older else {"deployment": dict}, path, todo)
+    deployment = _deployment_of_recipe(values, path) if older else Deployment.from_dict(values["deployment"], str(path))
+    known = {field.name for field in dataclasses.fields(Checkpoint)} - {"deployment"}
+    return Checkpoint(**{name: values[name] for name in known & values.keys()}, deployment=deployment)
 
 
-def _check_values(values: dict[str, Any], path: Path, todo: str) -> None:
-    """Raises InputError if a checkpoint's values are of other types than `save_checkpoint` writes."""
-    types = {"net": str, "options": dict, "weights": dict, "recipe": dict, "epoch": int, "step": int, "trainer": dict}
-    known = {field.name for field in dataclasses.fields(Checkpoint)}
+def _deployment_of_recipe(values: dict[str, Any], path: Path) -> Deployment:
+    """What formats 4 and 5 say of how their network is used. They knew one task only."""
+    recipe = recipe_from_dict(values["recipe"], str(path))
+    spacing = values.get("slice_spacing")
+    try:
+        slice_spacing = None if spacing is None else SliceSpacing.from_dict(spacing)
+    except ValueError as error:
+        raise InputError(f"is damaged ({error})", path, "use another checkpoint or train again") from error
+    return Deployment.of(recipe, BLEEDING, slice_spacing, values["epoch"])
+
+
+def _check_values(values: dict[str, Any], more: dict[str, type], path: Path, todo: str) -> None:
+    """Raises InputError if a checkpoint's values are of other types than `save_checkpoint` writes.
+
+    more: types of the values that not every format has.
+    """
+    types = {"net": str, "options": dict, "weights": dict, "epoch": int, "step": int, "trainer": dict, **more}
+    known = {*types, "score", "format", "slice_spacing"}
     good = types.keys() <= values.keys() <= known
     good = good and all(isinstance(values[name], kind) for name, kind in types.items())
     good = good and isinstance(values.get("score"), (float, int, type(None)))
-    good = good and all(isinstance(key, str) for name in ("options", "weights", "recipe") for key in values[name])
+    good = good and all(isinstance(key, str) for name in ("options", "weights", *more) for key in values[name])
     good = good and all(isinstance(weight, torch.Tensor) for weight in values["weights"].values())
     if not good:
         raise InputError("is damaged or was altered (its values are of other types)", path, todo)

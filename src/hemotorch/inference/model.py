@@ -1,58 +1,76 @@
-"""The way in for Python: load a model, predict a scan. torch is imported when a model is loaded, not before."""
+"""Model: HU on a grid in, probabilities out. What a network, or several together, are to everything else."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from hemotorch.io import read_scan
-from hemotorch.scan import Prediction, Scan
+import numpy as np
 
-if TYPE_CHECKING:
-    from hemotorch.inference.predictor import Predictor
+from hemotorch.grid import SliceSpacing
 
 
-def load_model(path: Path | str, device: str = "auto") -> Predictor:
-    """Loads a trained network, ready to predict.
+class Model(Protocol):
+    """Anything that gives probabilities. It knows nothing of files, thresholds or millilitres.
 
-    Args:
-        path: A run folder of `hemotorch train`, whose best checkpoint is taken, or a checkpoint file.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-
-    Returns:
-        A predictor; `.predict(scan)` outlines the bleeding in a scan.
-
-    Raises:
-        InputError: if the checkpoint is missing, damaged, or not one of hemotorch.
-        OptionError: if the device does not exist.
+    multiple: rows and columns of what it is given are multiples of it. spacings: the slice distances that it was
+    trained on, one for each network it is made of; None if unknown.
     """
-    from hemotorch.inference.predictor import Predictor
 
-    return Predictor.load(path, device)
+    @property
+    def multiple(self) -> int: ...
+
+    @property
+    def spacings(self) -> tuple[SliceSpacing | None, ...]: ...
+
+    def batch(self, rows: int, columns: int) -> int:
+        """How many slices of that size it answers at once."""
+        ...
+
+    def probabilities(
+        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None
+    ) -> np.ndarray:
+        """What the slices hold.
+
+        Args:
+            hu: (n, rows, columns) int16 HU of a whole scan on the model's grid, air where there is no scan.
+            positions_mm: (n,) positions of the slices along the scan's normal, None if unknown.
+            slices: Which of them to answer for; None is all.
+
+        Returns:
+            (channels, slices, rows, columns) float32 from 0 to 1, a channel for each of the task's.
+        """
+        ...
 
 
-def predict(
-    model: Predictor | Path | str, scan: Scan | Path | str, *, device: str = "auto", any_anatomy: bool = False
-) -> Prediction:
-    """Outlines the bleeding in one scan.
+@dataclass(frozen=True)
+class Ensemble:
+    """Several models of one task on one grid, such as the folds of a dataset: the mean of their probabilities."""
 
-        >>> found = hemotorch.predict("run", "scan.nii.gz")
-        >>> found.volume_ml["total"], found.slices_with_bleeding, found.mask.shape
+    models: Sequence[Model]
 
-    Research use only, not a medical device.
+    @property
+    def multiple(self) -> int:
+        """Of each of the models; they share a grid."""
+        return math.lcm(*(model.multiple for model in self.models))
 
-    Args:
-        model: A run folder, a checkpoint file, or what `load_model` returned (load once to predict many scans).
-        scan: A NIfTI file in Hounsfield units, or a `Scan`.
-        device: "auto", "cpu", "cuda" or "cuda:N"; not looked at if the model is loaded already.
-        any_anatomy: Also predict what does not look like a head.
+    @property
+    def spacings(self) -> tuple[SliceSpacing | None, ...]:
+        """Those of all models."""
+        return tuple(spacing for model in self.models for spacing in model.spacings)
 
-    Returns:
-        The mask (slices, rows, columns) and the probabilities in the scan's own pixels, the volume in mL, and warnings.
+    def batch(self, rows: int, columns: int) -> int:
+        """As many slices as the model takes that takes the fewest."""
+        return min(model.batch(rows, columns) for model in self.models)
 
-    Raises:
-        InputError: if the model or the scan cannot be read, or the scan does not look like a head CT in HU.
-    """
-    predictor = load_model(model, device) if isinstance(model, (str, Path)) else model
-    volume = read_scan(scan) if isinstance(scan, (str, Path)) else scan
-    return predictor.predict(volume, any_anatomy)
+    def probabilities(
+        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None
+    ) -> np.ndarray:
+        """See `Model.probabilities`."""
+        total = self.models[0].probabilities(hu, positions_mm, slices)
+        for model in self.models[1:]:
+            total = total + model.probabilities(hu, positions_mm, slices)
+        mean: np.ndarray = total / np.float32(len(self.models))
+        return mean

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from hemotorch import NOTICE, __version__
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
+from hemotorch.inference.load import load_model
 from hemotorch.inference.predictor import Predictor
 from hemotorch.io import VOLUME_SUFFIXES, files_of, is_predicted, is_volume, nifti, read_scan, stem, write_mask
 from hemotorch.io.walk import grouped, walk, why_unread, without_parents
@@ -41,7 +42,7 @@ Result = dict[str, Any] | HemotorchError
 
 
 def predict_files(
-    model: Path | str,
+    model: Path | str | Sequence[Path | str],
     scans: Sequence[Path | str],
     out: Path | str,
     *,
@@ -58,7 +59,7 @@ def predict_files(
     with exclusive(folder / LOCK, busy(folder)):
         clear_parts(folder)
         paths, unreadable = find_scans(scans, folder.resolve())
-        predictor = Predictor.load(model, device)
+        predictor = load_model(model, device)
         yield from unreadable
         names = name_scans(paths)
         for path in progress(paths, "predicting", unit="scan"):

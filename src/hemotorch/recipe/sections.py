@@ -92,15 +92,6 @@ class Tiles:
         if self.stride_px < least:
             raise OptionError(f"must be at least {least} with tiles of {self.size_px} pixels", "tiles.stride_px")
 
-    def corners(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Top-left corners (row, column) of the blocks over an image of that many pixels."""
-        return [(top, left) for top in self._starts(height) for left in self._starts(width)]
-
-    def _starts(self, length: int) -> list[int]:
-        if length <= self.size_px:
-            return [0]
-        return [*range(0, length - self.size_px, self.stride_px), length - self.size_px]
-
 
 @record
 class Net:

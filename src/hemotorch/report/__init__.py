@@ -17,7 +17,7 @@ from hemotorch.data.splits import Split
 from hemotorch.errors import InputError
 from hemotorch.evaluation.evaluate import evaluate, write_scores
 from hemotorch.evaluation.scores import Scores
-from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.load import load_model
 from hemotorch.report.html import page
 from hemotorch.run import Run, check_slices
 from hemotorch.system.files import clear_parts, output_folder, read_json, write_text
@@ -68,7 +68,7 @@ def evaluate_run(
     dataset = Dataset(place)
     out = _report_folder(Path(out), overwrite)
     split, external = split_for(run.split, record["scans"], dataset, part)
-    predictor = Predictor.load(run.root, device)
+    predictor = load_model(run.root, device)
     environment: dict[str, Any] = {key: record[key] for key in ("environment", "device", "memory") if key in record}
     about = {"run": str(run.root), "recipe": asdict(recipe), **environment}
     details = {"Recipe": recipe_text, "Environment of the training": run.shown(environment)}

@@ -1,15 +1,16 @@
 """Training: the loop, what it moves on, what it is fed with, and how it goes on after it was killed.
 
-augment     augmentation of whole batches on their device
-autotune    what is chosen by measuring before a training starts
-batches     which slices make a batch, and the batches of an epoch on the device
-kernels/    Triton kernels, each beside its PyTorch reference
-learner     network, average and optimiser; a step eager, compiled or as a CUDA graph, alone or as one of several ranks
-loop        the training loop from top to bottom: batches, forward, loss, backward, update, validation
-losses      the losses by name
-memory      the largest batch that fits when memory runs out
-png_pairs   the 2021 paper's dataset class, on folders of PNGs
-resume      how a run begins, or goes on after it was killed; its state, and the checkpoints of it
-set_losses  losses whose truth is a set of channels per voxel: the sums they are made of
-slices      the slices that are trained on, HU and target on the network's grid
+augment      augmentation of whole batches on their device
+autotune     what is chosen by measuring before a training starts
+batches      which slices make a batch, and the batches of an epoch on the device
+kernels/     Triton kernels, each beside its PyTorch reference
+learner      network, average and optimiser; a step eager, compiled or as a CUDA graph, alone or as one of several ranks
+loop         the training loop from top to bottom: batches, forward, loss, backward, update, validation
+losses       the losses by name
+memory       the largest batch that fits when memory runs out
+png_pairs    the 2021 paper's dataset class, on folders of PNGs
+resume       how a run begins, or goes on after it was killed; its state, and the checkpoints of it
+set_losses   losses whose truth is a set of channels per voxel: the sums they are made of
+slices       the slices that are trained on, HU and target on the network's grid
+task_choice  what a training's network answers: bleeding or not, or its types
 """

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hemotorch.errors import InputError, OptionError
+from hemotorch.grid import tile_corners
 from hemotorch.keyed_random import keys, rng
 from hemotorch.recipe import Recipe
 from hemotorch.system.device import Device
@@ -101,7 +102,7 @@ def _items(slices: Slices, recipe: Recipe) -> tuple[np.ndarray, np.ndarray | Non
         _, targets, rows = slices.take(torch.tensor([number]))
         bleeding = targets[rows[0, rows.shape[1] // 2]].cpu() & BLEEDING_BITS
         height, width = map(int, slices.sizes[slices.case_of[number]])
-        for top, left in recipe.tiles.corners(height, width):
+        for top, left in tile_corners(height, width, recipe.tiles.size_px, recipe.tiles.stride_px):
             bleeds = bool(bleeding[top : top + side, left : left + side].any())
             # Of a slice with bleeding only the blocks that hold some are shown, unless all slices were asked for.
             if bleeds or not slices.positive[number] or recipe.data.slices == "all":

@@ -24,18 +24,19 @@ from hemotorch import nets
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.splits import Part, Split
 from hemotorch.errors import OptionError
-from hemotorch.grid import SliceSpacing
-from hemotorch.inference.predictor import grid_of
+from hemotorch.inference.deployment import Deployment
 from hemotorch.keyed_random import torch_seed
 from hemotorch.nets import Net
 from hemotorch.nets.sync import SyncBatchNorm, synchronise
 from hemotorch.recipe import Optimizer, Recipe
 from hemotorch.system.device import Device
 from hemotorch.system.ranks import Ranks
+from hemotorch.task import Task
 from hemotorch.training import losses
 from hemotorch.training.augment import augment
 from hemotorch.training.batches import Batch, Plan
 from hemotorch.training.slices import Slices, open_slices, slice_spacing
+from hemotorch.training.task_choice import choose_task
 
 WARM_UP = 3  #: steps before one is captured as a graph; they are real steps of the training
 TrainStep = Callable[["Learner", Sequence[Batch]], Tensor]  #: one step; returns its loss, on the device
@@ -54,11 +55,21 @@ class Job:
     plan: Plan
     loss: losses.Loss
     validation: Part
-    spacing: SliceSpacing | None = None  # of the slices that are trained on
+    deployment: Deployment  # as it is before the first epoch
+    task_reason: str  # why the task is what it is
 
     @property
     def steps(self) -> int:
         return -(-self.plan.steps // self.recipe.train.accumulate)
+
+    @property
+    def task(self) -> Task:
+        """What the network answers."""
+        return self.deployment.task
+
+    def deployment_after(self, epoch: int) -> Deployment:
+        """How the network is used as it is after that epoch."""
+        return Deployment.of(self.recipe, self.task, self.deployment.slice_spacing, epoch)
 
     @property
     def total(self) -> int:
@@ -80,32 +91,36 @@ def open_job(
     device: Device,
     ranks: Ranks,
     by_index: bool = False,
+    task: Task | None = None,
 ) -> tuple[Job, Net]:
     """A training on those slices, and its network as it starts, on the CPU. Raises OptionError, InputError.
 
     by_index: take neighbouring slices by index whatever their distance, as runs did that were started by versions
-    without slice spacing.
+    without slice spacing. task: of a run that is gone on with; None chooses it as the recipe says.
     """
+    task, task_reason = (task, "as when it was started") if task else choose_task(recipe.data.task, dataset, training)
     torch.manual_seed(torch_seed(recipe.train.seed, 0))
-    net = nets.build(recipe.net.name, **recipe.net.options)
-    loss = losses.build(recipe.loss.name, **recipe.loss.options)
+    net = nets.build_for(task, recipe.net.name, recipe.net.options)
+    loss = losses.build(recipe.loss.name, task=task, **recipe.loss.options)
     _check_sizes(recipe, net)
     spacing = None if by_index else slice_spacing(dataset, training)
+    deployment = Deployment.of(recipe, task, spacing, epoch=0)
     slices = open_slices(
         dataset,
         training,
         net.slices,
-        grid_of(recipe, net),
+        deployment.grid_for(net.multiple),
         recipe.data.memory,
         device.torch_device,
         ranks.beside,
         spacing,
+        task,
     )
     plan = Plan(slices, recipe)
     if plan.batch % ranks.world:
         todo = f"choose a multiple of {ranks.world}, or another number of ranks"
         raise OptionError(f"a batch of {plan.batch} is not shared evenly by {ranks.world} ranks", "train.batch", todo)
-    return Job(recipe, dataset, device, ranks, slices, plan, loss, validation, spacing), net
+    return Job(recipe, dataset, device, ranks, slices, plan, loss, validation, deployment, task_reason), net
 
 
 def training_parts(split: Split, recipe: Recipe) -> tuple[Part, Part]:

@@ -24,6 +24,7 @@ from hemotorch.errors import RunError
 from hemotorch.evaluation.evaluate import summarise
 from hemotorch.inference.checkpoint import save_checkpoint
 from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.torch_model import TorchModel
 from hemotorch.nets import Net
 from hemotorch.recipe import Recipe
 from hemotorch.run import BEST, LAST, Run
@@ -82,7 +83,7 @@ def train(
         start.device.use()
         with loading_explained():
             training, validation = training_parts(start.split, start.recipe)
-            job, net = open_job(dataset, training, validation, start.recipe, start.device, ranks, start.by_index)
+            job, net = open_job(dataset, training, validation, start.recipe, start.device, ranks, start.by_index, start.task)
         with memory_explained(job, net, run.root / LAST, steps):
             if start.tune:
                 job = replace(job, device=autotune(job, net, steps))
@@ -203,8 +204,8 @@ def end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[dict[str, An
 
 def validate(job: Job, learner: Learner, epoch: int) -> dict[str, float]:
     """The validation part predicted as `hemotorch predict` does it, and scored; the scans are shared by the ranks."""
-    name = f"{job.recipe.name}, epoch {epoch}"
-    predictor = Predictor(learner.deployed.eval(), job.recipe, job.device, name, job.spacing)
+    deployment = job.deployment_after(epoch)
+    predictor = Predictor(TorchModel.of(learner.deployed.eval(), job.device, deployment), deployment)
     scores = summarise(predictor, job.dataset, job.validation, job.ranks)
     learner.net.train()
     return scores
@@ -252,4 +253,5 @@ def start_message(job: Job, state: State) -> str:
     if job.ranks.world > 1:
         on += f", {job.ranks.world} ranks"
     slices = "in memory" if job.slices.memory == "resident" else "streamed"
-    return f"training {job.recipe.name}: {what}, batches of {job.plan.batch}; {on}, {device.precision}, slices {slices}"
+    task = f"task {job.task.name} ({job.task_reason})"
+    return f"training {job.recipe.name}: {task}; {what}, batches of {job.plan.batch}; {on}, {device.precision}, slices {slices}"

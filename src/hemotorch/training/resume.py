@@ -23,6 +23,7 @@ from hemotorch.run import BEST, LAST, Run, check_slices
 from hemotorch.system import threads
 from hemotorch.system.device import Device, choose, environment
 from hemotorch.system.ranks import Ranks
+from hemotorch.task import BLEEDING, Task, task_named
 from hemotorch.training.learner import Job, Learner
 
 SWITCHES = ("channels_last", "compile", "graphs", "kernels", "keep_memory")  #: of Device and of the recipe's engine
@@ -35,7 +36,7 @@ class Start:
 
     resumed: go on with a run that is there. tune: the device's settings may be measured; they are not if they are
     those of the run's record. by_index: neighbouring slices are taken by index, whatever their distance, as in runs
-    that were started by a version without slice spacing.
+    that were started by a version without slice spacing. task: of a run that goes on; None: as the recipe says.
     """
 
     recipe: Recipe
@@ -44,6 +45,7 @@ class Start:
     resumed: bool
     tune: bool
     by_index: bool
+    task: Task | None
 
 
 def decide_start(run: Run, dataset: Dataset, recipe: Recipe | None, device: str, resume: bool, ranks: Ranks) -> Start:
@@ -63,7 +65,8 @@ def decide_start(run: Run, dataset: Dataset, recipe: Recipe | None, device: str,
         run.must_be_new()
     recipe = recipe or load_recipe("fast")
     split = dataset.split(recipe.data.split)
-    return Start(recipe, split, choose(device, recipe.engine, ranks), resumed=False, tune=True, by_index=False)
+    torch_device = choose(device, recipe.engine, ranks)
+    return Start(recipe, split, torch_device, resumed=False, tune=True, by_index=False, task=None)
 
 
 def _resumed(run: Run, dataset: Dataset, asked_for: Recipe | None, device: str, ranks: Ranks) -> Start:
@@ -74,7 +77,10 @@ def _resumed(run: Run, dataset: Dataset, asked_for: Recipe | None, device: str, 
     check_slices(split, dataset)
     # Ranks on unlike machines may differ in this, and measuring is done by all or none.
     tune = any(ranks.gather(not as_before))
-    return Start(recipe, split, torch_device, resumed=True, tune=tune, by_index="slice_spacing" not in record)
+    by_index = "slice_spacing" not in record
+    # Runs of versions that knew one task do not name it.
+    task = task_named(record.get("task", BLEEDING.name))
+    return Start(recipe, split, torch_device, resumed=True, tune=tune, by_index=by_index, task=task)
 
 
 def _device_of_run(record: dict[str, Any], wanted: str, recipe: Recipe, ranks: Ranks) -> tuple[Device, bool]:
@@ -239,12 +245,11 @@ def checkpoint_of(job: Job, state: State, score: float | None = None, resumable:
         net=net.name,
         options=net.options,
         weights=net.state_dict(),
-        recipe=asdict(job.recipe),
+        deployment=job.deployment_after(state.epoch),
         epoch=state.epoch,
         step=state.step,
         score=score,
         trainer=trainer,
-        slice_spacing=asdict(job.spacing) if job.spacing is not None else None,
     )
 
 
@@ -255,7 +260,9 @@ def run_record(job: Job, split: Split) -> dict[str, Any]:
         "data": str(job.dataset.root.resolve()),
         "split": asdict(split),
         **decisions(job),
-        "slice_spacing": asdict(job.spacing) if job.spacing is not None else None,
+        "task": job.task.name,
+        "task_reason": job.task_reason,
+        "slice_spacing": job.deployment.to_dict()["slice_spacing"],
         "scans": {case: job.dataset.digest(case) for case in cases},
         "masks": {case: job.dataset.mask_digest(case) for case in cases},
     }

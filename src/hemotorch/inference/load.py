@@ -1,0 +1,156 @@
+"""The way in for Python: load a model, predict a scan. torch is imported when a model is loaded, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hemotorch.errors import InputError
+from hemotorch.io import read_scan
+from hemotorch.scan import Prediction, Scan
+
+if TYPE_CHECKING:
+    from hemotorch.inference.deployment import Deployment
+    from hemotorch.inference.predictor import Predictor
+    from hemotorch.inference.torch_model import TorchModel
+    from hemotorch.system.device import Device
+
+ModelPath = Path | str
+
+
+def load_model(model: ModelPath | Sequence[ModelPath], device: str = "auto") -> Predictor:
+    """Loads a trained network, or several as one, ready to predict.
+
+    Args:
+        model: A run folder of `hemotorch train`, whose best checkpoint is taken, or a checkpoint file. Of several,
+            such as the folds of one dataset, the probabilities are averaged; they must be of one task, on one grid.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        A predictor; `.predict(scan)` outlines the bleeding in a scan.
+
+    Raises:
+        InputError: if a checkpoint is missing, damaged, or not one of hemotorch, or if several do not go together.
+        OptionError: if the device does not exist.
+    """
+    from hemotorch.inference.model import Ensemble, Model
+    from hemotorch.inference.predictor import Predictor
+
+    paths = [model] if isinstance(model, (str, Path)) else list(model)
+    if not paths:
+        raise InputError("no model is named", todo="name a run folder or a checkpoint file")
+    loaded = [_load(Path(path), device) for path in paths]
+    deployments = [deployment for _, deployment in loaded]
+    for path, deployment in zip(paths[1:], deployments[1:], strict=True):
+        _check_alike(paths[0], deployments[0], path, deployment)
+    models: list[Model] = [model for model, _ in loaded]
+    if len(models) == 1:
+        return Predictor(models[0], deployments[0])
+    name = f"{len(models)} networks: {'; '.join(deployment.model for deployment in deployments)}"
+    return Predictor(Ensemble(tuple(models)), replace(deployments[0], model=name, slice_spacing=None))
+
+
+def predict(
+    model: Predictor | ModelPath | Sequence[ModelPath],
+    scan: Scan | Path | str,
+    *,
+    device: str = "auto",
+    any_anatomy: bool = False,
+) -> Prediction:
+    """Outlines the bleeding in one scan.
+
+        >>> result = hemotorch.predict("run", "scan.nii.gz")
+        >>> result.volume_ml["total"], result.slices_with_bleeding, result.mask.shape
+
+    A network that was trained on typed data also says of which type the bleeding is: the mask then holds the types'
+    codes (1 epidural, 2 intraparenchymal, 3 intraventricular, 4 subarachnoid, 5 subdural), and `volume_ml` has one
+    entry per type beside "total".
+
+    Research use only, not a medical device.
+
+    Args:
+        model: A run folder, a checkpoint file, several of them (their probabilities are averaged), or what
+            `load_model` returned (load once to predict many scans).
+        scan: A NIfTI file in Hounsfield units, or a `Scan`.
+        device: "auto", "cpu", "cuda" or "cuda:N"; not looked at if the model is loaded already.
+        any_anatomy: Also predict what does not look like a head.
+
+    Returns:
+        The mask (slices, rows, columns) and the probability of bleeding in the scan's own pixels, mL, and warnings.
+
+    Raises:
+        InputError: if the model or the scan cannot be read, or the scan does not look like a head CT in HU.
+    """
+    predictor = load_model(model, device) if isinstance(model, (str, Path, Sequence)) else model
+    volume = read_scan(scan) if isinstance(scan, (str, Path)) else scan
+    return predictor.predict(volume, any_anatomy)
+
+
+def split_models_and_scans(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What a command's arguments MODEL... SCAN... name: the models, and the scans after them.
+
+    The first is a model whatever it is; further ones are if they are run folders or checkpoint files (.pt).
+    """
+    more = list(takewhile(_is_model, arguments[1:]))
+    return [*arguments[:1], *more], list(arguments[1 + len(more) :])
+
+
+def _is_model(argument: str) -> bool:
+    path = Path(argument)
+    return path.suffix == ".pt" or (path / "run.json").is_file()
+
+
+def _load(path: Path, device: str) -> tuple[TorchModel, Deployment]:
+    """A run's best checkpoint, or a checkpoint file, as a model on the device and how it is used."""
+    from hemotorch import nets
+    from hemotorch.inference.checkpoint import load_checkpoint
+    from hemotorch.inference.torch_model import TorchModel
+    from hemotorch.run import BEST
+
+    file = path / BEST if path.is_dir() else path
+    checkpoint = load_checkpoint(file)
+    deployment = checkpoint.deployment
+    torch_device = _device_for(device, deployment.precision)
+    torch_device.use()
+    net = nets.build(checkpoint.net, **checkpoint.options)
+    todo = "was it altered? train again"
+    try:
+        net.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise InputError("its weights do not fit its network", file, todo) from error
+    if net.outputs != len(deployment.task.channels):
+        raise InputError(f"its network has {net.outputs} outputs, not those of its task", file, todo)
+    return TorchModel.of(torch_device.put(net).eval(), torch_device, deployment), deployment
+
+
+def _device_for(device: str, precision: str) -> Device:
+    """The device, computing as the training validated, if it can."""
+    from hemotorch.errors import OptionError
+    from hemotorch.recipe import Engine
+    from hemotorch.system.device import choose
+
+    try:
+        return choose(device, Engine(precision=precision))  # type: ignore[arg-type]
+    except OptionError:
+        return choose(device)
+
+
+def _check_alike(first: ModelPath, ours: Deployment, other: ModelPath, theirs: Deployment) -> None:
+    """Raises InputError if the probabilities of two models cannot be averaged, or are not used alike."""
+    todo = "predict with each of them alone"
+    if ours.task != theirs.task:
+        what = f"answers the task '{theirs.task.name}', {first} the task '{ours.task.name}'"
+        raise InputError(what, other, todo)
+    for section in ("grid", "tiles", "predict"):
+        mine, others = getattr(ours, section), getattr(theirs, section)
+        for field in fields(mine):
+            values: tuple[Any, Any] = (getattr(mine, field.name), getattr(others, field.name))
+            if values[0] != values[1]:
+                what = f"has {section}.{field.name} = {values[1]}, {first} has {values[0]}"
+                raise InputError(what, other, todo)
+    if ours.precision != theirs.precision:
+        what = f"has engine.precision = {theirs.precision}, {first} has {ours.precision}"
+        raise InputError(what, other, todo)

@@ -1,0 +1,30 @@
+"""What a training's network answers: bleeding or not, or its types, if the data names them."""
+
+from __future__ import annotations
+
+from hemotorch.data.dataset import Dataset, Part
+from hemotorch.task import BLEEDING, TYPED, Task, task_named
+
+LEAST_NAMED = 0.5  #: share of the slices with bleeding whose types are named, from which on types are trained
+
+
+def choose_task(wanted: str, dataset: Dataset, training: Part) -> tuple[Task, str]:
+    """The task that a recipe wants of the slices it is trained on, and why it is that one.
+
+    Args:
+        wanted: `data.task` of the recipe: the name of a task; "auto" takes `types` if the masks or the slice labels
+            name the types in at least half of the slices with bleeding.
+        dataset: The prepared dataset.
+        training: The slices that are trained on.
+
+    Raises:
+        OptionError: for an unknown task.
+    """
+    if wanted != "auto":
+        return task_named(wanted), "as its recipe says"
+    rows = [dataset.rows[case][index] for case, indices in training.items() for index in indices]
+    bleeding = [row for row in rows if row.positive_pixels]
+    named = [row for row in bleeding if row.types is not None and any(row.types)]
+    reason = f"types are named in {len(named):,} of {len(bleeding):,} slices with bleeding"
+    typed = bool(bleeding) and len(named) >= LEAST_NAMED * len(bleeding)
+    return (TYPED if typed else BLEEDING), reason
