@@ -26,6 +26,8 @@ from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.grid import SliceSpacing, hu_to_working, place, slice_positions_mm
 from hemotorch.inference.checkpoint import load_checkpoint
+from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.torch_model import TorchModel
 from hemotorch.recipe import Optimizer, load_recipe
 from hemotorch.run import BEST, LAST, Run
 from hemotorch.scan import even_scan

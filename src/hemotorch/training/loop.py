@@ -83,7 +83,9 @@ def train(
         start.device.use()
         with loading_explained():
             training, validation = training_parts(start.split, start.recipe)
-            job, net = open_job(dataset, training, validation, start.recipe, start.device, ranks, start.by_index, start.task)
+            job, net = open_job(
+                dataset, training, validation, start.recipe, start.device, ranks, start.by_index, start.task
+            )
         with memory_explained(job, net, run.root / LAST, steps):
             if start.tune:
                 job = replace(job, device=autotune(job, net, steps))
@@ -254,4 +256,5 @@ def start_message(job: Job, state: State) -> str:
         on += f", {job.ranks.world} ranks"
     slices = "in memory" if job.slices.memory == "resident" else "streamed"
     task = f"task {job.task.name} ({job.task_reason})"
-    return f"training {job.recipe.name}: {task}; {what}, batches of {job.plan.batch}; {on}, {device.precision}, slices {slices}"
+    what += f", batches of {job.plan.batch}"
+    return f"training {job.recipe.name}: {task}; {what}; {on}, {device.precision}, slices {slices}"
