@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hemotorch.data.dataset import Dataset, Part
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import Part
 from hemotorch.task import BLEEDING, TYPED, Task, task_named
 
 LEAST_NAMED = 0.5  #: share of the slices with bleeding whose types are named, from which on types are trained
