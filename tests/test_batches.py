@@ -12,12 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
+import tiny
+from hemotorch.data import layouts
+from hemotorch.data.dataset import Dataset
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError
+from hemotorch.grid import Grid, SliceSpacing
 from hemotorch.keyed_random import keys
+from hemotorch.labels import CODES
+from hemotorch.scan import CaseInfo, even_scan
+from hemotorch.task import BLEEDING, INSIDE_BIT, OUTSIDE_BIT, TYPED
 from hemotorch.training import batches as batches_module
-from hemotorch.training.batches import _read_ahead, batches
+from hemotorch.training.batches import Plan, _read_ahead, batches
 from hemotorch.training.png_pairs import ICHDataset
+from hemotorch.training.slices import open_slices
 from tiny import opened
 
 
@@ -124,3 +132,67 @@ def test_what_is_streamed_to_a_gpu_is_what_a_cpu_reads(tiny_prepared: Path, monk
             assert all(
                 torch.equal(getattr(one, name), getattr(other, name)) for name in ("hu", "target", "rows", "keys")
             )
+
+
+@pytest.fixture(scope="module")
+def typed_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three heads of two types of bleeding with what lies inside their skulls; one of them of thin slices."""
+    root = tmp_path_factory.mktemp("typed")
+    for index, slices in enumerate((6, 6, 12)):
+        scan, mask = tiny.head(index, slices=slices)
+        if slices == 12:
+            scan = even_scan(scan.hu, tiny.PIXEL_MM, 2.0)
+        mask[..., 32:][mask[..., 32:] > 0] = CODES["subdural"]
+        inside = (scan.hu > -100) & (scan.hu < 300)
+        name = f"{49 + index:03d}"
+        layouts.write_case("folder", root / "data", name, scan, mask, CaseInfo(name, name), inside)
+    layouts.write_tables("folder", root / "data", [CaseInfo(f"{49 + index:03d}", f"p{index}") for index in range(3)])
+    prepare(root / "data", root / "prepared")
+    return root / "prepared"
+
+
+@pytest.mark.parametrize("grid", [Grid(), Grid(4.0, 40)])
+def test_typed_targets_are_the_same_resident_and_streamed(typed_prepared: Path, grid: Grid) -> None:
+    dataset = Dataset(typed_prepared)
+    part = {case: tuple(range(len(dataset.rows[case]))) for case in dataset.cases}
+    spacing = SliceSpacing(5.0, 5.0, 5.0)
+    both = []
+    for memory in ("resident", "stream"):
+        slices = open_slices(dataset, part, 3, grid, memory, torch.device("cpu"), spacing=spacing, task=TYPED)
+        assert slices.memory == memory
+        samples = []
+        for number in range(len(slices.positive)):
+            hu, target, rows = slices.take(torch.tensor([number]))
+            assert target.dtype == torch.uint8 and hu.shape == target.shape
+            samples.append((hu[rows[0]], target[rows[0]]))
+        both.append(samples)
+    for (hu, target), (streamed_hu, streamed_target) in zip(*both, strict=True):
+        assert torch.equal(hu, streamed_hu) and torch.equal(target, streamed_target)
+    values = {int(value) for _, target in both[0] for value in target.unique()}
+    assert values == {1 << (CODES["intraparenchymal"] - 1), 1 << (CODES["subdural"] - 1), INSIDE_BIT, OUTSIDE_BIT}
+    if grid == Grid():
+        middle = np.stack([target[1].numpy() for _, target in both[0][:6]])
+        np.testing.assert_array_equal(middle, dataset.target(dataset.cases[0], TYPED))
+
+
+def test_the_task_that_only_asks_for_bleeding_gets_0_and_1(typed_prepared: Path) -> None:
+    dataset = Dataset(typed_prepared)
+    part = {"049": tuple(range(6))}
+    slices = open_slices(dataset, part, 1, Grid(), "resident", torch.device("cpu"))
+    _, target, _ = slices.take(torch.arange(6))
+    np.testing.assert_array_equal(target.numpy(), dataset.mask("049") > 0)
+
+
+def test_blocks_of_typed_slices_are_those_with_bleeding(typed_prepared: Path) -> None:
+    """What lies inside the skull is in every block, and makes none of them one with bleeding."""
+    dataset = Dataset(typed_prepared)
+    part = {case: tuple(range(len(dataset.rows[case]))) for case in dataset.cases[:2]}
+    recipe = tiny.recipe("tiles.size_px=24", "tiles.stride_px=24", "augment.crop_px=0", "data.slices=positive")
+    plans = []
+    for task in (TYPED, BLEEDING):
+        slices = open_slices(dataset, part, 1, Grid(), "resident", torch.device("cpu"), task=task)
+        plans.append(Plan(slices, recipe))
+    typed, plain = plans
+    np.testing.assert_array_equal(typed.corners, plain.corners)
+    np.testing.assert_array_equal(typed.positive, plain.positive)
+    assert typed.positive.all() and 0 < len(typed.numbers) < 9 * len(slices.positive)
