@@ -6,6 +6,7 @@ JSON for each input that did not end well or in a HemotorchError; FOLDER/now tel
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -211,6 +212,19 @@ def write_volume(work: Path, name: str, mask: bool = False) -> Path:
     return path
 
 
+def write_nrrd(work: Path, header: str, pack: Callable[[bytes], bytes]) -> Path:
+    """A volume with its header in one file, or with the header alone in a .nhdr."""
+    hu = np.random.default_rng(0).integers(-1000, 1500, (4, 9, 8)).astype("<i2")
+    fields = "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 8 9 4\nendian: little\n"
+    fields += f"space directions: (0.5,0,0) (0,0.5,0) (0,0,5)\nspace origin: (1,2,3)\n{header}"
+    content = pack(hu.tobytes())
+    if "data file" in header:
+        (work / "a.raw").write_bytes(content)
+        return copied_text(work, "a.nhdr", fields)
+    (work / "a.nrrd").write_bytes(fields.encode() + b"\n" + content)
+    return work / "a.nrrd"
+
+
 def write_slice(work: Path, name: str, label: bool = False) -> Path:
     grey = np.random.default_rng(0).integers(0, 255, (16, 16)).astype(np.int16)
     if label:
@@ -235,7 +249,7 @@ def written_folder(work: Path, name: str, content: str) -> Path:
     return work / name
 
 
-def read_nifti(path: Path) -> None:
+def read_volume(path: Path) -> None:
     _tried(lambda: slice_numbers(path))
     scan = _tried(lambda: read_scan(path))
     _tried(lambda: read_mask(path, scan))
@@ -288,10 +302,16 @@ def _tried(call: Callable[[], Any]) -> Any:
 LABELS = json.dumps({"0": "background", "1": "epidural", "2": "subdural"})
 PATIENTS = "case,patient,site\na,7,north\nb,8,south\n"
 KINDS = {
-    "nii": Kind(lambda _, work: write_volume(work, "a.nii"), read_nifti, damaged_bytes),
-    "nii.gz": Kind(lambda _, work: write_volume(work, "a.nii.gz"), read_nifti, damaged_gzip),
-    "nifti-2": Kind(lambda _, work: write_volume(work, "2.nii"), read_nifti, damaged_bytes),
-    "mask": Kind(lambda _, work: write_volume(work, "m.nii.gz", mask=True), read_nifti, damaged_gzip),
+    "nii": Kind(lambda _, work: write_volume(work, "a.nii"), read_volume, damaged_bytes),
+    "nii.gz": Kind(lambda _, work: write_volume(work, "a.nii.gz"), read_volume, damaged_gzip),
+    "nifti-2": Kind(lambda _, work: write_volume(work, "2.nii"), read_volume, damaged_bytes),
+    "mask": Kind(lambda _, work: write_volume(work, "m.nii.gz", mask=True), read_volume, damaged_gzip),
+    "nrrd": Kind(lambda _, work: write_nrrd(work, "encoding: raw\n", bytes), read_volume, damaged_bytes),
+    "nrrd-gzip": Kind(lambda _, work: write_nrrd(work, "encoding: gzip\n", gzip.compress), read_volume, damaged_bytes),
+    "nrrd-bzip2": Kind(lambda _, work: write_nrrd(work, "encoding: bz2\n", bz2.compress), read_volume, damaged_bytes),
+    "nhdr": Kind(
+        lambda _, work: write_nrrd(work, "encoding: raw\ndata file: a.raw\n", bytes), read_volume, damaged_text
+    ),
     "png": Kind(lambda _, work: write_slice(work, "a_001.png"), read_scan, damaged_png),
     "png-label": Kind(lambda _, work: write_slice(work, "a_001.png", label=True), read_mask, damaged_png),
     "window": Kind(

@@ -2,6 +2,7 @@
 
 affines     the two affines of a NIfTI header: which one is good, and whether they agree
 nifti       NIfTI to Scan, and masks back into the scan's own grid
+nrrd        NRRD to Scan
 png         8-bit PNG slices to Scan, and back
 slice_axis  which axis of a file runs across the slices
 unpack      how much a header asks for, and gzip and bzip2 unpacked no further than that
@@ -21,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from hemotorch.errors import InputError
-from hemotorch.io import nifti, png
+from hemotorch.io import nifti, nrrd, png
 from hemotorch.io.volume import without_suffix
 from hemotorch.scan import Scan
 from hemotorch.system.files import regular_file
@@ -80,7 +81,7 @@ class Format(Protocol):
         """The files' own number of each slice, foot to head, without reading voxels. Raises InputError."""
 
 
-_MODULES: tuple[Format, ...] = (nifti, png)
+_MODULES: tuple[Format, ...] = (nifti, nrrd, png)
 FORMATS: dict[str, Format] = {module.NAME: module for module in _MODULES}
 
 

@@ -12,11 +12,9 @@ from hemotorch.io import CONVERT_DICOM, is_dicom, is_scan, is_volume
 
 #: Kinds of files that hold scans and that nothing here reads, by the ending of their names.
 OTHER_SCANS = {
-    ".nrrd": "NRRD",
-    ".nhdr": "NRRD",
     ".mha": "MetaImage",
     ".mhd": "MetaImage",
-    ".img": "half of a NIfTI or Analyze pair without its .hdr",
+    ".img": "half of a pair of files without its header",
     ".dcm": "DICOM",
     ".dicom": "DICOM",
     ".ima": "DICOM",
