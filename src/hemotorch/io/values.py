@@ -14,7 +14,8 @@ MOST_METAL_HU = 31_743  #: where scanners' extended scales end; the densest meta
 _TO_HU = "convert it to HU (stored value x rescale slope + rescale intercept) and try again"
 _AIR = (-1300, -600)  # HU between which air lies, noise and resampling included
 _WRAPPED_16 = (59_000, 2**16)  # HU that padding from -5500 to -1 becomes, stored in unsigned 16 bits
-_WRAPPED_32 = (2**32 - 2**16, 2**32)  # and in 32 bits
+# Whatever is larger is no measurement on any scale: the largest int32 or float, or -2000 stored in unsigned 32 bits.
+_FILL_VALUE = 2**31 - 2**16
 _ROUNDING = 1e-4  # a label saved as a float is off by no more than that
 
 
@@ -23,13 +24,14 @@ def to_hu(values: np.ndarray, path: Path | str, *, unsigned: bool = False) -> tu
 
     NaN and infinities become air. So does padding that was negative once and was stored unsigned: outside the scanner's
     circle stands -2000 or -1 in many files; in unsigned 16 bits these are 63536 and 65535, far above metal (30,000 HU).
-    Neither is asked whether the rest is HU.
+    So do the values near the end of what 32 bits or floats hold, which programs write where nothing was measured.
+    None of them is asked whether the rest is HU.
 
     Args:
         values: of any shape and real type.
         path: of the file, for messages.
         unsigned: whether the file stores integers without a sign. Then all above `MOST_METAL_HU` is padding; elsewhere
-            only what 16 or 32 bits make of a small negative number.
+            only what 16 bits make of a small negative number, and what is too large for anything.
 
     Returns:
         int16 of the same shape, and warnings.
@@ -71,14 +73,13 @@ def _unsigned_padding(values: np.ndarray, unsigned: bool) -> tuple[np.ndarray, l
     finite = np.isfinite(values)
     padding = high & finite
     if not unsigned:
-        padding = np.zeros(values.shape, bool)
-        for least, most in (_WRAPPED_16, _WRAPPED_32):
-            padding |= (values >= least) & (values <= most)
+        least, most = _WRAPPED_16
+        padding = (values >= least) & (values <= most) | finite & (values >= _FILL_VALUE)
     warnings = []
     if count := int(np.count_nonzero(padding)):
-        shown = ", ".join(f"{value:.0f}" for value in np.unique(values[padding])[:3])
+        shown = ", ".join(f"{value:.10g}" for value in np.unique(values[padding])[:3])
         what = f"{count} voxels of {shown} HU, more than any metal has, are padding stored without its sign"
-        warnings.append(f"{what}: taken as air ({AIR_HU} HU)")
+        warnings.append(f"{what} or a fill value: taken as air ({AIR_HU} HU)")
     beyond = finite & (values > LARGEST_HU) & ~padding
     if count := int(np.count_nonzero(beyond)):
         warnings.append(f"{count} voxels above {LARGEST_HU} HU are cut off there")
