@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from hemotorch.data.layouts import open_layout
 from hemotorch.errors import InputError
 from hemotorch.hu import AIR_HU
-from hemotorch.io import read_mask, read_scan, write_mask
+from hemotorch.inference.outputs import find_scans
+from hemotorch.io import files_of, is_scan, read_mask, read_scan, write_mask
 from hemotorch.io.nifti import PREDICTION_MARK
 
 SHAPE = (5, 6, 7)
@@ -156,3 +159,84 @@ def test_masks_scaled_to_all_integers_are_rounded(tmp_path: Path, dtype: Any) ->
     nib.save(image, tmp_path / "m.nii.gz")
     with pytest.raises(InputError, match="round it, store it as uint8"):
         read_mask(tmp_path / "m.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("offset", "layout", "value", "message"),
+    [
+        (108, "<f", float("nan"), "its header puts the voxels at a byte that is no number (nan)"),
+        (108, "<f", float("inf"), "its header puts the voxels at a byte that is no number (inf)"),
+        (108, "<f", -5.0, "its header puts the voxels at byte -5"),
+        (42, "<h", -5, "its header gives a volume of -5 x 6 x 7 voxels"),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused_in_plain_words(
+    tmp_path: Path, offset: int, layout: str, value: float, message: str
+) -> None:
+    path = save(tmp_path / "a.nii", head())
+    raw = bytearray(path.read_bytes())
+    struct.pack_into(layout, raw, offset, value)
+    path.write_bytes(raw)
+    with pytest.raises(InputError) as caught:
+        read_scan(path)
+    assert str(caught.value) == f"{path}: cannot be read: damaged ({message})"
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+@pytest.mark.parametrize("names", [("a.hdr", "a.img"), ("A.HDR", "A.IMG")])
+def test_a_pair_is_read_as_the_one_file(tmp_path: Path, kind: Any, names: tuple[str, str]) -> None:
+    expected = read_scan(save(tmp_path / "one.nii", head()))
+    image = kind(head(), AFFINE)
+    image.set_qform(AFFINE, code=1)
+    image.header["aux_file"] = b"Jane Doe"
+    path, voxels = tmp_path / names[0], tmp_path / names[1]
+    nib.save(image, path)
+    scan = read_scan(path)
+    np.testing.assert_array_equal(scan.hu, expected.hu)
+    np.testing.assert_array_equal(scan.slice_origins_mm, expected.slice_origins_mm)
+    assert (scan.name, scan.warnings) == (path.stem, ())
+    assert scan.source == replace(expected.source, files=(str(path), str(voxels)))
+    assert is_scan(path) and not is_scan(voxels) and files_of([path]) == [path, voxels]
+    mask = (scan.hu > 0).astype(np.uint8)
+    write_mask(scan, mask, tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", scan), mask)
+    written = nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_allclose(written.affine, AFFINE, atol=1e-6)
+    assert b"Jane" not in written.header.binaryblock
+    nib.save(kind(mask.transpose(2, 1, 0)[:, ::-1], AFFINE), tmp_path / "m.hdr")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.hdr", scan), mask)
+
+
+def test_half_a_pair_and_analyze_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.hdr"
+    nib.save(nib.Nifti1Pair(head(), AFFINE), path)
+    good = path.read_bytes()
+    path.write_bytes(good[:348] + b"\1\0\0\0" + b"\xff\xff\xff\x7f" * 4)
+    with pytest.raises(InputError, match="its header extensions do not fit"):
+        read_scan(path)
+    path.write_bytes(good)
+    with open(tmp_path / "a.img", "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(InputError, match="cut short or damaged .420 bytes asked for, at most 100 there"):
+        read_scan(path)
+    (tmp_path / "a.img").unlink()
+    with pytest.raises(InputError, match=r"a\.hdr: has no a\.img beside it, which holds its voxels"):
+        read_scan(path)
+    assert files_of([path]) == [path]
+    nib.save(nib.AnalyzeImage(head(), np.diag([0.5, 0.5, 5, 1])), path)
+    with pytest.raises(InputError, match=r"is Analyze 7\.5, which does not say on which side .* convert the original"):
+        read_scan(path)
+    path.write_text("ENVI\nsamples = 5\n")
+    with pytest.raises(InputError, match="is not a NIfTI image"):
+        read_scan(path)
+
+
+def test_the_voxels_of_a_pair_are_no_file_that_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    nib.save(nib.Nifti1Pair(head(), AFFINE), tmp_path / "images" / "a.hdr")
+    (case,) = open_layout(tmp_path).cases
+    assert (case.name, open_layout(tmp_path).passed_over) == ("a", ())
+    assert find_scans([tmp_path], tmp_path / "out") == ([tmp_path / "images" / "a.hdr"], [])
+    (tmp_path / "images" / "b.img").write_bytes(b"")
+    (line,) = open_layout(tmp_path).passed_over
+    assert line.startswith("images/b.img: is half of a pair of files without its header, which is not read")

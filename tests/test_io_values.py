@@ -71,6 +71,34 @@ def test_the_most_negative_padding_of_16_bits(tmp_path: Path) -> None:
     assert "6000 voxels of 31744 HU" in scan.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [
+        *(("<i4", 2**31 - 1), (">i4", 2**31 - 1), ("<u4", 2**32 - 1), ("<i8", 2**63 - 1)),
+        *(("<f4", 2**31 - 1), ("<f4", 3e38), ("<f8", 1e300), (">f8", 1e10)),
+    ],
+)
+def test_fill_values_at_the_end_of_what_numbers_hold_are_air(tmp_path: Path, dtype: str, fill: float) -> None:
+    intercept = -1024 if "u" in dtype else 0
+    hu = tiny.head(1)[0].hu.transpose(2, 1, 0).astype(np.int64).clip(-1024)
+    stored = (hu - intercept).astype(dtype)
+    stored[outside()] = fill
+    scan = read_scan(save(tmp_path / "a.nii", stored, intercept))
+    in_scan = outside().transpose(2, 1, 0)
+    assert (scan.hu[in_scan] == AIR_HU).all()
+    np.testing.assert_array_equal(scan.hu[~in_scan], hu.transpose(2, 1, 0)[~in_scan])
+    (warning,) = scan.warnings
+    assert f"{outside().sum()} voxels of " in warning and "or a fill value: taken as air (-1024 HU)" in warning
+    assert len(warning) < 200
+
+
+def test_what_is_too_dense_for_metal_but_no_fill_value_is_cut_off(tmp_path: Path) -> None:
+    hu = tiny.head(1)[0].hu.transpose(2, 1, 0).astype("<i4").clip(-1024)
+    hu[30:32, 30:32, 2] = 100_000
+    scan = read_scan(save(tmp_path / "a.nii", hu))
+    assert scan.hu.max() == 32767 and scan.warnings == ("4 voxels above 32767 HU are cut off there",)
+
+
 def test_padding_does_not_pass_for_the_air_of_what_is_not_hu(tmp_path: Path) -> None:
     lost = tiny.head(1)[0].hu.transpose(2, 1, 0).astype(np.int64).clip(-1024) + 1024  # its intercept was lost
     for name, stored in {

@@ -216,6 +216,14 @@ def test_labels_of_nnunet(tmp_path: Path, labels: dict[str, object]) -> None:
     assert open_layout(tmp_path).cases[0].mask_codes[1] == UNTYPED  # it has the last word
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_labels_of_nnunet_in_any_encoding_of_json(tmp_path: Path, encoding: str) -> None:
+    scan_file(tmp_path / "imagesTr" / "a_0000.nii.gz")
+    mask_file(tmp_path / "labelsTr" / "a.nii.gz", 1)
+    (tmp_path / "dataset.json").write_bytes(json.dumps({"labels": {"background": 0, "SDH": 1}}).encode(encoding))
+    assert open_layout(tmp_path).cases[0].mask_codes == {1: 5}
+
+
 def test_one_label_of_nnunet_is_bleeding_of_unknown_type(tmp_path: Path) -> None:
     scan_file(tmp_path / "imagesTr" / "a_0000.nii.gz")
     mask_file(tmp_path / "labelsTr" / "a.nii.gz", 1)
@@ -590,7 +598,7 @@ def test_what_looks_like_a_scan_and_is_not_read_is_named(tmp_path: Path, layout:
     (scans / "gone.nii.gz").symlink_to(tmp_path / "nowhere")
     (scans / "loop.nii").symlink_to(scans / "loop.nii")
     (scans / "named.nii.gz").mkdir()
-    (scans / "other.NRRD").write_text("")
+    (scans / "other.MGZ").write_text("")
     (scans / "other.mha").write_text("")
     os.mkfifo(scans / "pipe.nii")
     for number in range(8):
@@ -600,7 +608,7 @@ def test_what_looks_like_a_scan_and_is_not_read_is_named(tmp_path: Path, layout:
     text = "\n".join(open_layout(tmp_path).passed_over)
     assert "gone.nii.gz" in text and "is a link that leads nowhere" in text and "loop.nii" in text
     assert "named.nii.gz: is a folder, though it is named like a scan" in text
-    assert "other.NRRD: is NRRD, which is not read" in text and "other.mha: is MetaImage" in text
+    assert "other.MGZ: is FreeSurfer, which is not read" in text and "other.mha: is MetaImage" in text
     assert "pipe.nii: is no ordinary file" in text
     assert "series/IM4 and 3 more: is DICOM" in text
     assert "linked: is a link to a folder, which is not followed" in text
@@ -613,6 +621,17 @@ def test_folders_of_a_layout_may_be_links(tmp_path: Path) -> None:
     (tmp_path / "set" / "images").symlink_to(tmp_path / "disk" / "scans")
     found = open_layout(tmp_path / "set")
     assert [case.name for case in found.cases] == ["a"] and found.passed_over == ()
+
+
+def test_a_link_to_a_folder_is_followed_if_it_is_given_itself(tmp_path: Path) -> None:
+    scan_file(tmp_path / "disk" / "images" / "a.nii")
+    scan_file(tmp_path / "elsewhere" / "b.nii")
+    (tmp_path / "disk" / "more").symlink_to(tmp_path / "elsewhere")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk")
+    dataset = open_layout(link)
+    assert [case.name for case in dataset.cases] == ["a"]
+    assert dataset.passed_over == ("more: is a link to a folder, which is not followed; give the folder itself",)
 
 
 def test_scans_and_pictures_of_another_kind_are_named(tmp_path: Path) -> None:

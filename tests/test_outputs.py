@@ -7,12 +7,16 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import nrrd
+import numpy as np
 import pytest
+from PIL import Image
 
 import tiny
 from hemotorch.data.layouts.tables import read_cells, write_table
 from hemotorch.errors import HemotorchError, InputError, explain, one_line
-from hemotorch.inference.outputs import is_result, name_scans, predict_files
+from hemotorch.inference.outputs import find_scans, is_result, name_scans, predict_files
 from hemotorch.inference.predictor import Predictor
 from hemotorch.io import nifti, read_mask, read_scan
 from hemotorch.system.files import clear_parts, exclusive, quoted, short_name, unquoted
@@ -111,6 +115,45 @@ def test_an_error_that_nobody_expected_leaves_the_other_scans_done(
     errors = [str(result) for result in results if isinstance(result, HemotorchError)]
     assert len(results) == 3 and len(errors) == 1
     assert "unexpected TypeError: a fault\\nof ours; please report it" in errors[0] and "\n" not in errors[0]
+
+
+def test_a_name_with_a_line_break_has_its_contact_sheet(tiny_run: Path, tmp_path: Path) -> None:
+    head_file(tmp_path / "scans" / "a\nb.nii.gz")
+    (result,) = predict(tiny_run, tmp_path / "scans", tmp_path / "out")
+    assert is_result(result)
+    with Image.open(tmp_path / "out" / "a\nb.png") as sheet:
+        assert sheet.size[0] > 100 and np.asarray(sheet).std() > 1
+
+
+def test_a_link_to_a_folder_is_followed_if_it_is_given_itself(tmp_path: Path) -> None:
+    head_file(tmp_path / "disk" / "a.nii.gz")
+    head_file(tmp_path / "elsewhere" / "b.nii.gz")
+    (tmp_path / "disk" / "more").symlink_to(tmp_path / "elsewhere")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk")
+    scans, failed = find_scans([link], tmp_path / "out")
+    assert scans == [link / "a.nii.gz"]
+    assert [str(error) for _, error in failed] == [
+        f"{link / 'more'}: is a link to a folder, which is not followed; give the folder itself"
+    ]
+
+
+def test_scans_of_any_format_are_predicted_alike(tiny_run: Path, tmp_path: Path) -> None:
+    scan, _ = tiny.head(123)
+    affine = scan.affine[:, [2, 1, 0, 3]]
+    to_lps = np.diag([-1.0, -1.0, 1.0])
+    header = {"space": "LPS", "space directions": (to_lps @ affine[:3, :3]).T, "space origin": to_lps @ affine[:3, 3]}
+    head_file(tmp_path / "scans" / "a.nii.gz")
+    nrrd.write(str(tmp_path / "scans" / "b.nrrd"), scan.hu.transpose(2, 1, 0), header)
+    nib.save(nib.Nifti1Pair(scan.hu.transpose(2, 1, 0), affine), tmp_path / "scans" / "c.hdr")
+    results = predict(tiny_run, tmp_path / "scans", tmp_path / "out")
+    assert all(map(is_result, results))
+    volumes = [result["volume_ml"]["total"] for result in results]  # type: ignore[call-overload, index]
+    assert volumes[0] > 0 and volumes == [volumes[0]] * 3
+    first = read_mask(tmp_path / "out" / "a_mask.nii.gz", scan)
+    for name in "bc":
+        np.testing.assert_array_equal(read_mask(tmp_path / "out" / f"{name}_mask.nii.gz", scan), first)
+    assert results[2]["scan"] == [str(tmp_path / "scans" / f"c.{end}") for end in ("hdr", "img")]  # type: ignore[index]
 
 
 def test_names_are_apart_on_every_disk(tmp_path: Path) -> None:

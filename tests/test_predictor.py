@@ -254,7 +254,7 @@ def test_what_a_folder_holds_and_predict_cannot_read_is_named(tmp_path):
     assert sorted(path.name for path in found) == ["one.nii.gz", "two.nii.gz"] and failed == []
     (folder / "gone.nii.gz").symlink_to(folder / "nowhere")
     (folder / "linked").symlink_to(tmp_path)
-    (folder / "other.nrrd").write_text("")
+    (folder / "other.mha").write_text("")
     (folder / "IM0001").write_bytes(bytes(128) + b"DICM")
     found, failed = find_scans([folder], tmp_path / "out")
     assert len(found) == 2
@@ -262,7 +262,7 @@ def test_what_a_folder_holds_and_predict_cannot_read_is_named(tmp_path):
     assert len(told) == 4 and all("\n" not in text for text in told)
     assert f"{folder}/gone.nii.gz: is a link that leads nowhere" in told
     assert any(text.startswith(f"{folder}/IM0001: is DICOM, which is not read; convert each series") for text in told)
-    assert any("other.nrrd: is NRRD" in text for text in told) and any("linked: is a link" in text for text in told)
+    assert any("other.mha: is MetaImage" in text for text in told) and any("linked: is a link" in text for text in told)
 
 
 def test_a_checkpoint_whose_archive_lies_is_refused(tiny_run, tmp_path):

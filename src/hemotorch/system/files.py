@@ -200,7 +200,7 @@ def read_json(path: Path | str) -> Any:
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise InputError("is no ordinary file, and so cannot be read as JSON", path)  # a pipe would never end
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        return json.loads(Path(path).read_bytes())  # UTF-8, 16 or 32, by its first bytes
     except FileNotFoundError as error:
         raise InputError("no such file", path) from error
     except RecursionError as error:
