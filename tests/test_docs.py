@@ -38,10 +38,22 @@ def code_spans(text: str) -> list[str]:
 
 
 def missing_links(page: str, text: str) -> list[str]:
-    """Relative links that lead to no file."""
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
-    folder = (ROOT / page).parent
-    return [link for link in links if not link.startswith("http") and not (folder / link).exists()]
+    """Relative links that lead to no file, or to no heading of it."""
+    missing = []
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if link.startswith("http"):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(text if not path else target.read_text("utf-8"))):
+            missing.append(link)
+    return missing
+
+
+def anchors(text: str) -> set[str]:
+    """What links to the headings of a page are called, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def missing_paths(page: str, text: str) -> list[str]:
@@ -124,6 +136,8 @@ def test_what_a_page_names_exists(check: Callable[[str, str], list[str]], page: 
     ("check", "text", "expected"),
     [
         (missing_links, "[a page](no-such-page.md#part)", "no-such-page.md"),
+        (missing_links, "# One\n[a heading](#two)", "#two"),
+        (missing_links, "[a heading](design.md#no-such-heading)", "#no-such-heading"),
         (missing_paths, "see `io/no_such_file.py`", "io/no_such_file.py"),
         (missing_paths, "see `no_such_file.py`", "no_such_file.py"),
         (missing_names, "see `losses.no_such_loss`", "losses.no_such_loss"),
