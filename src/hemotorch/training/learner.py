@@ -200,8 +200,8 @@ class Learner:
         """The batch moved and roughened: HU (N, slices, h, w) as the network takes it, target (N, 1, h, w)."""
         job, device = self.job, self.job.device
         block = None if batch.corners is None else (batch.corners, job.plan.block)
-        options = job.recipe.augment
-        hu, target = self._augment(batch.hu, batch.target, batch.rows, options, batch.keys, block, device.kernels)
+        stack, options, typed = (batch.hu, batch.target, batch.rows), job.recipe.augment, bool(job.task.types)
+        hu, target = self._augment(*stack, options, batch.keys, block, device.kernels, typed)
         return hu.to(device.dtype).contiguous(memory_format=device.memory_format), target
 
     def gradient_exchange(self, last: bool) -> AbstractContextManager[Any]:
