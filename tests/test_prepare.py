@@ -22,7 +22,8 @@ from PIL import Image
 from hemotorch.cli import main
 from hemotorch.data import layouts
 from hemotorch.data.audit import audit
-from hemotorch.data.dataset import FORMAT, Dataset
+from hemotorch.data.case_record import FORMAT
+from hemotorch.data.dataset import Dataset
 from hemotorch.data.prepare import PreparedSummary, prepare
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.hu import to_grey

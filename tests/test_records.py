@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -30,13 +30,14 @@ class Outer:
     count: int = 3
     flag: bool = False
     numbers: tuple[int, ...] = ()
+    lengths: tuple[Annotated[int, Field(gt=0)], ...] = ()
     inner: Inner = Inner()
     more: dict[str, Inner] = Field(default_factory=dict)
     extra: Inner | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-FULL = Outer("x", 4, True, (1, 2), Inner(2.5, "b"), {"one": Inner(0.25)}, Inner(3.0), {"deep": [1, {"k": "v"}]})
+FULL = Outer("x", 4, True, (1, 2), (5,), Inner(2.5, "b"), {"one": Inner(0.25)}, Inner(3.0), {"deep": [1, {"k": "v"}]})
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.toml"])
@@ -67,6 +68,7 @@ def test_text_that_is_no_unicode_comes_back(tmp_path):
         ({"numbers": [1, "2"]}, r"'numbers.1' is a whole number \(int\), not '2'"),
         ({"numbers": 7}, "'numbers' is a list, not 7"),
         ({"numbers": "12"}, "'numbers' is a list, not '12'"),
+        ({"lengths": [3, 0]}, "'lengths.1' must be above 0, not 0"),
         ({"inner": 7}, "'inner' is a table, not 7"),
         ({"inner": {"edge": 0}}, "'inner.edge' must be above 0 and up to 9, not 0"),
         ({"inner": {"edge": 10}}, "'inner.edge' must be above 0 and up to 9, not 10"),

@@ -1,8 +1,10 @@
 """The prepared dataset: from folders of any layout to shards, records, splits and counts.
 
 audit            which patients and identical slices are on both sides of a split
-case_record      the record of a prepared case, and what tells whether its source changed
+case_record      the record of a prepared case
+case_source      makes the record, and tells whether the source changed since
 dataset          the prepared dataset on disk
+inventory        how many scans, slices and patients there are
 layouts/         how folders of scans are laid out: recognised, opened, written
 make_splits      makes the named splits, by patient and stratified
 manifest         the table of all slices, manifest.csv
@@ -11,5 +13,4 @@ png_folders      the 2021 paper's PNG folders of a prepared dataset
 prepare          from cases of any layout to a prepared dataset
 shards           a stack of slices as one Zarr array in one file
 splits           named splits, and splits.json, which holds them
-summary          how many scans, slices and patients there are
 """

@@ -1,144 +1,298 @@
-"""The record of a prepared case: all that is known of it but its voxels, and what tells whether its source changed."""
+"""The record of a prepared case: all that is known of it but its voxels. It is the attributes of the scan's group."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from hemotorch import __version__
-from hemotorch.data.dataset import FORMAT, geometry, mask_hash, slice_hash
-from hemotorch.data.layouts import Case
 from hemotorch.data.manifest import SliceRow
-from hemotorch.io import files_of
-from hemotorch.labels import TYPES, UNTYPED, types_per_slice
-from hemotorch.scan import Scan
-from hemotorch.system.files import jsonable
+from hemotorch.data.shards import group_metadata
+from hemotorch.errors import InputError
+from hemotorch.scan import Frame, Scan, Source
+from hemotorch.system.files import read_json
+from hemotorch.system.records import build, record, to_values
 
-Record = dict[str, Any]
+FORMAT = 1  #: of prepared datasets; raised whenever what is written can no longer be read by the code before it
+AGAIN = "run `hemotorch prepare` again"
 
-
-def make_record(
-    case: Case, scan: Scan, mask: np.ndarray | None, source: Record, inside: np.ndarray | None = None
-) -> Record:
-    """The record of a case, in JSON's types. source: from `source_of`, taken before the case was read."""
-    types, types_from = _types(case, scan, mask)
-    return jsonable({
-        "format": FORMAT,
-        "hemotorch": __version__,
-        "case": case.name,
-        "patient": case.patient,
-        "patient_assumed": case.patient_assumed,
-        "site": case.site,
-        "age": case.age,
-        "sex": case.sex,
-        "layout": case.layout,
-        "scan": geometry(scan),
-        "shape": scan.shape,
-        "types_from": types_from,
-        "slices": {
-            "position_mm": scan.slice_origins_mm @ scan.normal if scan.spacing_known else [None] * len(scan.hu),
-            "types": types,
-            "positive_pixels": None if mask is None else [int(np.count_nonzero(one)) for one in mask],
-            "voxel_ml": scan.voxel_ml,
-            "hash": [slice_hash(one) for one in scan.hu],
-            "flat": [bool((one == one[0, 0]).all()) for one in scan.hu],
-        },
-        "mask_hash": None if mask is None else mask_hash(mask),
-        "inside_hash": None if inside is None else mask_hash(inside.astype(np.uint8)),
-        "source": source,
-    })  # fmt: skip
+Point = tuple[float, float, float]  #: RAS millimetres
 
 
-def rows_of(record: Record) -> list[SliceRow]:
+@record
+class StoredSource:
+    """A `scan.Source`. frames: file and number of each slice."""
+
+    format: str
+    files: tuple[str, ...]
+    frames: tuple[tuple[int, int], ...]
+
+
+@record
+class Geometry:
+    """All of a scan but its voxels; floats keep every bit.
+
+    paths: files of the scan, only in datasets of version 0.1, which had no `source`.
+    """
+
+    name: str
+    slice_origins_mm: tuple[Point, ...]
+    row_step_mm: Point
+    column_step_mm: Point
+    slice_numbers: tuple[int, ...]
+    warnings: tuple[str, ...]
+    spacing_known: bool
+    source: StoredSource | None = None
+    slice_mm: float | None = None
+    paths: tuple[str, ...] = ()
+
+
+@record
+class SliceColumns:
+    """What is known of each slice, foot to head; see `manifest.SliceRow`.
+
+    positive_pixels: None if there is no mask. flat: whether all pixels are equal.
+    """
+
+    position_mm: tuple[float | None, ...]
+    types: tuple[tuple[bool, ...] | None, ...]
+    positive_pixels: tuple[int, ...] | None
+    voxel_ml: tuple[float | None, ...]
+    hash: tuple[str, ...]
+    flat: tuple[bool, ...]
+
+
+@record
+class FileStatus:
+    """A file as it was when it was read."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@record
+class SourceState:
+    """What a case was made from. labels: a hash of all that the source's tables say of it."""
+
+    files: tuple[FileStatus, ...]
+    labels: str
+
+
+@record
+class PngOptions:
+    """What makes one set of PNGs differ from another: level and width of the window in HU, and which slices."""
+
+    level: float
+    width: float
+    only_positive: bool
+
+
+@record
+class PngFiles:
+    """The PNGs of a case. numbers: of the slices that were written."""
+
+    options: PngOptions
+    numbers: tuple[int, ...]
+
+
+@record
+class HeadCheck:
+    """What was asked of the scan's anatomy. doubts: why it may be no head in HU."""
+
+    any_anatomy: bool
+    doubts: tuple[str, ...]
+
+
+@record
+class CaseRecord:
+    """All that is known of a prepared case but its voxels.
+
+    patient, site, age (years), sex: None if unknown. patient_assumed: nobody said whose scan it is.
+    shape: (slices, rows, columns). types_from: who names the types of bleeding, None if nobody does.
+    mask_hash, inside_hash: None if there is no mask, or if it is unknown what lies inside the skull.
+    bytes: of each array's file. png: None if there are none.
+    head: None in datasets of version 0.1, which asked nothing of the anatomy.
+    """
+
+    format: int
+    hemotorch: str
+    case: str
+    patient: str | None
+    site: str | None
+    age: float | None
+    sex: str | None
+    layout: str
+    scan: Geometry
+    shape: tuple[int, int, int]
+    types_from: Literal["table", "mask"] | None
+    slices: SliceColumns
+    mask_hash: str | None
+    source: SourceState
+    patient_assumed: bool = False
+    inside_hash: str | None = None
+    bytes: dict[str, int] | None = None
+    png: PngFiles | None = None
+    head: HeadCheck | None = None
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether somebody drew a mask for this scan; an empty one counts."""
+        return self.slices.positive_pixels is not None
+
+
+def read_record(folder: Path) -> CaseRecord:
+    """The record in a scan's group.
+
+    Raises:
+        InputError: if it is missing, damaged, or not the one that was written (older records have no digest).
+    """
+    path = folder / "zarr.json"
+    try:
+        values: dict[str, Any] = dict(read_json(path)["attributes"]["hemotorch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError("is not a scan of a prepared dataset", folder, AGAIN) from error
+    digest = values.pop("digest", None)
+    if digest is not None and digest != _digest(values):
+        raise InputError("what it says of its scan (geometry, counts) was altered", path, AGAIN)
+    return build(CaseRecord, values, path, AGAIN)
+
+
+def write_record(folder: Path, case_record: CaseRecord) -> None:
+    """Writes the attributes of a scan's group, whole or not at all: a group without them is not finished.
+
+    Nothing is synced, which would wait for every file written so far; `hu` and `mask` are not either.
+    """
+    values = to_values(case_record)
+    values["digest"] = _digest(values)
+    temporary = folder / ".zarr.json.part"
+    temporary.write_text(group_metadata({"hemotorch": values}), encoding="utf-8")
+    os.replace(temporary, folder / "zarr.json")
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """A hash of all that a record says of its scan, geometry above all: an edited one would give wrong mL."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def geometry_of(scan: Scan) -> Geometry:
+    """The geometry of a scan, with its name, source and warnings."""
+    source = None
+    if scan.source is not None:
+        frames = tuple((int(frame.file), int(frame.number)) for frame in scan.source.frames)
+        source = StoredSource(scan.source.format, scan.source.files, frames)
+    return Geometry(
+        name=scan.name,
+        slice_origins_mm=tuple(map(_point, scan.slice_origins_mm)),
+        row_step_mm=_point(scan.row_step_mm),
+        column_step_mm=_point(scan.column_step_mm),
+        slice_numbers=tuple(int(number) for number in scan.slice_numbers),
+        warnings=scan.warnings,
+        spacing_known=bool(scan.spacing_known),
+        source=source,
+        slice_mm=scan.slice_mm,
+    )
+
+
+def _point(mm: np.ndarray) -> Point:
+    x, y, z = np.asarray(mm, float).tolist()
+    return x, y, z
+
+
+def scan_of(geometry: Geometry, hu: np.ndarray) -> Scan:
+    """The scan of that geometry.
+
+    Args:
+        geometry: from the scan's record.
+        hu: (slices, rows, columns) int16.
+
+    Raises:
+        InputError: if it does not fit the voxels, or cannot be.
+    """
+    origins = np.array(geometry.slice_origins_mm, float)
+    try:
+        if origins.shape != (len(hu), 3):
+            raise ValueError("its geometry has another number of slices")
+        return Scan(
+            hu,
+            slice_origins_mm=origins,
+            row_step_mm=np.array(geometry.row_step_mm, float),
+            column_step_mm=np.array(geometry.column_step_mm, float),
+            name=geometry.name,
+            slice_numbers=geometry.slice_numbers,
+            source=_source_of(geometry),
+            warnings=geometry.warnings,
+            spacing_known=geometry.spacing_known,
+            slice_mm=geometry.slice_mm,
+        )
+    except ValueError as error:
+        raise InputError(f"the record of a prepared scan is damaged ({error})", geometry.name, AGAIN) from error
+
+
+def _source_of(geometry: Geometry) -> Source | None:
+    stored = geometry.source
+    if stored is not None:
+        return Source(stored.format, stored.files, tuple(Frame(file, number) for file, number in stored.frames))
+    # Datasets prepared by 0.1 name files only, which were NIfTI volumes or one PNG for each slice.
+    files = geometry.paths
+    if not files:
+        return None
+    if files[0].lower().endswith(".png"):
+        return Source("png", files, tuple(Frame(file, 0) for file in range(len(geometry.slice_numbers))))
+    return Source("nifti", files, tuple(Frame(0, number - 1) for number in geometry.slice_numbers))
+
+
+def rows_of(case_record: CaseRecord) -> list[SliceRow]:
     """The manifest rows of a prepared case."""
-    slices, counts = record["slices"], record["slices"]["positive_pixels"]
-    rows, columns = record["shape"][1:]
-    return [
-        SliceRow(
-            case=record["case"],
-            patient=record["patient"],
-            site=record["site"],
+    slices, counts = case_record.slices, case_record.slices.positive_pixels
+    _, rows, columns = case_record.shape
+    made = []
+    for index, number in enumerate(case_record.scan.slice_numbers):
+        row = SliceRow(
+            case=case_record.case,
+            patient=case_record.patient,
+            site=case_record.site,
             index=index,
             slice_number=number,
-            position_mm=_number(slices["position_mm"][index]),
-            types=None if slices["types"][index] is None else tuple(slices["types"][index]),
+            position_mm=_number(slices.position_mm[index]),
+            types=slices.types[index],
             pixels=rows * columns,
             positive_pixels=counts[index] if counts else 0,
             has_mask=counts is not None,
-            voxel_ml=_number(slices["voxel_ml"][index]),
-            hash="" if slices["flat"][index] else slices["hash"][index],
+            voxel_ml=_number(slices.voxel_ml[index]),
+            hash="" if slices.flat[index] else slices.hash[index],
         )
-        for index, number in enumerate(record["scan"]["slice_numbers"])
-    ]
+        made.append(row)
+    return made
 
 
-def source_of(case: Case) -> Record:
-    """What the case is made from: its files (the window of PNGs among them), and what the dataset says of it.
-
-    Raises:
-        OSError: for a missing file.
-    """
-    files = files_of(case.paths)
-    return {"files": [_status(path) for path in files], "labels": _labels(case)}
+def slice_hash(hu: np.ndarray) -> str:
+    """A hash of a slice's size and HU, (rows, columns) int16."""
+    digest = hashlib.sha256(str(hu.shape).encode())
+    digest.update(np.ascontiguousarray(hu, "<i2").data)
+    return digest.hexdigest()[:32]
 
 
-def untouched(record: Record, case: Case) -> bool:
-    """Whether nothing was written to the case's files since the record was made, nor to the tables about it.
-
-    Sizes and times tell, which takes no reading; programs cannot set the time of a file's last status change back.
-    """
-    try:
-        return record.get("format") == FORMAT and record["source"] == source_of(case)
-    except OSError:
-        return False
+def mask_hash(mask: np.ndarray) -> str:
+    """A hash of the slices that hold anything; a record has the number of their pixels for all."""
+    digest = hashlib.sha256()
+    for slice_mask in mask:
+        if slice_mask.any():
+            digest.update(np.ascontiguousarray(slice_mask).data)
+    return digest.hexdigest()[:32]
 
 
-def same_content(one: Record, other: Record) -> bool:
-    """Whether two records say the same of the same voxels, though perhaps files were touched in between."""
-    left_out = ("hemotorch", "source", "bytes", "png", "head", "digest")
-    return all(one.get(key) == value for key, value in other.items() if key not in left_out)
-
-
-def _types(case: Case, scan: Scan, mask: np.ndarray | None) -> tuple[list[list[bool] | None], str | None]:
-    """For each slice whether it holds each of TYPES, None where unknown; and who says so: "table", "mask" or nobody."""
-    if case.slice_types is not None:
-        named = [case.slice_types.get(number) for number in scan.slice_numbers]
-        return [None if types is None else [name in types for name in TYPES] for types in named], "table"
-    if mask is None:
-        return [None] * len(scan.hu), None
-    held, untyped = types_per_slice(mask).tolist(), (mask == UNTYPED).reshape(len(mask), -1).any(axis=1)
-    return [None if unknown else types for types, unknown in zip(held, untyped, strict=True)], "mask"
-
-
-def _labels(case: Case) -> str:
-    """A hash of all that the dataset says of a case."""
-    types = case.slice_types
-    told = {
-        "case": [
-            case.name,
-            case.patient,
-            case.site,
-            case.age,
-            case.sex,
-            case.layout,
-            case.warnings,
-            case.patient_assumed,
-        ],
-        "types": None if types is None else [[number, sorted(types[number])] for number in sorted(types)],
-        "codes": sorted(case.mask_codes.items()),
-        "masks": len(case.mask_paths),
-    }
-    return hashlib.sha256(json.dumps(jsonable(told), sort_keys=True).encode()).hexdigest()
-
-
-def _status(path: Path) -> Record:
-    status = path.stat()
-    return {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
+def known(values: Iterable[float]) -> tuple[float | None, ...]:
+    """Numbers, None for each that is NaN or infinite, which JSON does not have."""
+    return tuple(float(value) if math.isfinite(value) else None for value in values)
 
 
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+    return math.nan if value is None else value

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from hemotorch.data.case_record import CaseRecord, PngOptions
 from hemotorch.data.dataset import file_name
 from hemotorch.data.layouts.patients import PATIENTS
 from hemotorch.data.layouts.tables import write_table
@@ -33,9 +33,9 @@ class PngFolders:
     only_positive: bool = False
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> PngOptions:
         """What makes one set of PNGs differ from another."""
-        return {"level": self.level, "width": self.width, "only_positive": self.only_positive}
+        return PngOptions(float(self.level), float(self.width), self.only_positive)
 
     @cached_property
     def _grey(self) -> np.ndarray:
@@ -72,40 +72,48 @@ class PngFolders:
 
     def keep_only(self, wanted: Iterable[tuple[str, Iterable[int]]]) -> None:
         """Removes slices of other cases, or of other numbers: what an earlier source or option left behind."""
-        kept = {png.slice_file(file_name(case), number) for case, numbers in wanted for number in numbers}
+        names: set[str] = set()
+        for case, numbers in wanted:
+            names.update(png.slice_file(file_name(case), number) for number in numbers)
         for folder in (IMAGE, LABEL):
             for entry in os.scandir(self.root / folder):
-                if entry.name not in kept and entry.name.endswith(".png") and png.case_and_number(entry.name):
+                if entry.name not in names and entry.name.endswith(".png") and png.case_and_number(entry.name):
                     os.unlink(entry.path)
 
-    def write_window(self, records: Sequence[dict[str, Any]]) -> None:
-        """Writes `window.json`: the window, and pixel and slice distance where all these scans share them."""
-        spacings = {_spacing(record) for record in records}
-        pixel, apart = next(iter(spacings)) if len(spacings) == 1 else (None, None)
-        png.write_window(self.root, png.PngWindow(self.level, self.width, pixel, apart))
+    def write_window(self, cases: Sequence[CaseRecord]) -> None:
+        """Writes `window.json`: the window, and pixel and slice distance if all these scans share them."""
+        spacings = {_spacing(case) for case in cases}
+        pixel_mm, slice_mm = next(iter(spacings)) if len(spacings) == 1 else (None, None)
+        png.write_window(self.root, png.PngWindow(self.level, self.width, pixel_mm, slice_mm))
 
-    def write_patients(self, records: Iterable[dict[str, Any]]) -> None:
+    def write_patients(self, cases: Iterable[CaseRecord]) -> None:
         """Writes `patients.csv`, so that who is whose is not lost; none if patients are not known."""
-        known = [record for record in records if record["patient"] is not None and not record["patient_assumed"]]
+        rows = []
+        for case in cases:
+            if case.patient is not None and not case.patient_assumed:
+                rows.append((file_name(case.case), case.patient))
         table = self.root / PATIENTS
-        if not known:
+        if rows:
+            write_table(table, [("case", "patient"), *rows])
+        else:
             table.unlink(missing_ok=True)
-            return
-        rows = [(file_name(record["case"]), record["patient"]) for record in known]
-        write_table(table, [("case", "patient"), *rows])
 
 
-def _spacing(record: dict[str, Any]) -> tuple[float | None, float | None]:
-    """A scan's pixel edge and distance from one slice number to the next, in mm; None where PNGs cannot hold them."""
-    scan = record["scan"]
-    row, column = (float(np.linalg.norm(scan[step])) for step in ("row_step_mm", "column_step_mm"))
-    if not scan["spacing_known"] or abs(row - column) > UNEVEN_TOLERANCE * row:
+def _spacing(case: CaseRecord) -> tuple[float | None, float | None]:
+    """A scan's pixel edge and distance from one slice number to the next, in mm; None if PNGs cannot hold them."""
+    scan = case.scan
+    row_mm = float(np.linalg.norm(scan.row_step_mm))
+    column_mm = float(np.linalg.norm(scan.column_step_mm))
+    if not scan.spacing_known or abs(row_mm - column_mm) > UNEVEN_TOLERANCE * row_mm:
         return None, None
-    if len(scan["slice_numbers"]) < 2:
-        return round(row, 6), scan.get("slice_mm")
-    apart = np.diff(record["slices"]["position_mm"]) / np.diff(scan["slice_numbers"])
-    even = np.ptp(apart) <= UNEVEN_TOLERANCE * abs(apart[0])
-    return round(row, 6), round(abs(float(np.median(apart))), 6) if even else None
+    pixel_mm = round(row_mm, 6)
+    if len(scan.slice_numbers) < 2:
+        return pixel_mm, scan.slice_mm
+    positions = np.array(case.slices.position_mm, float)
+    distances = np.diff(positions) / np.diff(scan.slice_numbers)
+    if np.ptp(distances) > UNEVEN_TOLERANCE * abs(distances[0]):
+        return pixel_mm, None
+    return pixel_mm, round(abs(float(np.median(distances))), 6)
 
 
 def _write(path: str, data: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -20,30 +21,33 @@ import numpy as np
 
 from hemotorch import __version__
 from hemotorch.data.audit import Audit, audit
-from hemotorch.data.case_record import Record, make_record, rows_of, same_content, slice_hash, source_of, untouched
-from hemotorch.data.dataset import (
+from hemotorch.data.case_record import (
     FORMAT,
-    KIND,
-    Dataset,
-    group_folder,
-    read_info,
+    CaseRecord,
+    HeadCheck,
+    PngFiles,
+    known,
     read_record,
-    write_group,
+    rows_of,
+    slice_hash,
     write_record,
 )
+from hemotorch.data.case_source import make_record, same_content, source_of, untouched
+from hemotorch.data.dataset import KIND, CaseEntry, Dataset, DatasetInfo, group_folder, read_info, write_group
+from hemotorch.data.inventory import Inventory, take_inventory
 from hemotorch.data.layouts import Case, Collection, open_layout
 from hemotorch.data.layouts.case import some
 from hemotorch.data.make_splits import make_splits
-from hemotorch.data.manifest import volume_ml, write_manifest
+from hemotorch.data.manifest import SliceRow, volume_ml, write_manifest
 from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
 from hemotorch.data.shards import group_metadata, open_shard
 from hemotorch.data.splits import write_splits
-from hemotorch.data.summary import Counts, count
 from hemotorch.errors import HemotorchError, InputError, explain, one_line
 from hemotorch.head import check_head
 from hemotorch.hu import window as named_window
 from hemotorch.hu import window_bounds
 from hemotorch.io.png import WINDOW_FILE
+from hemotorch.system import records
 from hemotorch.system.files import exclusive, explained, output_folder, write_json, write_text
 from hemotorch.system.machine import cores
 from hemotorch.system.progress import bar
@@ -69,7 +73,7 @@ class PreparedSummary:
     removed: tuple[str, ...]
     failed: dict[str, str]
     passed_over: tuple[str, ...]
-    counts: Counts
+    counts: Inventory
     audits: tuple[Audit, ...]
     pngs: int | None
     warnings: tuple[str, ...]
@@ -80,16 +84,18 @@ class PreparedSummary:
         lines = [self.description]
         lines += [f"warning: {text}" for text in self.warnings]
         lines += self.counts.lines(self.layout)
-        lines += [line for one in self.audits if not one.clean or one is self.audits[0] for line in one.lines()]
+        for index, split_audit in enumerate(self.audits):
+            if index == 0 or not split_audit.clean:
+                lines += split_audit.lines()
         if self.pngs is not None:
             lines.append(f"{self.pngs} slices as PNG in {self.out / 'png'}")
         lines += [f"not read: {text}" for text in self.passed_over]
         lines += [f"failed: {text}" for text in self.failed.values()]
-        parts = [f"{len(self.done)} scans prepared", f"{len(self.kept)} unchanged" if self.kept else ""]
-        parts += [
-            f"{len(names)} {what}" for what, names in (("removed", self.removed), ("failed", self.failed)) if names
-        ]
-        return [*lines, f"{', '.join(filter(None, parts))} in {self.seconds:.1f} s: {self.out}"]
+        numbers = [f"{len(self.done)} scans prepared"]
+        for names, what in ((self.kept, "unchanged"), (self.removed, "removed"), (self.failed, "failed")):
+            if names:
+                numbers.append(f"{len(names)} {what}")
+        return [*lines, f"{', '.join(numbers)} in {self.seconds:.1f} s: {self.out}"]
 
     def to_dict(self) -> dict[str, Any]:
         """The summary for JSON."""
@@ -98,14 +104,15 @@ class PreparedSummary:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is prepared, into where, after what. previous: dataset.json of an earlier run, or {}.
+    """What is prepared, into where, after what.
 
+    previous: dataset.json of an earlier run, None if there was none. folders: of PNGs, None if none are written.
     any_anatomy: take scans too that do not look like a head.
     """
 
     out: Path
     collection: Collection
-    previous: Record
+    previous: DatasetInfo | None
     folders: PngFolders | None
     any_anatomy: bool
 
@@ -114,7 +121,7 @@ class _Job:
 class _Outcome:
     """What became of a case: its record, or why there is none."""
 
-    record: Record | None
+    record: CaseRecord | None
     written: bool = False
     error: str | None = None
 
@@ -133,13 +140,24 @@ def prepare(
 ) -> PreparedSummary:
     """Prepares a folder of scans into `out`; into an earlier result, does only what changed since.
 
-    layout: one of `layouts.LAYOUTS`, or auto. png: also write OUT/png/image and OUT/png/label; once there, later runs
-    keep them in step without `png` too. window: its name, or (level, width) in HU. only_positive: PNGs of slices with
-    bleeding only. workers: threads, by default one a core. seed: of the splits.
-    any_anatomy: also take scans that do not look like a head in HU, with a warning, instead of leaving them out.
-    A case that cannot be read is named in `.failed` and the others are done. Raises InputError for a source or output
-    folder that cannot be used, OptionError for an unknown layout or window, RunError where the disk is full or
-    read-only.
+    Args:
+        src: folder of scans, in any layout.
+        out: of the prepared dataset.
+        layout: one of `layouts.LAYOUTS`, or auto.
+        png: also write OUT/png/image and OUT/png/label; once there, later runs keep them in step without `png` too.
+        window: of the PNGs, its name or (level, width) in HU.
+        only_positive: PNGs of slices with bleeding only.
+        workers: threads, by default one per core.
+        seed: of the splits.
+        any_anatomy: also take scans that do not look like a head in HU, with a warning, instead of leaving them out.
+
+    Returns:
+        What was done. A case that cannot be read is named in `.failed`, and the others are done.
+
+    Raises:
+        InputError: for a source or output folder that cannot be used.
+        OptionError: for an unknown layout or window.
+        RunError: if the disk is full or read-only.
     """
     started = time.perf_counter()
     level, width = _level_and_width(window)
@@ -152,10 +170,10 @@ def prepare(
             job = _Job(out, collection, previous, folders, any_anatomy)
             _begin(job)
             outcomes = _each(collection.cases, lambda case: _prepare_case(case, job), workers)
-            records = [one.record for one in outcomes if one.record is not None]
-            _remove_others(job, records)
-            missing = _write_tables(job, records, _failed(job, outcomes), seed)
-            return _summary(job, outcomes, records, missing, time.perf_counter() - started)
+            made = [outcome.record for outcome in outcomes if outcome.record is not None]
+            _remove_others(job, made)
+            missing = _write_tables(job, made, _failed(job, outcomes), seed)
+            return _summary(job, outcomes, made, missing, time.perf_counter() - started)
 
 
 def _level_and_width(window: str | tuple[float, float]) -> tuple[float, float]:
@@ -165,25 +183,27 @@ def _level_and_width(window: str | tuple[float, float]) -> tuple[float, float]:
     return window
 
 
-def _previous(out: Path, collection: Collection) -> Record:
-    """dataset.json of an earlier run into `out`, {} for a new folder.
+def _previous(out: Path, collection: Collection) -> DatasetInfo | None:
+    """dataset.json of an earlier run into `out`, None for a new folder.
 
-    Raises InputError where the folder holds something else, another source's scans, or a newer version's.
+    Raises:
+        InputError: if the folder holds something else, another source's scans, or a newer version's.
     """
     if not (out / "dataset.json").is_file():
         # A run that was killed before it wrote anything leaves its lock, and no more than hidden files.
         only_hidden = out.is_dir() and all(entry.name.startswith(".") for entry in os.scandir(out))
         output_folder(out, may_exist=only_hidden)
-        return {}
+        return None
     info = read_info(out, any_older=True)
-    if info["source"] != str(collection.root) and not _moved(out, info, collection):
-        raise InputError(f"was prepared from {info['source']}, with other scans", out, "choose another output folder")
+    if info.source != str(collection.root) and not _moved(out, info, collection):
+        raise InputError(f"was prepared from {info.source}, with other scans", out, "choose another output folder")
     return info
 
 
-def _moved(out: Path, info: Record, collection: Collection) -> bool:
-    """Whether a source at another place is the same one: one of the first scans of a name that both have is equal."""
-    common = [case for case in collection.cases if case.name in info["planned"]]
+def _moved(out: Path, info: DatasetInfo, collection: Collection) -> bool:
+    """Whether a source at another path is the same one: one of the first scans of a name that both have is equal."""
+    planned = set(info.planned)
+    common = [case for case in collection.cases if case.name in planned]
     compared = 0
     for case in common:
         stored = _stored(group_folder(out, case.name))
@@ -191,50 +211,60 @@ def _moved(out: Path, info: Record, collection: Collection) -> bool:
             continue
         compared += 1
         with suppress(HemotorchError, OSError):
-            if [slice_hash(one) for one in case.read()[0].hu] == stored["slices"]["hash"]:
+            scan, _ = case.read()
+            if tuple(map(slice_hash, scan.hu)) == stored.slices.hash:
                 return True
     return bool(common) and not compared  # nothing was finished there: nothing can be lost
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Holds a lock that the system releases however the process ends. Raises InputError where another has it."""
-    with exclusive(out / ".lock", InputError("another `hemotorch prepare` is writing here", out, "wait for it to end")):
+    """Holds a lock that the system releases however the process ends. Raises InputError if another has it."""
+    busy = InputError("another `hemotorch prepare` is writing here", out, "wait for it to end")
+    with exclusive(out / ".lock", busy):
         yield
 
 
-def _earlier_pngs(out: Path, previous: Record) -> PngFolders | None:
-    """The PNG folders of an earlier run, which are kept in step; None where there are none, or they were removed."""
-    there = previous.get("png") and (out / "png" / WINDOW_FILE).is_file()
-    return PngFolders(out / "png", **previous["png"]) if there else None
+def _earlier_pngs(out: Path, previous: DatasetInfo | None) -> PngFolders | None:
+    """The PNG folders of an earlier run, which are kept in step; None if there are none, or they were removed."""
+    if previous is None or previous.png is None or not (out / "png" / WINDOW_FILE).is_file():
+        return None
+    options = previous.png
+    return PngFolders(out / "png", options.level, options.width, options.only_positive)
 
 
 def _begin(job: _Job) -> None:
     shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
-    write_json(job.out / "dataset.json", _info(job, complete=False, cases=job.previous.get("cases", {})))
+    cases = job.previous.cases if job.previous else {}
+    records.write(job.out / "dataset.json", replace(_info(job), cases=cases))
     write_text(job.out / "scans.zarr" / "zarr.json", group_metadata({"hemotorch_format": FORMAT}))
     if job.folders:
         for folder in (IMAGE, LABEL):
             (job.folders.root / folder).mkdir(parents=True, exist_ok=True)
 
 
-def _info(job: _Job, **more: Any) -> Record:
+def _info(job: _Job) -> DatasetInfo:
+    """dataset.json of a dataset that is not complete yet and has no cases."""
     source = job.collection
-    return {
-        "kind": KIND,
-        "format": FORMAT,
-        "hemotorch": __version__,
-        "source": str(source.root),
-        "layout": source.layout,
-        "description": source.description,
-        "planned": [case.name for case in source.cases],
-        "png": job.folders.options if job.folders else None,
-        **more,
-    }
+    return DatasetInfo(
+        kind=KIND,
+        format=FORMAT,
+        hemotorch=__version__,
+        complete=False,
+        layout=source.layout,
+        source=str(source.root),
+        planned=tuple(case.name for case in source.cases),
+        cases={},
+        description=source.description,
+        png=job.folders.options if job.folders else None,
+    )
 
 
 def _each(cases: Sequence[Case], work: Callable[[Case], _Outcome], workers: int | None) -> list[_Outcome]:
-    """The outcome of each case, in their order. Threads: reading, hashing and packing leave the interpreter free."""
+    """The outcome of each case, in their order.
+
+    Threads: reading, hashing and packing leave the interpreter free.
+    """
     with ThreadPoolExecutor(workers or cores()) as pool, bar(len(cases), "preparing", unit="scan") as shown:
         futures: list[Future[_Outcome]] = [pool.submit(work, case) for case in cases]
         try:
@@ -248,12 +278,11 @@ def _each(cases: Sequence[Case], work: Callable[[Case], _Outcome], workers: int 
 
 
 def _prepare_case(case: Case, job: _Job) -> _Outcome:
-    out, folders = job.out, job.folders
-    group = group_folder(out, case.name)
+    group = group_folder(job.out, case.name)
     stored = _stored(group)
     try:
         if stored is not None and untouched(stored, case) and _same_anatomy(stored, job):
-            return _Outcome(_refresh_pngs(stored, group, folders))
+            return _Outcome(_refresh_pngs(stored, group, job.folders))
     except InputError:
         stored = None  # its voxels are damaged: from the source once more
     try:
@@ -265,40 +294,41 @@ def _prepare_case(case: Case, job: _Job) -> _Outcome:
     except Exception as error:
         _discard(group)
         return _Outcome(None, error=one_line(f"{case.name}: {explain(error, case.scan_paths[0])}"))
-    record = make_record(case, scan, mask, source, inside)
-    record["head"] = {"any_anatomy": job.any_anatomy, "doubts": list(doubts)}
-    if stored is not None and same_content(stored, record):
-        stored["source"], stored["head"] = source, record["head"]
+    made = make_record(case, scan, mask, source, inside)
+    made = replace(made, head=HeadCheck(job.any_anatomy, doubts))
+    if stored is not None and same_content(stored, made):
+        stored = replace(stored, source=made.source, head=made.head)
         write_record(group, stored)
-        return _Outcome(_refresh_pngs(stored, group, folders))
+        return _Outcome(_refresh_pngs(stored, group, job.folders))
     _discard(group)
-    partial = out / PARTIAL / group.name
+    partial = job.out / PARTIAL / group.name
     try:
-        record["bytes"] = write_group(partial, scan, mask, inside)
-        record["png"] = _pngs(record, scan.hu, mask, folders)
-        write_record(partial, record)
+        made = replace(made, bytes=write_group(partial, scan, mask, inside))
+        made = replace(made, png=_pngs(made, scan.hu, mask, job.folders))
+        write_record(partial, made)
         os.rename(partial, group)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return _Outcome(record, written=True)
+    return _Outcome(made, written=True)
 
 
-def _same_anatomy(stored: Record, job: _Job) -> bool:
+def _same_anatomy(stored: CaseRecord, job: _Job) -> bool:
     """Whether a stored scan was asked about being a head, and what was answered still holds."""
-    head = stored.get("head")
-    if head is None:
-        return False  # by a version that asked nothing
-    return head["any_anatomy"] == job.any_anatomy or not head["doubts"]
+    if stored.head is None:
+        return False
+    return stored.head.any_anatomy == job.any_anatomy or not stored.head.doubts
 
 
-def _stored(group: Path) -> Record | None:
+def _stored(group: Path) -> CaseRecord | None:
     """The record of a group that is whole, else None. Sizes are checked, since nothing is synced to the disk."""
     try:
-        record = read_record(group)
-        whole = all((group / name / "c/0/0/0").stat().st_size == size for name, size in record["bytes"].items())
-    except (InputError, OSError, KeyError):
+        stored = read_record(group)
+        for name, size in (stored.bytes or {}).items():
+            if (group / name / "c/0/0/0").stat().st_size != size:
+                return None
+    except (InputError, OSError):
         return None
-    return record if whole else None
+    return stored if stored.bytes else None
 
 
 def _discard(group: Path) -> None:
@@ -307,117 +337,151 @@ def _discard(group: Path) -> None:
     shutil.rmtree(group, ignore_errors=True)
 
 
-def _refresh_pngs(record: Record, group: Path, folders: PngFolders | None) -> Record:
-    """Writes the PNGs of an unchanged case where they are missing or of other options."""
-    if folders is None or record["slices"]["positive_pixels"] is None:
-        return record
-    there = record["png"] or {}
-    if there.get("options") == folders.options and not folders.missing(record["case"], there["numbers"]):
-        return record
+def _refresh_pngs(stored: CaseRecord, group: Path, folders: PngFolders | None) -> CaseRecord:
+    """Writes the PNGs of an unchanged case if some are missing or of other options."""
+    if folders is None or not stored.has_mask:
+        return stored
+    pngs = stored.png
+    if pngs and pngs.options == folders.options and not folders.missing(stored.case, pngs.numbers):
+        return stored
     hu, mask = open_shard(group / "hu").read(), open_shard(group / "mask").read()
-    write_record(group, {**record, "png": None})
-    record = {**record, "png": _pngs(record, hu, mask, folders)}
-    write_record(group, record)
-    return record
+    write_record(group, replace(stored, png=None))  # if this process is killed, they are written again
+    stored = replace(stored, png=_pngs(stored, hu, mask, folders))
+    write_record(group, stored)
+    return stored
 
 
-def _pngs(record: Record, hu: np.ndarray, mask: np.ndarray | None, folders: PngFolders | None) -> Record | None:
+def _pngs(made: CaseRecord, hu: np.ndarray, mask: np.ndarray | None, folders: PngFolders | None) -> PngFiles | None:
     if folders is None or mask is None:
         return None
-    numbers = folders.write(record["case"], record["scan"]["slice_numbers"], hu, mask)
-    return {"options": folders.options, "numbers": numbers}
+    numbers = folders.write(made.case, made.scan.slice_numbers, hu, mask)
+    return PngFiles(folders.options, tuple(numbers))
 
 
-def _remove_others(job: _Job, records: Sequence[Record]) -> None:
+def _remove_others(job: _Job, made: Sequence[CaseRecord]) -> None:
     """Removes groups and PNGs of cases that are no longer in the source, or failed."""
-    wanted = {group_folder(job.out, record["case"]).name for record in records}
-    for entry in list(os.scandir(job.out / "scans.zarr")):
-        if entry.is_dir() and entry.name not in wanted:
-            _discard(Path(entry.path))
+    wanted = {group_folder(job.out, entry.case).name for entry in made}
+    for folder in list(os.scandir(job.out / "scans.zarr")):
+        if folder.is_dir() and folder.name not in wanted:
+            _discard(Path(folder.path))
     shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
     if job.folders:
-        drawn = [record for record in records if record["png"]]
-        job.folders.keep_only((record["case"], record["png"]["numbers"]) for record in drawn)
-        job.folders.write_window(drawn)
-        job.folders.write_patients(drawn)
+        numbers_by_case = {entry.case: entry.png.numbers for entry in made if entry.png}
+        job.folders.keep_only(numbers_by_case.items())
+        with_pngs = [entry for entry in made if entry.png]
+        job.folders.write_window(with_pngs)
+        job.folders.write_patients(with_pngs)
 
 
-def _write_tables(job: _Job, records: Sequence[Record], failed: dict[str, str], seed: int) -> tuple[str, ...]:
+def _write_tables(job: _Job, made: Sequence[CaseRecord], failed: dict[str, str], seed: int) -> tuple[str, ...]:
     """Writes manifest, splits and, last, dataset.json. Returns why splits are missing."""
-    rows = [row for record in records for row in rows_of(record)]
+    rows = _rows(made)
     splits, missing = make_splits(rows, seed)
     write_manifest(job.out / "manifest.csv", rows)
     write_splits(job.out / "splits.json", splits, missing, seed)
-    entries = {record["case"]: _entry(record) for record in records}
-    counts = asdict(_counts(records))
-    write_json(job.out / "dataset.json", _info(job, complete=True, counts=counts, failed=failed, cases=entries))
+    info = replace(
+        _info(job),
+        complete=True,
+        cases={entry.case: _entry(entry) for entry in made},
+        counts=asdict(_inventory(made)),
+        failed=failed,
+    )
+    records.write(job.out / "dataset.json", info)
     return missing
 
 
 def _summary(
-    job: _Job, outcomes: Sequence[_Outcome], records: Sequence[Record], missing: Sequence[str], seconds: float
+    job: _Job, outcomes: Sequence[_Outcome], made: Sequence[CaseRecord], missing: Sequence[str], seconds: float
 ) -> PreparedSummary:
     """What was done; the dataset is opened for the audit."""
-    names = [case.name for case in job.collection.cases]
-    dataset = Dataset(job.out) if records else None
-    splits = list(dataset.splits.values()) if dataset else []
-    warnings = [*job.collection.warnings, *_scan_warnings(records), *_png_warnings(records, job.folders), *missing]
-    audits = tuple(audit(dataset, split) for split in splits) if dataset else ()
-    write_json(job.out / "audit.json", {one.split: asdict(one) for one in audits})
+    warnings = [*job.collection.warnings, *_scan_warnings(made), *_png_warnings(made, job.folders), *missing]
+    audits = []
+    if made:
+        dataset = Dataset(job.out)
+        for split in dataset.splits.values():
+            audits.append(audit(dataset, split))
+            warnings += split.warnings
+    write_json(job.out / "audit.json", {entry.split: asdict(entry) for entry in audits})
+    done, kept = [], []
+    for case, outcome in zip(job.collection.cases, outcomes, strict=True):
+        if outcome.written:
+            done.append(case.name)
+        elif outcome.record:
+            kept.append(case.name)
+    earlier = job.previous.cases.keys() if job.previous else set()
     return PreparedSummary(
         out=job.out,
         layout=job.collection.layout,
         description=job.collection.description,
-        done=tuple(name for name, one in zip(names, outcomes, strict=True) if one.written),
-        kept=tuple(name for name, one in zip(names, outcomes, strict=True) if one.record and not one.written),
-        removed=tuple(sorted(set(job.previous.get("cases", {})) - set(names))),
+        done=tuple(done),
+        kept=tuple(kept),
+        removed=tuple(sorted(earlier - {case.name for case in job.collection.cases})),
         failed=_failed(job, outcomes),
         passed_over=job.collection.passed_over,
-        counts=_counts(records),
-        audits=audits,
-        pngs=sum(len(record["png"]["numbers"]) for record in records if record["png"]) if job.folders else None,
-        warnings=(*warnings, *(text for split in splits for text in split.warnings)),
+        counts=_inventory(made),
+        audits=tuple(audits),
+        pngs=sum(len(entry.png.numbers) for entry in made if entry.png) if job.folders else None,
+        warnings=tuple(warnings),
         seconds=seconds,
     )
 
 
 def _failed(job: _Job, outcomes: Sequence[_Outcome]) -> dict[str, str]:
-    return {
-        case.name: one.error for case, one in zip(job.collection.cases, outcomes, strict=True) if one.error is not None
-    }
+    failed = {}
+    for case, outcome in zip(job.collection.cases, outcomes, strict=True):
+        if outcome.error is not None:
+            failed[case.name] = outcome.error
+    return failed
 
 
-def _counts(records: Sequence[Record]) -> Counts:
-    rows = [row for record in records for row in rows_of(record)]
-    return count(rows, [record["case"] for record in records if record["types_from"] == "table"])
+def _rows(made: Sequence[CaseRecord]) -> list[SliceRow]:
+    rows = []
+    for entry in made:
+        rows += rows_of(entry)
+    return rows
 
 
-def _entry(record: Record) -> Record:
-    """A case's line in dataset.json."""
-    keys = ("patient", "patient_assumed", "site", "age", "sex", "shape", "types_from")
-    masked = record["slices"]["positive_pixels"] is not None
-    bounded = record.get("inside_hash") is not None
-    volume = volume_ml(rows_of(record)) if masked else None
-    warnings = record["scan"]["warnings"]
-    known = {key: record[key] for key in keys}
-    return {**known, "has_mask": masked, "has_inside": bounded, "volume_ml": volume, "warnings": warnings}
+def _inventory(made: Sequence[CaseRecord]) -> Inventory:
+    return take_inventory(_rows(made), [entry.case for entry in made if entry.types_from == "table"])
 
 
-def _scan_warnings(records: Sequence[Record]) -> list[str]:
+def _entry(made: CaseRecord) -> CaseEntry:
+    """A case's entry in dataset.json."""
+    volume = known([volume_ml(rows_of(made))])[0] if made.has_mask else None
+    return CaseEntry(
+        patient=made.patient,
+        patient_assumed=made.patient_assumed,
+        site=made.site,
+        age=made.age,
+        sex=made.sex,
+        shape=made.shape,
+        types_from=made.types_from,
+        has_mask=made.has_mask,
+        has_inside=made.inside_hash is not None,
+        volume_ml=volume,
+        warnings=made.scan.warnings,
+    )
+
+
+def _scan_warnings(made: Sequence[CaseRecord]) -> list[str]:
     """What was noticed while reading, each text once, with the scans it is about."""
-    about: dict[str, list[str]] = {}
-    for record in records:
-        for text in record["scan"]["warnings"]:
-            about.setdefault(text, []).append(record["case"])
-    return [f"{some(cases)}: {text}" for text, cases in about.items()]
+    cases_by_text: dict[str, list[str]] = defaultdict(list)
+    for entry in made:
+        for text in entry.scan.warnings:
+            cases_by_text[text].append(entry.case)
+    return [f"{some(cases)}: {text}" for text, cases in cases_by_text.items()]
 
 
-def _png_warnings(records: Sequence[Record], folders: PngFolders | None) -> list[str]:
+def _png_warnings(made: Sequence[CaseRecord], folders: PngFolders | None) -> list[str]:
     if not folders:
         return []
-    without = [record["case"] for record in records if record["png"] is None]
-    downward = [r["case"] for r in records if r["png"] and np.diff(r["scan"]["slice_numbers"]).max(initial=-1) < 0]
-    warnings = [f"no mask, so no PNGs: {some(without)}"] if without else []
-    if downward:
+    warnings = []
+    if without := [entry.case for entry in made if entry.png is None]:
+        warnings.append(f"no mask, so no PNGs: {some(without)}")
+    if downward := [entry.case for entry in made if entry.png and _runs_downward(entry)]:
         warnings.append(f"slice numbers, and with them PNG names, run from head to foot: {some(downward)}")
     return warnings
+
+
+def _runs_downward(made: CaseRecord) -> bool:
+    return bool(np.diff(made.scan.slice_numbers).max(initial=-1) < 0)

@@ -50,6 +50,12 @@ _TYPES = {
     "dataclass_type": "a table",
     "tuple_type": "a list",
 }
+_BOUNDS = {
+    "greater_than": "above",
+    "greater_than_equal": "at least",
+    "less_than": "below",
+    "less_than_equal": "at most",
+}
 #: Types of fields, as the docs call them.
 _PLAIN = {bool: "true, false", int: "whole number", float: "number", str: "text", dict: "table", tuple: "list"}
 
@@ -218,9 +224,14 @@ def _explain(failure: ValidationError, kind: type) -> tuple[str, str | None]:
         return f"{key} is one of {choices}, not {value}", None
     if sort in _TYPES:
         return f"{key} is {_TYPES[sort]}, not {value}", None
-    if sort in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+    if sort in _BOUNDS:
         parent = _hint(kind, path[:-1])
-        return f"{key} must be {_range(_fields(parent)[path[-1]])}, not {value}", None
+        if dataclasses.is_dataclass(parent):
+            allowed = _range(_fields(parent)[path[-1]])
+        else:  # an entry of a list
+            (bound,) = first["ctx"].values()
+            allowed = f"{_BOUNDS[sort]} {bound}"
+        return f"{key} must be {allowed}, not {value}", None
     return f"{key}: {first['msg']}, not {value}", None
 
 
