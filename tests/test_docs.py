@@ -1,4 +1,4 @@
-"""What README and docs name exists: files, links, names in modules, commands with their options, recipe keys."""
+"""What README and docs name exists: files, links, names in modules, commands, options, recipe keys. Examples run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from hemotorch import nets
 from hemotorch.cli import main
 from hemotorch.recipe import Recipe
+from hemotorch.training import losses
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "hemotorch"
@@ -32,7 +36,7 @@ SUFFIXES = ("csv", "html", "json", "jsonl", "png", "py", "sbatch", "toml")
 def code_spans(text: str) -> list[str]:
     """What stands between backticks, and every line of a block of code, without its comment."""
     fence = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-    lines = [line.partition(" #")[0].strip() for block in fence.findall(text) for line in block.splitlines()]
+    lines = [re.split(r"(?:^| )#", line)[0].strip() for block in fence.findall(text) for line in block.splitlines()]
     spans = re.findall(r"`([^`]+)`", fence.sub("", text))
     return lines + [" ".join(span.split()) for span in spans]
 
@@ -149,3 +153,29 @@ def test_what_a_page_names_exists(check: Callable[[str, str], list[str]], page: 
 )
 def test_what_does_not_exist_is_named(check: Callable[[str, str], list[str]], text: str, expected: str) -> None:
     assert any(expected in fault for fault in check("docs/page.md", text))
+
+
+def example(file: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Runs the block of docs/design.md that begins with that file's name, on a copy of the names given."""
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    blocks = re.findall(rf"^```python\n# src/hemotorch/{file}.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 1
+    names = dict(namespace)
+    exec("from __future__ import annotations\n" + blocks[0], names)
+    return names
+
+
+def test_the_network_of_the_design_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = example("nets/plain.py", {"__name__": "plain"})
+    builder = example("nets/__init__.py", {**vars(nets), "PlainNet": module["PlainNet"]})
+    monkeypatch.setitem(nets.NETS, "plain", builder["plain"])
+    net = nets.build("plain", slices=3, windows=["brain", "bone"], channels=4, outputs=7)
+    assert net(torch.zeros(2, 3, 5, 6)).shape == (2, 7, 5, 6)
+
+
+def test_the_loss_of_the_design_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(losses.LOSSES, "tversky", example("training/losses.py", vars(losses))["tversky"])
+    loss = losses.build("tversky", missed=0.75)
+    logits = torch.tensor([40.0, 40.0, -40.0, -40.0]).reshape(1, 1, 1, 4)
+    target = torch.tensor([1, 0, 1, 0]).reshape(1, 1, 1, 4)  # one pixel hit, one false alarm, one missed
+    assert float(loss(logits, target)) == pytest.approx(-1 / (1 + 0.25 + 0.75), abs=1e-4)
