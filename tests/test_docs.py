@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import re
@@ -153,6 +154,25 @@ def test_what_a_page_names_exists(check: Callable[[str, str], list[str]], page: 
 )
 def test_what_does_not_exist_is_named(check: Callable[[str, str], list[str]], text: str, expected: str) -> None:
     assert any(expected in fault for fault in check("docs/page.md", text))
+
+
+def entries(folder: Path) -> set[str]:
+    """Names of what lies in a folder of the package; folders end with a slash."""
+    left_out = ("__pycache__", "__init__.py", "py.typed")
+    return {path.name + "/" * path.is_dir() for path in folder.iterdir() if path.name not in left_out}
+
+
+def test_the_readme_has_a_line_for_each_file_and_folder() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([\w.]+/?)` \|", text, re.MULTILINE)) == entries(SOURCE)
+
+
+@pytest.mark.parametrize("init", [str(path.relative_to(SOURCE)) for path in sorted(SOURCE.glob("*/**/__init__.py"))])
+def test_a_folder_has_a_line_for_each_of_its_modules(init: str) -> None:
+    docstring = ast.get_docstring(ast.parse((SOURCE / init).read_text(encoding="utf-8"))) or ""
+    lines = set(re.findall(r"^([\w.]+/?)  +\S", docstring, re.MULTILINE))
+    modules = {name.removesuffix(".py") for name in entries((SOURCE / init).parent) if name.endswith((".py", "/"))}
+    assert modules <= lines
 
 
 def example(file: str, namespace: dict[str, Any]) -> dict[str, Any]:
