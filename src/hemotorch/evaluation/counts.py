@@ -1,11 +1,11 @@
-"""From masks to counts, from counts to values: sums first, one division last, NaN where a value is not defined."""
+"""From masks to counts, from counts to values: sums first, one division last, NaN if a value is not defined."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -60,6 +60,11 @@ class Counts:
         return self.tp + self.fn
 
     @property
+    def negatives(self) -> float:
+        """tn + fp: how much the truth holds that is no bleeding."""
+        return self.tn + self.fp
+
+    @property
     def predicted(self) -> float:
         """tp + fp: how much bleeding was predicted."""
         return self.tp + self.fp
@@ -69,24 +74,44 @@ class Counts:
 VALUES = ("jaccard", "dice", "sensitivity", "specificity")
 
 
+class Spread(TypedDict):
+    """How values are spread; n is how many are defined, undefined how many are not."""
+
+    min: float
+    max: float
+    std: float
+    mean: float
+    median: float
+    n: int
+    undefined: int
+
+
 def ratio(numerator: float, denominator: float) -> float:
-    """The quotient as a float, NaN where the denominator is zero."""
+    """The quotient as a float, NaN if the denominator is zero."""
     return float(numerator) / float(denominator) if denominator else math.nan
 
 
 def count_slices(truth: np.ndarray, predicted: np.ndarray) -> list[Counts]:
     """The voxel counts of each slice.
 
-    truth, predicted: (slices, rows, columns), any dtype, non-zero is bleeding. Raises InputError for unlike shapes.
+    Args:
+        truth, predicted: (slices, rows, columns), any dtype, non-zero is bleeding.
+
+    Raises:
+        InputError: if the shapes differ.
     """
     if truth.shape != predicted.shape:
         raise InputError(f"a prediction of shape {predicted.shape} cannot be scored against truth of {truth.shape}")
-    truth, predicted = truth.reshape(len(truth), -1) != 0, predicted.reshape(len(predicted), -1) != 0
-    tp = np.count_nonzero(truth & predicted, axis=1)
-    fp = np.count_nonzero(predicted, axis=1) - tp
-    fn = np.count_nonzero(truth, axis=1) - tp
-    tn = truth.shape[1] - tp - fp - fn
-    return [Counts(*(int(n) for n in row)) for row in zip(tp, fp, fn, tn, strict=True)]
+    true_voxels = truth.reshape(len(truth), -1) != 0
+    predicted_voxels = predicted.reshape(len(predicted), -1) != 0
+    both = np.count_nonzero(true_voxels & predicted_voxels, axis=1).tolist()
+    positives = np.count_nonzero(true_voxels, axis=1).tolist()
+    predictions = np.count_nonzero(predicted_voxels, axis=1).tolist()
+    voxels = true_voxels.shape[1]
+    return [
+        Counts(tp, predictions[i] - tp, positives[i] - tp, voxels - positives[i] - predictions[i] + tp)
+        for i, tp in enumerate(both)
+    ]
 
 
 def count(truth: np.ndarray, predicted: np.ndarray) -> Counts:
@@ -100,20 +125,27 @@ def count_flags(truth: Iterable[bool], predicted: Iterable[bool]) -> Counts:
 
 
 def total(counts: Iterable[Counts], weights: Iterable[float] | None = None) -> Counts:
-    """The sum of counts, each slice's times its own weight (the mL of its voxels, say) where weights are given."""
-    rows = np.array([astuple(entry) for entry in counts]).reshape(-1, 4)
+    """The sum of counts, each slice's times its own weight (the mL of its voxels, say) if weights are given."""
+    rows = np.array([astuple(slice_counts) for slice_counts in counts]).reshape(-1, 4)
     if weights is not None:
         rows = rows * np.array(list(weights), float)[:, None]
     return Counts(*rows.sum(axis=0).tolist())
 
 
-def spread(values: Iterable[float]) -> dict[str, Any]:
-    """Minimum, maximum, standard deviation (of the population, ddof 0, as NumPy's default), mean and median of the
-    defined values; n is their number, undefined that of the rest."""
+def spread(values: Iterable[float]) -> Spread:
+    """How the defined values are spread. The standard deviation is the population's (ddof 0), as NumPy's default."""
     every = np.array(list(values), float)
     defined = every[~np.isnan(every)]
-    found = {"min": math.nan, "max": math.nan, "std": math.nan, "mean": math.nan, "median": math.nan}
-    if len(defined):
-        names = ("min", "max", "std", "mean", "median")
-        found = {name: float(getattr(np, name)(defined)) for name in names}
-    return {**found, "n": len(defined), "undefined": len(every) - len(defined)}
+    undefined = len(every) - len(defined)
+    if not len(defined):
+        nan = math.nan
+        return Spread(min=nan, max=nan, std=nan, mean=nan, median=nan, n=0, undefined=undefined)
+    return Spread(
+        min=float(defined.min()),
+        max=float(defined.max()),
+        std=float(defined.std()),
+        mean=float(defined.mean()),
+        median=float(np.median(defined)),
+        n=len(defined),
+        undefined=undefined,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -12,28 +12,61 @@ from hemotorch.evaluation.counts import count_flags
 from hemotorch.evaluation.intervals import share_interval
 
 
+class Detection(TypedDict):
+    """How well scans or slices with bleeding were told from those without.
+
+    positive, negative: how many there are of each; missed, false_alarms: how many of them were called wrong.
+    """
+
+    sensitivity: float
+    sensitivity_ci95: list[float]
+    specificity: float
+    specificity_ci95: list[float]
+    positive: int
+    negative: int
+    missed: int
+    false_alarms: int
+
+
+class ScanDetection(Detection):
+    """Of whole scans also how well their predicted mL rank them; see `ranking`."""
+
+    ranking: float
+
+
 def detection(
     truth: Sequence[bool], called: Sequence[bool], patients: Sequence[Hashable], *, seed: int = 0
-) -> dict[str, Any]:
+) -> Detection:
     """Sensitivity and specificity of calling scans (or slices) positive, with 95 % intervals over patients."""
     counts = count_flags(truth, called)
-    found: dict[str, Any] = {}
-    for name, wanted in (("sensitivity", True), ("specificity", False)):
-        mine = [bool(value) == wanted for value in truth]
-        right = [keep and bool(value) == wanted for keep, value in zip(mine, called, strict=True)]
-        owners = [name for name, keep in zip(patients, mine, strict=True) if keep]
-        upper = [float(value) for value, keep in zip(right, mine, strict=True) if keep]
-        found[name] = getattr(counts, name)
-        found[f"{name}_ci95"] = share_interval(upper, [1.0] * len(upper), owners, seed=seed)
-    sides = {"positive": int(counts.positives), "negative": int(counts.tn + counts.fp)}
-    wrong = {"missed": int(counts.fn), "false_alarms": int(counts.fp)}
-    return {**found, **sides, **wrong}
+    return Detection(
+        sensitivity=counts.sensitivity,
+        sensitivity_ci95=_interval(True, truth, called, patients, seed),
+        specificity=counts.specificity,
+        specificity_ci95=_interval(False, truth, called, patients, seed),
+        positive=int(counts.positives),
+        negative=int(counts.negatives),
+        missed=int(counts.fn),
+        false_alarms=int(counts.fp),
+    )
+
+
+def _interval(
+    side: bool, truth: Sequence[bool], called: Sequence[bool], patients: Sequence[Hashable], seed: int
+) -> list[float]:
+    """The interval of the share that was called right, of those whose truth is `side`."""
+    right, owners = [], []
+    for true, call, patient in zip(truth, called, patients, strict=True):
+        if bool(true) == side:
+            right.append(float(bool(call) == side))
+            owners.append(patient)
+    return share_interval(right, [1.0] * len(right), owners, seed=seed)
 
 
 def ranking(truth: Sequence[bool], amounts: Sequence[float]) -> float:
     """Area under the ROC curve: how often a positive scan has more found in it than a normal one, ties counted half.
 
-    Mann-Whitney's U over the number of pairs. NaN without both kinds, or where an amount is unknown.
+    Mann-Whitney's U over the number of pairs. NaN if all scans are positive or all normal, or an amount is unknown.
     """
     positive, values = np.asarray(truth, bool), np.asarray(amounts, float)
     pairs = np.count_nonzero(positive) * np.count_nonzero(~positive)

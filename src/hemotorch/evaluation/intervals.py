@@ -7,7 +7,21 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from hemotorch.evaluation.counts import Spread, spread
+
 RESAMPLES = 2000  #: with 12 patients the ends of a Dice's interval then differ by 0.002 (one sd) between seeds
+ENDS = (2.5, 97.5)  #: percentiles
+
+
+class ScanMean(Spread):
+    """A value over scans, and the 95 % interval of its mean."""
+
+    ci95: list[float]
+
+
+def scan_mean(values: Sequence[float], patients: Sequence[Hashable], *, seed: int = 0) -> ScanMean:
+    """How a value is spread over scans, and how sure its mean is. values, patients: one of each per scan."""
+    return {**spread(values), "ci95": mean_interval(values, patients, seed=seed)}
 
 
 def ratio_interval(
@@ -20,39 +34,49 @@ def ratio_interval(
 ) -> list[float]:
     """The 95 % percentile bootstrap interval [low, high] of sum(numerators) / sum(denominators).
 
-    The three have an entry a scan (or slice); whole patients are drawn with replacement, and a patient drawn twice
-    counts twice with all its entries. NaN with fewer than two patients, where there is nothing to resample.
-    Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+    Whole patients are drawn with replacement, and a patient drawn twice counts twice with all its scans. Efron and
+    Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+
+    Args:
+        numerators, denominators, patients: one of each per scan (or slice).
+
+    Returns:
+        NaN with fewer than two patients, since there is nothing to resample then.
     """
-    names = {name: place for place, name in enumerate(dict.fromkeys(patients))}
-    if len(names) < 2:
+    index_of = _indices(patients)
+    if len(index_of) < 2:
         return [math.nan, math.nan]
-    place = np.array([names[name] for name in patients])
-    upper = np.bincount(place, np.asarray(numerators, float), len(names))
-    lower = np.bincount(place, np.asarray(denominators, float), len(names))
-    drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
-    below = lower[drawn].sum(axis=1)
-    values = upper[drawn].sum(axis=1)[below > 0] / below[below > 0]
-    return [float(end) for end in np.percentile(values, [2.5, 97.5])] if len(values) else [math.nan, math.nan]
+    owners = [index_of[name] for name in patients]
+    numerator_sums = np.bincount(owners, np.asarray(numerators, float), len(index_of))
+    denominator_sums = np.bincount(owners, np.asarray(denominators, float), len(index_of))
+    resampled = _resampled(len(index_of), seed, resamples)
+    below = denominator_sums[resampled].sum(axis=1)
+    values = numerator_sums[resampled].sum(axis=1)[below > 0] / below[below > 0]
+    return np.percentile(values, ENDS).tolist() if len(values) else [math.nan, math.nan]
 
 
 def mean_interval(values: Sequence[float], patients: Sequence[Hashable], *, seed: int = 0) -> list[float]:
     """The 95 % interval [low, high] of the mean of the defined values; see `ratio_interval`."""
-    known = [(value, name) for value, name in zip(values, patients, strict=True) if not math.isnan(value)]
-    return ratio_interval([value for value, _ in known], [1.0] * len(known), [name for _, name in known], seed=seed)
+    defined, owners = [], []
+    for value, patient in zip(values, patients, strict=True):
+        if not math.isnan(value):
+            defined.append(value)
+            owners.append(patient)
+    return ratio_interval(defined, [1.0] * len(defined), owners, seed=seed)
 
 
 def share_interval(
     parts: Sequence[float], wholes: Sequence[float], patients: Sequence[Hashable], *, seed: int = 0
 ) -> list[float]:
-    """`ratio_interval` of a share, exact where all or none is right, since resampling then sees no doubt at all.
+    """`ratio_interval` of a share, exact if all or none is right, since resampling then sees no doubt at all.
 
-    There n patients of whom all are right give [0.025 ** (1 / n), 1] (Clopper and Pearson, Biometrika 1934, 26:404).
+    n patients of whom all are right give [0.025 ** (1 / n), 1] (Clopper and Pearson, Biometrika 1934, 26:404).
     """
     right, every = sum(parts), sum(wholes)
     if not every or 0 < right < every:
         return ratio_interval(parts, wholes, patients, seed=seed)
-    least = 0.025 ** (1 / len({name for name, whole in zip(patients, wholes, strict=True) if whole}))
+    holding = {patient for patient, whole in zip(patients, wholes, strict=True) if whole}
+    least = 0.025 ** (1 / len(holding))
     return [least, 1.0] if right else [0.0, 1 - least]
 
 
@@ -67,17 +91,27 @@ def macro_interval(
     Args:
         groups: of each group its values, all defined, and whose they are.
     """
-    names = sorted({name for _, patients in groups for name in patients}, key=str)
-    if len(names) < 2:
+    index_of = _indices([patient for _, patients in groups for patient in patients])
+    if len(index_of) < 2:
         return [math.nan, math.nan]
-    index_of = {name: index for index, name in enumerate(names)}
-    sampled = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
-    means = np.full((len(groups), resamples), math.nan)
-    for group, (values, patients) in enumerate(groups):
-        owners = [index_of[name] for name in patients]
-        sums = np.bincount(owners, np.asarray(values, float), len(names))[sampled].sum(axis=1)
-        counts = np.bincount(owners, minlength=len(names))[sampled].sum(axis=1)
-        np.divide(sums, counts, out=means[group], where=counts > 0)
-    held = ~np.isnan(means)
-    macro = np.nansum(means, axis=0)[held.any(axis=0)] / held.sum(axis=0)[held.any(axis=0)]
-    return [float(end) for end in np.percentile(macro, [2.5, 97.5])]
+    resampled = _resampled(len(index_of), seed, resamples)
+    sum_of_means = np.zeros(resamples)
+    groups_held = np.zeros(resamples)
+    for values, patients in groups:
+        owners = [index_of[patient] for patient in patients]
+        sums = np.bincount(owners, np.asarray(values, float), len(index_of))[resampled].sum(axis=1)
+        counts = np.bincount(owners, minlength=len(index_of))[resampled].sum(axis=1)
+        sum_of_means += np.divide(sums, counts, out=np.zeros(resamples), where=counts > 0)
+        groups_held += counts > 0
+    # Each resample holds somebody, and each patient is in some group.
+    return np.percentile(sum_of_means / groups_held, ENDS).tolist()
+
+
+def _indices(patients: Sequence[Hashable]) -> dict[Hashable, int]:
+    """A number for each patient, in the order in which they first come."""
+    return {patient: index for index, patient in enumerate(dict.fromkeys(patients))}
+
+
+def _resampled(patients: int, seed: int, resamples: int) -> np.ndarray:
+    """(resamples, patients) numbers of patients, drawn with replacement."""
+    return np.random.default_rng(seed).integers(0, patients, (resamples, patients))

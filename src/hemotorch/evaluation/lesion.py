@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 FOUND_SHARE = 0.1  #: ours: a lesion is found when this share of its voxels is predicted; one stray voxel is no finding
-_TOUCHING = np.ones((3, 3, 3))  # voxels that share a face, an edge or a corner belong together
+TOUCHING = np.ones((3, 3, 3))  #: voxels that share a face, an edge or a corner belong together
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,14 @@ class Lesions:
 
 def count_lesions(truth: np.ndarray, predicted: np.ndarray) -> Lesions:
     """Compares connected components (26 neighbours) of two (slices, rows, columns) masks; non-zero is bleeding."""
-    either = ndimage.find_objects(((truth != 0) | (predicted != 0)).astype(np.uint8))
-    if not either:
+    boxes = ndimage.find_objects(((truth != 0) | (predicted != 0)).astype(np.uint8))
+    if not boxes:
         return Lesions(0, 0, 0)
-    truth, predicted = truth[either[0]] != 0, predicted[either[0]] != 0
-    parts, lesions = ndimage.label(truth, _TOUCHING)
-    sizes = np.bincount(parts.ravel(), minlength=lesions + 1)[1:]
-    overlaps = np.bincount(parts[predicted], minlength=lesions + 1)[1:]
-    parts, spots = ndimage.label(predicted, _TOUCHING)
-    touching = len(np.unique(parts[truth & predicted]))
-    return Lesions(lesions, int(np.count_nonzero(overlaps >= FOUND_SHARE * sizes)), spots - touching)
+    truth, predicted = truth[boxes[0]] != 0, predicted[boxes[0]] != 0
+    true_labels, true_count = ndimage.label(truth, TOUCHING)
+    sizes = np.bincount(true_labels.ravel(), minlength=true_count + 1)[1:]
+    overlaps = np.bincount(true_labels[predicted], minlength=true_count + 1)[1:]
+    found = np.count_nonzero(overlaps >= FOUND_SHARE * sizes)
+    predicted_labels, predicted_count = ndimage.label(predicted, TOUCHING)
+    touching = len(np.unique(predicted_labels[truth & predicted]))
+    return Lesions(true_count, int(found), predicted_count - touching)

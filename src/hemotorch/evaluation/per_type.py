@@ -4,80 +4,103 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from hemotorch.evaluation.comparison import ScanComparison
 from hemotorch.evaluation.confusion import NAMES, counts_of
-from hemotorch.evaluation.counts import Counts, ratio, spread
-from hemotorch.evaluation.intervals import macro_interval, mean_interval, share_interval
-from hemotorch.evaluation.volume import bland_altman
+from hemotorch.evaluation.counts import Counts, Spread, ratio, spread
+from hemotorch.evaluation.intervals import ScanMean, macro_interval, scan_mean, share_interval
+from hemotorch.evaluation.volume import VolumeError, bland_altman
 from hemotorch.labels import TYPES
 
 
-def score_types(entries: Sequence[ScanComparison], seed: int = 0) -> dict[str, Any]:
-    """Values per type over scans, for the types that their truth holds; see `scores.DEFINITIONS`.
+class TypeValues(TypedDict):
+    """One type over the scans whose truth holds it; see `scores.DEFINITIONS`.
 
-    `sensitivity`, `ci95`, `scans`, `voxels`; and from a predictor with types `dice`, `volume`, `false_positive_ml`.
+    sensitivity, ci95: the share of its voxels that was called bleeding. The rest only if types are told apart.
+    false_positive_ml: over the scans that hold none of it.
     """
+
+    sensitivity: float
+    ci95: list[float]
+    scans: int
+    voxels: int
+    dice: NotRequired[ScanMean]
+    volume: NotRequired[VolumeError]
+    false_positive_ml: NotRequired[Spread]
+
+
+class MacroDice(TypedDict):
+    """The mean over `types` types of their mean Dice, so that a rare type weighs as much as a frequent one."""
+
+    dice: float
+    ci95: list[float]
+    types: int
+
+
+class ConfusionSums(TypedDict):
+    """What was taken for what, summed over `scans` scans.
+
+    names: of rows (truth) and columns (prediction). amounts: row by row, in `unit`: mL, of the scans of known spacing,
+    or voxels if there are none.
+    """
+
+    names: list[str]
+    amounts: list[list[float]]
+    unit: str
+    scans: int
+
+
+def score_types(entries: Sequence[ScanComparison], seed: int = 0) -> dict[str, TypeValues]:
+    """Values of each type that the truth of any scan holds."""
     values = {}
     for name in TYPES:
         holding = [entry for entry in entries if name in entry.comparison.types]
-        if not holding:
-            continue
-        patients = [entry.patient for entry in holding]
-        detected = [entry.comparison.types[name][0] for entry in holding]
-        voxels = [entry.comparison.types[name][1] for entry in holding]
-        values[name] = {
-            "sensitivity": ratio(sum(detected), sum(voxels)),
-            "ci95": share_interval(detected, voxels, patients, seed=seed),
-            "scans": len(holding),
-            "voxels": sum(voxels),
-        }
-        if is_typed(entries):
-            values[name] |= _typed_values(name, entries, seed)
+        if holding:
+            values[name] = _type_values(name, entries, holding, seed)
     return values
 
 
-def _typed_values(name: str, entries: Sequence[ScanComparison], seed: int) -> dict[str, Any]:
-    holding = [entry for entry in entries if name in entry.comparison.types]
+def _type_values(
+    name: str, entries: Sequence[ScanComparison], holding: Sequence[ScanComparison], seed: int
+) -> TypeValues:
+    """One type's values. holding: the scans of `entries` that hold it."""
     patients = [entry.patient for entry in holding]
-    dice = [_counts(entry, name).dice for entry in holding]
-    without = [entry for entry in entries if name not in entry.comparison.types]
-    return {
-        "dice": {**spread(dice), "ci95": mean_interval(dice, patients, seed=seed)},
-        "volume": bland_altman(
-            [_ml(entry, _counts(entry, name).positives) for entry in holding],
-            [_ml(entry, _counts(entry, name).predicted) for entry in holding],
-            patients,
-            seed=seed,
-        ),
-        "false_positive_ml": spread(_ml(entry, _counts(entry, name).predicted) for entry in without),
-    }
+    called = [entry.comparison.types[name][0] for entry in holding]
+    voxels = [entry.comparison.types[name][1] for entry in holding]
+    values = TypeValues(
+        sensitivity=ratio(sum(called), sum(voxels)),
+        ci95=share_interval(called, voxels, patients, seed=seed),
+        scans=len(holding),
+        voxels=sum(voxels),
+    )
+    if is_typed(entries):
+        counts = [_counts(entry, name) for entry in holding]
+        true_ml = [_ml(entry, count.positives) for entry, count in zip(holding, counts, strict=True)]
+        predicted_ml = [_ml(entry, count.predicted) for entry, count in zip(holding, counts, strict=True)]
+        without = [entry for entry in entries if name not in entry.comparison.types]
+        values["dice"] = scan_mean([count.dice for count in counts], patients, seed=seed)
+        values["volume"] = bland_altman(true_ml, predicted_ml, patients, seed=seed)
+        values["false_positive_ml"] = spread(_ml(entry, _counts(entry, name).predicted) for entry in without)
+    return values
 
 
-def score_macro(entries: Sequence[ScanComparison], seed: int = 0) -> dict[str, Any]:
-    """The mean over types of their mean Dice, so that a rare type weighs as much as a frequent one.
-
-    Returns:
-        `dice`, its `ci95` over patients, and `types`, how many types it is the mean of.
-    """
-    groups = dice_by_type(entries)
-    return {
-        "dice": macro_dice(entries),
-        "ci95": macro_interval(list(groups.values()), seed=seed),
-        "types": len(groups),
-    }
+def score_macro(entries: Sequence[ScanComparison], seed: int = 0) -> MacroDice:
+    """Macro Dice and its interval over patients."""
+    groups = _dice_by_type(entries)
+    interval = macro_interval(list(groups.values()), seed=seed)
+    return MacroDice(dice=macro_dice(entries), ci95=interval, types=len(groups))
 
 
 def macro_dice(entries: Iterable[ScanComparison]) -> float:
     """The mean over types of their mean Dice; NaN if no scan holds any type."""
-    means = [np.mean(values) for values, _ in dice_by_type(entries).values()]
+    means = [np.mean(values) for values, _ in _dice_by_type(entries).values()]
     return float(np.mean(means)) if means else math.nan
 
 
-def dice_by_type(entries: Iterable[ScanComparison]) -> dict[str, tuple[list[float], list[Hashable]]]:
+def _dice_by_type(entries: Iterable[ScanComparison]) -> dict[str, tuple[list[float], list[Hashable]]]:
     """Dice of each scan that holds a type, and its patient, by type; types that no scan holds are left out."""
     groups: dict[str, tuple[list[float], list[Hashable]]] = {}
     for entry in entries:
@@ -88,22 +111,17 @@ def dice_by_type(entries: Iterable[ScanComparison]) -> dict[str, tuple[list[floa
     return groups
 
 
-def score_confusion(entries: Sequence[ScanComparison]) -> dict[str, Any]:
-    """Sums over scans of what was taken for what.
-
-    Returns:
-        `names` of rows (truth) and columns (prediction), `amounts` row by row, their `unit` (mL, or voxels if no scan
-        has a known spacing), and `scans`, how many are summed: with mL those of known spacing.
-    """
+def score_confusion(entries: Sequence[ScanComparison]) -> ConfusionSums:
+    """The confusions of all scans in one. mL and voxels are never added."""
     in_ml = [entry for entry in entries if entry.comparison.has_ml]
     summed = in_ml or entries
     amounts = np.sum([np.array(entry.comparison.confusion) for entry in summed], axis=0)
-    return {
-        "names": list(NAMES),
-        "amounts": amounts.tolist(),
-        "unit": "mL" if in_ml else "voxels",
-        "scans": len(summed),
-    }
+    return ConfusionSums(
+        names=list(NAMES),
+        amounts=amounts.tolist(),
+        unit="mL" if in_ml else "voxels",
+        scans=len(summed),
+    )
 
 
 def is_typed(entries: Sequence[ScanComparison]) -> bool:

@@ -3,83 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from hemotorch.evaluation.comparison import ScanComparison
-from hemotorch.evaluation.counts import VALUES, Counts, ratio, spread
-from hemotorch.evaluation.detection import detection, ranking
-from hemotorch.evaluation.intervals import mean_interval, share_interval
-from hemotorch.evaluation.per_type import is_typed, macro_dice, score_confusion, score_macro, score_types
-from hemotorch.evaluation.table1 import table1
-from hemotorch.evaluation.volume import bland_altman
+from hemotorch.evaluation.counts import VALUES, Counts, Spread, ratio, spread
+from hemotorch.evaluation.detection import Detection, ScanDetection, detection, ranking
+from hemotorch.evaluation.intervals import ScanMean, scan_mean, share_interval
+from hemotorch.evaluation.per_type import (
+    ConfusionSums,
+    MacroDice,
+    TypeValues,
+    is_typed,
+    macro_dice,
+    score_confusion,
+    score_macro,
+    score_types,
+)
+from hemotorch.evaluation.table1 import Table, table1
+from hemotorch.evaluation.volume import VolumeError, bland_altman
 
 
-def summary(entries: Sequence[ScanComparison], seed: int = 0) -> dict[str, Any]:
-    """All values over these scans, in JSON's types but for NaN; what each means is in `scores.DEFINITIONS`.
+class LesionDetection(TypedDict):
+    """Separate bleedings in the scans that are scored whole."""
 
-    `scans`, `dice`, `jaccard`, `sensitivity`, `specificity` (each with `scan`: mean, ci95, n, ...), `table1`,
-    `volume`, `false_positive_ml`, `detection` (scan, slice, lesion) and `types`; from a predictor with types also
-    `macro` and `confusion`. An empty list gives {"scans": 0}.
-    """
+    sensitivity: float
+    sensitivity_ci95: list[float]
+    lesions: int
+    found: int
+    false: int
+    false_a_scan: float
+    scans: int
+
+
+class Detections(TypedDict):
+    """Whether there is bleeding at all: by scan, by slice, by lesion."""
+
+    scan: ScanDetection
+    slice: Detection
+    lesion: LesionDetection
+
+
+class Summary(TypedDict):
+    """All values over some scans; what each means is in `scores.DEFINITIONS`. Without scans only `scans` is there."""
+
+    scans: int
+    jaccard: NotRequired[dict[str, ScanMean]]
+    dice: NotRequired[dict[str, ScanMean]]
+    sensitivity: NotRequired[dict[str, ScanMean]]
+    specificity: NotRequired[dict[str, ScanMean]]
+    table1: NotRequired[dict[str, Table]]
+    volume: NotRequired[VolumeError]
+    false_positive_ml: NotRequired[Spread]
+    detection: NotRequired[Detections]
+    types: NotRequired[dict[str, TypeValues]]
+    macro: NotRequired[MacroDice]
+    confusion: NotRequired[ConfusionSums]
+
+
+def summary(entries: Sequence[ScanComparison], seed: int = 0) -> Summary:
+    """All values over these scans. `macro` and `confusion` are there only if the predictor tells types apart."""
     if not entries:
-        return {"scans": 0}
+        return Summary(scans=0)
     bleeding = [entry for entry in entries if entry.comparison.bleeding]
     normal = [entry for entry in entries if not any(entry.positive_slices)]
     subjects: dict[str, list[Counts]] = {}
     for entry in entries:
         subjects.setdefault(entry.patient, []).extend(entry.comparison.slices)
-    values = {
-        "scans": len(entries),
-        **{value: {"scan": _over_scans(bleeding, value, seed)} for value in VALUES},
-        "table1": table1(subjects),
-        "volume": bland_altman(
+    jaccard, dice, sensitivity, specificity = ({"scan": _over_scans(bleeding, value, seed)} for value in VALUES)
+    values = Summary(
+        scans=len(entries),
+        jaccard=jaccard,
+        dice=dice,
+        sensitivity=sensitivity,
+        specificity=specificity,
+        table1=table1(subjects),
+        volume=bland_altman(
             [entry.comparison.truth_ml for entry in bleeding],
             [entry.comparison.predicted_ml for entry in bleeding],
             [entry.patient for entry in bleeding],
             seed=seed,
         ),
-        "false_positive_ml": spread(entry.comparison.predicted_ml for entry in normal),
-        "detection": _detection(entries, seed),
-        "types": score_types(entries, seed),
-    }
+        false_positive_ml=spread(entry.comparison.predicted_ml for entry in normal),
+        detection=_detections(entries, seed),
+        types=score_types(entries, seed),
+    )
     if is_typed(entries):
         values["macro"] = score_macro(entries, seed)
         values["confusion"] = score_confusion(entries)
     return values
 
 
-def _over_scans(bleeding: Sequence[ScanComparison], value: str, seed: int) -> dict[str, Any]:
+def _over_scans(bleeding: Sequence[ScanComparison], value: str, seed: int) -> ScanMean:
     values = [getattr(entry.comparison.volume, value) for entry in bleeding]
-    return {**spread(values), "ci95": mean_interval(values, [entry.patient for entry in bleeding], seed=seed)}
+    return scan_mean(values, [entry.patient for entry in bleeding], seed=seed)
 
 
-def _detection(entries: Sequence[ScanComparison], seed: int) -> dict[str, Any]:
+def _detections(entries: Sequence[ScanComparison], seed: int) -> Detections:
     patients = [entry.patient for entry in entries]
     truth = [any(entry.positive_slices) for entry in entries]
-    scan = detection(truth, [entry.comparison.found for entry in entries], patients, seed=seed)
-    scan["ranking"] = ranking(truth, [entry.comparison.predicted_ml for entry in entries])
-    by_slice = detection(
-        [positive for entry in entries for positive in entry.positive_slices],
-        [bool(counts.predicted) for entry in entries for counts in entry.comparison.slices],
-        [entry.patient for entry in entries for _ in entry.comparison.slices],
-        seed=seed,
-    )
-    return {"scan": scan, "slice": by_slice, "lesion": _lesions(entries, seed)}
-
-
-def _lesions(entries: Sequence[ScanComparison], seed: int) -> dict[str, Any]:
-    whole = [(entry.patient, entry.comparison.lesions) for entry in entries if entry.comparison.lesions]
-    found, every = [each.found for _, each in whole], [each.lesions for _, each in whole]
-    false = sum(each.false for _, each in whole)
-    return {
-        "sensitivity": ratio(sum(found), sum(every)),
-        "sensitivity_ci95": share_interval(found, every, [patient for patient, _ in whole], seed=seed),
-        "lesions": sum(every),
-        "found": sum(found),
-        "false": false,
-        "false_a_scan": ratio(false, len(whole)),
-        "scans": len(whole),
+    called = [entry.comparison.found for entry in entries]
+    amounts = [entry.comparison.predicted_ml for entry in entries]
+    by_scan: ScanDetection = {
+        **detection(truth, called, patients, seed=seed),
+        "ranking": ranking(truth, amounts),
     }
+    slice_truth, slice_called, slice_patients = [], [], []
+    for entry in entries:
+        slice_truth += entry.positive_slices
+        slice_called += [bool(counts.predicted) for counts in entry.comparison.slices]
+        slice_patients += [entry.patient] * len(entry.comparison.slices)
+    by_slice = detection(slice_truth, slice_called, slice_patients, seed=seed)
+    return Detections(scan=by_scan, slice=by_slice, lesion=_lesions(entries, seed))
+
+
+def _lesions(entries: Sequence[ScanComparison], seed: int) -> LesionDetection:
+    whole = [entry for entry in entries if entry.comparison.lesions]
+    lesions = [entry.comparison.lesions for entry in whole if entry.comparison.lesions]
+    found = [scan.found for scan in lesions]
+    every = [scan.lesions for scan in lesions]
+    false = sum(scan.false for scan in lesions)
+    return LesionDetection(
+        sensitivity=ratio(sum(found), sum(every)),
+        sensitivity_ci95=share_interval(found, every, [entry.patient for entry in whole], seed=seed),
+        lesions=sum(every),
+        found=sum(found),
+        false=false,
+        false_a_scan=ratio(false, len(whole)),
+        scans=len(whole),
+    )
 
 
 def brief(entries: Sequence[ScanComparison]) -> dict[str, float]:

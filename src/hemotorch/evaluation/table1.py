@@ -9,21 +9,18 @@ truth and prediction alike. Standard deviations are the population's (ddof 0), a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
-
-from hemotorch.evaluation.counts import VALUES, Counts, count_flags, spread
+from hemotorch.evaluation.counts import VALUES, Counts, Spread, count_flags, spread
 
 POSITIVE_PIXELS = 400  #: a slice is positive above this many pixels ...
 POSITIVE_AREA = 640 * 640  #: ... of this many; other slice sizes in proportion
 
 Subjects = Mapping[str, Sequence[Counts]]  #: the voxel counts of every scored slice of a subject
-Table = dict[str, dict[str, Any]]
+Table = dict[str, Spread]  #: by the names of VALUES
 
 
 def table1(subjects: Subjects) -> dict[str, Table]:
-    """Both readings: {"pixel" | "slice": {value: {"min", "max", "std", "mean", "median", "n", "undefined"}}}."""
+    """Both readings, `pixel` and `slice`: how each value is spread over subjects."""
     return {"pixel": _table(pixel_reading(subjects)), "slice": _table(slice_reading(subjects))}
 
 
@@ -32,25 +29,25 @@ def pixel_reading(subjects: Subjects) -> list[dict[str, float]]:
     rows = []
     for slices in subjects.values():
         positive = [counts for counts in slices if counts.positives]
-        rows.append({value: _mean([getattr(counts, value) for counts in positive]) for value in VALUES})
+        rows.append({value: _mean(positive, value) for value in VALUES})
     return rows
 
 
 def slice_reading(subjects: Subjects) -> list[dict[str, float]]:
-    """A subject's values are those of finding its positive slices; NaN where it has no slice to be right about."""
+    """A subject's values are those of finding its positive slices; NaN if it has no slice to be right about."""
     rows = []
     for slices in subjects.values():
-        found = count_flags(
-            [is_positive(counts.positives, counts) for counts in slices],
-            [is_positive(counts.predicted, counts) for counts in slices],
+        counts = count_flags(
+            [is_positive(pixels.positives, pixels) for pixels in slices],
+            [is_positive(pixels.predicted, pixels) for pixels in slices],
         )
-        rows.append({value: getattr(found, value) for value in VALUES})
+        rows.append({value: getattr(counts, value) for value in VALUES})
     return rows
 
 
 def is_positive(pixels: float, slice_counts: Counts) -> bool:
     """Whether so many pixels make a slice positive: more than 400 at 640 x 640, scaled by the slice's own area."""
-    area = slice_counts.positives + slice_counts.fp + slice_counts.tn
+    area = slice_counts.positives + slice_counts.negatives
     return pixels * POSITIVE_AREA > POSITIVE_PIXELS * area
 
 
@@ -58,6 +55,6 @@ def _table(rows: list[dict[str, float]]) -> Table:
     return {value: spread(row[value] for row in rows) for value in VALUES}
 
 
-def _mean(values: list[float]) -> float:
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
+def _mean(slices: Sequence[Counts], value: str) -> float:
+    """The mean of a value over the slices for which it is defined; NaN if there are none."""
+    return spread(getattr(counts, value) for counts in slices)["mean"]
