@@ -19,7 +19,8 @@ from hemotorch.data.prepare import prepare
 from hemotorch.data.splits import Split
 from hemotorch.errors import InputError, OptionError
 from hemotorch.evaluation.comparison import compare
-from hemotorch.evaluation.evaluate import evaluate, summarise, telling_slices, truth_of, write_scores
+from hemotorch.evaluation.evaluate import evaluate, summarise, truth_of, write_scores
+from hemotorch.evaluation.examples import telling_slices
 from hemotorch.evaluation.volume import bland_altman
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import CODES

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from hemotorch.evaluation.comparison import Comparison, ScanComparison
-from hemotorch.evaluation.confusion import counts_of
-from hemotorch.evaluation.counts import EMPTY_RULE, VALUES, Counts
-from hemotorch.evaluation.lesion import FOUND_SHARE, Lesions
-from hemotorch.evaluation.summary import summary
+from hemotorch.evaluation.counts import EMPTY_RULE
+from hemotorch.evaluation.examples import Example, frames_of, legend_of
+from hemotorch.evaluation.lesion import FOUND_SHARE
+from hemotorch.evaluation.scan_score import ScanScore
+from hemotorch.evaluation.scored_part import SplitDescription, warnings
+from hemotorch.evaluation.summary import Summary, summary
 from hemotorch.evaluation.table1 import POSITIVE_PIXELS
-from hemotorch.labels import COLOURS, TYPES
-from hemotorch.pictures.slices import FOUND_RGB, TRUTH_RGB, grey_slice, outlines, picture_width
-from hemotorch.pictures.viewer import HEIGHT_PX, Frame, Swatch, viewer_html
+from hemotorch.pictures.viewer import viewer_html
 
 FORMAT = 1  #: of scores.json; a change that older readers cannot follow raises it
 NOTICE = "Research use only. hemotorch is not a medical device; no figure here says anything about clinical use."
@@ -59,65 +57,21 @@ DEFINITIONS = {
 }
 
 
-@dataclass(frozen=True)
-class ScanScore:
-    """One scan's scored slices: what they are and how both predictors did on them.
-
-    indices: the scored slices, from 0; whole: whether they are all of the scan. labelled: per slice, whether the
-    slice labels say bleeding, None where there are none. seconds: what predicting took.
-    """
-
-    case: str
-    patient: str | None
-    site: str | None
-    indices: tuple[int, ...]
-    slice_numbers: tuple[int, ...]
-    labelled: tuple[bool | None, ...]
-    whole: bool
-    network: Comparison
-    baseline: Comparison | None
-    seconds: float
-
-    def compared(self, comparison: Comparison) -> ScanComparison:
-        """The scan as one predictor's summary sees it. If no patient is known the scan stands for one."""
-        return ScanComparison(self.case, self.patient or self.case, self.labelled, comparison)
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """A scan worth looking at, with its few most telling slices.
-
-    kind: "best", "median", "worst", or "false alarm" (the normal scan with the most found in it). hu, truth,
-    predicted: (shown, rows, columns), cropped to the head; pixel_mm: between rows and columns. typed: what was
-    predicted are codes of `labels`, as the truth is in any case.
-    """
-
-    kind: str
-    case: str
-    dice: float
-    truth_ml: float
-    predicted_ml: float
-    hu: np.ndarray
-    truth: np.ndarray
-    predicted: np.ndarray
-    slice_numbers: tuple[int, ...]
-    pixel_mm: tuple[float, float]
-    typed: bool = False
-
-
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Everything measured: a row a scan with its slices' counts, and how the means were taken (DEFINITIONS).
+    """Everything measured: each scan with its slices' counts, and how the means were taken (DEFINITIONS).
 
-    split, dataset, about: what was scored, on what, made by what, in JSON's types. unscored: cases of the split that
-    have neither a mask nor labels that exclude bleeding. failed: those that could not be read or predicted, and why.
+    split, dataset, about: what was scored, on what, made by what, in JSON's types.
+    unscored: cases of the split that have neither a mask nor labels that exclude bleeding.
+    failed: cases that could not be read or predicted, and why.
+
     Values follow `EMPTY_RULE`.
     """
 
     scans: tuple[ScanScore, ...]
     model: str
     baseline_model: str
-    split: dict[str, Any]
+    split: SplitDescription
     dataset: dict[str, Any]
     about: dict[str, Any] = field(default_factory=dict)
     unscored: tuple[str, ...] = ()
@@ -126,13 +80,13 @@ class Scores:
     seed: int = 0
 
     @cached_property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """The predictor's summary; see `hemotorch.evaluation.summary.summary`."""
         return summary([scan.compared(scan.network) for scan in self.scans], self.seed)
 
     @cached_property
-    def baseline_summary(self) -> dict[str, Any]:
-        """The baseline's, of the same form; empty where it was not run."""
+    def baseline_summary(self) -> Summary:
+        """The baseline's, of the same form; without values if it was not run."""
         return summary([scan.compared(scan.baseline) for scan in self.scans if scan.baseline], self.seed)
 
     def to_json(self) -> dict[str, Any]:
@@ -190,124 +144,9 @@ class Scores:
 
     def _repr_html_(self) -> str:
         """The scores in a notebook: the headline, and a slider over the slices of the examples."""
-        frames = [frame for example in self.examples for frame in _frames(example)]
-        return viewer_html(self.model, frames, self.lines(), legend=_legend(self.examples))
-
-    def scan_rows(self) -> list[dict[str, Any]]:
-        """A row a scan, for scans.csv."""
-        return [_scan_row(scan) for scan in self.scans]
-
-    def slice_rows(self) -> list[dict[str, Any]]:
-        """A row a scored slice, for slices.csv."""
-        return [row for scan in self.scans for row in _slice_rows(scan)]
-
-
-def _frames(example: Example) -> list[Frame]:
-    """An example's slices as pictures of a slider."""
-    width = picture_width(example.hu.shape[1:], example.pixel_mm, HEIGHT_PX)
-    dice = "" if math.isnan(example.dice) else f", Dice {example.dice:.2f}"
-    frames = []
-    for number, hu, truth, predicted in zip(
-        example.slice_numbers, example.hu, example.truth, example.predicted, strict=True
-    ):
-        lines = outlines(truth, predicted, width, HEIGHT_PX, typed=example.typed)
-        caption = f"{example.kind}: {example.case}{dice} · slice {number}"
-        frames.append(Frame(grey_slice(hu, width, HEIGHT_PX), lines, caption))
-    return frames
-
-
-def _legend(examples: Sequence[Example]) -> list[Swatch]:
-    """What the lines of examples mean."""
-    if not examples:
-        return []
-    if not any(example.typed for example in examples):
-        return [Swatch("truth", TRUTH_RGB), Swatch("prediction", FOUND_RGB)]
-    types = [Swatch(name, colour) for name, colour in COLOURS.items()]
-    return [Swatch("truth, in its type's colour too", TRUTH_RGB, dashed=True), *types]
-
-
-def warnings(split: dict[str, Any]) -> list[str]:
-    """What a reader must know before any number: patients on both sides, unknown patients, data it was trained on."""
-    found = []
-    both, of = split["patients_on_both_sides"], split["patients"]
-    if not split["patients_known"]:
-        sides = f"{both} of the {of} scored scans have slices in training too" if both else "no scan is on both sides"
-        found.append(
-            f"Which patient a scan is of is unknown here, so patients may be on both sides unseen; {sides}. Only the "
-            f"split's own {split['slices']} slices are scored."
-        )
-    elif split["by"] == "slice":
-        found.append(
-            f"Patients are on both sides of this slice-wise split: {both} of the {of} scored patients have other "
-            f"slices in training. Only its own {split['slices']} slices are scored; expect less on new patients."
-        )
-    elif both:
-        found.append(
-            f"{both} of the {of} scored patients are on both sides of this split: expect less on new patients."
-        )
-    if split["part"] in ("train", "all") and not split["external"]:
-        found.append("These scans were trained on: the figures say nothing about new patients.")
-    if split["part"] == "val" and not split["external"]:
-        found.append("Validation scans: the network was chosen on them, or even trained on them.")
-    if split["identical_slices"]:
-        found.append(f"{split['identical_slices']} scored slices are identical to slices outside this part.")
-    if split["external"]:
-        found.append("Another dataset than the network was trained on: overlap between the two was not audited.")
-    return found
+        frames = [frame for example in self.examples for frame in frames_of(example)]
+        return viewer_html(self.model, frames, self.lines(), legend=legend_of(self.examples))
 
 
 def _interval(ends: list[float]) -> str:
     return "" if math.isnan(ends[0]) else f" [{ends[0]:.3f}, {ends[1]:.3f}]"
-
-
-def _scan_row(scan: ScanScore) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "case": scan.case,
-        "patient": scan.patient,
-        "site": scan.site,
-        "slices": len(scan.indices),
-        "bleeding": int(scan.network.bleeding),
-        "truth_ml": scan.network.truth_ml,
-    }
-    for prefix, found in (("", scan.network), ("baseline_", scan.baseline)):
-        if found is None:
-            continue
-        row[f"{prefix}predicted_ml"] = found.predicted_ml
-        row |= {f"{prefix}{value}": getattr(found.volume, value) for value in VALUES}
-        pieces = found.lesions or Lesions(-1, -1, -1)
-        row |= {f"{prefix}{name}": n if n >= 0 else None for name, n in vars(pieces).items()}
-    if scan.network.confusion is not None:
-        row |= _type_cells(scan.network)
-    return row | {"seconds": scan.seconds}
-
-
-def _type_cells(comparison: Comparison) -> dict[str, float]:
-    """True and predicted mL of each type, NaN if spacing is unknown, and Dice."""
-    cells = {}
-    for name in TYPES:
-        assert comparison.confusion is not None
-        counts = counts_of(comparison.confusion, name)
-        cells[f"{name}_truth_ml"] = counts.positives if comparison.has_ml else math.nan
-        cells[f"{name}_predicted_ml"] = counts.predicted if comparison.has_ml else math.nan
-        cells[f"{name}_dice"] = counts.dice
-    return cells
-
-
-def _slice_rows(scan: ScanScore) -> list[dict[str, Any]]:
-    rows = []
-    for place, index in enumerate(scan.indices):
-        labelled = scan.labelled[place]
-        row: dict[str, Any] = {
-            "case": scan.case,
-            "patient": scan.patient,
-            "index": index,
-            "slice_number": scan.slice_numbers[place],
-            "labelled": None if labelled is None else int(labelled),
-        }
-        for prefix, found in (("", scan.network), ("baseline_", scan.baseline)):
-            if found is not None:
-                counts: Counts = found.slices[place]
-                row |= {f"{prefix}{name}": int(getattr(counts, name)) for name in ("tp", "fp", "fn", "tn")}
-                row |= {f"{prefix}{value}": getattr(counts, value) for value in VALUES}
-        rows.append(row)
-    return rows

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from hemotorch.evaluation.comparison import ScanComparison
 from hemotorch.evaluation.counts import VALUES, Counts, Spread, ratio, spread
-from hemotorch.evaluation.detection import Detection, ScanDetection, detection, ranking
+from hemotorch.evaluation.detection import ScanDetection, detection, ranking
 from hemotorch.evaluation.intervals import ScanMean, scan_mean, share_interval
 from hemotorch.evaluation.per_type import (
     ConfusionSums,
@@ -35,16 +35,11 @@ class LesionDetection(TypedDict):
     scans: int
 
 
-class Detections(TypedDict):
-    """Whether there is bleeding at all: by scan, by slice, by lesion."""
-
-    scan: ScanDetection
-    slice: Detection
-    lesion: LesionDetection
-
-
 class Summary(TypedDict):
-    """All values over some scans; what each means is in `scores.DEFINITIONS`. Without scans only `scans` is there."""
+    """All values over some scans; what each means is in `scores.DEFINITIONS`. Without scans only `scans` is there.
+
+    detection: `scan` (ScanDetection), `slice` (Detection) and `lesion` (LesionDetection), which tables read by name.
+    """
 
     scans: int
     jaccard: NotRequired[dict[str, ScanMean]]
@@ -54,7 +49,7 @@ class Summary(TypedDict):
     table1: NotRequired[dict[str, Table]]
     volume: NotRequired[VolumeError]
     false_positive_ml: NotRequired[Spread]
-    detection: NotRequired[Detections]
+    detection: NotRequired[dict[str, Any]]
     types: NotRequired[dict[str, TypeValues]]
     macro: NotRequired[MacroDice]
     confusion: NotRequired[ConfusionSums]
@@ -98,7 +93,8 @@ def _over_scans(bleeding: Sequence[ScanComparison], value: str, seed: int) -> Sc
     return scan_mean(values, [entry.patient for entry in bleeding], seed=seed)
 
 
-def _detections(entries: Sequence[ScanComparison], seed: int) -> Detections:
+def _detections(entries: Sequence[ScanComparison], seed: int) -> dict[str, Any]:
+    """Whether there is bleeding at all: by scan, by slice, by lesion."""
     patients = [entry.patient for entry in entries]
     truth = [any(entry.positive_slices) for entry in entries]
     called = [entry.comparison.found for entry in entries]
@@ -113,7 +109,7 @@ def _detections(entries: Sequence[ScanComparison], seed: int) -> Detections:
         slice_called += [bool(counts.predicted) for counts in entry.comparison.slices]
         slice_patients += [entry.patient] * len(entry.comparison.slices)
     by_slice = detection(slice_truth, slice_called, slice_patients, seed=seed)
-    return Detections(scan=by_scan, slice=by_slice, lesion=_lesions(entries, seed))
+    return {"scan": by_scan, "slice": by_slice, "lesion": _lesions(entries, seed)}
 
 
 def _lesions(entries: Sequence[ScanComparison], seed: int) -> LesionDetection:

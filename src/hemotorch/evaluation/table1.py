@@ -9,14 +9,15 @@ truth and prediction alike. Standard deviations are the population's (ddof 0), a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from hemotorch.evaluation.counts import VALUES, Counts, Spread, count_flags, spread
+from hemotorch.evaluation.counts import VALUES, Counts, count_flags, spread
 
 POSITIVE_PIXELS = 400  #: a slice is positive above this many pixels ...
 POSITIVE_AREA = 640 * 640  #: ... of this many; other slice sizes in proportion
 
 Subjects = Mapping[str, Sequence[Counts]]  #: the voxel counts of every scored slice of a subject
-Table = dict[str, Spread]  #: by the names of VALUES
+Table = dict[str, Any]  #: a Spread by each name of VALUES, which tables read by name
 
 
 def table1(subjects: Subjects) -> dict[str, Table]:
