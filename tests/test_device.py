@@ -15,6 +15,7 @@ from hemotorch.recipe import Engine
 from hemotorch.system import device, machine
 from hemotorch.system.device import Device, choose, free_memory
 from hemotorch.system.ranks import Ranks
+from hemotorch.system.records import build, to_values
 
 
 def _fake_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, count: int = 1, capability: tuple = (9, 0)) -> None:
@@ -123,7 +124,7 @@ def test_ranks_share_cores_and_gpus(monkeypatch):
 
 def test_decisions_come_back_from_a_record():
     chosen = choose("cpu").with_reason("measured: this", channels_last=False)
-    again = Device.from_dict(json.loads(json.dumps(chosen.to_dict())))
+    again = build(Device, json.loads(json.dumps(to_values(chosen))), "run.json")
     assert again == chosen and again.reasons[-1] == "measured: this"
 
 

@@ -28,6 +28,7 @@ from hemotorch.system.files import (
     write_json,
     write_text,
 )
+from hemotorch.system.records import build
 
 LARGEST = 1e30  #: of a value in it; larger ones cannot be drawn
 FORMAT = 5  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
@@ -199,9 +200,9 @@ def _check_record(record: Any, root: Path) -> None:
                 good = good and all(type(index) is int and index >= 0 for index in indices)
                 good = good and list(indices) == sorted(set(indices))
         for told in (record, *record.get("resumed", ())):
-            Device.from_dict(told["device"])
+            build(Device, told["device"], where)
             good = good and type(told["ranks"]) is int
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, InputError):
         good = False
     if not good:
         raise InputError("is damaged", where, "put back a copy, or train again in a new folder")

@@ -12,7 +12,7 @@ from pathlib import Path
 from hemotorch.errors import RunError
 from hemotorch.nets import Net
 from hemotorch.system import machine
-from hemotorch.system.device import give_back, is_lost, is_out_of_memory
+from hemotorch.system.device import is_lost, is_out_of_memory, release_memory
 from hemotorch.system.ranks import GO_ON
 from hemotorch.training.batches import Plan
 from hemotorch.training.learner import Job, Learner, Steps
@@ -78,7 +78,7 @@ def largest_batch(job: Job, net: Net, steps: Steps) -> int | None:
     size, cpu = job.recipe.train.batch, job.device.torch_device.type == "cpu"
     if job.ranks.world > 1 or (cpu and not machine.resident(reset_peak=True)[1]):
         return None
-    give_back(job.device.torch_device)
+    release_memory(job.device.torch_device)
     try:
         if cpu:
             few, many = (_peak(job, net, count, steps) for count in FEW_AND_MANY)
@@ -96,7 +96,7 @@ def largest_batch(job: Job, net: Net, steps: Steps) -> int | None:
         if not is_out_of_memory(error):
             raise
     finally:
-        give_back(job.device.torch_device)
+        release_memory(job.device.torch_device)
     return 0
 
 
@@ -108,13 +108,13 @@ def _fits(job: Job, net: Net, size: int, steps: Steps) -> bool:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)
-    give_back(job.device.torch_device)
+    release_memory(job.device.torch_device)
     return False
 
 
 def _peak(job: Job, net: Net, size: int, steps: Steps) -> int:
     """Bytes that a step takes at its height, above what the process holds before it."""
-    give_back(job.device.torch_device)  # what freed tensors left would hide what this step takes
+    release_memory(job.device.torch_device)  # what freed tensors left would hide what this step takes
     before = machine.resident(reset_peak=True)[0]
     _step(job, net, size, steps)
     return machine.resident()[1] - before

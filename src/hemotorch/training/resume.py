@@ -23,6 +23,7 @@ from hemotorch.run import BEST, LAST, Run, check_slices
 from hemotorch.system import threads
 from hemotorch.system.device import Device, choose, environment
 from hemotorch.system.ranks import Ranks
+from hemotorch.system.records import build, to_values
 from hemotorch.task import BLEEDING, Task, task_named
 from hemotorch.training.learner import Job, Learner
 
@@ -92,7 +93,7 @@ def _device_of_run(record: dict[str, Any], wanted: str, recipe: Recipe, ranks: R
     Returns:
         The device, and whether it computes bit for bit as before.
     """
-    before = Device.from_dict(record["device"])
+    before = build(Device, record["device"], "run.json")
     now = choose(wanted, recipe.engine, ranks)
     if wanted == "auto" and now.torch_device.type != before.torch_device.type == "cpu":
         now = choose("cpu", recipe.engine, ranks)
@@ -271,7 +272,7 @@ def run_record(job: Job, split: Split) -> dict[str, Any]:
 def decisions(job: Job) -> dict[str, Any]:
     """On what, and how, a training is computed, with the reasons."""
     return {
-        "device": job.device.to_dict(),
+        "device": to_values(job.device),
         "ranks": job.ranks.world,
         "memory": f"{job.slices.memory}: {job.slices.why}",
         "environment": environment(),
