@@ -16,38 +16,46 @@ BODY_HU = -300  #: everything that is not air or lung
 COARSE_MM = 2.0  #: pixel size at which a head is looked for
 GAP_MM = 6.0  #: gaps in a bone ring that are closed: sutures, thin plates, fractures
 HEAD_AREA_MM2 = 4000.0  #: soft tissue enclosed by bone on a head's fullest slice; an adult's is 10,000 and more
-LARGEST_MM2 = 40_000.0  #: of the same; the largest heads have 25,000
+LARGEST_HEAD_AREA_MM2 = 40_000.0  #: of the same; the largest heads have 25,000
 HEIGHT_MM = (10.0, 600.0)  #: of the whole scan, if it has more than three slices
 HEAD_SHARE = 0.35  #: of that slice's body; ribs and pelvis enclose less of a trunk, if anything
+LEAST_BONE_MM2 = 500.0  #: summed over all slices; with less there is no skull
+BRAIN_HU = 5  #: a skull-stripped volume is filled with 0, which must not count as tissue
+BRAIN_SHARE = 0.9  #: of a skull-stripped scan's voxels above BRAIN_HU that are soft tissue
 BRAIN_ML = (300.0, 2500.0)  #: of a skull-stripped scan
+ASSUMED_SLICE_MM = 5.0  #: if the thickness of a single slice is not known
+CROSS = ndimage.generate_binary_structure(2, 1)  #: a pixel and its four neighbours
 
 
 def enclosed(scan: Scan, pixel_mm: float | None = None, bone_hu: float = BONE_HU) -> np.ndarray:
-    """(slices, rows, columns) bool: what bone encloses on each slice, bone itself left out.
+    """What bone encloses on each slice, bone itself left out.
 
-    pixel_mm: the pixel size to assume where the scan's own is not known. bone_hu: what lies above it is bone.
+    Args:
+        pixel_mm: the pixel size to assume if the scan's own is not known.
+        bone_hu: what lies above it is bone.
+
+    Returns:
+        (slices, rows, columns) bool.
     """
     iterations = max(1, round(GAP_MM / 2 / (pixel_mm or scan.pixel_mm[0])))
-    out = np.zeros(scan.shape, bool)
-    for i, hu in enumerate(scan.hu):
+    margin = iterations + 1
+    inside = np.zeros(scan.shape, bool)
+    for index, hu in enumerate(scan.hu):
         bone = hu > bone_hu
         if bone.any():
-            ring = np.pad(bone, iterations + 1)
-            ring = ndimage.binary_closing(ring, _CROSS, iterations)
-            inside = ndimage.binary_fill_holes(ring)[iterations + 1 : -iterations - 1, iterations + 1 : -iterations - 1]
-            out[i] = inside & ~bone
-    return out
-
-
-_CROSS = ndimage.generate_binary_structure(2, 1)
+            # With a margin around it, a ring that touches the picture's edge is closed as any other.
+            ring = ndimage.binary_closing(np.pad(bone, margin), CROSS, iterations)
+            filled = ndimage.binary_fill_holes(ring)[margin:-margin, margin:-margin]
+            inside[index] = filled & ~bone
+    return inside
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """Why a scan may not be a head; `may_be_head` where predicting is still sensible."""
+    """Why a scan may not be a head; `may_be_head` if predicting is still sensible."""
 
     text: str
-    may_be_head: bool
+    may_be_head: bool = False
 
 
 def check_head(scan: Scan, any_anatomy: bool) -> tuple[str, ...]:
@@ -79,62 +87,76 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
     """
     if not scan.spacing_known:
         return None
-    height = scan.height_mm
-    if len(scan.hu) > 3 and not HEIGHT_MM[0] < height < HEIGHT_MM[1]:
+    if len(scan.hu) > 3 and not HEIGHT_MM[0] < scan.height_mm < HEIGHT_MM[1]:
         return Doubt(
-            f"its {len(scan.hu)} slices are {height:.4g} mm high together: is its slice distance right?", False
+            f"its {len(scan.hu)} slices are {scan.height_mm:.4g} mm high together: is its slice distance right?"
         )
     bone_hu = _bone_hu(scan)
     coarse = _coarse(scan, bone_hu)
-    area = coarse.pixel_mm[0] * coarse.pixel_mm[1]
-    tissue = (coarse.hu > TISSUE_HU[0]) & (coarse.hu < TISSUE_HU[1])
-    body = coarse.hu > BODY_HU
-    if not (coarse.hu > bone_hu).sum() * area > 500:
-        # Skull-stripped volumes are filled with 0, which must not count as tissue.
-        dense = (coarse.hu > 5).sum((1, 2))
-        brain_ml = float((dense * np.nan_to_num(coarse.shares_mm, nan=5.0)).sum() * area / 1000)
-        brain_like = (tissue & (coarse.hu > 5)).sum() > 0.9 * dense.sum() and BRAIN_ML[0] < brain_ml < BRAIN_ML[1]
-        if brain_like:
-            return Doubt("no skull in this scan (skull-stripped?): networks are trained on heads with a skull", True)
-        return Doubt("no bone in this scan", False)
-    inside = enclosed(coarse, bone_hu=bone_hu) & tissue
-    areas = np.array([_largest(part) for part in inside]) * area
-    best = int(areas.argmax())
-    share = areas[best] / max(1.0, float(body[best].sum() * area))
-    if areas[best] > LARGEST_MM2:
-        text = f"{areas[best] / 100:.4g} cm2 of soft tissue lie inside bone on a slice: is its pixel size right?"
-        return Doubt(text, False)
-    if areas[best] < HEAD_AREA_MM2 or share < HEAD_SHARE:
+    pixel_mm2 = coarse.pixel_mm[0] * coarse.pixel_mm[1]
+    if np.count_nonzero(coarse.hu > bone_hu) * pixel_mm2 <= LEAST_BONE_MM2:
+        return _doubt_without_bone(coarse, pixel_mm2)
+    return _doubt_about_skull(coarse, bone_hu, pixel_mm2)
+
+
+def _doubt_without_bone(coarse: Scan, pixel_mm2: float) -> Doubt:
+    dense = coarse.hu > BRAIN_HU
+    thickness_mm = np.nan_to_num(coarse.shares_mm, nan=ASSUMED_SLICE_MM)
+    volume_ml = float((dense.sum((1, 2)) * thickness_mm).sum() * pixel_mm2 / 1000)
+    tissue_share = float((_is_tissue(coarse.hu) & dense).sum() / max(1.0, dense.sum()))
+    if tissue_share > BRAIN_SHARE and BRAIN_ML[0] < volume_ml < BRAIN_ML[1]:
+        text = "no skull in this scan (skull-stripped?): networks are trained on heads with a skull"
+        return Doubt(text, may_be_head=True)
+    return Doubt("no bone in this scan")
+
+
+def _doubt_about_skull(coarse: Scan, bone_hu: float, pixel_mm2: float) -> Doubt | None:
+    """Whether the soft tissue that bone encloses on the fullest slice is that of a head."""
+    inside = enclosed(coarse, bone_hu=bone_hu) & _is_tissue(coarse.hu)
+    areas_mm2 = np.array([_largest_piece(slice_inside) for slice_inside in inside]) * pixel_mm2
+    fullest = int(areas_mm2.argmax())
+    area_mm2 = float(areas_mm2[fullest])
+    body_mm2 = float((coarse.hu[fullest] > BODY_HU).sum() * pixel_mm2)
+    share = area_mm2 / max(1.0, body_mm2)
+    if area_mm2 > LARGEST_HEAD_AREA_MM2:
+        return Doubt(f"{area_mm2 / 100:.4g} cm2 of soft tissue lie inside bone on a slice: is its pixel size right?")
+    if area_mm2 < HEAD_AREA_MM2 or share < HEAD_SHARE:
         return Doubt(
-            f"at most {areas[best] / 100:.0f} cm2 of soft tissue lie inside bone on any slice "
-            f"({100 * share:.0f} % of the body there)",
-            False,
+            f"at most {area_mm2 / 100:.0f} cm2 of soft tissue lie inside bone on any slice "
+            f"({100 * share:.0f} % of the body there)"
         )
     return None
+
+
+def _is_tissue(hu: np.ndarray) -> np.ndarray:
+    return (hu > TISSUE_HU[0]) & (hu < TISSUE_HU[1])
 
 
 def _bone_hu(scan: Scan) -> float:
     """HU above which lies bone: BONE_HU, or just below the top of a PNG's window that clips bone."""
     is_png = scan.source is not None and scan.source.format == "png"
     top = float(scan.hu.max())
-    if is_png and top <= BONE_HU:
-        return top - 1
-    return BONE_HU
+    return top - 1 if is_png and top <= BONE_HU else BONE_HU
 
 
 def _coarse(scan: Scan, bone_hu: float) -> Scan:
-    """Every n-th row and column, so that pixels measure about 2 mm."""
-    rows, columns = (
-        min(length, max(1, round(COARSE_MM / mm))) for mm, length in zip(scan.pixel_mm, scan.shape[1:], strict=True)
-    )
-    # Bone is thin: keep the brightest of the rows and columns that are left out.
-    hu = scan.hu[:, : scan.shape[1] // rows * rows, : scan.shape[2] // columns * columns]
-    hu = hu.reshape(len(hu), scan.shape[1] // rows, rows, scan.shape[2] // columns, columns)
-    bright, plain = hu.max((2, 4)), hu[:, :, rows // 2, :, columns // 2]
-    merged = np.where(bright > bone_hu, bright, plain)
-    return Scan(merged, scan.slice_origins_mm, scan.row_step_mm * rows, scan.column_step_mm * columns, scan.name)
+    """The scan in pixels of about 2 mm: one for each block of its own."""
+    slices, rows, columns = scan.shape
+    row_mm, column_mm = scan.pixel_mm
+    block_rows = min(rows, max(1, round(COARSE_MM / row_mm)))
+    block_columns = min(columns, max(1, round(COARSE_MM / column_mm)))
+    whole_rows, whole_columns = rows // block_rows, columns // block_columns
+    hu = scan.hu[:, : whole_rows * block_rows, : whole_columns * block_columns]
+    blocks = hu.reshape(slices, whole_rows, block_rows, whole_columns, block_columns)
+    middle = blocks[:, :, block_rows // 2, :, block_columns // 2]
+    # Bone is thin: a block that holds any is bone.
+    brightest = blocks.max((2, 4))
+    merged = np.where(brightest > bone_hu, brightest, middle)
+    row_step_mm, column_step_mm = scan.row_step_mm * block_rows, scan.column_step_mm * block_columns
+    return Scan(merged, scan.slice_origins_mm, row_step_mm, column_step_mm, scan.name)
 
 
-def _largest(mask: np.ndarray) -> int:
+def _largest_piece(mask: np.ndarray) -> int:
+    """Pixels of the largest connected piece."""
     labels, count = ndimage.label(mask)
     return int(np.bincount(labels.ravel())[1:].max()) if count else 0

@@ -32,18 +32,18 @@ class Window:
         return window_bounds(self.level, self.width)
 
 
-_SOKOLOVSKYY = "Sokolovskyy et al. 2021, and Hssayeni et al. 2020 (Data 5(1):14): level 40, width 120 for CT-ICH"
-_RADIOPAEDIA = "Radiopaedia, 'Windowing (CT)': typical head settings"
-_HSSAYENI = "the description of PhysioNet CT-ICH (Hssayeni et al. 2020): bone level 700, width 3200"
+SOKOLOVSKYY = "Sokolovskyy et al. 2021, and Hssayeni et al. 2020 (Data 5(1):14): level 40, width 120 for CT-ICH"
+RADIOPAEDIA = "Radiopaedia, 'Windowing (CT)': typical head settings"
+HSSAYENI = "the description of PhysioNet CT-ICH (Hssayeni et al. 2020): bone level 700, width 3200"
 
 WINDOWS = {
-    "brain": Window(40, 120, _SOKOLOVSKYY),
-    "brain-narrow": Window(40, 80, _RADIOPAEDIA + " (brain W:80 L:40)"),
-    "subdural": Window(75, 215, _RADIOPAEDIA + " (subdural W:130-300 L:50-100; the middle of both ranges)"),
-    "stroke": Window(32, 8, _RADIOPAEDIA + " (stroke W:8 L:32)"),
+    "brain": Window(40, 120, SOKOLOVSKYY),
+    "brain-narrow": Window(40, 80, RADIOPAEDIA + " (brain W:80 L:40)"),
+    "subdural": Window(75, 215, RADIOPAEDIA + " (subdural W:130-300 L:50-100; the middle of both ranges)"),
+    "stroke": Window(32, 8, RADIOPAEDIA + " (stroke W:8 L:32)"),
     "blood": Window(55, 70, "ours: 20 to 90 HU, from grey matter to dense clot, so that fresh blood fills the range"),
-    "bone": Window(600, 2800, _RADIOPAEDIA + " (temporal bones W:2800 L:600)"),
-    "bone-hssayeni": Window(700, 3200, _HSSAYENI),
+    "bone": Window(600, 2800, RADIOPAEDIA + " (temporal bones W:2800 L:600)"),
+    "bone-hssayeni": Window(700, 3200, HSSAYENI),
 }
 
 
@@ -71,17 +71,25 @@ def window_bounds(level: float, width: float) -> tuple[float, float]:
 
 
 def apply_window(hu: Any, level: float, width: float) -> Any:
-    """HU of any shape to [0, 1], floating point: 0 at and below the lower bound, 1 at and above the upper one.
+    """HU to brightness.
 
-    Integers become float32; half-precision tensors are computed in float32, since bfloat16 rounds HU.
+    Args:
+        hu: an array, a tensor or a number. Integers become float32; half-precision tensors are computed in float32,
+            since bfloat16 rounds HU.
+        level, width: of the window, in HU.
+
+    Returns:
+        Floating point in [0, 1], of hu's shape: 0 at and below the window's lower bound, 1 at and above the upper one.
     """
     low, _ = window_bounds(level, width)
     if isinstance(hu, (np.ndarray, np.generic, int, float)):
-        values = np.asarray(hu)
-        values = values if values.dtype == np.float64 else values.astype(np.float32)
-        return np.clip((values - low) / width, 0.0, 1.0)
-    values = hu if hu.element_size() == 8 and hu.is_floating_point() else hu.float()
-    return ((values - low) / width).clamp(0.0, 1.0)
+        array = np.asarray(hu)
+        if array.dtype != np.float64:
+            array = array.astype(np.float32)
+        return np.clip((array - low) / width, 0.0, 1.0)
+    is_double = hu.is_floating_point() and hu.element_size() == 8
+    tensor = hu if is_double else hu.float()
+    return ((tensor - low) / width).clamp(0.0, 1.0)
 
 
 def to_grey(hu: np.ndarray, level: float, width: float) -> np.ndarray:
@@ -95,5 +103,7 @@ def from_grey(grey: np.ndarray, level: float, width: float) -> np.ndarray:
     Black and white, which stand for all that lies outside, become whole HU that are black and white again.
     """
     low, high = window_bounds(level, width)
-    inner = np.rint(grey.astype(np.float32) / 255 * width + low)
-    return np.where(grey == 0, np.floor(low), np.where(grey == 255, np.ceil(high), inner)).astype(np.int16)
+    hu = np.rint(grey.astype(np.float32) / 255 * width + low)
+    hu[grey == 0] = np.floor(low)
+    hu[grey == 255] = np.ceil(high)
+    return hu.astype(np.int16)
