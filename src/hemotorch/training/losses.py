@@ -70,12 +70,15 @@ def dice_cross_entropy(
     task: Task = BLEEDING, dice_weight: float = 1.0, positive_weight: float = 1.0, eps: float = EPS
 ) -> Loss:
     """dice_weight * negative_dice + cross_entropy."""
-    if task.types:
-        return _sum_of(negative_dice(task, eps), dice_weight, cross_entropy(task, positive_weight))
 
     def value(sums: Tensor) -> Tensor:
-        return mean(sums[2:]) - dice_weight * dice_ratio(sums[:2], eps)
+        # The entropy's two sums come last.
+        dice = set_losses.dice_of(sums[:-2], eps) if task.types else dice_ratio(sums[:-2], eps)
+        return mean(sums[-2:]) - dice_weight * dice
 
+    if task.types:
+        sums = partial(set_losses.dice_entropy_sums, task=task, positive_weight=positive_weight)
+        return Loss(sums, value)
     sums = partial(dice_ce_sums, positive_weight=positive_weight)
     return Loss(sums, value, partial(sums, triton=True))
 
@@ -110,15 +113,6 @@ def dice_ratio(sums: Tensor, eps: float = EPS) -> Tensor:
 def mean(sums: Tensor) -> Tensor:
     """A sum over pixels and their number: the first by the second."""
     return sums[0] / sums[1]
-
-
-def _sum_of(dice: Loss, dice_weight: float, entropy: Loss) -> Loss:
-    """dice_weight * dice + entropy; the sums of the entropy, of which there are two, come last."""
-
-    def sums(logits: Tensor, target: Tensor) -> Tensor:
-        return torch.cat([dice.sums(logits, target), entropy.sums(logits, target)])
-
-    return Loss(sums, lambda sums: entropy.value(sums[-2:]) + dice_weight * dice.value(sums[:-2]))
 
 
 def _with_count(total: Tensor, target: Tensor) -> Tensor:

@@ -21,8 +21,6 @@ def choose_task(wanted: str, dataset: Dataset, training: Part) -> tuple[Task, st
     Raises:
         OptionError: for an unknown task.
     """
-    if wanted == "auto":
-        return BLEEDING, "batches have no types yet"
     if wanted != "auto":
         return task_named(wanted), "as its recipe says"
     rows = [dataset.rows[case][index] for case, indices in training.items() for index in indices]
