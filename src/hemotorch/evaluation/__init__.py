@@ -8,6 +8,7 @@ evaluate     a predictor and a part of a split to Scores
 examples     scans worth looking at, with their telling slices
 intervals    95 % intervals by resampling patients
 lesion       which separate bleedings were found
+over_scans   values over scans, with intervals over their patients
 per_type     values per type of bleeding: Dice, mL, confusion between types
 scan_score   one scan's score, also as rows of tables
 scored_part  the part of a split that is scored: its slices, their truth, what to know of it

@@ -59,6 +59,26 @@ class ScanComparison:
     comparison: Comparison
 
     @property
+    def volume(self) -> Counts:
+        """The counts of the whole scan, in mL or voxels."""
+        return self.comparison.volume
+
+    @property
+    def truth_ml(self) -> float:
+        """NaN if spacing is unknown."""
+        return self.comparison.truth_ml
+
+    @property
+    def predicted_ml(self) -> float:
+        """NaN if spacing is unknown."""
+        return self.comparison.predicted_ml
+
+    @property
+    def positive(self) -> bool:
+        """Whether the scan holds bleeding by mask or label."""
+        return any(self.positive_slices)
+
+    @property
     def positive_slices(self) -> list[bool]:
         """Slices that hold bleeding by mask or label."""
         pairs = zip(self.comparison.slices, self.labelled, strict=True)

@@ -7,21 +7,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from hemotorch.evaluation.counts import Spread, spread
-
 RESAMPLES = 2000  #: with 12 patients the ends of a Dice's interval then differ by 0.002 (one sd) between seeds
 ENDS = (2.5, 97.5)  #: percentiles
-
-
-class ScanMean(Spread):
-    """A value over scans, and the 95 % interval of its mean."""
-
-    ci95: list[float]
-
-
-def scan_mean(values: Sequence[float], patients: Sequence[Hashable], *, seed: int = 0) -> ScanMean:
-    """How a value is spread over scans, and how sure its mean is. values, patients: one of each per scan."""
-    return {**spread(values), "ci95": mean_interval(values, patients, seed=seed)}
 
 
 def ratio_interval(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable
 from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from hemotorch.evaluation.comparison import ScanComparison
 from hemotorch.evaluation.confusion import NAMES, counts_of
-from hemotorch.evaluation.counts import Counts, Spread, ratio, spread
-from hemotorch.evaluation.intervals import ScanMean, macro_interval, scan_mean, share_interval
-from hemotorch.evaluation.volume import VolumeError, bland_altman
+from hemotorch.evaluation.counts import Counts, Spread, spread
+from hemotorch.evaluation.intervals import macro_interval
+from hemotorch.evaluation.over_scans import ScanMean, Scans, mean_over, share_over, volume_error_over
+from hemotorch.evaluation.volume import VolumeError
 from hemotorch.labels import TYPES
 
 
@@ -53,69 +54,65 @@ class ConfusionSums(TypedDict):
     scans: int
 
 
-def score_types(entries: Sequence[ScanComparison], seed: int = 0) -> dict[str, TypeValues]:
+def score_types(scans: Scans, seed: int = 0) -> dict[str, TypeValues]:
     """Values of each type that the truth of any scan holds."""
     values = {}
     for name in TYPES:
-        holding = [entry for entry in entries if name in entry.comparison.types]
-        if holding:
-            values[name] = _type_values(name, entries, holding, seed)
+        if any(name in scan.comparison.types for scan in scans):
+            values[name] = _type_values(name, scans, seed)
     return values
 
 
-def _type_values(
-    name: str, entries: Sequence[ScanComparison], holding: Sequence[ScanComparison], seed: int
-) -> TypeValues:
-    """One type's values. holding: the scans of `entries` that hold it."""
-    patients = [entry.patient for entry in holding]
-    called = [entry.comparison.types[name][0] for entry in holding]
-    voxels = [entry.comparison.types[name][1] for entry in holding]
-    values = TypeValues(
-        sensitivity=ratio(sum(called), sum(voxels)),
-        ci95=share_interval(called, voxels, patients, seed=seed),
-        scans=len(holding),
-        voxels=sum(voxels),
+def _type_values(name: str, scans: Scans, seed: int) -> TypeValues:
+    holding = [scan for scan in scans if name in scan.comparison.types]
+    sensitivity, interval = share_over(
+        holding, lambda scan: scan.comparison.types[name][0], lambda scan: scan.comparison.types[name][1], seed
     )
-    if is_typed(entries):
-        counts = [_counts(entry, name) for entry in holding]
-        true_ml = [_ml(entry, count.positives) for entry, count in zip(holding, counts, strict=True)]
-        predicted_ml = [_ml(entry, count.predicted) for entry, count in zip(holding, counts, strict=True)]
-        without = [entry for entry in entries if name not in entry.comparison.types]
-        values["dice"] = scan_mean([count.dice for count in counts], patients, seed=seed)
-        values["volume"] = bland_altman(true_ml, predicted_ml, patients, seed=seed)
-        values["false_positive_ml"] = spread(_ml(entry, _counts(entry, name).predicted) for entry in without)
+    values = TypeValues(
+        sensitivity=sensitivity,
+        ci95=interval,
+        scans=len(holding),
+        voxels=sum(scan.comparison.types[name][1] for scan in holding),
+    )
+    if is_typed(scans):
+        without = [scan for scan in scans if name not in scan.comparison.types]
+        values["dice"] = mean_over(holding, lambda scan: _counts(scan, name).dice, seed)
+        values["volume"] = volume_error_over(
+            holding, lambda scan: _truth_ml(scan, name), lambda scan: _predicted_ml(scan, name), seed
+        )
+        values["false_positive_ml"] = spread(_predicted_ml(scan, name) for scan in without)
     return values
 
 
-def score_macro(entries: Sequence[ScanComparison], seed: int = 0) -> MacroDice:
+def score_macro(scans: Scans, seed: int = 0) -> MacroDice:
     """Macro Dice and its interval over patients."""
-    groups = _dice_by_type(entries)
+    groups = _dice_by_type(scans)
     interval = macro_interval(list(groups.values()), seed=seed)
-    return MacroDice(dice=macro_dice(entries), ci95=interval, types=len(groups))
+    return MacroDice(dice=macro_dice(scans), ci95=interval, types=len(groups))
 
 
-def macro_dice(entries: Iterable[ScanComparison]) -> float:
+def macro_dice(scans: Scans) -> float:
     """The mean over types of their mean Dice; NaN if no scan holds any type."""
-    means = [np.mean(values) for values, _ in _dice_by_type(entries).values()]
+    means = [np.mean(values) for values, _ in _dice_by_type(scans).values()]
     return float(np.mean(means)) if means else math.nan
 
 
-def _dice_by_type(entries: Iterable[ScanComparison]) -> dict[str, tuple[list[float], list[Hashable]]]:
+def _dice_by_type(scans: Scans) -> dict[str, tuple[list[float], list[Hashable]]]:
     """Dice of each scan that holds a type, and its patient, by type; types that no scan holds are left out."""
     groups: dict[str, tuple[list[float], list[Hashable]]] = {}
-    for entry in entries:
-        for name in entry.comparison.types:
+    for scan in scans:
+        for name in scan.comparison.types:
             values, patients = groups.setdefault(name, ([], []))
-            values.append(_counts(entry, name).dice)
-            patients.append(entry.patient)
+            values.append(_counts(scan, name).dice)
+            patients.append(scan.patient)
     return groups
 
 
-def score_confusion(entries: Sequence[ScanComparison]) -> ConfusionSums:
+def score_confusion(scans: Scans) -> ConfusionSums:
     """The confusions of all scans in one. mL and voxels are never added."""
-    in_ml = [entry for entry in entries if entry.comparison.has_ml]
-    summed = in_ml or entries
-    amounts = np.sum([np.array(entry.comparison.confusion) for entry in summed], axis=0)
+    in_ml = [scan for scan in scans if scan.comparison.has_ml]
+    summed = in_ml or scans
+    amounts = np.sum([np.array(scan.comparison.confusion) for scan in summed], axis=0)
     return ConfusionSums(
         names=list(NAMES),
         amounts=amounts.tolist(),
@@ -124,16 +121,20 @@ def score_confusion(entries: Sequence[ScanComparison]) -> ConfusionSums:
     )
 
 
-def is_typed(entries: Sequence[ScanComparison]) -> bool:
+def is_typed(scans: Scans) -> bool:
     """Whether the predictor of these scans tells types apart."""
-    return bool(entries) and all(entry.comparison.confusion is not None for entry in entries)
+    return bool(scans) and all(scan.comparison.confusion is not None for scan in scans)
 
 
-def _counts(entry: ScanComparison, name: str) -> Counts:
-    confusion = entry.comparison.confusion
+def _counts(scan: ScanComparison, name: str) -> Counts:
+    confusion = scan.comparison.confusion
     assert confusion is not None  # asked of predictors with types only
     return counts_of(confusion, name)
 
 
-def _ml(entry: ScanComparison, amount: float) -> float:
-    return amount if entry.comparison.has_ml else math.nan
+def _truth_ml(scan: ScanComparison, name: str) -> float:
+    return _counts(scan, name).positives if scan.comparison.has_ml else math.nan
+
+
+def _predicted_ml(scan: ScanComparison, name: str) -> float:
+    return _counts(scan, name).predicted if scan.comparison.has_ml else math.nan

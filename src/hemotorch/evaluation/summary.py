@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 from hemotorch.evaluation.comparison import ScanComparison
-from hemotorch.evaluation.counts import VALUES, Counts, Spread, ratio, spread
+from hemotorch.evaluation.counts import Counts, Spread, ratio, spread
 from hemotorch.evaluation.detection import ScanDetection, detection, ranking
-from hemotorch.evaluation.intervals import ScanMean, scan_mean, share_interval
+from hemotorch.evaluation.lesion import Lesions
+from hemotorch.evaluation.over_scans import ScanMean, Scans, mean_over, patients_of, share_over, volume_error_over
 from hemotorch.evaluation.per_type import (
     ConfusionSums,
     MacroDice,
@@ -20,7 +20,7 @@ from hemotorch.evaluation.per_type import (
     score_types,
 )
 from hemotorch.evaluation.table1 import Table, table1
-from hemotorch.evaluation.volume import VolumeError, bland_altman
+from hemotorch.evaluation.volume import VolumeError
 
 
 class LesionDetection(TypedDict):
@@ -55,97 +55,91 @@ class Summary(TypedDict):
     confusion: NotRequired[ConfusionSums]
 
 
-def summary(entries: Sequence[ScanComparison], seed: int = 0) -> Summary:
+def summary(scans: Scans, seed: int = 0) -> Summary:
     """All values over these scans. `macro` and `confusion` are there only if the predictor tells types apart."""
-    if not entries:
+    if not scans:
         return Summary(scans=0)
-    bleeding = [entry for entry in entries if entry.comparison.bleeding]
-    normal = [entry for entry in entries if not any(entry.positive_slices)]
+    bleeding = [scan for scan in scans if scan.comparison.bleeding]
+    normal = [scan for scan in scans if not scan.positive]
     subjects: dict[str, list[Counts]] = {}
-    for entry in entries:
-        subjects.setdefault(entry.patient, []).extend(entry.comparison.slices)
-    jaccard, dice, sensitivity, specificity = ({"scan": _over_scans(bleeding, value, seed)} for value in VALUES)
+    for scan in scans:
+        subjects.setdefault(scan.patient, []).extend(scan.comparison.slices)
     values = Summary(
-        scans=len(entries),
-        jaccard=jaccard,
-        dice=dice,
-        sensitivity=sensitivity,
-        specificity=specificity,
+        scans=len(scans),
+        jaccard={"scan": mean_over(bleeding, lambda scan: scan.volume.jaccard, seed)},
+        dice={"scan": mean_over(bleeding, lambda scan: scan.volume.dice, seed)},
+        sensitivity={"scan": mean_over(bleeding, lambda scan: scan.volume.sensitivity, seed)},
+        specificity={"scan": mean_over(bleeding, lambda scan: scan.volume.specificity, seed)},
         table1=table1(subjects),
-        volume=bland_altman(
-            [entry.comparison.truth_ml for entry in bleeding],
-            [entry.comparison.predicted_ml for entry in bleeding],
-            [entry.patient for entry in bleeding],
-            seed=seed,
-        ),
-        false_positive_ml=spread(entry.comparison.predicted_ml for entry in normal),
-        detection=_detections(entries, seed),
-        types=score_types(entries, seed),
+        volume=volume_error_over(bleeding, lambda scan: scan.truth_ml, lambda scan: scan.predicted_ml, seed),
+        false_positive_ml=spread(scan.predicted_ml for scan in normal),
+        detection=_detections(scans, seed),
+        types=score_types(scans, seed),
     )
-    if is_typed(entries):
-        values["macro"] = score_macro(entries, seed)
-        values["confusion"] = score_confusion(entries)
+    if is_typed(scans):
+        values["macro"] = score_macro(scans, seed)
+        values["confusion"] = score_confusion(scans)
     return values
 
 
-def _over_scans(bleeding: Sequence[ScanComparison], value: str, seed: int) -> ScanMean:
-    values = [getattr(entry.comparison.volume, value) for entry in bleeding]
-    return scan_mean(values, [entry.patient for entry in bleeding], seed=seed)
-
-
-def _detections(entries: Sequence[ScanComparison], seed: int) -> dict[str, Any]:
+def _detections(scans: Scans, seed: int) -> dict[str, Any]:
     """Whether there is bleeding at all: by scan, by slice, by lesion."""
-    patients = [entry.patient for entry in entries]
-    truth = [any(entry.positive_slices) for entry in entries]
-    called = [entry.comparison.found for entry in entries]
-    amounts = [entry.comparison.predicted_ml for entry in entries]
-    by_scan: ScanDetection = {
-        **detection(truth, called, patients, seed=seed),
-        "ranking": ranking(truth, amounts),
+    truth = [scan.positive for scan in scans]
+    called = [scan.comparison.found for scan in scans]
+    of_scans: ScanDetection = {
+        **detection(truth, called, patients_of(scans), seed=seed),
+        "ranking": ranking(truth, [scan.predicted_ml for scan in scans]),
     }
-    slice_truth, slice_called, slice_patients = [], [], []
-    for entry in entries:
-        slice_truth += entry.positive_slices
-        slice_called += [bool(counts.predicted) for counts in entry.comparison.slices]
-        slice_patients += [entry.patient] * len(entry.comparison.slices)
-    by_slice = detection(slice_truth, slice_called, slice_patients, seed=seed)
-    return {"scan": by_scan, "slice": by_slice, "lesion": _lesions(entries, seed)}
+    slice_truth: list[bool] = []
+    slice_called: list[bool] = []
+    slice_patients: list[str] = []
+    for scan in scans:
+        slice_truth += scan.positive_slices
+        slice_called += [bool(counts.predicted) for counts in scan.comparison.slices]
+        slice_patients += [scan.patient] * len(scan.comparison.slices)
+    of_slices = detection(slice_truth, slice_called, slice_patients, seed=seed)
+    return {"scan": of_scans, "slice": of_slices, "lesion": _lesions(scans, seed)}
 
 
-def _lesions(entries: Sequence[ScanComparison], seed: int) -> LesionDetection:
-    whole = [entry for entry in entries if entry.comparison.lesions]
-    lesions = [entry.comparison.lesions for entry in whole if entry.comparison.lesions]
-    found = [scan.found for scan in lesions]
-    every = [scan.lesions for scan in lesions]
-    false = sum(scan.false for scan in lesions)
+def _lesions(scans: Scans, seed: int) -> LesionDetection:
+    whole = [scan for scan in scans if scan.comparison.lesions]
+    sensitivity, interval = share_over(
+        whole, lambda scan: _lesions_of(scan).found, lambda scan: _lesions_of(scan).lesions, seed
+    )
+    false = sum(_lesions_of(scan).false for scan in whole)
     return LesionDetection(
-        sensitivity=ratio(sum(found), sum(every)),
-        sensitivity_ci95=share_interval(found, every, [entry.patient for entry in whole], seed=seed),
-        lesions=sum(every),
-        found=sum(found),
+        sensitivity=sensitivity,
+        sensitivity_ci95=interval,
+        lesions=sum(_lesions_of(scan).lesions for scan in whole),
+        found=sum(_lesions_of(scan).found for scan in whole),
         false=false,
         false_a_scan=ratio(false, len(whole)),
         scans=len(whole),
     )
 
 
-def brief(entries: Sequence[ScanComparison]) -> dict[str, float]:
+def _lesions_of(scan: ScanComparison) -> Lesions:
+    assert scan.comparison.lesions is not None  # asked of scans that are scored whole
+    return scan.comparison.lesions
+
+
+def brief(scans: Scans) -> dict[str, float]:
     """What a training loop looks at.
 
     Returns:
         Mean `dice` and `jaccard` over the `n` scans with bleeding; `fp_ml`, the mean mL called bleeding in the `normal`
         scans without any (0 if there are none, or none of known volume); and from a predictor with types `macro_dice`.
     """
-    bleeding = [entry.comparison for entry in entries if entry.comparison.bleeding]
-    normal = [entry.comparison for entry in entries if not entry.comparison.bleeding]
-    false_ml = [comparison.predicted_ml for comparison in normal if comparison.has_ml]
+    bleeding = [scan for scan in scans if scan.comparison.bleeding]
+    normal = [scan for scan in scans if not scan.comparison.bleeding]
+    false_ml = [scan.predicted_ml for scan in normal if scan.comparison.has_ml]
     values = {
-        "dice": spread(comparison.volume.dice for comparison in bleeding)["mean"],
-        "jaccard": spread(comparison.volume.jaccard for comparison in bleeding)["mean"],
+        "dice": spread(scan.volume.dice for scan in bleeding)["mean"],
+        "jaccard": spread(scan.volume.jaccard for scan in bleeding)["mean"],
         "n": len(bleeding),
         "fp_ml": sum(false_ml) / len(false_ml) if false_ml else 0.0,
         "normal": len(normal),
     }
-    if is_typed(entries):
-        values["macro_dice"] = macro_dice(entries)
+    if is_typed(scans):
+        values["macro_dice"] = macro_dice(scans)
     return values
