@@ -14,18 +14,17 @@ import json
 import random
 import statistics
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hemotorch.bench.children import run_together
-from hemotorch.bench.data import quick_recipe, reference_pngs
-from hemotorch.bench.measure import environments
-from hemotorch.bench.rows import Config, Round, Spec, from_json
+from hemotorch.bench import processes
+from hemotorch.bench.data import quick_recipe, write_reference_pngs
+from hemotorch.bench.records import Config, Round, Spec
 from hemotorch.data.dataset import Dataset
+from hemotorch.errors import RunError
 from hemotorch.recipe import load_recipe
 from hemotorch.system import machine
-from hemotorch.system.files import write_json
 
 SECONDS = {"paper": 8.0, "fast": 4.0}  #: of timed steps in a process
 LIMIT_S = 600.0
@@ -71,14 +70,10 @@ def once(level: Level, name: str, data: Path, pngs: Path) -> Round:
     config = Config(level.name, threads=level.threads, ranks=level.ranks, batch=recipe.train.batch)
     config = Config(level.name, batch=recipe.train.batch, reference=True) if level.reference else config
     spec = Spec(config, str(data), recipe.to_toml(), str(pngs), SECONDS[name])
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "spec.json"
-        write_json(path, asdict(spec))
-        command = [sys.executable, "-m", "hemotorch.bench.worker", str(path)]
-        printed, error = run_together(command, environments(config), LIMIT_S)
-    if error:
+    try:
+        return processes.once(spec, LIMIT_S)
+    except RunError as error:
         sys.exit(f"{name}, {level.name}: {error}")
-    return from_json(Round, json.loads(printed.splitlines()[-1]))
 
 
 def main() -> None:
@@ -94,7 +89,7 @@ def main() -> None:
     found: dict[tuple[str, str], list[Round]] = {(name, one.name): [] for name, one in jobs}
     with TemporaryDirectory() as folder:
         recipe = quick_recipe(load_recipe("paper").changed(["data.split=patient"]))
-        pngs = reference_pngs(Dataset(a.data), recipe, Path(folder) / "png")
+        pngs = write_reference_pngs(Dataset(a.data), recipe, Path(folder) / "png")
         for number in range(a.rounds):
             for name, one in random.Random(number).sample(jobs, len(jobs)):
                 found[name, one.name].append(once(one, name, a.data, pngs))

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from hemotorch.bench.configs import label
-from hemotorch.bench.result import Bench
-from hemotorch.bench.rows import PHASES, Config, Round, Row, compared
+from hemotorch.bench.records import PHASES, Bench, Config, Round, Row
+from hemotorch.bench.speedup import compared
 
 #: What a bench is told instead of trying layouts, which takes two processes.
 CONTIGUOUS = "engine.channels_last=off", "On the CPU in contiguous layout (for the test)."

@@ -94,11 +94,11 @@ def tiny_run(tiny_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def looked_at_once() -> Iterator[None]:
     """A bench asks a new process what its machine is, for seconds; the machine stays the same."""
-    from hemotorch.bench import measure  # not above: the tests on a GPU's machine do without what it imports
+    from hemotorch.bench import processes  # not above: the tests on a GPU's machine do without what it imports
 
-    look = cache(measure.look_at_machine)
+    look = cache(processes.look_at_machine)
     with pytest.MonkeyPatch.context() as patch:
-        for bench in ("train", "predict", "mlp"):
+        for bench in ("setup", "predict"):
             patch.setattr(f"hemotorch.bench.{bench}.look_at_machine", look)
         yield
 

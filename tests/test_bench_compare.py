@@ -11,7 +11,8 @@ import pytest
 import tiny
 from benches import MACHINE, bench, row
 from hemotorch.bench.compare import compare
-from hemotorch.bench.result import Bench
+from hemotorch.bench.records import read_bench
+from hemotorch.bench.tables import bench_lines
 from hemotorch.cli import main
 from hemotorch.errors import HemotorchError, InputError
 from hemotorch.system.files import write_json
@@ -80,7 +81,7 @@ def test_a_damaged_result_is_named(tmp_path, change) -> None:
     change(found)
     (tmp_path / "bench.json").write_text(json.dumps(found))
     with pytest.raises(InputError, match="is damaged; measure again"):
-        Bench.read(tmp_path)
+        read_bench(tmp_path)
 
 
 def test_the_command(tmp_path, capsys) -> None:
@@ -102,8 +103,8 @@ def test_mutated_results_end_in_one_line_or_in_a_comparison(tmp_path) -> None:
     for _ in range(300):
         path.write_bytes(tiny.mutated(text, rng))
         try:
-            found = Bench.read(path)
-            assert compare(unchanged, found).lines() and compare(found, unchanged).lines() and found.lines()
+            found = read_bench(path)
+            assert compare(unchanged, found).lines() and compare(found, unchanged).lines() and bench_lines(found)
             good += 1
         except HemotorchError as error:
             assert "\n" not in str(error) and len(str(error)) < 1000

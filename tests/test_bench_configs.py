@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from hemotorch.bench.configs import (
-    Machine,
     Scope,
     base_configs,
     devices_of,
@@ -14,6 +13,7 @@ from hemotorch.bench.configs import (
     sweep_configs,
     usual,
 )
+from hemotorch.bench.records import Config, Machine
 from hemotorch.errors import OptionError
 
 TWO = Machine(cores=2)
@@ -64,6 +64,10 @@ def scope(
     return Scope(machine, (devices,), batch, shared, reference=reference, quick=quick)
 
 
+def around(where: Scope) -> dict[str, Config]:
+    return {device: usual(where, device) for device in where.devices}
+
+
 def test_a_cpu_is_measured_with_one_thread_all_and_two_processes() -> None:
     found, left = base_configs(scope("cpu", TWO))
     labels = [config.label for config in found]
@@ -99,7 +103,7 @@ def test_a_gpu_is_measured_in_each_precision_with_and_without_compiling_and_grap
 def test_sweeps_vary_one_thing_at_a_time() -> None:
     sweep = parse_sweep(["batch=2..8", "threads=1..4", "workers=0,1", "ranks=1..4"])
     where = scope("cpu", TWO)
-    found, left = sweep_configs(sweep, where, usual(where))
+    found, left = sweep_configs(sweep, where, around(where))
     assert [config.label for config in found["batch"]] == [
         "CPU, 2 threads, batch 2",
         "CPU, 2 threads",
@@ -114,7 +118,7 @@ def test_sweeps_vary_one_thing_at_a_time() -> None:
 
 def test_a_gpu_is_swept_as_the_engine_would_train_on_it() -> None:
     where = scope("cuda", BIG)
-    found, _ = sweep_configs(parse_sweep(["batch=32", "ranks=2"]), where, usual(where))
+    found, _ = sweep_configs(parse_sweep(["batch=32", "ranks=2"]), where, around(where))
     config = found["batch"][0]
     assert (config.precision, config.compile, config.graphs, config.batch) == ("bf16", True, True, 32)
     assert not found["ranks"][0].graphs
@@ -122,7 +126,7 @@ def test_a_gpu_is_swept_as_the_engine_would_train_on_it() -> None:
 
 def test_what_cannot_be_varied_is_told() -> None:
     where = scope("cpu", BIG, reference=False)
-    found, left = sweep_configs(parse_sweep(["workers=1", "ranks=8"]), where, usual(where))
+    found, left = sweep_configs(parse_sweep(["workers=1", "ranks=8"]), where, around(where))
     assert found == {} and len(left) == 2
     assert "only the reference loop has them" in left[0] and "cannot share a batch of 4 evenly" in left[1]
 

@@ -17,14 +17,13 @@ import pytest
 import torch
 
 from hemotorch.bench import worker
-from hemotorch.bench.children import run_together
 from hemotorch.bench.clock import Clock, memory_mb, peak_gflops
-from hemotorch.bench.data import checked, quick_recipe, reference_pngs
+from hemotorch.bench.data import checked, quick_recipe, why_no_reference, write_reference_pngs
 from hemotorch.bench.loops import Loop, png_size, reference_loop
-from hemotorch.bench.measure import Pace, measure, once, settled_layout
-from hemotorch.bench.reference import ReferenceLoop, why_not
-from hemotorch.bench.rows import PHASES, Config, Round, Spec
-from hemotorch.bench.train import engine_settings
+from hemotorch.bench.processes import Pace, chosen_layout, measure, once, run_together
+from hemotorch.bench.records import PHASES, Config, Spec
+from hemotorch.bench.reference import ReferenceLoop
+from hemotorch.bench.setup import engine_settings
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import InputError
 from hemotorch.recipe import Recipe, load_recipe
@@ -42,7 +41,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="module")
 def pngs(tiny_prepared: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return reference_pngs(Dataset(tiny_prepared), recipe, tmp_path_factory.mktemp("pngs"))
+    return write_reference_pngs(Dataset(tiny_prepared), recipe, tmp_path_factory.mktemp("pngs"))
 
 
 def spec(recipe: Recipe, data: Path, **config) -> Spec:
@@ -97,7 +96,6 @@ def test_one_rank_that_dies_ends_the_others() -> None:
 
 def test_a_worker_measures_our_step(tiny_prepared, recipe) -> None:
     found = once(spec(recipe, tiny_prepared, threads=1), LIMIT_S)
-    assert isinstance(found, Round), found
     assert len(found.step_s) >= 2 and found.images == 2 and found.images_s > 0
     assert sum(found.shares.values()) == pytest.approx(1) and set(found.shares) == set(PHASES)
     assert found.shares["forward"] > 0 and found.shares["backward"] > found.shares["optimiser"] > 0
@@ -109,15 +107,14 @@ def test_a_worker_measures_our_step(tiny_prepared, recipe) -> None:
 
 def test_two_processes_share_a_step(tiny_prepared, recipe) -> None:
     found = once(spec(recipe, tiny_prepared, ranks=2), LIMIT_S)
-    assert isinstance(found, Round), found
     assert found.images == 2 and found.images_s > 0 and found.memory_mb > 200, "memory of both"
 
 
 def test_the_layout_is_what_a_training_settles_on(tiny_prepared, recipe) -> None:
-    layout, why = settled_layout(spec(recipe, tiny_prepared, threads=1))
+    layout, why = chosen_layout(spec(recipe, tiny_prepared, threads=1))
     known = {"engine.channels_last=on": "channels-last", "engine.channels_last=off": "contiguous"}
     assert why.startswith(f"On the CPU in {known[layout]} layout (measured, seconds a step: as above ")
-    layout, why = settled_layout(spec(recipe, tiny_prepared / "nowhere"))
+    layout, why = chosen_layout(spec(recipe, tiny_prepared / "nowhere"))
     assert layout == "engine.channels_last=on" and "layout (untried: " in why and "no such folder" in why
 
 
@@ -284,9 +281,9 @@ def test_a_batch_larger_than_the_data_is_all_of_it(pngs, recipe, tiny_prepared) 
 
 
 def test_what_the_reference_loop_cannot_do() -> None:
-    assert why_not(load_recipe("paper")) == "" and why_not(load_recipe("hssayeni-full")) == ""
-    assert "3 slices in 3 windows" in why_not(load_recipe("fast"))
-    assert "blocks" in why_not(load_recipe("hssayeni-blocks"))
+    assert why_no_reference(load_recipe("paper")) == "" and why_no_reference(load_recipe("hssayeni-full")) == ""
+    assert "3 slices in 3 windows" in why_no_reference(load_recipe("fast"))
+    assert "blocks" in why_no_reference(load_recipe("hssayeni-blocks"))
 
 
 def test_a_quick_recipe_has_slices_of_192() -> None:

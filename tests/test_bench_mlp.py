@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,25 +13,28 @@ import torch
 
 from benches import CONTIGUOUS
 from conftest import require
-from hemotorch.bench import mlp
-from hemotorch.bench.curves import CurveSpec, digits_curve, followed, perceptron
-from hemotorch.bench.mlp import bench_mlp, curve, curve_spec, said_of, small_recipe, with_reached
-from hemotorch.bench.page import write_bench
+from hemotorch.bench import mlp, setup
+from hemotorch.bench.bench_page import write_bench
+from hemotorch.bench.curves import CurveSpec, digits_curve, follow, perceptron
+from hemotorch.bench.mlp import bench_mlp, curve_spec, run_curve, sentences, small_recipe, with_runs
+from hemotorch.bench.records import Curve
+from hemotorch.errors import RunError
 from hemotorch.nets import build
 from webpage import Page
 
 pytestmark = pytest.mark.usefixtures("looked_at_once")
 RATES = mlp.RATES["digits"]
+EMPTY = Curve("Digits", "SGD", "cpu", 0.1, "accuracy", "", (), (), (), ())
 
 
 @pytest.mark.parametrize("algorithm", list(RATES))
 def test_digits_are_learned(algorithm: str) -> None:
     require("sklearn")
     found = digits_curve(CurveSpec("digits", algorithm, "cpu", 400, 6, RATES[algorithm]))
-    assert found.steps[-1] == 400 and len(found.steps) == 6 and found.steps == tuple(sorted(found.steps))
-    assert found.value[0] < 0.6 and found.value[-1] > 0.9, "accuracy on digits that were not trained on"
-    assert found.loss[-1] < 0.3 < found.loss[0]
-    assert found.seconds == tuple(sorted(found.seconds))
+    assert found["steps"][-1] == 400 and len(found["steps"]) == 6 and found["steps"] == tuple(sorted(found["steps"]))
+    assert found["value"][0] < 0.6 and found["value"][-1] > 0.9, "accuracy on digits that were not trained on"
+    assert found["loss"][-1] < 0.3 < found["loss"][0]
+    assert found["seconds"] == tuple(sorted(found["seconds"]))
 
 
 def test_looking_is_not_counted() -> None:
@@ -39,9 +43,9 @@ def test_looking_is_not_counted() -> None:
         return 1.0
 
     spec = CurveSpec("digits", "SGD", "cpu", steps=9, points=3, lr=1.0)
-    found = followed(lambda: torch.ones(()), slow, lambda: None, spec)
-    assert found.steps == (1, 4, 9) and found.loss == (1.0, 1.0, 1.0)
-    assert found.seconds[-1] < 0.2
+    found = follow(lambda: torch.ones(()), slow, lambda: None, spec)
+    assert found["steps"] == (1, 4, 9) and found["loss"] == (1.0, 1.0, 1.0)
+    assert found["seconds"][-1] < 0.2
 
 
 def test_the_perceptron_is_the_pixel_windows_one_on_one_window() -> None:
@@ -62,14 +66,14 @@ def test_slices_are_learned_through_the_same_step(tiny_prepared: Path, monkeypat
     monkeypatch.setattr(mlp, "QUICK_STEPS", {net: 12})
     monkeypatch.setattr(mlp, "POINTS", {net: 2})
     recipe = small_recipe(net).changed(["augment.crop_px=32"])
-    found, error = curve(curve_spec(net, "cpu", "Adam", tiny_prepared, recipe, quick=True))
-    assert not error, error
+    found = run_curve(curve_spec(net, "cpu", "Adam", tiny_prepared, recipe, quick=True))
     assert found["steps"] == [3, 12] and found["loss"][1] < found["loss"][0]
     assert all(0 <= value <= 1 for value in found["value"])
 
 
 def test_a_curve_that_fails_says_why(tmp_path: Path) -> None:
-    assert "no such folder" in curve(curve_spec("mlp", "cpu", "SGD", tmp_path / "no", small_recipe("mlp"), True))[1]
+    with pytest.raises(RunError, match="no such folder"):
+        run_curve(curve_spec("mlp", "cpu", "SGD", tmp_path / "no", small_recipe("mlp"), True))
 
 
 @pytest.mark.long
@@ -79,12 +83,12 @@ def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(mlp, "BATCHES", (2, 8))
     monkeypatch.setattr(mlp, "SETTINGS", {"Adam": mlp.SETTINGS["Adam"]})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(mlp, "settled_layout", lambda spec: CONTIGUOUS)
+    monkeypatch.setattr(setup, "chosen_layout", lambda spec: CONTIGUOUS)
     found = bench_mlp(tiny_prepared, device="cpu", rounds=1, quick=True)
     assert any("scikit-learn is not installed; `pip install" in note for note in found.notes)
     assert CONTIGUOUS[1] in found.notes
     assert all("contiguous: asked for" in row.rounds[0].reasons for row in found.rows)
-    assert [entry["algorithm"] for entry in found.curves] == ["Adam"]
+    assert [curve.algorithm for curve in found.curves] == ["Adam"]
     assert set(found.sweeps) == {"batch", "threads"}
     assert [found.rows[n].config.batch for n in found.sweeps["batch"]["cpu"]] == [2, 8]
     assert all(row.measured and row.error == "" for row in found.rows)
@@ -95,25 +99,23 @@ def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
 
 
 def test_what_is_said_of_the_algorithms() -> None:
-    def entry(name: str, *reached: float | None) -> dict:
-        values = {"task": "Digits", "algorithm": name, "value_name": "accuracy", "wanted": 0.9}
-        steps = [None if at is None else round(10 * at) for at in reached]
-        return {**values, "reached": list(reached), "reached_steps": steps}
+    def entry(name: str, *reached: float | None) -> Curve:
+        steps = tuple(None if at is None else round(10 * at) for at in reached)
+        return replace(EMPTY, algorithm=name, wanted=0.9, reached=reached, reached_steps=steps)
 
     slow, fast, never = entry("SGD", 4.0, 9.0), entry("Adam", 2.0, 3.0), entry("momentum", None, None)
-    text = said_of([slow, never, fast])[0]
+    text = sentences([slow, never, fast])[0]
     assert text.startswith("Digits: Adam is the first to reach accuracy 0.90") and "2.0 s" in text and "SGD" in text
-    level = said_of([entry("SGD", 2.5, 9.0), fast])[0]
+    level = sentences([entry("SGD", 2.5, 9.0), fast])[0]
     assert level.startswith("Digits: level in reaching accuracy 0.90") and "first" not in level
-    poor = {**fast, "wanted": 0.01}
-    assert said_of([poor])[0].startswith("Digits: no algorithm finds anything yet")
+    poor = replace(fast, wanted=0.01)
+    assert sentences([poor])[0].startswith("Digits: no algorithm finds anything yet")
 
 
 def test_when_each_run_was_there() -> None:
-    run = {"steps": [1, 2, 3], "seconds": [0.1, 0.2, 0.3]}
-    entry = {"task": "Digits", "value": [0.1, 0.5, 1.0], "runs": [
-        {**run, "value": [0.1, 0.95, 1.0]}, {**run, "value": [0.1, 0.2, 0.3]},
-    ]}  # fmt: skip
-    found = with_reached([entry])[0]
-    assert found["wanted"] == 0.9 and found["reached"] == [0.2, None] and found["reached_steps"] == [2, None]
-    assert "runs" not in found and found["ends"] == [1.0, 0.3]
+    run = {"steps": [1, 2, 3], "seconds": [0.1, 0.2, 0.3], "loss": [3.0, 2.0, 1.0]}
+    runs = [{**run, "value": value} for value in ([0.1, 0.95, 1.0], [0.1, 0.2, 0.3], [0.1, 0.5, 1.0])]
+    found = with_runs([(EMPTY, runs)])[0]
+    assert found.value == (0.1, 0.5, 1.0) and found.seconds == (0.1, 0.2, 0.3)
+    assert found.wanted == 0.9 and found.reached == (0.2, None, 0.3) and found.reached_steps == (2, None, 3)
+    assert found.ends == (1.0, 0.3, 1.0)

@@ -10,10 +10,9 @@ from xml.etree import ElementTree
 import pytest
 
 from benches import bench, row
-from hemotorch.bench.chart import speed_up
-from hemotorch.bench.page import page, write_bench
-from hemotorch.bench.result import Bench
-from hemotorch.bench.rows import Config, Row
+from hemotorch.bench.bench_page import bench_page, write_bench
+from hemotorch.bench.charts import speedup_chart
+from hemotorch.bench.records import Bench, Config, Row, read_bench
 from webpage import Page
 
 CURVES = tuple(
@@ -27,7 +26,7 @@ CURVES = tuple(
 
 
 def written(made: Bench) -> tuple[str, Page]:
-    text = page(made)
+    text = bench_page(made)
     assert "<script" not in text and "@import" not in text and "url(http" not in text
     assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", text), "every figure colour became one of the page's"
     ids = re.findall(r' id="([^"]+)"', text)
@@ -93,12 +92,12 @@ def test_names_are_escaped() -> None:
 
 
 def test_the_chart_is_a_whole_picture() -> None:
-    picture = speed_up(bench().rows)
+    picture = speedup_chart(bench().rows)
     root = ElementTree.fromstring(picture)
     assert root.tag.endswith("svg") and "var(--" not in picture
     words = " ".join(element.text or "" for element in root.iter() if element.tag.endswith("text"))
     assert "GPU, bf16, compiled, graphs" in words and "(7.8×)" in words and "× is against" in words
-    alone = speed_up([row(3), row(2, threads=1)])
+    alone = speedup_chart([row(3), row(2, threads=1)])
     assert "×" not in alone, "nothing was compared with the reference loop"
 
 
@@ -106,5 +105,5 @@ def test_files(tmp_path: Path) -> None:
     assert write_bench(bench(), tmp_path) == tmp_path / "bench.html"
     assert {path.name for path in tmp_path.iterdir()} == {"bench.json", "bench.html", "speedup.svg"}
     first = (tmp_path / "bench.html").read_text()
-    write_bench(Bench.read(tmp_path), tmp_path)
+    write_bench(read_bench(tmp_path), tmp_path)
     assert (tmp_path / "bench.html").read_text() == first, "the page is a function of bench.json"

@@ -9,7 +9,8 @@ import pytest
 
 import tiny
 from hemotorch import io
-from hemotorch.bench.predict import PHASES, _sentence, count_slices, mirrored_otherwise, phantom
+from hemotorch.bench.predict import PHASES, count_slices, mirrored_otherwise, phantom, waiting_sentence
+from hemotorch.bench.records import Config, Round, Row
 from hemotorch.cli import main
 from hemotorch.inference.load import load_model
 from hemotorch.system import machine
@@ -25,14 +26,14 @@ def test_the_command(tiny_run: Path, tmp_path: Path, capsys) -> None:
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
-    labels = [row["label"] for row in found["rows"]]
+    labels = [row["config"]["label"] for row in found["rows"]]
     assert labels[:3] == ["import torch", "all cores, with mirroring", "all cores, without mirroring"]
     assert len(labels) == (4 if machine.cores() > 1 else 3)
     for row in found["rows"][1:]:
-        assert set(row["phases"]) == set(PHASES) and row["phases"]["network"] > 0
-        assert row["seconds"] == pytest.approx(sum(row["phases"].values()), abs=1e-3)
-        assert row["peak_mb"] > 50 and row["images_s"] > 0
-    assert found["rows"][0]["seconds"] < found["rows"][1]["seconds"]
+        assert set(row["shares"]) == set(PHASES) and row["shares"]["network"] > 0
+        assert sum(row["shares"].values()) == pytest.approx(1, abs=1e-3)
+        assert row["memory_mb"] > 50 and row["images_s"] == pytest.approx(tiny.SLICES / row["step_s"])
+    assert found["rows"][0]["step_s"] < found["rows"][1]["step_s"] and found["rows"][0]["images_s"] is None
     page = Page((tmp_path / "out" / "bench.html").read_text(encoding="utf-8"))
     assert found["sentence"] in page.words and page.links == []
     assert found["settings"]["slices"] == tiny.SLICES and found["sentence"] in text and "Research use only" in text
@@ -58,16 +59,17 @@ def test_errors_are_one_line(tiny_run: Path, tmp_path: Path, capsys) -> None:
         assert error.startswith("hemotorch bench: ") and error.count("\n") == 1
 
 
-def row(seconds: float, **phases: float) -> dict:
-    return {"seconds": seconds, "phases": dict.fromkeys(PHASES, 0.0) | phases}
+def row(seconds: float, **phases: float) -> Row:
+    shares = {phase: spent / seconds for phase, spent in phases.items()}
+    return Row(Config(""), (Round((seconds,), 1, dict.fromkeys(PHASES, 0.0) | shares),))
 
 
 def test_what_a_user_waits_for() -> None:
     bare = row(1.5)
-    start = _sentence([bare, row(3.0, start=2.0, network=1.0)], False, True)
+    start = waiting_sentence([bare, row(3.0, start=2.0, network=1.0)], False, True)
     assert "3.0 s" in start and "67% of it for the start" in start and "several scans in one call" in start
     slow = [bare, row(9.0, start=2.0, network=7.0)]
-    said = {ways: _sentence(slow, *ways) for ways in ((False, True), (True, True), (True, False))}
+    said = {ways: waiting_sentence(slow, *ways) for ways in ((False, True), (True, True), (True, False))}
     assert "use a GPU" in said[False, True] and "predict.mirror" in said[False, True]
     assert "use a GPU" not in said[True, True] and "predict.mirror" in said[True, True]
     assert "use a GPU" not in said[True, False] and "predict.mirror" not in said[True, False]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from benches import COMPUTING, row
-from hemotorch.bench.configs import Machine
-from hemotorch.bench.rows import Config, Round, Row, compared
+from hemotorch.bench.records import Config, Machine, Round, Row
 from hemotorch.bench.sentence import bottleneck
+from hemotorch.bench.speedup import compared
 
 GPU = {"device": "cuda", "precision": "bf16"}
 

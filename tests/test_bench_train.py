@@ -11,9 +11,11 @@ import pytest
 import tiny
 from benches import CONTIGUOUS
 from hemotorch import io
+from hemotorch.bench import setup as bench_setup_file
 from hemotorch.bench import train as bench_train_file
-from hemotorch.bench.rows import Round, Row
-from hemotorch.bench.train import Asked, bench_train, engine_settings
+from hemotorch.bench.records import Round, Row
+from hemotorch.bench.setup import engine_settings
+from hemotorch.bench.train import TrainOptions, bench_train
 from hemotorch.cli import main
 from hemotorch.data.prepare import prepare
 from hemotorch.recipe import load_recipe
@@ -154,7 +156,7 @@ def test_every_verb_has_help_with_an_example(verb, capsys) -> None:
 @pytest.fixture
 def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layouts are not tried."""
-    monkeypatch.setattr(bench_train_file, "settled_layout", lambda spec: CONTIGUOUS)
+    monkeypatch.setattr(bench_setup_file, "chosen_layout", lambda spec: CONTIGUOUS)
 
 
 @pytest.mark.usefixtures("unsettled")
@@ -192,7 +194,8 @@ def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:
         return [Row(spec.config) for spec in specs], ""
 
     monkeypatch.setattr(bench_train_file, "measure", keep)
-    asked = Asked(tiny_prepared, "paper", ("train.batch=2", "train.accumulate=3"), "cpu", ("batch=5",), quick=True)
+    settings = ("train.batch=2", "train.accumulate=3")
+    asked = TrainOptions(tiny_prepared, "paper", settings, "cpu", ("batch=5",), quick=True)
     found = bench_train(asked)
     assert CONTIGUOUS[1] in found.notes
     assert 'channels_last = "auto"' in found.settings["recipe_toml"], "another machine's may be compared with it"

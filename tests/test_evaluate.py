@@ -24,7 +24,7 @@ from hemotorch.evaluation.examples import telling_slices
 from hemotorch.evaluation.volume import bland_altman
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import CODES
-from hemotorch.report import evaluate_run
+from hemotorch.report.run_report import evaluate_run
 from hemotorch.scan import Prediction, Scan, even_scan
 
 

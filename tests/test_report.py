@@ -22,8 +22,8 @@ from hemotorch.evaluation.evaluate import evaluate
 from hemotorch.evaluation.scores import Scores
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, slice_rgb
-from hemotorch.report import evaluate_run, split_for, write_report
-from hemotorch.report.figures import PICTURE_PX, agreement, dice_by_volume, pictures, training
+from hemotorch.report.plots import PICTURE_PX, agreement, dice_by_volume, pictures, training
+from hemotorch.report.run_report import evaluate_run, split_for, write_report
 from hemotorch.run import Run
 from hemotorch.training.loop import train
 from webpage import Page

@@ -16,7 +16,8 @@ import tiny
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.inference.checkpoint import load_checkpoint
-from hemotorch.report import evaluate_run, figures, split_for
+from hemotorch.report import plots
+from hemotorch.report.run_report import evaluate_run, split_for
 from hemotorch.run import BEST, LAST, Run, epoch_line
 from hemotorch.training.loop import train
 
@@ -130,7 +131,7 @@ def test_a_damaged_number_of_metrics_is_refused_by_its_line(tmp_path, change):
 
 
 def test_evaluate_reads_all_it_needs_before_it_measures(tiny_prepared, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("hemotorch.report.evaluate", lambda *_, **__: pytest.fail("it measured"))
+    monkeypatch.setattr("hemotorch.report.run_report.evaluate", lambda *_, **__: pytest.fail("it measured"))
     before = (run / "metrics.jsonl").read_text()
     for name, text in (("metrics.jsonl", before.replace('"loss": ', '"loss": "', 1)), ("recipe.toml", "train = 3")):
         original = (run / name).read_bytes()
@@ -141,7 +142,7 @@ def test_evaluate_reads_all_it_needs_before_it_measures(tiny_prepared, run, tmp_
 
 
 def test_a_record_too_deep_for_the_report_is_refused_before_measuring(tiny_prepared, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("hemotorch.report.evaluate", lambda *_, **__: pytest.fail("it measured"))
+    monkeypatch.setattr("hemotorch.report.run_report.evaluate", lambda *_, **__: pytest.fail("it measured"))
     text = (run / "run.json").read_text().rstrip()
     (run / "run.json").write_text(text[:-1] + ', "memory": ' + "[" * 900 + "]" * 900 + "}")
     with pytest.raises(InputError, match=r"run.json: (is damaged|cannot be read as JSON) \(nested too deeply\)"):
@@ -173,7 +174,7 @@ def test_mutated_files_of_a_run_end_in_one_line_or_in_a_page(tiny_prepared, run,
             lines = [epoch_line(row) for row in opened.metrics]
             assert opened.recipe.to_toml() and len(lines) == len(opened.metrics)
             if name == "metrics.jsonl" and good < 10:
-                assert figures.training(opened.metrics) or not lines
+                assert plots.training(opened.metrics) or not lines
             good += 1
         except HemotorchError as error:
             assert "\n" not in str(error) and len(str(error)) < 1000

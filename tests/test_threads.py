@@ -13,7 +13,7 @@ import torch
 
 import tiny
 from hemotorch import nets
-from hemotorch.bench.children import own_environment
+from hemotorch.bench.processes import child_environment
 from hemotorch.errors import OptionError
 from hemotorch.inference.checkpoint import Checkpoint, save_checkpoint
 from hemotorch.inference.deployment import Deployment
@@ -51,7 +51,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def told(*arguments: str | Path, **variables: str) -> list[str]:
     """Threads of torch and the way of waiting, of a command in a process of its own."""
-    environment = {name: value for name, value in own_environment().items() if name not in VARIABLES}
+    environment = {name: value for name, value in child_environment().items() if name not in VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *map(str, arguments)],
         env={**environment, **variables},
@@ -93,7 +93,7 @@ def test_the_users_way_of_waiting_is_left_alone(unset, name):
     assert threads.waiting({}) == threads.WITHOUT_SPINNING
     assert threads.waiting({name: "1"}) == {}
     unset.setenv(name, "1")
-    assert "PASSIVE" not in own_environment().values()
+    assert "PASSIVE" not in child_environment().values()
 
 
 def test_what_a_command_sets_is_undone(unset):

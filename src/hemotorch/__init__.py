@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hemotorch.inference.load import load_model, predict
     from hemotorch.io import read_scan
     from hemotorch.recipe import Recipe
-    from hemotorch.report import evaluate_run as evaluate
+    from hemotorch.report.run_report import evaluate_run as evaluate
     from hemotorch.run import Run
     from hemotorch.scan import Prediction, Scan
     from hemotorch.training.loop import train
@@ -49,7 +49,7 @@ _HOMES = {
     "Recipe": "hemotorch.recipe:Recipe",
     "Run": "hemotorch.run:Run",
     "Scan": "hemotorch.scan:Scan",
-    "evaluate": "hemotorch.report:evaluate_run",
+    "evaluate": "hemotorch.report.run_report:evaluate_run",
     "load_model": "hemotorch.inference.load:load_model",
     "predict": "hemotorch.inference.load:predict",
     "prepare": "hemotorch.data.prepare:prepare",

@@ -214,7 +214,7 @@ def _tensorboard(root: str) -> Any:
 
 
 def _evaluate(a: argparse.Namespace) -> int:
-    from hemotorch.report import evaluate_run
+    from hemotorch.report.run_report import evaluate_run
 
     scores = evaluate_run(a.run_folder, a.out, data=a.data, part=a.split, device=a.device, overwrite=a.overwrite)
     _show(a, scores.to_json(), "\n".join([*scores.lines(), f"report: {Path(a.out) / 'report.html'}", NOTICE]))

@@ -15,7 +15,7 @@ from hemotorch.errors import HemotorchError, InputError
 from hemotorch.inference.outputs import predict_files
 from hemotorch.phantom import VERSION
 from hemotorch.recipe import load_recipe
-from hemotorch.report import evaluate_run
+from hemotorch.report.run_report import evaluate_run
 from hemotorch.system.files import output_folder, read_json, write_json
 from hemotorch.training.loop import train
 

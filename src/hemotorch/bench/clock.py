@@ -10,11 +10,12 @@ from contextlib import contextmanager
 
 import torch
 
-from hemotorch.bench.rows import PHASES
+from hemotorch.bench.records import PHASES
 from hemotorch.system import machine
 
 SIDES = {"cpu": 2048, "cuda": 8192}  #: of the matrix product that stands for a device's peak
 PRODUCTS = 3  #: of which the fastest counts
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
 
 class Clock:
@@ -41,13 +42,13 @@ class Clock:
         handed = time.perf_counter() - self._last
         self._wait()
         seconds, worked = time.perf_counter() - self._last, time.process_time() - self._worked
-        if phase != "data":
+        if phase == "data":
+            self.seconds["data"] += seconds
+        else:
             self._handing += handed
             busy = min(seconds, worked / self._threads) if self._threads else seconds
             self.seconds[phase if phase in self.seconds else "waiting"] += busy
             self.seconds["waiting"] += seconds - busy
-        else:
-            self.seconds["data"] += seconds
         self.start()
 
     @property
@@ -59,7 +60,7 @@ class Clock:
     @property
     def launch(self) -> float:
         """Share of the phases after "data" in which their work was still being handed over to a GPU; else NaN."""
-        working = sum(seconds for phase, seconds in self.seconds.items() if phase != "data")
+        working = sum(self.seconds.values()) - self.seconds["data"]
         return self._handing / working if working and not self._threads else math.nan
 
 
@@ -76,47 +77,37 @@ def peak_gflops(device: torch.device, precision: str, threads: int, side: int = 
     precision: as in a recipe's `engine.precision`. threads: of a CPU.
     """
     side = side or SIDES[device.type]
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}.get(precision, torch.float32)
     wait = waiter(device)
-    with _threads(threads if device.type == "cpu" else 0), _tf32(precision == "tf32"):
-        a, b, c = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(3))
-        best = math.inf
+    best = math.inf
+    with _set_for_product(threads if device.type == "cpu" else 0, precision):
+        a, b, c = (torch.randn(side, side, device=device, dtype=DTYPES.get(precision)) for _ in range(3))
         for turn in range(PRODUCTS + 1):
             wait()
-            began = time.perf_counter()
+            start = time.perf_counter()
             torch.mm(a, b, out=c)  # into memory that is there: the system takes time to hand it out
             wait()
             if turn:
-                best = min(best, time.perf_counter() - began)
+                best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best / 1e9
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
+def _set_for_product(threads: int, precision: str) -> Iterator[None]:
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
-        if count:
-            torch.set_num_threads(count)
+        torch.set_num_threads(threads or before[0])
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         yield
     finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _tf32(on: bool) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("high" if on else "highest")
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
 
 
 def memory_mb() -> float:
     """The most main memory that this process ever held, and what its loading processes hold besides now, in MB.
 
-    What these share with it, as forked processes do, is counted once. NaN where the system does not say.
+    What these share with it, as forked processes do, is counted once. NaN if the system does not say.
     """
-    own = machine.peak_memory()
+    peak = machine.peak_memory()
     loaders = sum(machine.private_memory(child.pid or 0) for child in multiprocessing.active_children())
-    return (own + loaders) / 1e6 if own else math.nan
+    return (peak + loaders) / 1e6 if peak else math.nan

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hemotorch.bench.records import Bench
 
 Parser = argparse.ArgumentParser
+Show = Callable[[argparse.Namespace, Any, str], None]
 
 
-def add(
-    parser: Parser, threads: Callable[[Parser], None], show: Callable[[argparse.Namespace, Any, str], None]
-) -> None:
+def add(parser: Parser, threads: Callable[[Parser], None], show: Show) -> None:
     """Adds train, predict, mlp and compare. threads: adds --threads; show: prints a result, as JSON or as text."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=type(parser))
 
@@ -61,51 +63,52 @@ def _measuring(p: Parser) -> None:
     p.add_argument("--overwrite", action="store_true", help="replace results that are there already")
 
 
-def _train(a: argparse.Namespace, show: Callable[..., None]) -> int:
-    from hemotorch.bench.page import write_bench
-    from hemotorch.bench.train import Asked, bench_train
-    from hemotorch.system.files import output_folder
+def _train(a: argparse.Namespace, show: Show) -> int:
+    from hemotorch.bench.train import TrainOptions, bench_train
 
-    out = output_folder(a.out, may_exist=a.overwrite)
-    asked = Asked(a.data, a.recipe, tuple(a.set), a.device, tuple(a.sweep), a.quick, a.rounds, a.price_per_hour)
-    found = bench_train(asked, _say(a))
-    page = write_bench(found, out)
-    show(a, found.to_json(), "\n".join([*found.lines(), f"page: {page}"]))
-    return 0 if any(row.measured and not row.config.reference for row in found.rows) else 1
+    settings, sweep = tuple(a.set), tuple(a.sweep)
+    options = TrainOptions(a.data, a.recipe, settings, a.device, sweep, a.quick, a.rounds, a.price_per_hour)
+    bench = _written(a, show, lambda: bench_train(options, _say(a)))
+    return 0 if any(row.measured and not row.config.reference for row in bench.rows) else 1
 
 
-def _predict(a: argparse.Namespace, show: Callable[..., None]) -> int:
-    from hemotorch.bench.predict import bench_predict, lines
-    from hemotorch.system.files import output_folder
+def _predict(a: argparse.Namespace, show: Show) -> int:
+    from hemotorch.bench.predict import bench_predict
 
-    out = output_folder(a.out, may_exist=a.overwrite)
-    found = bench_predict(a.run_folder, a.scan, device=a.device, rounds=a.rounds, quick=a.quick, say=_say(a))
-    # Not before: its weight would count as each child's memory.
-    from hemotorch.bench.predict_page import write_predictions
-
-    page = write_predictions(found, out)
-    show(a, found, "\n".join([*lines(found), f"page: {page}"]))
+    options = {"device": a.device, "rounds": a.rounds, "quick": a.quick}
+    _written(a, show, lambda: bench_predict(a.run_folder, a.scan, **options, say=_say(a)))
     return 0
 
 
-def _mlp(a: argparse.Namespace, show: Callable[..., None]) -> int:
+def _mlp(a: argparse.Namespace, show: Show) -> int:
     from hemotorch.bench.mlp import bench_mlp
-    from hemotorch.bench.page import write_bench
+
+    options = {"device": a.device, "rounds": a.rounds, "quick": a.quick}
+    bench = _written(a, show, lambda: bench_mlp(a.data, a.net, **options, say=_say(a)))
+    return 0 if bench.curves else 1
+
+
+def _written(a: argparse.Namespace, show: Show, measure: Callable[[], Bench]) -> Bench:
+    """Measures, and writes and shows what it came to."""
     from hemotorch.system.files import output_folder
 
     out = output_folder(a.out, may_exist=a.overwrite)
-    found = bench_mlp(a.data, a.net, device=a.device, rounds=a.rounds, quick=a.quick, say=_say(a))
-    page = write_bench(found, out)
-    show(a, found.to_json(), "\n".join([*found.lines(), f"page: {page}"]))
-    return 0 if found.curves else 1
+    bench = measure()
+    # Not before: their weight would count as the memory of each child.
+    from hemotorch.bench.bench_page import write_bench
+    from hemotorch.bench.tables import bench_lines
+
+    page = write_bench(bench, out)
+    show(a, bench.to_json(), "\n".join([*bench_lines(bench), f"page: {page}"]))
+    return bench
 
 
-def _compare(a: argparse.Namespace, show: Callable[..., None]) -> int:
+def _compare(a: argparse.Namespace, show: Show) -> int:
     from hemotorch.bench.compare import compare
-    from hemotorch.bench.result import Bench
+    from hemotorch.bench.records import read_bench
 
-    found = compare(Bench.read(a.a), Bench.read(a.b))
-    show(a, found.to_json(), "\n".join(found.lines()))
+    comparison = compare(read_bench(a.a), read_bench(a.b))
+    show(a, comparison.to_json(), "\n".join(comparison.lines()))
     return 0
 
 

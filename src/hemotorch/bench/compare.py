@@ -6,30 +6,37 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hemotorch.bench.result import Bench, aligned, busy
-from hemotorch.bench.rows import Config, Row
+from hemotorch.bench.records import Bench, Config, Row, busy
+from hemotorch.report.pages.table import Column, table, text_lines
 
+#: Settings without which two results say little about each other.
 SAME = {
-    "kind": "what was measured",
     "recipe": "the recipe",
     "net": "the network",
     "quick": "--quick",
     "layout": "the data's layout",
     "scans": "the number of scans",
     "slices": "the number of slices",
-}  #: settings without which two results say little about each other
+}
 MACHINE = ("processor", "cores", "gpu", "gpus", "driver", "hemotorch", "torch", "cuda", "python", "variables")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One config in both. ratio: B's images a second by A's; apart: whether their intervals do not touch."""
+    """One config in both. ratio: B's images per second by A's; apart: whether their intervals do not touch."""
 
     label: str
     a: float
     b: float
     ratio: float
     apart: bool
+
+    @property
+    def verdict(self) -> str:
+        """In a word, "" if their rounds overlap."""
+        if not self.apart:
+            return ""
+        return "faster" if self.ratio > 1 else "slower"
 
 
 @dataclass(frozen=True)
@@ -51,91 +58,91 @@ class Comparison:
 
     def lines(self) -> list[str]:
         """As text."""
-        table = [["", "A images/s", "B images/s", "B / A", ""]]
-        for pair in self.pairs:
-            verdict = "" if not pair.apart else "faster" if pair.ratio > 1 else "slower"
-            table.append([pair.label, f"{pair.a:.3g}", f"{pair.b:.3g}", f"{pair.ratio:.2f}", verdict])
+        columns = [
+            Column("", lambda pair: pair.label),
+            Column("A images/s", lambda pair: f"{pair.a:.3g}"),
+            Column("B images/s", lambda pair: f"{pair.b:.3g}"),
+            Column("B / A", lambda pair: f"{pair.ratio:.2f}"),
+            Column("", lambda pair: pair.verdict),
+        ]
         lines = [f"warning: {text}" for text in self.warnings]
         lines += [f"differs: {text}" for text in self.differences]
-        lines += ["", *aligned(table)] if self.pairs else ["no config is in both"]
-        lines += [
-            f"only in {name}: {', '.join(labels)}"
-            for name, labels in (("A", self.only_a), ("B", self.only_b))
-            if labels
-        ]
-        lines += [f"failed in {told}" for told in self.failed]
-        return [*lines, "Faster and slower are said where the rounds of the two do not overlap."]
+        lines += ["", *text_lines(table(columns, self.pairs))] if self.pairs else ["no config is in both"]
+        lines += [f"only in A: {', '.join(self.only_a)}"] if self.only_a else []
+        lines += [f"only in B: {', '.join(self.only_b)}"] if self.only_b else []
+        lines += [f"failed in {text}" for text in self.failed]
+        return [*lines, "Faster and slower are said if the rounds of the two do not overlap."]
 
 
 def compare(a: Bench, b: Bench) -> Comparison:
     """A and B row by row. "All threads" of machines with other numbers of cores are the same config."""
-    ours, theirs = _by_role(a), _by_role(b)
+    rows_a, rows_b = _by_role(a), _by_role(b)
     pairs = []
-    for role, row in ours.items():
-        other = theirs.get(role)
-        if other is not None and row.measured and other.measured:
-            apart = row.high < other.low or other.high < row.low
-            label = (
-                row.config.label
-                if row.config.label == other.config.label
-                else f"{row.config.label} / {other.config.label}"
-            )
-            pairs.append(Pair(label, row.images_s, other.images_s, other.images_s / row.images_s, apart))
-    only_a, only_b = (
-        tuple(row.config.label for role, row in mine.items() if role not in other and row.measured)
-        for mine, other in ((ours, theirs), (theirs, ours))
+    for role, row in rows_a.items():
+        other = rows_b.get(role)
+        if other is not None and row.images_s > 0 and other.images_s > 0:
+            pairs.append(_pair(row, other))
+    failed = []
+    for name, bench in (("A", a), ("B", b)):
+        failed += [f"{name}: {row.config.label} ({row.error})" for row in bench.rows if not row.measured]
+    return Comparison(
+        tuple(pairs),
+        tuple(row.config.label for role, row in rows_a.items() if role not in rows_b and row.measured),
+        tuple(row.config.label for role, row in rows_b.items() if role not in rows_a and row.measured),
+        tuple(failed),
+        tuple(_warnings(a, b)),
+        tuple(_differences(a, b)),
     )
-    failed = tuple(
-        f"{name}: {row.config.label} ({row.error})"
-        for name, bench in (("A", a), ("B", b))
-        for row in bench.rows
-        if not row.measured
-    )
-    return Comparison(tuple(pairs), only_a, only_b, failed, tuple(_warnings(a, b)), tuple(_differences(a, b)))
+
+
+def _pair(row: Row, other: Row) -> Pair:
+    labels = dict.fromkeys((row.config.label, other.config.label))
+    apart = row.high < other.low or other.high < row.low
+    return Pair(" / ".join(labels), row.images_s, other.images_s, other.images_s / row.images_s, apart)
 
 
 def _by_role(bench: Bench) -> dict[tuple[Any, ...], Row]:
-    cores = int(bench.environment.get("cores", 0))
-    return {_role(row.config, cores): row for row in bench.rows}
+    cores = int(bench.environment.get("cores") or 0)
+    return {_role(row.config, bench.kind, cores): row for row in bench.rows}
 
 
-def _role(config: Config, cores: int) -> tuple[Any, ...]:
-    """Its key, with -1 for as many threads as the machine has cores."""
+def _role(config: Config, kind: str, cores: int) -> tuple[Any, ...]:
+    """Its key, with -1 for as many threads as the machine has cores; ways to predict are told apart by their labels."""
+    if kind == "predict":
+        return (config.label,)
     whole = config.threads * config.ranks == cores and (config.threads > 1 or config.device == "cuda")
     return replace(config, threads=-1).key if whole else config.key
 
 
 def _warnings(a: Bench, b: Bench) -> Iterator[str]:
+    if a.kind != b.kind:
+        yield f"what was measured is not the same: {a.kind} in A, {b.kind} in B"
     for key, name in SAME.items():
-        mine, other = (bench.kind if key == "kind" else bench.settings.get(key) for bench in (a, b))
-        if mine != other:
-            yield f"{name} is not the same: {mine} in A, {other} in B"
-    if a.settings.get("recipe") == b.settings.get("recipe") and a.settings.get("recipe_toml") != b.settings.get(
-        "recipe_toml"
-    ):
+        if a.settings.get(key) != b.settings.get(key):
+            yield f"{name} is not the same: {a.settings.get(key)} in A, {b.settings.get(key)} in B"
+    same_recipe = a.settings.get("recipe") == b.settings.get("recipe")
+    if same_recipe and a.settings.get("recipe_toml") != b.settings.get("recipe_toml"):
         yield f"the two trained recipe {a.settings.get('recipe')} with other values: {_first_change(a, b)}"
-    mine, other = ({row.last.size for row in bench.rows if row.last.size} for bench in (a, b))
-    if mine and other and mine != other:
-        yield f"slices are not of the same size: {_sizes(mine)} in A, {_sizes(other)} in B"
-    for name, bench in (("A", a), ("B", b)):
-        if told := busy(bench.environment, name):
-            yield told
+    sizes_a, sizes_b = _sizes(a), _sizes(b)
+    if sizes_a and sizes_b and sizes_a != sizes_b:
+        yield f"slices are not of the same size: {sizes_a} in A, {sizes_b} in B"
+    yield from filter(None, (busy(a.environment, "A"), busy(b.environment, "B")))
 
 
 def _first_change(a: Bench, b: Bench) -> str:
-    mine, other = (str(bench.settings.get("recipe_toml", "")).splitlines() for bench in (a, b))
-    for one, two in zip(mine, other, strict=False):
-        if one != two:
-            return f"{one} in A, {two} in B"
+    lines_a, lines_b = (str(bench.settings.get("recipe_toml", "")).splitlines() for bench in (a, b))
+    for line_a, line_b in zip(lines_a, lines_b, strict=False):
+        if line_a != line_b:
+            return f"{line_a} in A, {line_b} in B"
     return "one has more of them"
 
 
-def _sizes(sizes: set[tuple[int, ...]]) -> str:
+def _sizes(bench: Bench) -> str:
+    sizes = {row.last.size for row in bench.rows if row.last.size}
     return ", ".join(" x ".join(map(str, size)) for size in sorted(sizes))
 
 
 def _differences(a: Bench, b: Bench) -> Iterator[str]:
     for key in MACHINE:
-        mine, other = a.environment.get(key), b.environment.get(key)
-        if mine != other:
-            yield f"{key}: {mine} in A, {other} in B"
+        if a.environment.get(key) != b.environment.get(key):
+            yield f"{key}: {a.environment.get(key)} in A, {b.environment.get(key)} in B"

@@ -4,43 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from hemotorch.bench.rows import Config
+from hemotorch.bench.records import Config, Machine
 from hemotorch.errors import OptionError, nearest
 
-SWEEPS = ("batch", "threads", "workers", "ranks")  #: what --sweep can vary
-LEAST = {"batch": 1, "threads": 1, "workers": 0, "ranks": 1}
+SWEEPS = {"batch": 1, "threads": 1, "workers": 0, "ranks": 1}  #: what --sweep can vary, and the least of each
 MOST = 4096
 EXAMPLE = "for example --sweep batch=1..32 threads=1,2 workers=0..2"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What there is to measure on.
-
-    compiler: whether torch.compile works on the CPU. precisions: of the GPU, from the exact one to the one that the
-    engine chooses there. compiled, graphs: what it chooses too.
-    """
-
-    cores: int = 1
-    gpus: int = 0
-    compiler: bool = False
-    precisions: tuple[str, ...] = ("fp32",)
-    compiled: bool = False
-    graphs: bool = False
-
-    @property
-    def precision(self) -> str:
-        """That the engine chooses on the GPU."""
-        return self.precisions[-1]
 
 
 @dataclass(frozen=True)
 class Scope:
     """What is to be measured, and on what.
 
-    batch: images a step. shared: those of one pass, which ranks share evenly: fewer, where a step has several passes.
+    batch: images per step. shared: those of one pass, which ranks share evenly: fewer, if a step has several passes.
     reference: whether the reference loop can train the recipe.
     """
 
@@ -56,114 +33,118 @@ def parse_devices(text: str) -> list[str]:
     """The devices that `--device cpu,cuda` names; auto names none. Raises OptionError."""
     if text == "auto":
         return []
-    wanted = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in wanted:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
         if name not in ("cpu", "cuda"):
             raise OptionError(f"unknown device '{name}'", "--device", "use cpu, cuda, cpu,cuda or auto")
-    return wanted
+    return names
 
 
-def devices_of(wanted: Sequence[str], machine: Machine) -> list[str]:
-    """Those devices, or all that are there where none was named. Raises OptionError."""
-    if not wanted:
+def devices_of(names: Sequence[str], machine: Machine) -> list[str]:
+    """Those devices, or all that are there if none was named. Raises OptionError."""
+    if not names:
         return ["cpu", "cuda"] if machine.gpus else ["cpu"]
-    if "cuda" in wanted and not machine.gpus:
+    if "cuda" in names and not machine.gpus:
         raise OptionError("'cuda' was asked for, but torch finds no CUDA GPU", "--device", "use --device cpu or auto")
-    return list(wanted)
+    return list(names)
+
+
+def usual(scope: Scope, device: str) -> Config:
+    """What sweeps vary: all cores, and on a GPU what the engine chooses there."""
+    machine = scope.machine
+    config = Config("", device, machine.cores, batch=scope.batch)
+    if device == "cpu":
+        return config
+    return replace(config, precision=machine.precision, compile=machine.compiled, graphs=machine.graphs)
 
 
 def base_configs(scope: Scope) -> tuple[list[Config], list[str]]:
     """What every `bench train` measures; and what was left out, in words."""
-    found: list[Config] = []
-    left: list[str] = []
+    configs: list[Config] = []
+    reasons: list[str] = []
     for device in scope.devices:
         if scope.reference:
-            found.append(_reference(device, scope))
-        one, many = _on_cpu(scope) if device == "cpu" else _on_gpus(scope)
+            configs.append(_reference(device, scope))
+        single, several = _on_cpu(scope) if device == "cpu" else _on_gpus(scope)
         if device == "cpu" and scope.machine.compiler and scope.quick:
-            left.append("compiling on a CPU, which takes a minute or two a round: measured without --quick")
-        found += one
-        for config in many:
-            if why := _why_no_ranks(config.ranks, device, scope):
-                left.append(why)
+            reasons.append("compiling on a CPU, which takes a minute or two a round: measured without --quick")
+        configs += single
+        for config in several:
+            reason = _why_no_ranks(config.ranks, device, scope)
+            if reason:
+                reasons.append(reason)
             else:
-                found.append(config)
-    return unique(found, scope.batch), list(dict.fromkeys(left))
+                configs.append(config)
+    return unique(configs, scope.batch), list(dict.fromkeys(reasons))
 
 
-def usual(scope: Scope) -> dict[str, Config]:
-    """What sweeps vary of each device: all cores, and on a GPU what the engine chooses there."""
-    machine = scope.machine
-    one = Config("", threads=machine.cores, batch=scope.batch)
-    ways: dict[str, Any] = {"precision": machine.precision, "compile": machine.compiled, "graphs": machine.graphs}
-    return {"cpu": one, "cuda": replace(one, device="cuda", **ways)}
-
-
-def _reference(device: str, scope: Scope) -> Config:
-    # What the framework does unless told otherwise: on a GPU that has TF32, its convolutions use it.
-    usual = "tf32" if device == "cuda" and "tf32" in scope.machine.precisions else "fp32"
-    return Config("", device, batch=scope.batch, precision=usual, reference=True)
+def _reference(device: str, scope: Scope, workers: int = 0) -> Config:
+    # What the framework does unless it is set otherwise: on a GPU that has TF32, its convolutions use it.
+    tf32 = device == "cuda" and "tf32" in scope.machine.precisions
+    precision = "tf32" if tf32 else "fp32"
+    return Config("", device, workers=workers, batch=scope.batch, precision=precision, reference=True)
 
 
 def _on_cpu(scope: Scope) -> tuple[list[Config], list[Config]]:
     """One process, and several."""
     cores = scope.machine.cores
-    one = usual(scope)["cpu"]
-    found = [replace(one, threads=1), one]
+    whole = usual(scope, "cpu")
+    single = [replace(whole, threads=1), whole]
     if scope.machine.compiler and not scope.quick:
-        found.append(replace(one, compile=True))
-    return found, [
-        replace(one, threads=cores // ranks, ranks=ranks) for ranks in sorted({2, cores}) if 1 < ranks <= cores
-    ]
+        single.append(replace(whole, compile=True))
+    counts = [ranks for ranks in sorted({2, cores}) if 1 < ranks <= cores]
+    return single, [replace(whole, threads=cores // ranks, ranks=ranks) for ranks in counts]
 
 
 def _on_gpus(scope: Scope) -> tuple[list[Config], list[Config]]:
     """One GPU, and all."""
-    machine = scope.machine
-    best = usual(scope)["cuda"]
-    eager = replace(best, precision="fp32", compile=False, graphs=False)
+    machine, chosen = scope.machine, usual(scope, "cuda")
+    eager = replace(chosen, precision="fp32", compile=False, graphs=False)
     if scope.quick:
-        return [eager, replace(eager, precision=best.precision), best], []
-    found = [
-        replace(eager, precision=precision, compile=compiled, graphs=graphs)
-        for precision in machine.precisions
-        for compiled in ((False, True) if machine.compiled else (False,))
-        for graphs in ((False, True) if precision != "fp16" else (False,))  # scaled gradients are not captured
-    ]
+        return [eager, replace(eager, precision=chosen.precision), chosen], []
+    single = []
+    for precision in machine.precisions:
+        for compiled in (False, True) if machine.compiled else (False,):
+            single.append(replace(eager, precision=precision, compile=compiled))
+            if precision != "fp16":  # scaled gradients are not captured
+                single.append(replace(eager, precision=precision, compile=compiled, graphs=True))
     if machine.gpus == 1:
-        return found, []
-    many = replace(eager, ranks=machine.gpus, threads=max(1, machine.cores // machine.gpus))
-    return found, [replace(many, precision=name) for name in dict.fromkeys(("fp32", machine.precision))]
+        return single, []
+    every = replace(eager, ranks=machine.gpus, threads=max(1, machine.cores // machine.gpus))
+    return single, [replace(every, precision=name) for name in dict.fromkeys(("fp32", machine.precision))]
 
 
 def parse_sweep(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """`name=1..32` (both ends and the powers of two between them) or `name=1,2,3`, a name each. Raises OptionError."""
-    found: dict[str, tuple[int, ...]] = {}
+    """`name=1..32` (both ends and the powers of two between them) or `name=1,2,3`, each name once.
+
+    Raises:
+        OptionError: if a text is not of that form.
+    """
+    sweep: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals:
             raise OptionError(f"'{text}' is not NAME=VALUES", "--sweep", EXAMPLE)
         if name not in SWEEPS:
             raise OptionError(f"cannot vary '{name}'", "--sweep", nearest(name, SWEEPS))
-        if name in found:
+        if name in sweep:
             raise OptionError(f"names {name} twice", "--sweep", EXAMPLE)
-        first, dots, last = values.partition("..")
-        if dots:
-            low, high = _whole(first, text, name), _whole(last, text, name)
+        if ".." in values:
+            low, high = (_whole(end, text, name) for end in values.split("..", 1))
             if low > high:
                 raise OptionError(f"'{text}' runs backwards", "--sweep", f"write {name}={high}..{low}")
-            powers = (2**n for n in range(13))
-            found[name] = (low, *(one for one in powers if low < one < high), *([high] if high > low else []))
+            powers = {2**exponent for exponent in range(13)}
+            sweep[name] = tuple(sorted({low, high} | {power for power in powers if low < power < high}))
         else:
-            found[name] = tuple(sorted({_whole(part, text, name) for part in values.split(",")}))
-    return found
+            sweep[name] = tuple(sorted({_whole(value, text, name) for value in values.split(",")}))
+    return sweep
 
 
-def _whole(text: str, where: str, name: str) -> int:
-    if not text.isascii() or not text.isdigit() or not LEAST[name] <= int(text) <= MOST:
-        wanted = f"whole numbers from {LEAST[name]} to {MOST}"
-        raise OptionError(f"'{where}' does not give {wanted}", "--sweep", EXAMPLE)
-    return int(text)
+def _whole(value: str, text: str, name: str) -> int:
+    if not value.isascii() or not value.isdigit() or not SWEEPS[name] <= int(value) <= MOST:
+        wanted = f"whole numbers from {SWEEPS[name]} to {MOST}"
+        raise OptionError(f"'{text}' does not give {wanted}", "--sweep", EXAMPLE)
+    return int(value)
 
 
 def sweep_configs(
@@ -175,45 +156,50 @@ def sweep_configs(
     Threads are a CPU's; workers are the reference loop's, the only one that has them. Processes on a CPU have one
     thread each, so that more of them use more cores.
     """
-    found: dict[str, list[Config]] = {}
-    left: list[str] = []
-    if "workers" in sweep and not scope.reference:
-        left.append("workers: only the reference loop has them, and it cannot train this recipe")
-    if "threads" in sweep and "cpu" not in scope.devices:
-        left.append("threads: they are varied on a CPU only")
+    configs: dict[str, list[Config]] = {}
+    reasons: list[str] = []
     for name, values in sweep.items():
-        for device in scope.devices:
-            if (name == "workers" and not scope.reference) or (name == "threads" and device != "cpu"):
-                continue
+        if name == "workers" and not scope.reference:
+            reasons.append("workers: only the reference loop has them, and it cannot train this recipe")
+            continue
+        devices = [device for device in scope.devices if name != "threads" or device == "cpu"]
+        if not devices:
+            reasons.append("threads: they are varied on a CPU only")
+        for device in devices:
             for value in values:
-                why = _why_no_ranks(value, device, scope) if name == "ranks" else ""
-                if name == "threads" and value > scope.machine.cores:
-                    why = f"{value} threads: this machine has {_many(scope.machine.cores, 'core')}"
-                if why:
-                    left.append(why)
+                reason = _why_not(name, value, device, scope)
+                if reason:
+                    reasons.append(reason)
                 else:
-                    found.setdefault(name, []).append(_varied(around[device], name, value, scope))
-    return {name: unique(configs, scope.batch) for name, configs in found.items()}, list(dict.fromkeys(left))
+                    configs.setdefault(name, []).append(_varied(around[device], name, value, scope))
+    return {name: unique(members, scope.batch) for name, members in configs.items()}, list(dict.fromkeys(reasons))
 
 
 def _varied(base: Config, name: str, value: int, scope: Scope) -> Config:
-    changed: dict[str, Any] = {name: value}
     if name == "workers":
-        base = _reference(base.device, scope)
-    elif name == "ranks" and base.device == "cpu":
-        changed["threads"] = 1
-    elif name == "ranks":
-        # Several ranks talk within a step, which no graph takes.
-        changed |= {"threads": max(1, scope.machine.cores // value), "graphs": False}
-    return replace(base, **changed)
+        return _reference(base.device, scope, workers=value)
+    if name == "threads":
+        return replace(base, threads=value)
+    if name == "batch":
+        return replace(base, batch=value)
+    if base.device == "cpu":
+        return replace(base, ranks=value, threads=1)
+    # Several ranks talk within a step, which no graph takes.
+    return replace(base, ranks=value, threads=max(1, scope.machine.cores // value), graphs=False)
+
+
+def _why_not(name: str, value: int, device: str, scope: Scope) -> str:
+    """Why a value cannot be measured here, or ""."""
+    if name == "threads" and value > scope.machine.cores:
+        return f"{value} threads: this machine has {_plural(scope.machine.cores, 'core')}"
+    return _why_no_ranks(value, device, scope) if name == "ranks" else ""
 
 
 def _why_no_ranks(ranks: int, device: str, scope: Scope) -> str:
-    """Why there cannot be so many, or ""."""
     most, kind = (scope.machine.cores, "core") if device == "cpu" else (scope.machine.gpus, "GPU")
-    who = _many(ranks, "process" if device == "cpu" else "GPU")
+    who = _plural(ranks, "process" if device == "cpu" else "GPU")
     if ranks > most:
-        return f"{who}: this machine has {_many(most, kind)}"
+        return f"{who}: this machine has {_plural(most, kind)}"
     return f"{who}: they cannot share a batch of {scope.shared} evenly" if scope.shared % ranks else ""
 
 
@@ -223,24 +209,36 @@ def unique(configs: Iterable[Config], batch: int) -> list[Config]:
     return list(named.values())
 
 
+def row_numbers(
+    sweeps: Mapping[str, Sequence[Config]], configs: Sequence[Config]
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Of each sweep, by device, the numbers of its rows."""
+    keys = [config.key for config in configs]
+    numbers: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, members in sweeps.items():
+        by_device = numbers.setdefault(name, {})
+        for config in members:
+            by_device[config.device] = (*by_device.get(config.device, ()), keys.index(config.key))
+    return numbers
+
+
 def label(config: Config, batch: int) -> str:
     """A config in words; its batch too, if it is another one than this."""
-    where = "CPU" if config.device == "cpu" else "GPU"
     if config.reference:
-        parts = ["reference loop", where, _many(config.workers, "worker") if config.workers else ""]
+        parts = ["reference loop", config.device.replace("cuda", "gpu").upper()]
+        parts += [_plural(config.workers, "worker")] if config.workers else []
     elif config.device == "cpu":
-        threads = _many(config.threads, "thread")
+        threads = _plural(config.threads, "thread")
         parts = ["CPU", f"{config.ranks} processes of {threads}" if config.ranks > 1 else threads]
-        parts.append("" if config.precision == "fp32" else config.precision)
+        parts += [] if config.precision == "fp32" else [config.precision]
     else:
-        parts = [
-            f"{config.ranks} GPUs" if config.ranks > 1 else "GPU",
-            config.precision.replace("tf32", "TF32"),
-        ]
-    parts += ["compiled" if config.compile else "", "graphs" if config.graphs else ""]
-    parts.append(f"batch {config.batch}" if config.batch != batch else "")
-    return ", ".join(part for part in parts if part)
+        parts = [f"{config.ranks} GPUs" if config.ranks > 1 else "GPU", config.precision.replace("tf32", "TF32")]
+    parts += ["compiled"] * config.compile + ["graphs"] * config.graphs
+    parts += [f"batch {config.batch}"] * (config.batch != batch)
+    return ", ".join(parts)
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+def _plural(amount: int, noun: str) -> str:
+    if amount == 1:
+        return f"1 {noun}"
+    return f"{amount} {noun}{'es' if noun.endswith('s') else 's'}"

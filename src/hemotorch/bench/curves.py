@@ -1,42 +1,39 @@
-"""One learning curve in a fresh process: `python -m hemotorch.bench.curves SPEC.json` prints it as a line of JSON.
-
-Two tasks: scikit-learn's handwritten digits with a multilayer perceptron, and the bleeding of a prepared dataset with a
-network of `hemotorch.nets` through the same step as every training.
-"""
+"""One learning curve: scikit-learn's handwritten digits with a multilayer perceptron, or the bleeding of a prepared
+dataset with a network of `hemotorch.nets` through the same step as every training."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemotorch.bench.children import end_with_parent
 from hemotorch.bench.clock import waiter
-from hemotorch.bench.data import held_out
-from hemotorch.bench.rows import from_json
+from hemotorch.bench.data import held_out, training_part
 from hemotorch.data.dataset import Dataset
-from hemotorch.errors import HemotorchError, InputError, RunError
+from hemotorch.errors import InputError, RunError
 from hemotorch.recipe import Recipe, recipe_from_toml
 from hemotorch.system.device import Device, choose
-from hemotorch.system.files import jsonable, read_json
 from hemotorch.system.ranks import Ranks
 from hemotorch.training.augment import augment
 from hemotorch.training.batches import batches
-from hemotorch.training.learner import Learner, endless, open_job, training_parts
+from hemotorch.training.learner import Learner, endless, open_job
 from hemotorch.training.loop import steps
 
 HIDDEN = (64, 32)  #: of the digits' perceptron; the pixel windows' is `nets.mlp`
 DIGITS_BATCH = 64
 TESTED = 4  #: every fourth digit is not trained on
-LOOKED_AT = 6  #: batches of squares
+SQUARE_BATCHES = 6  #: of squares, for a value
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "SGD": torch.optim.SGD,
+    "momentum": lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=0.9),
+    "Adam": torch.optim.Adam,
+}
 
 
 @dataclass(frozen=True)
@@ -54,56 +51,54 @@ class CurveSpec:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Curve:
-    """steps, seconds: where it was looked at, looking not counted; loss: mean since the last look; value: accuracy on
-    digits, Dice on slices, both of what was not trained on."""
-
-    steps: tuple[int, ...]
-    seconds: tuple[float, ...]
-    loss: tuple[float, ...]
-    value: tuple[float, ...]
+def measure_curve(spec: CurveSpec) -> dict[str, tuple[float, ...]]:
+    """Steps, seconds, loss and value of one run, as in `records.Curve`. Raises InputError, OptionError, RunError."""
+    return digits_curve(spec) if spec.task == "digits" else slices_curve(spec)
 
 
-def followed(
+def follow(
     step: Callable[[], Tensor], value: Callable[[], float], wait: Callable[[], None], spec: CurveSpec
-) -> Curve:
-    """Does all steps, and looks at the value between them with the clock stopped. Raises RunError where the loss is no
-    number any more."""
+) -> dict[str, tuple[float, ...]]:
+    """Does all steps, and looks at the value between them with the clock stopped.
+
+    Raises:
+        RunError: if the loss is no number any more.
+    """
     # Closer together at the start, where most is learned.
-    marks = sorted({max(1, round(spec.steps * (n / spec.points) ** 2)) for n in range(1, spec.points + 1)})
+    looks = sorted({max(1, round(spec.steps * (n / spec.points) ** 2)) for n in range(1, spec.points + 1)})
     done, seconds, rows = 0, 0.0, []
-    for mark in marks:
+    for look in looks:
         wait()
-        began = time.perf_counter()
-        total = sum((step() for _ in range(mark - done)), torch.zeros(()))
+        start = time.perf_counter()
+        total = sum((step() for _ in range(look - done)), torch.zeros(()))
         wait()
-        seconds += time.perf_counter() - began
-        if not math.isfinite(loss := float(total) / (mark - done)):
-            raise RunError(f"the loss became {loss}", f"step {mark}", "lower its learning rate")
-        rows.append((mark, seconds, loss, value()))
-        done = mark
-    return Curve(*zip(*rows, strict=True))
+        seconds += time.perf_counter() - start
+        loss = float(total) / (look - done)
+        if not math.isfinite(loss):
+            raise RunError(f"the loss became {loss}", f"step {look}", "lower its learning rate")
+        rows.append((look, seconds, loss, value()))
+        done = look
+    return dict(zip(("steps", "seconds", "loss", "value"), zip(*rows, strict=True), strict=True))
 
 
-def digits_curve(spec: CurveSpec) -> Curve:
+def digits_curve(spec: CurveSpec) -> dict[str, tuple[float, ...]]:
     """A perceptron on 8 x 8 pixels of ten digits; the digits come with scikit-learn."""
     from sklearn.datasets import load_digits
 
     device = torch.device(spec.device)
-    images, labels = load_digits(return_X_y=True)
-    x = torch.tensor(images / 16, dtype=torch.float32, device=device)
-    y = torch.tensor(labels, device=device)
-    tested = torch.arange(len(x), device=device) % TESTED == 0
-    train_x, train_y, test_x, test_y = x[~tested], y[~tested], x[tested], y[tested]
+    pixels, digits = load_digits(return_X_y=True)
+    images = torch.tensor(pixels / 16, dtype=torch.float32, device=device)
+    labels = torch.tensor(digits, device=device)
+    tested = torch.arange(len(images), device=device) % TESTED == 0
+    train_images, train_labels = images[~tested], labels[~tested]
     torch.manual_seed(spec.seed)
-    net = perceptron(x.shape[1], 10).to(device)
+    net = perceptron(images.shape[1], 10).to(device)
     optimizer = OPTIMIZERS[spec.algorithm](net.parameters(), spec.lr)
     generator = torch.Generator().manual_seed(spec.seed)
 
     def step() -> Tensor:
-        chosen = torch.randint(len(train_x), (DIGITS_BATCH,), generator=generator).to(device)
-        loss = F.cross_entropy(net(train_x[chosen]), train_y[chosen])
+        chosen = torch.randint(len(train_images), (DIGITS_BATCH,), generator=generator).to(device)
+        loss = F.cross_entropy(net(train_images[chosen]), train_labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -111,9 +106,9 @@ def digits_curve(spec: CurveSpec) -> Curve:
 
     @torch.no_grad()
     def accuracy() -> float:
-        return float((net(test_x).argmax(1) == test_y).float().mean())
+        return float((net(images[tested]).argmax(1) == labels[tested]).float().mean())
 
-    return followed(step, accuracy, waiter(device), spec)
+    return follow(step, accuracy, waiter(device), spec)
 
 
 def perceptron(inputs: int, outputs: int) -> nn.Module:
@@ -125,14 +120,7 @@ def perceptron(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
-OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    "SGD": lambda parameters, lr: torch.optim.SGD(parameters, lr),
-    "momentum": lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=0.9),
-    "Adam": lambda parameters, lr: torch.optim.Adam(parameters, lr),
-}
-
-
-def slices_curve(spec: CurveSpec) -> Curve:
+def slices_curve(spec: CurveSpec) -> dict[str, tuple[float, ...]]:
     """A network on squares around bleeding; its value is the Dice on such squares of patients that were not trained on.
 
     Nothing is chosen by it, so that test patients may be among them: a small dataset has few others.
@@ -141,53 +129,36 @@ def slices_curve(spec: CurveSpec) -> Curve:
     device = choose(spec.device, recipe.engine)
     device.use()
     squares = _squares(dataset, recipe.changed(["train.seed=0"]), device)  # the same, whatever the seed of the training
-    training, _ = training_parts(dataset.split(recipe.data.split), recipe)
-    job, net = open_job(dataset, training, {}, recipe.changed([f"train.seed={spec.seed}"]), device, Ranks())
+    seeded = recipe.changed([f"train.seed={spec.seed}"])
+    job, net = open_job(dataset, training_part(dataset, recipe), {}, seeded, device, Ranks())
     learner = Learner(job, net)
-    moving = endless(learner, steps)
+    losses = endless(learner, steps)
 
     @torch.no_grad()
     def dice() -> float:
-        net = learner.deployed.eval()
-        sums = [_overlap(net(hu), target) for hu, target in squares]
+        deployed = learner.deployed.eval()
+        both = total = 0
+        for hu, truth in squares:
+            predicted = deployed(hu) > 0
+            both += int((predicted & truth).sum())
+            total += int(predicted.sum()) + int(truth.sum())
         learner.net.train()
-        both, total = (sum(values) for values in zip(*sums, strict=True))
         return 2 * both / total
 
-    return followed(lambda: next(moving), dice, waiter(device.torch_device), spec)
+    return follow(lambda: next(losses), dice, waiter(device.torch_device), spec)
 
 
 def _squares(dataset: Dataset, recipe: Recipe, device: Device) -> list[tuple[Tensor, Tensor]]:
-    """HU and mask of some batches of what is not trained on, as the network sees them. Raises InputError where they
-    hold no bleeding."""
+    """HU and bleeding of some batches of what is not trained on, as the network sees them.
+
+    Raises:
+        InputError: if they hold no bleeding.
+    """
     job, _ = open_job(dataset, held_out(dataset, recipe), {}, recipe, device, Ranks())
-    found = []
-    for part in itertools.islice(batches(job.slices, job.plan, 0, device), LOOKED_AT):
-        hu, target = augment(part.hu, part.target, part.rows, recipe.augment, part.keys)
-        found.append((hu.contiguous(memory_format=device.memory_format), target))
-    if not any(bool((target > 0).any()) for _, target in found):
+    squares = []
+    for batch in itertools.islice(batches(job.slices, job.plan, 0, device), SQUARE_BATCHES):
+        hu, target = augment(batch.hu, batch.target, batch.rows, recipe.augment, batch.keys)
+        squares.append((hu.contiguous(memory_format=device.memory_format), target > 0))
+    if not any(bool(truth.any()) for _, truth in squares):
         raise InputError("the squares that are not trained on hold no bleeding", dataset.root, "prepare more scans")
-    return found
-
-
-def _overlap(logits: Tensor, target: Tensor) -> tuple[int, int]:
-    """Pixels in both, and in the one plus in the other."""
-    found, truth = logits > 0, target > 0
-    return int((found & truth).sum()), int(found.sum()) + int(truth.sum())
-
-
-def main(arguments: list[str]) -> int:
-    """Prints one line of JSON; an explained error goes to stderr in one line."""
-    end_with_parent()
-    spec = from_json(CurveSpec, read_json(arguments[0]))
-    try:
-        found = digits_curve(spec) if spec.task == "digits" else slices_curve(spec)
-    except HemotorchError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(jsonable(asdict(found))))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return squares

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from hemotorch.bench.reference import write_pngs
+import numpy as np
+
+from hemotorch import nets
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.phantom_folders import write_phantom
+from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
 from hemotorch.data.prepare import prepare
 from hemotorch.data.splits import Part
 from hemotorch.errors import InputError
+from hemotorch.hu import window
 from hemotorch.recipe import Recipe
 from hemotorch.training.learner import training_parts
 from hemotorch.training.slices import must_be_labelled
@@ -18,6 +21,7 @@ from hemotorch.training.slices import must_be_labelled
 QUICK_PX, QUICK_MM = 192, 1.2  #: rows and columns of a quick bench, and their size: the whole head
 WHOLE_PX = 512  #: rows and columns of most CTs
 PHANTOM, QUICK_PHANTOM = ("ct-ich", 8), ("small", 10)  #: preset and patients
+WINDOW = "brain"  #: of the paper's PNGs
 
 
 def make_phantom(folder: Path, quick: bool, patients: int = 0) -> Path:
@@ -38,7 +42,7 @@ def quick_recipe(recipe: Recipe) -> Recipe:
 def checked(data: Path | str, recipe: Recipe) -> Dataset:
     """The dataset, if the recipe finds something to train on in it. Raises InputError, OptionError."""
     dataset = Dataset(data)
-    training, _ = training_parts(dataset.split(recipe.data.split), recipe)
+    training = training_part(dataset, recipe)
     if not any(training.values()):
         raise InputError("the training part of this split is empty", dataset.root, "prepare more scans")
     must_be_labelled(dataset, training, "training")
@@ -48,10 +52,15 @@ def checked(data: Path | str, recipe: Recipe) -> Dataset:
     return dataset
 
 
+def training_part(dataset: Dataset, recipe: Recipe) -> Part:
+    """The slices that the recipe trains on."""
+    training, _ = training_parts(dataset.split(recipe.data.split), recipe)
+    return training
+
+
 def held_out(dataset: Dataset, recipe: Recipe) -> Part:
     """The slices of the scans that are not trained on, test patients among them. Raises InputError without bleeding."""
-    split = dataset.split(recipe.data.split)
-    training, _ = training_parts(split, recipe)
+    split, training = dataset.split(recipe.data.split), training_part(dataset, recipe)
     others = {case: indices for case, indices in {**split.val, **split.test}.items() if case not in training}
     must_be_labelled(dataset, others, "held-out")
     if not _bleeds(dataset, others):
@@ -64,13 +73,26 @@ def _bleeds(dataset: Dataset, part: Part) -> bool:
     return any(dataset.rows[case][index].positive_pixels > 0 for case, indices in part.items() for index in indices)
 
 
-def reference_pngs(dataset: Dataset, recipe: Recipe, root: Path) -> Path:
-    """The training slices of the recipe as the paper's PNG folders."""
-    training, _ = training_parts(dataset.split(recipe.data.split), recipe)
-    write_pngs(dataset, training, recipe, root)
+def why_no_reference(recipe: Recipe) -> str:
+    """Why the reference loop cannot train a recipe, "" if it can: it reads 8-bit slices, one at a time."""
+    options = nets.options_of(recipe.net.name) | recipe.net.options
+    if options["slices"] != 1 or len(options["windows"]) != 1:
+        seen = f"{options['slices']} slices in {len(options['windows'])} windows"
+        return f"the reference loop reads one slice in one window, recipe '{recipe.name}' {seen}"
+    if recipe.tiles.size_px or recipe.augment.crop_px:
+        return f"the reference loop reads whole slices, recipe '{recipe.name}' blocks of them"
+    return ""
+
+
+def write_reference_pngs(dataset: Dataset, recipe: Recipe, root: Path) -> Path:
+    """Writes the recipe's training slices as the paper's PNG folders, with bleeding only if the recipe wants that."""
+    brain = window(WINDOW)
+    folders = PngFolders(root, brain.level, brain.width, recipe.data.slices == "positive")
+    for name in (IMAGE, LABEL):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for case, indices in training_part(dataset, recipe).items():
+        if indices:
+            scan, mask = dataset.scan(case), dataset.mask(case)
+            drawn = np.zeros(scan.shape, np.uint8) if mask is None else mask
+            folders.write(case, indices, scan.hu[list(indices)], drawn[list(indices)])
     return root
-
-
-def described(dataset: Dataset) -> dict[str, Any]:
-    """The dataset for records: layout, scans, slices."""
-    return {"layout": dataset.layout, "scans": len(dataset.cases), "slices": len(dataset.slices)}

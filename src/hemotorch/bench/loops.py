@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from hemotorch import nets
+from hemotorch.bench.records import Spec
 from hemotorch.bench.reference import ReferenceLoop
-from hemotorch.bench.rows import Spec
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.png_folders import IMAGE
 from hemotorch.io import png
@@ -32,7 +32,7 @@ class Loop:
     """A training that can be moved on by a step.
 
     step: does one and returns its loss, on the device. listen: takes what is called with each phase's name at its end.
-    The others are as in `rows.Round`.
+    The others are as in `records.Round`.
     """
 
     step: Callable[[], Tensor]
@@ -47,7 +47,7 @@ class Loop:
     reasons: tuple[str, ...]
 
 
-def own_job(spec: Spec, ranks: Ranks) -> tuple[Job, Net]:
+def open_training(spec: Spec, ranks: Ranks) -> tuple[Job, Net]:
     """A training as `hemotorch train` opens it, before it measures anything. Raises OptionError, InputError."""
     recipe, dataset = recipe_from_toml(spec.recipe, "recipe"), Dataset(spec.data)
     device = choose(spec.config.device, recipe.engine, ranks)
@@ -55,22 +55,28 @@ def own_job(spec: Spec, ranks: Ranks) -> tuple[Job, Net]:
     return open_job(dataset, *training_parts(dataset.split(recipe.data.split), recipe), recipe, device, ranks)
 
 
-def own_loop(spec: Spec, ranks: Ranks) -> Loop:
+def training_loop(spec: Spec, ranks: Ranks) -> Loop:
     """The step that `hemotorch train` repeats, as this rank of `ranks` does it. Raises OptionError, InputError."""
-    job, net = own_job(spec, ranks)
-    recipe, device, size = job.recipe, job.device, job.size
-    gflop = image_gflop(net, size)
+    job, net = open_training(spec, ranks)
+    gflop = image_gflop(net, job.size)  # before the learner compiles the network
     learner = Learner(job, net)
-    moving = endless(learner, steps)
+    losses = endless(learner, steps)
 
     def listen(mark: Callable[[str], None]) -> None:
         learner.on_phase_end = mark
 
-    images = job.plan.batch * recipe.train.accumulate
     return Loop(
-        lambda: next(moving), listen, device.torch_device, images, gflop, job.steps, recipe.train.epochs,
-        job.slices.memory, size, device.reasons,
-    )  # fmt: skip
+        step=lambda: next(losses),
+        listen=listen,
+        device=job.device.torch_device,
+        images=job.plan.batch * job.recipe.train.accumulate,
+        image_gflop=gflop,
+        steps=job.steps,
+        epochs=job.recipe.train.epochs,
+        storage=job.slices.memory,
+        size=job.size,
+        reasons=job.device.reasons,
+    )
 
 
 def image_gflop(net: Net, size: tuple[int, int]) -> float:
@@ -80,28 +86,32 @@ def image_gflop(net: Net, size: tuple[int, int]) -> float:
 
 def reference_loop(spec: Spec) -> Loop:
     """The paper's way, on the PNGs of `spec`."""
-    recipe, config = recipe_from_toml(spec.recipe, "recipe"), spec.config
+    recipe = recipe_from_toml(spec.recipe, "recipe")
     size, count = png_size(spec.pngs, recipe)
-    loop = ReferenceLoop(spec.pngs, recipe, config.workers, config.device, size)
+    loop = ReferenceLoop(spec.pngs, recipe, spec.config.workers, spec.config.device, size)
+    batch = min(recipe.train.batch, count)
 
     def listen(mark: Callable[[str], None]) -> None:
         loop.mark = mark
 
-    batch = min(recipe.train.batch, count)
-    steps = recipe.train.steps_per_epoch or math.ceil(count / batch)
-    reasons = ("as the framework does it when it is told nothing",)
     return Loop(
-        loop.step, listen, loop.device, batch, image_gflop(loop.net, size), steps, recipe.train.epochs, "png", size,
-        reasons,
-    )  # fmt: skip
+        step=loop.step,
+        listen=listen,
+        device=loop.device,
+        images=batch,
+        image_gflop=image_gflop(loop.net, size),
+        steps=recipe.train.steps_per_epoch or math.ceil(count / batch),
+        epochs=recipe.train.epochs,
+        storage="png",
+        size=size,
+        reasons=("as the framework does it by default",),
+    )
 
 
 def png_size(root: str, recipe: Recipe) -> tuple[tuple[int, int], int]:
     """Rows and columns that all PNGs are brought to, what the network needs a multiple of; and how many PNGs."""
-    sizes = []
-    for path in sorted((Path(root) / IMAGE).glob("*.png")):
-        sizes.append(png.size(path))
+    sizes = [png.size(path) for path in sorted((Path(root) / IMAGE).glob("*.png"))]
     side = recipe.grid.size_px
     rows, columns = (side, side) if side else np.array(sizes).max(axis=0).tolist()
     multiple = nets.build(recipe.net.name, **recipe.net.options).multiple
-    return (-(-rows // multiple) * multiple, -(-columns // multiple) * multiple), len(sizes)
+    return (math.ceil(rows / multiple) * multiple, math.ceil(columns / multiple) * multiple), len(sizes)

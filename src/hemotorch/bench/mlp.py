@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 from hemotorch.bench import data as bench_data
-from hemotorch.bench.children import ask
-from hemotorch.bench.configs import Scope, devices_of, parse_devices, sweep_configs, unique, usual
-from hemotorch.bench.measure import Pace, look_at_machine, measure, settled_layout
-from hemotorch.bench.result import Bench, when
-from hemotorch.bench.rows import Config, Row, Spec, compared
-from hemotorch.bench.train import engine_settings, row_numbers, unsteady
+from hemotorch.bench.configs import row_numbers, sweep_configs, unique, usual
+from hemotorch.bench.curves import CurveSpec
+from hemotorch.bench.processes import Pace, Say, answer, in_rounds, measure
+from hemotorch.bench.records import Bench, Curve
+from hemotorch.bench.setup import Setup, set_up, settings_of
+from hemotorch.bench.speedup import compared, unsteady
+from hemotorch.data.dataset import Dataset
 from hemotorch.recipe import Recipe
+from hemotorch.report.pages.numbers import duration
 
 #: Learning rate of each algorithm: of two or three tried on the phantom, a factor of three apart, the one with the
 #: lowest training loss after 300 steps; for SGD and momentum on slices with the best Dice of seed 0 at the end: three
@@ -39,19 +38,30 @@ NETS = {
     # So narrow, its dropout of four features in ten keeps it from learning anything in these steps.
     "unet": ["net.name=unet-medicaltorch", "net.options.channels=8", "net.options.drop_rate=0.0"],
 }
-DESCRIBED = {
-    "mlp": "a perceptron on the 15 x 15 pixels around each pixel",
-    "unet": "MedicalTorch's U-Net from 8 channels on, without dropout",
-}
 TITLES = {"digits": "Digits", "mlp": "Pixel windows", "unet": "The paper's U-Net, small"}
+DIGITS = (
+    "8 x 8 pixels of ten handwritten digits, which come with scikit-learn; a perceptron of 64 and 32 hidden units, 64 "
+    "images per step. Accuracy on the quarter that was not trained on."
+)
+SLICES = (
+    "Bleeding in slices: {net}, squares of 64 x 64 pixels around it, 8 per step. Dice on such squares of patients that "
+    "were not trained on."
+)
+NOTES = {
+    "digits": DIGITS,
+    "mlp": SLICES.format(net="a perceptron on the 15 x 15 pixels around each pixel"),
+    "unet": SLICES.format(net="MedicalTorch's U-Net from 8 channels on, without dropout"),
+}
 STEPS, QUICK_STEPS = {"digits": 1500, "mlp": 1500, "unet": 800}, {"digits": 600, "mlp": 300, "unet": 150}
 POINTS = {"digits": 30, "mlp": 10, "unet": 10}
 PATIENTS = 20  #: of the phantom
 BATCHES = (1, 2, 4, 8, 16, 32)
-LIMIT_S = 1800.0  #: of a curve
+CURVE_PACE = Pace(limit_s=1800.0)
 QUICK_PACE = Pace(limit_s=150.0, budget_s=200.0)
 LEARNED = 0.05  #: accuracy or Dice below which nothing was learned
 ENOUGH = 0.9  #: of the best value of all at the end: when it is reached is what is compared
+
+Run = Mapping[str, Sequence[float]]
 
 
 def bench_mlp(
@@ -61,56 +71,55 @@ def bench_mlp(
     device: str = "auto",
     rounds: int = 3,
     quick: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Bench:
     """Learning curves of each algorithm on each device, and rows of how long a step takes over batch and threads.
 
-    data: a prepared dataset; None makes a phantom. net: "mlp" or "unet". rounds: how often a step is measured, and with
-    how many seeds each curve. Raises InputError, OptionError.
+    Args:
+        data: a prepared dataset; None makes a phantom.
+        net: "mlp" or "unet".
+        device: as `--device` names it.
+        rounds: how often a step is measured, and with how many seeds each curve.
+        quick: whether curves are short.
+        say: called with a line now and then.
+
+    Raises:
+        InputError, OptionError: before anything is measured.
     """
-    recipe, named = small_recipe(net), parse_devices(device)
-    if data is not None:
-        bench_data.held_out(bench_data.checked(data, recipe), recipe)
-    machine, environment = look_at_machine()
-    devices, notes = devices_of(named, machine), []
-    with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
-        place = data
-        if place is None:
-            notes.append("Trained on a phantom, made for this; name your own data with --data.")
-            say(f"no --data: making a phantom in {folder}")
-            place = bench_data.make_phantom(Path(folder), True, PATIENTS)
-        dataset = bench_data.checked(place, recipe)
-        bench_data.held_out(dataset, recipe)
+    recipe = small_recipe(net)
+    trial = [*SETTINGS["Adam"], f"train.steps_per_epoch={STEPS[net]}"]
+    with set_up(
+        data, recipe, device, quick, say, check=_with_held_out, patients=PATIENTS, small=True, trial=trial
+    ) as setup:
         tasks = ["digits", net] if net == "mlp" else [net]
         if "digits" in tasks and importlib.util.find_spec("sklearn") is None:
-            notes.append("Digits left out: scikit-learn is not installed; `pip install 'hemotorch[bench]'` brings it.")
             tasks.remove("digits")
-        scope = Scope(machine, tuple(devices), recipe.train.batch, recipe.train.batch, quick=quick)
-        own = dict.fromkeys(devices, recipe)
-        if "cpu" in devices:
-            say("trying layouts, as a training does before its first step")
-            trial = recipe.changed([f"train.steps_per_epoch={STEPS[net]}"])
-            layout, why = settled_layout(_step_spec(usual(scope)["cpu"], place, trial, scope))
-            own["cpu"] = recipe.changed([layout])
-            notes.append(why)
-        specs = [
-            curve_spec(task, where, name, place, own[where], quick)
-            for task in tasks
-            for where in devices
-            for name in SETTINGS
-        ]
-        curves, failed = _curves(specs, rounds, say)
-        rows, sweeps, told = _steps(place, own, scope, rounds, say)
-    notes += failed + ([f"Measured in {told}."] if told else [])
+            setup.notes.append(
+                "Digits left out: scikit-learn is not installed; `pip install 'hemotorch[bench]'` brings it."
+            )
+        curves = _curves(setup, tasks, rounds, say)
+        scope, cores = setup.scope, setup.scope.machine.cores
+        plain = {name: replace(usual(scope, "cpu"), device=name) for name in scope.devices}
+        sweeps, _ = sweep_configs({"batch": BATCHES, "threads": sorted({1, cores})}, scope, plain)
+        configs = unique((config for members in sweeps.values() for config in members), scope.batch)
+        configs.sort(key=lambda config: config.batch != scope.batch)
+        specs = [setup.spec(config, 1.0 if quick else 5.0, SETTINGS["Adam"]) for config in configs]
+        rows, cut_short = measure(specs, replace(QUICK_PACE if quick else Pace(), rounds=rounds), say)
+    rows = compared(rows, cores)
+    if cut_short:
+        setup.notes.append(f"Measured in {cut_short}.")
     short = "Quick: few steps, so that no curve is at its end." if quick else ""
-    warnings = tuple(filter(None, (unsteady(rows), short)))
-    settings = {
-        "recipe": recipe.name, "recipe_toml": recipe.to_toml(), "net": net, "quick": quick,
-        **bench_data.described(dataset),
-        "data": "phantom" if data is None else str(data), "rates": RATES,
-    }  # fmt: skip
-    said = " ".join(said_of(curves)) or "No learning curve could be measured."
-    return Bench("mlp", said, settings, environment, tuple(rows), sweeps, tuple(curves), warnings, tuple(notes))
+    return Bench(
+        kind="mlp",
+        sentence=" ".join(sentences(curves)) or "No learning curve could be measured.",
+        settings=settings_of(setup, data) | {"net": net, "rates": RATES},
+        environment=setup.environment,
+        rows=tuple(rows),
+        sweeps=row_numbers(sweeps, configs),
+        curves=tuple(curves),
+        warnings=tuple(filter(None, (unsteady(rows), short))),
+        notes=tuple(setup.notes),
+    )
 
 
 def small_recipe(net: str) -> Recipe:
@@ -123,133 +132,136 @@ def small_recipe(net: str) -> Recipe:
     ])  # fmt: skip
 
 
-def _curves(
-    specs: Sequence[Mapping[str, Any]], rounds: int, say: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """An entry an algorithm, task and device, of as many runs as rounds, in a mixed order; and what failed."""
-    jobs = [(number, seed) for seed in range(rounds) for number in range(len(specs))]
-    order = random.Random(0).sample(jobs, len(jobs))
-    found: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(specs))}
-    failed = []
-    for place, (number, seed) in enumerate(order, 1):
-        spec = specs[number]
-        run, error = curve({**spec, "seed": seed})
-        label = f"{spec['title']}, {spec['algorithm']}, {spec['device']}, seed {seed}"
-        if error:
-            failed.append(f"{label} failed: {error}.")
-            say(failed[-1])
-            continue
-        found[number].append(run)
-        say(f"curve {place:>2} of {len(order)}   {label}   {spec['value_name']} {run['value'][-1]:.2f}")
-    entries = [entry_of(specs[number], runs) for number, runs in found.items() if runs]
-    return with_reached(entries), sorted(failed)
+def _with_held_out(data: Path | str, recipe: Recipe) -> Dataset:
+    dataset = bench_data.checked(data, recipe)
+    bench_data.held_out(dataset, recipe)
+    return dataset
 
 
-def entry_of(spec: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An algorithm's curve: at each look the medians of its runs; and the runs."""
-    middle = {
-        name: [statistics.median(values) for values in zip(*(run[name] for run in runs), strict=True)]
-        for name in ("seconds", "loss", "value")
-    }
-    told = {name: spec[name] for name in ("algorithm", "device", "lr", "value_name", "note")}
-    return {**told, "task": spec["title"], "steps": runs[0]["steps"], **middle, "runs": list(runs)}
+def _curves(setup: Setup, tasks: Sequence[str], rounds: int, say: Say) -> list[Curve]:
+    """A curve for each task, device and algorithm, of as many runs as rounds; what failed is noted."""
+    curves, specs = [], []
+    for task in tasks:
+        for device in setup.scope.devices:
+            for algorithm in SETTINGS:
+                recipe = setup.recipes[device]
+                specs.append(curve_spec(task, device, algorithm, setup.dataset.root, recipe, setup.scope.quick))
+                curves.append(empty_curve(task, specs[-1]))
+    results, _ = in_rounds(
+        [f"{curve.task}, {curve.algorithm}, {curve.device}" for curve in curves],
+        lambda index, seed: run_curve(replace(specs[index], seed=seed)),
+        lambda run: f"{run['value'][-1]:.2f}",
+        replace(CURVE_PACE, rounds=rounds),
+        say,
+    )
+    measured = []
+    for curve, result in zip(curves, results, strict=True):
+        setup.notes.extend(f"{curve.task}, {curve.algorithm} failed: {error}." for error in result.errors)
+        if result.values:
+            measured.append((curve, result.values))
+    return with_runs(measured)
 
 
-def with_reached(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The entries with `wanted`, nine tenths of the best value that any of their task's curves has, and when each run
-    had it: `reached` in seconds and `reached_steps`, None where it never had. Of the runs themselves the last values
-    are kept, as `ends`."""
+def curve_spec(task: str, device: str, algorithm: str, data: Path, recipe: Recipe, quick: bool) -> CurveSpec:
+    """What `bench.curves` is to do; a seed is still to be added."""
+    steps = (QUICK_STEPS if quick else STEPS)[task]
+    lr = RATES[task][algorithm]
+    changed = recipe.changed([*SETTINGS[algorithm], f"optimizer.lr={lr}", f"train.steps_per_epoch={steps}"])
+    kind = "digits" if task == "digits" else "slices"
+    return CurveSpec(kind, algorithm, device, steps, POINTS[task], lr, str(data), changed.to_toml())
+
+
+def empty_curve(task: str, spec: CurveSpec) -> Curve:
+    """What is said of a curve before it is measured."""
+    title = f"{TITLES[task]} on a GPU" if spec.device == "cuda" else TITLES[task]
+    value_name = "accuracy" if task == "digits" else "Dice"
+    return Curve(title, spec.algorithm, spec.device, spec.lr, value_name, NOTES[task], (), (), (), ())
+
+
+def run_curve(spec: CurveSpec) -> Run:
+    """One run, in a process of its own. Raises RunError."""
+    return answer({"curve": asdict(spec)}, dict[str, list[float]], [{}], CURVE_PACE.limit_s)
+
+
+def with_runs(measured: Sequence[tuple[Curve, Sequence[Run]]]) -> list[Curve]:
+    """The curves with the medians of their runs, and when each run had most of the best value of their task."""
+    curves = []
+    for curve, runs in measured:
+        curves.append(
+            replace(
+                curve,
+                steps=tuple(int(step) for step in runs[0]["steps"]),
+                seconds=_medians(run["seconds"] for run in runs),
+                loss=_medians(run["loss"] for run in runs),
+                value=_medians(run["value"] for run in runs),
+                ends=tuple(run["value"][-1] for run in runs),
+            )
+        )
     best: dict[str, float] = {}
-    for entry in entries:
-        best[entry["task"]] = max(*entry["value"], best.get(entry["task"], 0.0))
+    for curve in curves:
+        best[curve.task] = max(best.get(curve.task, 0.0), *curve.value)
     done = []
-    for entry in entries:
-        wanted = ENOUGH * best[entry["task"]]
-        places = [next((n for n, value in enumerate(run["value"]) if value >= wanted), None) for run in entry["runs"]]
-        reached = {
-            name: [None if at is None else run[over][at] for at, run in zip(places, entry["runs"], strict=True)]
-            for name, over in (("reached", "seconds"), ("reached_steps", "steps"))
-        }
-        ends = [run["value"][-1] for run in entry["runs"]]
-        kept = {name: entry[name] for name in entry if name != "runs"}
-        done.append({**kept, "ends": ends, "wanted": wanted, **reached})
+    for curve, (_, runs) in zip(curves, measured, strict=True):
+        wanted = ENOUGH * best[curve.task]
+        looks = [_first_look(run["value"], wanted) for run in runs]
+        seconds = [None if look is None else run["seconds"][look] for look, run in zip(looks, runs, strict=True)]
+        steps = [None if look is None else curve.steps[look] for look in looks]
+        done.append(replace(curve, wanted=wanted, reached=tuple(seconds), reached_steps=tuple(steps)))
     return done
 
 
-def curve_spec(task: str, device: str, name: str, place: Path, recipe: Recipe, quick: bool) -> dict[str, Any]:
-    """What `hemotorch.bench.curves` is to do, and what is told of it. A seed is still to be added."""
-    steps = (QUICK_STEPS if quick else STEPS)[task]
-    lr = RATES[task][name]
-    made = recipe.changed([*SETTINGS[name], f"optimizer.lr={lr}", f"train.steps_per_epoch={steps}"])
-    return {
-        "task": "digits" if task == "digits" else "slices", "algorithm": name, "device": device, "steps": steps,
-        "points": POINTS[task], "lr": lr, "data": str(place), "recipe": made.to_toml(),
-        "title": f"{TITLES[task]} on a GPU" if device == "cuda" else TITLES[task],
-        "value_name": "accuracy" if task == "digits" else "Dice", "note": _note(task, recipe),
-    }  # fmt: skip
+def _medians(runs: Iterable[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(map(statistics.median, zip(*runs, strict=True)))
 
 
-def curve(spec: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """One run's curve; and why there is none, or ""."""
-    return ask("hemotorch.bench.curves", spec, [{}], LIMIT_S)
+def _first_look(values: Sequence[float], wanted: float) -> int | None:
+    return next((look for look, value in enumerate(values) if value >= wanted), None)
 
 
-def _note(task: str, recipe: Recipe) -> str:
-    if task == "digits":
-        return (
-            "8 x 8 pixels of ten handwritten digits, which come with scikit-learn; a perceptron of 64 and 32 hidden "
-            "units, 64 images a step. Accuracy on the quarter that was not trained on."
-        )
-    net, side = DESCRIBED[task], recipe.augment.crop_px
-    return (
-        f"Bleeding in slices: {net}, squares of {side} x {side} pixels around it, {recipe.train.batch} a step. "
-        "Dice on such squares of patients that were not trained on."
-    )
-
-
-def _steps(
-    place: Path, own: Mapping[str, Recipe], scope: Scope, rounds: int, say: Callable[[str], None]
-) -> tuple[list[Row], dict[str, dict[str, list[int]]], str]:
-    """How long a step takes over batch and threads. own: the recipe of each device."""
-    wanted = {"batch": BATCHES, "threads": tuple(sorted({1, scope.machine.cores}))}
-    one = usual(scope)["cpu"]
-    sweeps, _ = sweep_configs(wanted, scope, {"cpu": one, "cuda": replace(one, device="cuda")})
-    configs = unique((config for members in sweeps.values() for config in members), scope.batch)
-    configs.sort(key=lambda config: config.batch != scope.batch)
-    specs = [_step_spec(config, place, own[config.device], scope) for config in configs]
-    rows, told = measure(specs, replace(QUICK_PACE if scope.quick else Pace(), rounds=rounds), say)
-    return compared(rows, scope.machine.cores), row_numbers(sweeps, configs), told
-
-
-def _step_spec(config: Config, place: Path, recipe: Recipe, scope: Scope) -> Spec:
-    settings = [*engine_settings(config), f"train.batch={config.batch}", *SETTINGS["Adam"]]
-    seconds = 1.0 if scope.quick else 5.0
-    return Spec(config, str(place), recipe.changed(settings).to_toml(), seconds=seconds)
-
-
-def said_of(curves: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence a task: which algorithm had most of the best value first, in each of its runs before all others in all
-    of theirs; or which are level."""
-    said = []
-    for task in dict.fromkeys(entry["task"] for entry in curves):
-        entries = sorted((entry for entry in curves if entry["task"] == task), key=lambda one: _from_to(one)[0])
-        if entries[0]["wanted"] < ENOUGH * LEARNED:
-            said.append(f"{task}: no algorithm finds anything yet; give them more steps (without --quick).")
+def sentences(curves: Sequence[Curve]) -> list[str]:
+    """A sentence for each task: which algorithm had most of the best value first, in each of its runs before all others
+    in all of theirs; or which are level."""
+    texts = []
+    for task in dict.fromkeys(curve.task for curve in curves):
+        members = sorted((curve for curve in curves if curve.task == task), key=_earliest)
+        wanted = members[0].wanted
+        if wanted < ENOUGH * LEARNED:
+            texts.append(f"{task}: no algorithm finds anything yet; give them more steps (without --quick).")
             continue
-        aim = f"{entries[0]['value_name']} {entries[0]['wanted']:.2f}, nine tenths of the best,"
-        there = [entry for entry in entries if _from_to(entry)[0] < math.inf]
-        first = [entry for entry in there if not any(_from_to(one)[1] < _from_to(entry)[0] for one in there)]
-        others = [f"{one['algorithm']} {when(one)}" for one in entries if one not in first]
+        aim = f"{members[0].value_name} {wanted:.2f}, nine tenths of the best,"
+        reaching = [curve for curve in members if _earliest(curve) < math.inf]
+        first = [curve for curve in reaching if _earliest(curve) <= min(map(_latest, reaching))]
+        others = [f"{curve.algorithm} {when_reached(curve)}" for curve in members if curve not in first]
         if len(first) == 1:
-            start = f"{first[0]['algorithm']} is the first to reach {aim} {when(first[0])}"
+            text = f"{task}: {first[0].algorithm} is the first to reach {aim} {when_reached(first[0])}"
         else:
-            names = ", ".join(f"{one['algorithm']} {when(one)}" for one in first)
-            start = f"level in reaching {aim} are {names}"
-        said.append("; ".join([f"{task}: {start}", *([", ".join(others)] if others else [])]) + ".")
-    return said
+            level = ", ".join(f"{curve.algorithm} {when_reached(curve)}" for curve in first)
+            text = f"{task}: level in reaching {aim} are {level}"
+        texts.append("; ".join([text, *([", ".join(others)] if others else [])]) + ".")
+    return texts
 
 
-def _from_to(entry: Mapping[str, Any]) -> tuple[float, float]:
-    """The seconds after which the first of an algorithm's runs and the last were there; infinite for never."""
-    seconds = [math.inf if at is None else at for at in entry["reached"]]
-    return min(seconds), max(seconds)
+def _earliest(curve: Curve) -> float:
+    """Seconds after which the first of an algorithm's runs was there; infinite for never."""
+    return min(math.inf if seconds is None else seconds for seconds in curve.reached)
+
+
+def _latest(curve: Curve) -> float:
+    return max(math.inf if seconds is None else seconds for seconds in curve.reached)
+
+
+def when_reached(curve: Curve) -> str:
+    """In how much training, from the first run to the last, a learning algorithm reached what was wanted of it."""
+    seconds = [reached for reached in curve.reached if reached is not None]
+    steps = [reached for reached in curve.reached_steps if reached is not None]
+    if not seconds:
+        return "not at all"
+    spent = _range(duration(min(seconds)), duration(max(seconds)))
+    done = _range(f"{min(steps):,}", f"{max(steps):,}")
+    runs = len(curve.reached)
+    some = f", in {len(seconds)} of {runs} runs" if len(seconds) < runs else ""
+    return f"after {spent} ({done} steps{some})"
+
+
+def _range(first: str, last: str) -> str:
+    return first if first == last else f"{first} to {last}"

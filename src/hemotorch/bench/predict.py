@@ -8,37 +8,31 @@ from __future__ import annotations
 import functools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from hemotorch import NOTICE, __version__
-from hemotorch.bench.children import own_environment
-from hemotorch.bench.configs import Machine
-from hemotorch.bench.measure import look_at_machine
-from hemotorch.bench.result import FORMAT, aligned, busy
+from hemotorch.bench.processes import Pace, Say, child_environment, in_rounds, look_at_machine
+from hemotorch.bench.records import Bench, Config, Round, Row, busy
 from hemotorch.errors import RunError
 from hemotorch.system.machine import peak_memory
 
 PHASES = ("start", "read", "prepare", "network", "mask", "write")  #: start: Python, torch, the model, and the end
 SLICES = {False: 32, True: 24}  #: of the phantom; True: of a quick one
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to predict. cores: that the process may use, 0 for all; model: run folder or checkpoint, "" for none."""
-
-    label: str
-    cores: int
-    model: str
+IMPORT = "import torch"
+#: What to change if most of the time goes to a phase.
+ADVICE = {
+    "read": "store the scans on a faster disk, or uncompressed",
+    "prepare": "train on larger pixels (grid.pixel_mm)",
+    "mask": "train without predict.closing_px, predict.opening_px and predict.min_ml",
+    "write": "choose an --out on a faster disk",
+}
 
 
 def bench_predict(
@@ -48,160 +42,129 @@ def bench_predict(
     device: str = "auto",
     rounds: int = 3,
     quick: bool = False,
-    say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
-    """Predicts the scans in processes of their own, each way once a round, after one that is not counted.
+    say: Say = lambda text: None,
+) -> Bench:
+    """Predicts the scans in processes of their own, each way once per round, after one that is not counted.
 
-    scans: NIfTI files; none: a phantom of 512 x 512 x 32, or 192 x 192 x 24 if `quick`. Raises InputError, RunError.
+    Args:
+        model: run folder or checkpoint.
+        scans: NIfTI files; none: a phantom of 512 x 512 x 32, or 192 x 192 x 24 if `quick`.
+        device: as `hemotorch predict --device`.
+        rounds: how often each way is measured.
+        quick: whether the phantom is small.
+        say: called with a line now and then.
+
+    Raises:
+        InputError, RunError: if the model or a scan cannot be read, or predicting fails.
     """
-    with TemporaryDirectory(prefix="hemotorch-bench-") as folder:
-        place = Path(folder)
+    with TemporaryDirectory(prefix="hemotorch-bench-") as name:
+        folder = Path(name)
         with ProcessPoolExecutor(1, get_context("spawn")) as apart:
-            other, mirrors = apart.submit(mirrored_otherwise, str(model), str(place / "other.pt")).result()
+            other, mirrors = apart.submit(mirrored_otherwise, str(model), str(folder / "other.pt")).result()
             files = [str(scan) for scan in scans]
             if not files:
                 say("no SCAN: making a phantom")
-                files = [apart.submit(phantom, str(place / "phantom.nii.gz"), quick).result()]
+                files = [apart.submit(phantom, str(folder / "phantom.nii.gz"), quick).result()]
             slices = apart.submit(count_slices, files).result()
         machine, environment = look_at_machine()
-        ways = _ways(str(model), other, mirrors, machine)
-        found: dict[str, list[dict[str, Any]]] = {way.label: [] for way in ways}
-        once(ways[1], files, place, device)  # brings files into the system's cache
-        for number in range(rounds):
-            turn = number % len(ways)
-            for way in ways[turn:] + ways[:turn]:
-                found[way.label].append(once(way, files, place, device))
-                say(f"round {number + 1} of {rounds}   {way.label}   {found[way.label][-1]['seconds']:.2f} s")
-    rows = [_row(way, found[way.label], slices) for way in ways]
-    return {
-        "format": FORMAT,
-        "hemotorch": __version__,
-        "kind": "predict",
-        "sentence": _sentence(rows, on_gpu=device != "cpu" and machine.gpus > 0, mirrors=mirrors),
-        "settings": {"model": str(model), "scans": [Path(file).name for file in files], "slices": slices,
-                     "phantom": not scans, "device": device, "rounds": rounds, "quick": quick},
-        "environment": environment,
-        "rows": rows,
-        "warnings": [told] if (told := busy(environment)) else [],
-        "notice": NOTICE,
-    }  # fmt: skip
+        with_mirrors, without = ("with mirroring", "without mirroring")[:: 1 if mirrors else -1]
+        ways = [(Config(IMPORT), ""), (Config(f"all cores, {with_mirrors}"), str(model))]
+        ways.append((Config(f"all cores, {without}"), other))
+        if hasattr(os, "sched_setaffinity") and machine.cores > 1:
+            ways.append((Config(f"1 core, {with_mirrors}", threads=1), str(model)))
+        ways = [(replace(config, batch=slices), path) for config, path in ways]
+
+        def measured(index: int, number: int) -> Round:
+            return once(*ways[index], files, folder, device)
+
+        measured(1, 0)  # brings files into the system's cache
+        labels = [config.label for config, _ in ways]
+        results, _ = in_rounds(labels, measured, lambda result: f"{result.seconds:.2f} s", Pace(rounds), say)
+    rows = []
+    for (config, _), result in zip(ways, results, strict=True):
+        if result.errors:
+            raise RunError(result.errors[-1])
+        rows.append(Row(config, tuple(result.values)))
+    names = [Path(file).name for file in files]
+    settings = {"model": str(model), "scans": names, "slices": slices, "phantom": not scans}
+    settings |= {"device": device, "rounds": rounds, "quick": quick}
+    return Bench(
+        kind="predict",
+        sentence=waiting_sentence(rows, on_gpu=device != "cpu" and machine.gpus > 0, mirrors=mirrors),
+        settings=settings,
+        environment=environment,
+        rows=tuple(rows),
+        warnings=tuple(filter(None, [busy(environment)])),
+        notes=(f"{slices} slices: {', '.join(names)}",),
+    )
 
 
-def _ways(model: str, other: str, mirrors: bool, machine: Machine) -> list[Way]:
-    mirror = ("with", "without") if mirrors else ("without", "with")
-    ways = [
-        Way("import torch", 0, ""),
-        Way(f"all cores, {mirror[0]} mirroring", 0, model),
-        Way(f"all cores, {mirror[1]} mirroring", 0, other),
-    ]
-    if hasattr(os, "sched_setaffinity") and machine.cores > 1:
-        ways.append(Way(f"1 core, {mirror[0]} mirroring", 1, model))
-    return ways
+def once(config: Config, model: str, scans: Sequence[str], folder: Path, device: str) -> Round:
+    """Seconds of the whole process, shares of its phases, and its peak memory.
 
-
-def once(way: Way, scans: Sequence[str], folder: Path, device: str) -> dict[str, Any]:
-    """Seconds of the whole process, of its phases, and its peak memory in MB. Raises RunError where it fails."""
-    predict = ["-m", "hemotorch.cli", "predict", way.model, *scans, "--out", str(folder / "out"), "--overwrite"]
-    command = [sys.executable, *([*predict, "--json", "--device", device] if way.model else ["-c", "import torch"])]
-    bound = functools.partial(os.sched_setaffinity, 0, _some_cores(way.cores)) if way.cores else None
-    printed, told = folder / "printed", folder / "told"
-    with open(printed, "wb") as out, open(told, "wb") as errors:
-        began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=errors, preexec_fn=bound, env=own_environment())
+    model: run folder or checkpoint; "" for a process that only imports torch. Raises RunError if it fails.
+    """
+    predict = ["-m", "hemotorch.cli", "predict", model, *scans, "--out", str(folder / "out"), "--overwrite"]
+    command = [sys.executable, *([*predict, "--json", "--device", device] if model else ["-c", IMPORT])]
+    bound = functools.partial(os.sched_setaffinity, 0, _first_cores(config.threads)) if config.threads else None
+    printed, errors = folder / "printed", folder / "errors"
+    with open(printed, "wb") as stdout, open(errors, "wb") as stderr:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, preexec_fn=bound, env=child_environment())
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not look for the child again
     if process.returncode:
-        lines = told.read_text(errors="replace").splitlines()
+        lines = errors.read_text(errors="replace").splitlines()
         raise RunError(lines[-1] if lines else f"ended with status {process.returncode}", "hemotorch predict")
     phases = dict.fromkeys(PHASES, 0.0)
-    for result in json.loads(printed.read_text())["predictions"] if way.model else ():
-        for phase, spent in result["seconds"].items():
+    predictions = json.loads(printed.read_text())["predictions"] if model else []
+    for prediction in predictions:
+        for phase, spent in prediction["seconds"].items():
             phases[phase] = phases.get(phase, 0.0) + spent
     phases["start"] = max(0.0, seconds - sum(phases.values()))
-    return {"seconds": seconds, "phases": phases, "peak_mb": peak_memory(usage) / 1e6}
+    shares = {phase: spent / seconds for phase, spent in phases.items()}
+    return Round((seconds,), config.batch if model else 0, shares, memory_mb=peak_memory(usage) / 1e6)
 
 
-def _some_cores(count: int) -> set[int]:
+def _first_cores(count: int) -> set[int]:
     return set(sorted(os.sched_getaffinity(0))[:count])
 
 
-def _row(way: Way, found: Sequence[dict[str, Any]], slices: int) -> dict[str, Any]:
-    seconds = [one["seconds"] for one in found]
-    phases = {phase: statistics.median(one["phases"][phase] for one in found) for phase in PHASES}
-    working = sum(phases.values()) - phases["start"]
-    return {
-        "label": way.label,
-        "seconds": statistics.median(seconds),
-        "low": min(seconds),
-        "high": max(seconds),
-        "phases": phases,
-        "images_s": slices / working if working else None,
-        "peak_mb": max(one["peak_mb"] for one in found),
-    }
+def waiting_sentence(rows: Sequence[Row], on_gpu: bool, mirrors: bool) -> str:
+    """What a user waits for most, and what to change.
 
-
-def _sentence(rows: Sequence[dict[str, Any]], on_gpu: bool, mirrors: bool) -> str:
-    """What a user waits for most, and what to change. on_gpu, mirrors: how the model predicted."""
+    rows: of importing torch, and of the model as it is. on_gpu, mirrors: how the model predicted.
+    """
     bare, usual = rows[0], rows[1]
-    whole, phases = usual["seconds"], usual["phases"]
-    longest = max(phases, key=lambda phase: phases[phase])
-    start = f"A user waits {whole:.1f} s"
+    longest = max(usual.shares, key=lambda phase: usual.shares[phase])
+    text = f"A user waits {usual.step_s:.1f} s, {usual.shares[longest]:.0%} of it for"
     if longest == "start":
-        share = bare["seconds"] / whole
+        share = bare.step_s / usual.step_s
         return (
-            f"{start}, {phases['start'] / whole:.0%} of it for the start (importing torch alone is {share:.0%}): give "
-            "several scans in one call, or keep a process running."
+            f"{text} the start (importing torch alone is {share:.0%}): give several scans in one call, or keep a "
+            "process running."
         )
-    network = [*([] if on_gpu else ["use a GPU"]), *(["train without predict.mirror"] if mirrors else [])]
-    todo = {
-        "network": ", or ".join(network) or "train a smaller network (--recipe fast)",
-        "read": "store the scans on a faster disk, or uncompressed",
-        "prepare": "train on larger pixels (grid.pixel_mm)",
-        "mask": "train without predict.closing_px, predict.opening_px and predict.min_ml",
-        "write": "choose an --out on a faster disk",
-    }[longest]
-    return f"{start}, {phases[longest] / whole:.0%} of it for '{longest}': {todo}."
-
-
-def lines(values: dict[str, Any]) -> list[str]:
-    """The result as text."""
-    table = [["", "seconds", "[low, high]", *PHASES, "images/s", "memory"]]
-    for row in values["rows"]:
-        spent = [f"{row['phases'][phase]:.2f}" for phase in PHASES]
-        rate = "-" if row["images_s"] is None else f"{row['images_s']:.1f}"
-        span = f"[{row['low']:.2f}, {row['high']:.2f}]"
-        table.append([row["label"], f"{row['seconds']:.2f}", span, *spent, rate, f"{row['peak_mb']:,.0f} MB"])
-    shown = ", ".join(values["settings"]["scans"])
-    return [
-        *aligned(table),
-        "",
-        f"{values['settings']['slices']} slices: {shown}",
-        *values["warnings"],
-        values["sentence"],
-        NOTICE,
-    ]
+    faster = ([] if on_gpu else ["use a GPU"]) + (["train without predict.mirror"] if mirrors else [])
+    network = ", or ".join(faster) or "train a smaller network (--recipe fast)"
+    return f"{text} '{longest}': {ADVICE.get(longest, network)}."
 
 
 def phantom(path: str, quick: bool) -> str:
     """Writes a head with bleeding, 512 x 512 x 32 or 192 x 192 x 24, and returns its path."""
-    from dataclasses import replace
-
     from hemotorch.io import write_scan
     from hemotorch.phantom.case import make_case
     from hemotorch.phantom.presets import preset
 
     scan = make_case(replace(preset("small" if quick else "ct-ich"), vary=0.0), 4).scan
     first = max(0, len(scan.hu) - SLICES[quick])
-    kept: dict[str, Any] = {"hu": scan.hu[first:], "slice_origins_mm": scan.slice_origins_mm[first:]}
-    write_scan(replace(scan, **kept, slice_numbers=()), Path(path))
+    origins = scan.slice_origins_mm[first:]
+    write_scan(replace(scan, hu=scan.hu[first:], slice_origins_mm=origins, slice_numbers=()), Path(path))
     return path
 
 
 def mirrored_otherwise(model: str, path: str) -> tuple[str, bool]:
-    """A checkpoint like the model's that mirrors where that one does not, and the other way round; whether it does."""
-    from dataclasses import replace
-
+    """A checkpoint like the model's that mirrors if that one does not, and the other way round; whether it does."""
     from hemotorch.inference.checkpoint import load_checkpoint, save_checkpoint
     from hemotorch.run import BEST
 
@@ -214,7 +177,7 @@ def mirrored_otherwise(model: str, path: str) -> tuple[str, bool]:
 
 
 def count_slices(files: Sequence[str]) -> int:
-    """Of all scans together. Raises InputError where one cannot be read."""
+    """Of all scans together. Raises InputError if one cannot be read."""
     from hemotorch.io import read_scan
 
     return sum(len(read_scan(file).hu) for file in files)

@@ -17,20 +17,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hemotorch import nets
-from hemotorch.data.dataset import Dataset
-from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
-from hemotorch.data.splits import Part
-from hemotorch.hu import window
 from hemotorch.keyed_random import torch_seed
 from hemotorch.recipe import Recipe
 from hemotorch.training import losses
 from hemotorch.training.png_pairs import ICHDataset
 
-WINDOW = "brain"  #: of the paper's PNGs
-
 
 class ReferenceLoop:
-    """One optimiser step a call of `step`, over and over the PNGs in random order.
+    """One optimiser step per call of `step`, over and over the PNGs in random order.
 
     mark: called with the name of each phase at its end. dice: of the last step. size: rows and columns all slices are
     brought to, multiples of what the network needs. Only for networks that see one slice in one window.
@@ -45,9 +39,8 @@ class ReferenceLoop:
         self._loss_of = losses.build(recipe.loss.name, **recipe.loss.options)
         self._optimizer = torch.optim.Adam(self._net.parameters(), recipe.optimizer.lr)
         data, batch = ICHDataset(pngs, _Tensors(size)), recipe.train.batch
-        self._batches = _forever(
-            DataLoader(data, batch, shuffle=True, num_workers=workers, drop_last=len(data) >= batch)
-        )
+        loader = DataLoader(data, batch, shuffle=True, num_workers=workers, drop_last=len(data) >= batch)
+        self._batches = _forever(loader)
 
     def step(self) -> Tensor:
         """Trains on one batch and returns its loss."""
@@ -69,7 +62,7 @@ class ReferenceLoop:
 
 
 class _Tensors:
-    """A slice and its mask as float32 tensors (1, rows, columns) of [0, 1] and {0, 1}, resized where they must be."""
+    """A slice and its mask as float32 tensors (1, rows, columns) of [0, 1] and {0, 1}, resized if they must be."""
 
     def __init__(self, size: tuple[int, int]):
         self._size = (size[1], size[0])  # Pillow counts columns first
@@ -79,8 +72,9 @@ class _Tensors:
         if image.size != self._size:
             image = image.resize(self._size, Image.Resampling.BILINEAR)
             label = label.resize(self._size, Image.Resampling.NEAREST)
-        image_values, label_values = (torch.from_numpy(np.array(one))[None] for one in (image, label))
-        return {"input": image_values.float() / 255, "gt": (label_values > 0).float()}
+        grey = torch.from_numpy(np.array(image))[None]
+        drawn = torch.from_numpy(np.array(label))[None]
+        return {"input": grey.float() / 255, "gt": (drawn > 0).float()}
 
 
 def _forever(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Tensor]]:
@@ -88,33 +82,6 @@ def _forever(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Tensor]]:
         yield from loader
 
 
-def _dice(found: np.ndarray, truth: np.ndarray) -> float:
-    total = int(found.sum()) + int(truth.sum())
-    return 2 * int((found & truth).sum()) / total if total else 1.0
-
-
-def why_not(recipe: Recipe) -> str:
-    """Why the reference loop cannot train a recipe, "" where it can: it reads 8-bit slices, one at a time."""
-    options = nets.options_of(recipe.net.name) | recipe.net.options
-    if options["slices"] != 1 or len(options["windows"]) != 1:
-        seen = f"{options['slices']} slices in {len(options['windows'])} windows"
-        return f"the reference loop reads one slice in one window, recipe '{recipe.name}' {seen}"
-    if recipe.tiles.size_px or recipe.augment.crop_px:
-        return f"the reference loop reads whole slices, recipe '{recipe.name}' blocks of them"
-    return ""
-
-
-def write_pngs(dataset: Dataset, part: Part, recipe: Recipe, root: Path) -> int:
-    """The training slices as ROOT/image and ROOT/label, with bleeding only where the recipe wants that; how many."""
-    low_high = window(WINDOW)
-    folders = PngFolders(root, low_high.level, low_high.width, recipe.data.slices == "positive")
-    for name in (IMAGE, LABEL):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    count = 0
-    for case, indices in part.items():
-        if not indices:
-            continue
-        scan, mask = dataset.scan(case), dataset.mask(case)
-        drawn = np.zeros(scan.shape, np.uint8) if mask is None else mask
-        count += len(folders.write(case, indices, scan.hu[list(indices)], drawn[list(indices)]))
-    return count
+def _dice(predicted: np.ndarray, truth: np.ndarray) -> float:
+    total = int(predicted.sum()) + int(truth.sum())
+    return 2 * int((predicted & truth).sum()) / total if total else 1.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from hemotorch.bench.configs import Machine
-from hemotorch.bench.rows import Row
+from hemotorch.bench.records import Machine, Row
 
 DATA, WAITING = 0.2, 0.25  #: shares of a step from which on they are what to change
 LAUNCH = 0.6  #: of a GPU's time waiting for Python's next call
@@ -31,82 +31,117 @@ PHASE_RULES = (
 )
 
 
+@dataclass(frozen=True)
+class Case:
+    """What a rule looks at.
+
+    best: the fastest row. rows: all on its device with its batch. cores: of the machine. switches: of the engine that
+    could be turned on and were not measured, as a recipe says them.
+    """
+
+    best: Row
+    rows: tuple[Row, ...]
+    cores: int
+    switches: tuple[str, ...]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is about a GPU."""
+        return self.best.config.device == "cuda"
+
+    @property
+    def who(self) -> str:
+        """The device in words."""
+        return "the GPU" if self.on_gpu else "the processor"
+
+    def share(self, *phases: str) -> float:
+        """Of a step's time in the fastest row."""
+        return sum(self.best.shares.get(phase, 0.0) for phase in phases)
+
+
 def bottleneck(rows: Sequence[Row], machine: Machine) -> str:
     """One sentence about the fastest row, or about the change that would help most; `rows` as `compared` left them.
 
     Names the recipe key or option to change, but no switch that was measured on that device or cannot be used there.
     """
-    cores = machine.cores
-    ours = [row for row in rows if row.measured and not row.config.reference]
-    if not ours:
-        why = next((row.error for row in rows if row.error), "there was nothing to measure")
-        return f"Nothing of hemotorch's own could be measured: {why}"
-    device = "cuda" if any(row.config.device == "cuda" for row in ours) else "cpu"
-    batch = ours[0].config.batch
-    ours = [row for row in ours if row.config.device == device]
-    tried = {switch for row in ours for switch in _switches(row)}
-    ours = [row for row in ours if row.config.batch == batch]
-    best = max(ours, key=lambda row: row.images_s)
-    left = [switch for switch in _usable(best, machine) if switch not in tried]
-    said = [_waiting_for_data(best), _launching(best, left), *_phases(best), _waiting(best)]
-    said += [_ranks(best, ours, cores), _threads(best, ours, cores)] if device == "cpu" else []
-    return next(filter(None, said), "") or _memory_or_arithmetic(best, left)
+    trained = [row for row in rows if row.measured and not row.config.reference]
+    if not trained:
+        reason = next((row.error for row in rows if row.error), "there was nothing to measure")
+        return f"Nothing of hemotorch's own could be measured: {reason}"
+    device = "cuda" if any(row.config.device == "cuda" for row in trained) else "cpu"
+    on_device = [row for row in trained if row.config.device == device]
+    comparable = [row for row in on_device if row.config.batch == trained[0].config.batch]
+    best = max(comparable, key=lambda row: row.images_s)
+    measured = {switch for row in on_device for switch in _switches_of(row)}
+    switches = [switch for switch in _usable_switches(best, machine) if switch not in measured]
+    case = Case(best, tuple(comparable), machine.cores, tuple(switches))
+    rules = [_waiting_for_data, _launching, _long_phase, _waiting]
+    rules += [] if case.on_gpu else [_ranks, _threads]
+    for rule in rules:
+        if text := rule(case):
+            return text
+    return _memory(case) if best.peak_share < LOW_PEAK else _arithmetic(case)
 
 
-def _switches(row: Row) -> list[str]:
+def _switches_of(row: Row) -> list[str]:
     """What of the engine is switched on in a row, as a recipe says it."""
-    way = row.config
-    on = {"engine.compile=on": way.compile, "engine.graphs=on": way.graphs}
-    return [*(switch for switch, used in on.items() if used), f"engine.precision={way.precision}"]
+    config = row.config
+    switches = [f"engine.precision={config.precision}"]
+    switches += ["engine.compile=on"] * config.compile
+    switches += ["engine.graphs=on"] * config.graphs
+    return switches
 
 
-def _usable(best: Row, machine: Machine) -> list[str]:
-    """The switches of the engine that would be taken where that row was measured."""
-    gpu, way = best.config.device == "cuda", best.config
-    half = machine.precision if gpu else "fp32"
-    usable = {
-        "engine.graphs=on": gpu and way.ranks == 1 and way.precision != "fp16",
-        "engine.compile=on": machine.compiled if gpu else machine.compiler,
-        f"engine.precision={half}": half != "fp32",
-    }
-    return [switch for switch, can in usable.items() if can]
+def _usable_switches(row: Row, machine: Machine) -> list[str]:
+    """The switches of the engine that would be taken if that row were measured with them."""
+    config = row.config
+    if config.device == "cpu":
+        return ["engine.compile=on"] * machine.compiler
+    switches = []
+    if config.ranks == 1 and config.precision != "fp16":
+        switches.append("engine.graphs=on")
+    if machine.compiled:
+        switches.append("engine.compile=on")
+    if machine.precision != "fp32":
+        switches.append(f"engine.precision={machine.precision}")
+    return switches
 
 
-def _who(row: Row) -> str:
-    return "the GPU" if row.config.device == "cuda" else "the processor"
-
-
-def _waiting_for_data(best: Row) -> str:
-    share = best.shares.get("data", 0.0)
+def _waiting_for_data(case: Case) -> str:
+    share = case.share("data")
     if share < DATA:
         return ""
-    start = f"T{_who(best)[1:]} waits for data {share:.0%} of the time"
-    if best.last.storage == "stream":
+    start = f"T{case.who[1:]} waits for data {share:.0%} of the time"
+    if case.best.last.storage == "stream":
         return f"{start}: keep the slices in its memory with data.memory=resident, if they fit."
     return f"{start} although the slices are in memory: make a step larger with train.batch."
 
 
-def _launching(best: Row, left: Sequence[str]) -> str:
-    if not best.launch >= LAUNCH:  # NaN on a CPU, and in graphs, which are launched once
+def _launching(case: Case) -> str:
+    launch = case.best.launch
+    if math.isnan(launch) or launch < LAUNCH:  # NaN on a CPU, and in graphs, which are launched once
         return ""
-    todo = [switch for switch in ("engine.graphs=on", "engine.compile=on") if switch in left]
-    fewer = f"launch less often with {', '.join(todo)}, or a larger train.batch" if todo else "raise train.batch"
-    start = f"The GPU waits for Python's next call {best.launch:.0%} of the time"
-    return f"{start}, since its own work is done sooner: {fewer}."
+    switches = [switch for switch in case.switches if "precision" not in switch]
+    fewer = (
+        f"launch less often with {', '.join(switches)}, or a larger train.batch" if switches else "raise train.batch"
+    )
+    return f"The GPU waits for Python's next call {launch:.0%} of the time, since its own work is done sooner: {fewer}."
 
 
-def _phases(best: Row) -> list[str]:
-    shares = ((text, least, best.shares.get(phase, 0.0)) for phase, least, text in PHASE_RULES)
-    return [text.format(share=share) for text, least, share in shares if share >= least]
+def _long_phase(case: Case) -> str:
+    for phase, least, text in PHASE_RULES:
+        if case.share(phase) >= least:
+            return text.format(share=case.share(phase))
+    return ""
 
 
-def _waiting(best: Row) -> str:
-    share = best.shares.get("waiting", 0.0)
+def _waiting(case: Case) -> str:
+    share = case.share("waiting")
     if share < WAITING:
         return ""
-    if best.config.device == "cuda":
+    if case.on_gpu:
         return f"The GPU waits for the host {share:.0%} of the time: look at less while training, or raise train.batch."
-    if best.config.ranks > 1:
+    if case.best.config.ranks > 1:
         return f"The ranks wait for one another {share:.0%} of the time: start fewer of them, or raise train.batch."
     return (
         f"The processor's cores stand idle or do other work {share:.0%} of the time: stop what else runs on this "
@@ -120,56 +155,59 @@ def _clearly(best: Row, other: Row) -> bool:
     return several and best.images_s > CLEARLY * other.images_s and best.low > other.high
 
 
-def _ranks(best: Row, ours: Sequence[Row], cores: int) -> str:
-    others = [row for row in ours if row.config.ranks == 1]
-    count, threads = best.config.ranks, best.config.threads
-    if count == 1 or not others or not all(_clearly(best, row) for row in others):
+def _ranks(case: Case) -> str:
+    ranks, threads = case.best.config.ranks, case.best.config.threads
+    single = [row for row in case.rows if row.config.ranks == 1]
+    if ranks == 1 or not single or not all(_clearly(case.best, row) for row in single):
         return ""
-    alone = max(row.images_s for row in others)
-    each = f"{threads} thread{'' if threads == 1 else 's'}"
-    share = "" if threads == cores // count else f" --set engine.threads={threads}"  # what each takes by itself
+    faster = case.best.images_s / max(row.images_s for row in single)
+    each = "1 thread" if threads == 1 else f"{threads} threads"
+    option = "" if threads == case.cores // ranks else f" --set engine.threads={threads}"  # what each takes by itself
     return (
-        f"{count} processes of {each} are {best.images_s / alone:.1f} times as fast as the fastest single one: start "
-        f"the training with `hemotorch cluster torchrun DATA RUN --ranks {count}{share}`."
+        f"{ranks} processes of {each} are {faster:.1f} times as fast as the fastest single one: start the training "
+        f"with `hemotorch cluster torchrun DATA RUN --ranks {ranks}{option}`."
     )
 
 
-def _threads(best: Row, ours: Sequence[Row], cores: int) -> str:
-    used = best.config.units(cores)
-    more = [row for row in ours if row.config.units(cores) > used]
-    if used < cores and not more:
-        return f"Only {used} of {cores} cores were used: set engine.threads=0, which takes all of them."
-    most = max(more, key=lambda row: row.config.units(cores), default=best)
-    if used < cores and _clearly(best, most):
+def _threads(case: Case) -> str:
+    def units(row: Row) -> int:
+        return row.config.units(case.cores)
+
+    best, taken = case.best, units(case.best)
+    more = [row for row in case.rows if units(row) > taken]
+    if taken < case.cores and not more:
+        return f"Only {taken} of {case.cores} cores were used: set engine.threads=0, which takes all of them."
+    most = max(more, key=units, default=best)
+    if taken < case.cores and _clearly(best, most):
+        are = "is" if taken == 1 else "are"
         return (
-            f"More threads do not help: {used} of {cores} {'is' if used == 1 else 'are'} "
-            f"{best.images_s / most.images_s:.1f} times as fast as {most.config.units(cores)}, since they share memory "
-            f"or work beside others: set engine.threads={used}."
+            f"More threads do not help: {taken} of {case.cores} {are} {best.images_s / most.images_s:.1f} times as "
+            f"fast as {units(most)}, since they share memory or work beside others: set engine.threads={taken}."
         )
-    if used > 1 and best.efficiency < SCALING:
+    if taken > 1 and best.efficiency < SCALING:
         return (
-            f"{used} threads are only {best.efficiency * used:.1f} times as fast as one, as they share the memory's "
+            f"{taken} threads are only {best.efficiency * taken:.1f} times as fast as one, as they share the memory's "
             "bandwidth or the cores with other work: give them more at once with a larger train.batch."
         )
     return ""
 
 
-def _memory_or_arithmetic(best: Row, left: Sequence[str]) -> str:
-    share, who = best.peak_share, _who(best)
-    busy = sum(best.shares.get(phase, 0.0) for phase in ("forward", "backward", "graph"))
-    if share < LOW_PEAK:
-        fix = "fewer channels in net.options"
-        if "engine.compile=on" in left:
-            fix = "engine.compile=on, which fuses steps"
-        fix += "".join(f" and {switch}" for switch in left if "precision" in switch)
-        return (
-            f"Moving numbers through memory takes the time, not computing with them: {who} reaches {share:.0%} of the "
-            f"rate of a large matrix product; try {fix}."
-        )
-    reached = f", at {share:.0%} of the rate of a large matrix product" if not math.isnan(share) else ""
-    faster = "a faster GPU, several (`hemotorch cluster torchrun`)" if best.config.device == "cuda" else "a GPU"
-    what = "the step's graph takes" if best.shares.get("graph", 0.0) else "forward and backward take"
+def _memory(case: Case) -> str:
+    compiling = "engine.compile=on" in case.switches
+    advice = ["engine.compile=on, which fuses steps" if compiling else "fewer channels in net.options"]
+    advice += [switch for switch in case.switches if "precision" in switch]
     return (
-        f"Arithmetic is the limit: {what} {busy:.0%} of a step{reached}; only {faster} or less of "
-        "it helps: smaller slices (grid.size_px) or a smaller network (--recipe fast)."
+        f"Moving numbers through memory takes the time, not computing with them: {case.who} reaches "
+        f"{case.best.peak_share:.0%} of the rate of a large matrix product; try {' and '.join(advice)}."
+    )
+
+
+def _arithmetic(case: Case) -> str:
+    peak = case.best.peak_share
+    reached = "" if math.isnan(peak) else f", at {peak:.0%} of the rate of a large matrix product"
+    faster = "a faster GPU, several (`hemotorch cluster torchrun`)" if case.on_gpu else "a GPU"
+    what = "the step's graph takes" if case.share("graph") else "forward and backward take"
+    return (
+        f"Arithmetic is the limit: {what} {case.share('forward', 'backward', 'graph'):.0%} of a step{reached}; only "
+        f"{faster} or less of it helps: smaller slices (grid.size_px) or a smaller network (--recipe fast)."
     )

@@ -1,7 +1,8 @@
-"""One measurement in a fresh process: `python -m hemotorch.bench.worker SPEC.json` prints a Round as a line of JSON.
+"""One measurement in a fresh process: `python -m hemotorch.bench.worker QUESTION.json` prints a line of JSON.
 
-Several of it, with torchrun's environment variables, are the ranks of one. Asked nothing (null) it prints what the
-machine is and has; asked {"settle": SPEC}, what a training like that decides by measuring.
+What it is asked has one key: {"round": SPEC} measures a config (several processes with torchrun's environment variables
+are the ranks of one), {"curve": SPEC} a learning curve, {"layout": SPEC} tells what a training like that chooses by
+measuring, {"machine": null} what the machine is and has.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any
 
 import torch
 
-from hemotorch.bench.children import end_with_parent
 from hemotorch.bench.clock import Clock, memory_mb, peak_gflops, waiter
-from hemotorch.bench.configs import Machine
-from hemotorch.bench.loops import Loop, own_job, own_loop, reference_loop
-from hemotorch.bench.rows import Config, Round, Spec, from_json
+from hemotorch.bench.curves import CurveSpec, measure_curve
+from hemotorch.bench.loops import Loop, open_training, reference_loop, training_loop
+from hemotorch.bench.processes import end_with_parent
+from hemotorch.bench.records import Config, Machine, Round, Spec
 from hemotorch.errors import HemotorchError
 from hemotorch.system import machine, threads
 from hemotorch.system.device import choose, environment, is_ampere
@@ -49,8 +50,7 @@ def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
     waits, other steps do.
     """
     on_gpu = loop.device.type == "cuda"
-    wait = waiter(loop.device)
-    first, step_s = _warm_up(loop, wait)
+    first_loss, step_s = _warm_up(loop)
 
     def agreed(number: float, least: int, most: int) -> int:
         return int(ranks.gather(min(most, max(least, round(number))))[0])
@@ -59,21 +59,21 @@ def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
     clock = Clock(loop.device, threads)
     block = agreed(BLOCK_S / step_s, 1, MOST) if on_gpu else 1
     blocks = agreed(spec.seconds / (step_s * block), LEAST, MOST)
-    times, loss = _timed(loop, wait, blocks, block, None if on_gpu else clock)
+    times, last_loss = _timed(loop, blocks, block, None if on_gpu else clock)
+    gpu_memory_mb = math.nan
     if on_gpu:
         _marked(loop, agreed(spec.seconds / 3 / step_s, 1, MARKED), spec.config, clock)
-    memory = sum(ranks.gather(memory_mb()))
-    gpu = sum(ranks.gather(torch.cuda.max_memory_reserved(loop.device) / 1e6)) if on_gpu else math.nan
+        gpu_memory_mb = sum(ranks.gather(torch.cuda.max_memory_reserved(loop.device) / 1e6))
     return Round(
         step_s=tuple(times),
         images=loop.images,
         shares=clock.shares,
         launch=clock.launch,
         image_gflop=loop.image_gflop,
+        memory_mb=sum(ranks.gather(memory_mb())),
         peak_gflops=sum(ranks.gather(peak_gflops(loop.device, spec.config.precision, threads))),
-        memory_mb=memory,
-        gpu_memory_mb=gpu,
-        losses=(first, loss),
+        gpu_memory_mb=gpu_memory_mb,
+        losses=(first_loss, last_loss),
         steps=loop.steps,
         epochs=loop.epochs,
         storage=loop.storage,
@@ -82,71 +82,81 @@ def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
     )
 
 
-def _warm_up(loop: Loop, wait: Callable[[], None]) -> tuple[float, float]:
+def _warm_up(loop: Loop) -> tuple[float, float]:
     """The very first loss, and the seconds of the last step before the clock runs."""
-    first = math.nan
-    for number in range(WARM_UP[loop.device.type]):
+    wait = waiter(loop.device)
+    losses = []
+    for _ in range(WARM_UP[loop.device.type]):
         wait()
-        began = time.perf_counter()
-        loss = loop.step()
+        start = time.perf_counter()
+        losses.append(loop.step())
         wait()
-        seconds = time.perf_counter() - began
-        first = first if number else float(loss)
-    return first, seconds
+        seconds = time.perf_counter() - start
+    return float(losses[0]), seconds
 
 
-def _timed(
-    loop: Loop, wait: Callable[[], None], blocks: int, block: int, clock: Clock | None
-) -> tuple[list[float], float]:
+def _timed(loop: Loop, blocks: int, block: int, clock: Clock | None) -> tuple[list[float], float]:
     """Seconds of a step in each block; and the mean loss of the later half of them, since one batch's says little."""
+    wait = waiter(loop.device)
     times, losses = [], []
     wait()
     if clock is not None:
         loop.listen(clock.mark)
         clock.start()
     for _ in range(blocks):
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(block):
             loss = loop.step()
         wait()
-        times.append((time.perf_counter() - began) / block)
+        times.append((time.perf_counter() - start) / block)
         losses.append(float(loss))
-    loop.listen(lambda phase: None)
+    loop.listen(_ignore)
     return times, statistics.mean(losses[len(losses) // 2 :])
 
 
 def _marked(loop: Loop, steps: int, config: Config, clock: Clock) -> None:
     # Nothing may be waited for while a graph is captured, which a step of another size can cause even now.
-    loop.listen((lambda phase: clock.mark(phase) if phase == "data" else None) if config.graphs else clock.mark)
+    def mark_data(phase: str) -> None:
+        if phase == "data":
+            clock.mark(phase)
+
+    loop.listen(mark_data if config.graphs else clock.mark)
     clock.start()
     for _ in range(steps):
         loop.step()
         clock.mark("graph" if config.graphs else "waiting")
-    loop.listen(lambda phase: None)
+    loop.listen(_ignore)
 
 
-def about_machine() -> dict[str, Any]:
+def _ignore(phase: str) -> None:
+    """Listens to no phase."""
+
+
+def about_machine(_: None = None) -> dict[str, Any]:
     """The whole environment, for records, and what there is to measure on."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = Machine(min(machine.cores(), threads.count()[0]), gpus, compiler=machine.has_compiler())
+    about = Machine(min(machine.cores(), threads.count()[0]), gpus, compiler=machine.has_compiler())
     if gpus:
         chosen = choose("cuda")
         exact = ("fp32", "tf32") if is_ampere(chosen.torch_device) else ("fp32",)
         precisions = tuple(dict.fromkeys((*exact, chosen.precision)))
-        found = replace(found, precisions=precisions, compiled=chosen.compile, graphs=chosen.graphs)
+        about = replace(about, precisions=precisions, compiled=chosen.compile, graphs=chosen.graphs)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
-    told = {
-        **environment(),
-        "cores": found.cores,
-        "physical_cores": machine.physical_cores(),
-        "threads": torch.get_num_threads(),
-        "memory_gb": round(_total_memory() / 2**30, 1),
-        "gpus": gpus,
-        "driver": _driver(),
-        "load_before": round(load, 2),
-        "variables": {name: value for name, value in os.environ.items() if name.startswith(("OMP_", "MKL_", "KMP_"))},
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("OMP_", "MKL_", "KMP_"))}
+    return {
+        "machine": asdict(about),
+        "environment": {
+            **environment(),
+            "cores": about.cores,
+            "physical_cores": machine.physical_cores(),
+            "threads": torch.get_num_threads(),
+            "memory_gb": round(_total_memory() / 2**30, 1),
+            "gpus": gpus,
+            "driver": _driver(),
+            "load_before": round(load, 2),
+            "variables": variables,
+        },
     }
-    return {"environment": told, "machine": asdict(found)}
 
 
 def _total_memory() -> int:
@@ -158,38 +168,47 @@ def _total_memory() -> int:
 def _driver() -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
-    with suppress(OSError, subprocess.SubprocessError):
-        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(ask, capture_output=True, text=True, timeout=20).stdout.splitlines()[0].strip()
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError, IndexError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.splitlines()[0].strip()
     return None
+
+
+def chosen_layout(question: dict[str, Any]) -> dict[str, Any]:
+    """The memory layout that a training on this machine chooses."""
+    device = autotune(*open_training(Spec(**question), Ranks()), steps)
+    return {"channels_last": device.channels_last, "reason": device.reasons[-1]}
+
+
+def measured_round(question: dict[str, Any]) -> dict[str, Any] | None:
+    """A Round, of the first rank only."""
+    spec = Spec(**question)
+    with joined() as ranks:
+        loop = reference_loop(spec) if spec.config.reference else training_loop(spec, ranks)
+        result = measure(loop, spec, ranks)
+        return asdict(result) if ranks.first else None
+
+
+ANSWERS: dict[str, Callable[[Any], dict[str, Any] | None]] = {
+    "machine": about_machine,
+    "layout": chosen_layout,
+    "round": measured_round,
+    "curve": lambda question: dict(measure_curve(CurveSpec(**question))),
+}
 
 
 def main(arguments: list[str]) -> int:
     """Prints one line of JSON; an explained error goes to stderr in one line. One of several ranks does not return."""
     end_with_parent()
-    question = read_json(arguments[0])
-    if question is None:
-        print(json.dumps(jsonable(about_machine())))
-        return 0
-    return leave(_answered(question))
-
-
-def _answered(question: dict[str, Any]) -> int:
+    ((name, question),) = read_json(arguments[0]).items()
     try:
-        if "settle" in question:
-            settled = autotune(*own_job(from_json(Spec, question["settle"]), Ranks()), steps)
-            print(json.dumps({"channels_last": settled.channels_last, "reason": settled.reasons[-1]}))
-            return 0
-        spec = from_json(Spec, question)
-        with joined() as ranks:
-            loop = reference_loop(spec) if spec.config.reference else own_loop(spec, ranks)
-            found = measure(loop, spec, ranks)
-            if ranks.first:
-                print(json.dumps(jsonable(asdict(found))))
+        answer = ANSWERS[name](question)
     except HemotorchError as error:
         print(error, file=sys.stderr)
-        return 1
-    return 0
+        return leave(1)
+    if answer is not None:
+        print(json.dumps(jsonable(answer)))
+    return leave(0)
 
 
 if __name__ == "__main__":

@@ -29,17 +29,17 @@ DEFINITIONS = {
     "ci95": "95 % percentile bootstrap over patients (2000 resamples, seeded): whole patients are drawn, since scans "
     "and slices of one patient are not independent. A share of which all or none is right has the exact interval of "
     "Clopper and Pearson over patients instead.",
-    "table1.pixel": "Table 1 over subjects, pixel reading: a subject's value is the mean over its slices whose truth "
-    "holds bleeding.",
-    "table1.slice": "Table 1 over subjects, slice reading: how well a subject's positive slices are found. A slice is "
-    f"positive, in truth and prediction alike, above {POSITIVE_PIXELS} pixels at 640 x 640, scaled by its area.",
+    "table1.pixel": "A subject's value is the mean over its slices whose truth holds bleeding.",
+    "table1.slice": "How well a subject's positive slices are found. A slice is positive, in truth and prediction "
+    f"alike, above {POSITIVE_PIXELS} pixels at 640 x 640, scaled by its area.",
     "table1": "Standard deviations are the population's (ddof 0). Subjects for whom a value is undefined are left out "
     "of it and counted. Definitions follow the code published with CT-ICH (Hssayeni et al., Data 2020, 5(1):14).",
     "volume": "Predicted minus true mL over scans with bleeding. Bland-Altman: bias, and limits of agreement at bias "
     "± 1.96 standard deviations (ddof 1).",
     "false_positive_ml": "mL called bleeding in scans without any.",
-    "detection": "A scan or slice is called positive when a single voxel is. Its truth is the mask, or the slice "
-    "labels where these say bleeding. `ranking` is the area under the ROC curve of the mL found.",
+    "detection": "A scan or slice is called positive if a single voxel is. Its truth is the mask, or the slice labels "
+    "if these say bleeding.",
+    "detection.ranking": "The area under the ROC curve of the mL outlined in each scan.",
     "detection.lesion": "Lesions are connected pieces of the truth (26 neighbours), counted in scans scored whole; "
     f"one is found when {FOUND_SHARE:.0%} of its voxels are. False lesions touch no bleeding.",
     "types": "The share of each type's voxels that was called bleeding, of whatever type; sums first, then "

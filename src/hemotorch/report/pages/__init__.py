@@ -1,6 +1,49 @@
-"""What all HTML pages share: one shell, one look in light and dark, tables and figures that follow it.
+"""What all HTML pages share: one look in light and dark, tables, numbers for reading, and plots that follow it.
 
-figures    figures as SVG that follow the page's colours
-html       the shell of every page, tables, facts, numbers for reading
-page.html  the template of the shell
+numbers          numbers, shares, times and counts as text
+svg              plots as SVG that follow the page's colours
+table            a table of cells, for a page or a terminal
+base.html        the template of every page: its look, its warnings, its footer
+macros.html      the pieces that pages are made of
+evaluation.html  the template of an evaluation's report
+bench.html       the template of a bench
 """
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hemotorch import NOTICE, __version__
+from hemotorch.report.pages import numbers
+
+
+def render(template: str, title: str, warnings: Sequence[str] = (), **values: Any) -> str:
+    """A whole page that needs no other file, no network and no script.
+
+    Args:
+        template: name of a template in this folder that extends base.html.
+        title: of the browser's window.
+        warnings: what stands above all else.
+        values: what the template shows; all text in it is escaped.
+    """
+    page = _environment().get_template(template)
+    return page.render(title=title, warnings=list(warnings), notice=NOTICE, version=__version__, **values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hemotorch.report", "pages"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(numbers.FILTERS)
+    environment.tests["finite"] = math.isfinite
+    return environment

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 # Colours that stand for the page's own: each becomes a CSS variable, so that one figure fits light and dark.
 INK, FAINT, LINE, NET, RULES = "#010101", "#020202", "#030303", "#040404", "#050505"
+#: The light page's values of them, as in base.html, for figures that stand alone.
+LIGHT = {"--ink": "#16181d", "--faint": "#5d636e", "--line": "#e2e3e6", "--net": "#2456c8", "--rules": "#9a7428"}
 _VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line", NET: "--net", RULES: "--rules"}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hemotorch.evaluation.scores import Example, Scores
 from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, slice_rgb
-from hemotorch.report.pages.figures import FAINT, LINE, NET, RULES, figure, plain_log
+from hemotorch.report.pages.svg import FAINT, LINE, NET, RULES, figure, plain_log
 
 SMALL_ML = 0.1  #: volumes below it share the left edge of a logarithmic axis
 PICTURE_PX = 300  #: height of a slice's picture

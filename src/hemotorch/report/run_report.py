@@ -1,0 +1,126 @@
+"""A run's best network, measured on a part of its split, and the report on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hemotorch.data.dataset import Dataset
+from hemotorch.data.splits import Split
+from hemotorch.errors import InputError
+from hemotorch.evaluation.evaluate import evaluate, write_scores
+from hemotorch.evaluation.scores import Scores
+from hemotorch.inference.load import load_model
+from hemotorch.report.evaluation_page import evaluation_page
+from hemotorch.run import Run, check_slices
+from hemotorch.system.files import clear_parts, output_folder, read_json, write_text
+
+PAGE, SCORES = "report.html", "scores.json"
+FILES = (PAGE, SCORES, "scans.csv", "slices.csv")  #: all that a report leaves
+
+
+def write_report(
+    scores: Scores,
+    out: Path | str,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    details: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes OUT/report.html and returns its path. It needs no other file, no network and no script.
+
+    metrics: the rows of a run's metrics.jsonl. details: title -> text to unfold at the end, such as the recipe and the
+    environment.
+    """
+    path = Path(out) / PAGE
+    write_text(path, evaluation_page(scores, metrics, details or {}))
+    return path
+
+
+def evaluate_run(
+    root: Path | str,
+    out: Path | str,
+    *,
+    data: Path | str | None = None,
+    part: str = "test",
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Scores:
+    """Measures a run's best network on a part of its split; leaves scores.json, scans.csv, slices.csv, report.html.
+
+    data: the prepared dataset, if not where the run was trained. One that holds the scans of the run's split is taken
+    for the same; of another dataset its own split of that name is scored. part: train, val, test or all.
+    Raises InputError, OptionError.
+    """
+    run = Run.open(root)
+    record = run.record
+    # All that the report needs is read before anything is measured, which may take hours.
+    metrics, recipe = run.metrics, run.recipe
+    recipe_text = (run.root / "recipe.toml").read_text(encoding="utf-8")
+    place = Path(data if data is not None else record["data"])
+    if data is None and not place.exists():
+        raise InputError("the dataset that this run was trained on is not there", place, "name it with --data")
+    dataset = Dataset(place)
+    out = _report_folder(Path(out), overwrite)
+    split, external = split_for(run.split, record["scans"], dataset, part)
+    predictor = load_model(run.root, device)
+    environment: dict[str, Any] = {key: record[key] for key in ("environment", "device", "memory") if key in record}
+    about = {"run": str(run.root), "recipe": asdict(recipe), **environment}
+    details = {"Recipe": recipe_text, "Environment of the training": run.shown(environment)}
+    scores = evaluate(predictor, dataset, split, part, about=about, external=external)
+    write_scores(scores, out)
+    write_report(scores, out, metrics, details)
+    return scores
+
+
+def _report_folder(out: Path, overwrite: bool) -> Path:
+    """The folder of a report, without an earlier one and without what a killed command left of one.
+
+    report.html is written last: without it the other files of a report are left over, and the same command goes on.
+
+    Raises:
+        InputError: if a report is there and is not to be replaced, or if files there are not those of a report.
+    """
+    present = {path.name for path in out.iterdir() if ".part." not in path.name} if out.is_dir() else set()
+    others = sorted(present - set(FILES))
+    if PAGE in present and not overwrite:
+        raise InputError("holds a report already", out, "add --overwrite or choose another --out")
+    if others and not (overwrite and PAGE in present):
+        raise InputError(f"is not empty and holds no report ({others[0]})", out, "choose another --out")
+    ours = SCORES not in present or _is_scores(out / SCORES)
+    if not ours or (PAGE in present and b"hemotorch" not in (out / PAGE).read_bytes()):
+        raise InputError(
+            "holds a report that hemotorch did not write, which is not replaced", out, "choose another --out"
+        )
+    output_folder(out, may_exist=True)
+    clear_parts(out)
+    (out / PAGE).unlink(missing_ok=True)  # first: from here on there is no report
+    return out
+
+
+def _is_scores(path: Path) -> bool:
+    value = read_json(path)
+    return isinstance(value, dict) and "notice" in value
+
+
+def split_for(own: Split, digests: Mapping[str, str], dataset: Dataset, part: str = "test") -> tuple[Split, bool]:
+    """The run's own split and False where the dataset holds the very scans of it, their masks corrected or not; where
+    it holds none of them, the dataset's split of that name (any, for part "all") and True: it is another dataset.
+
+    digests: of the scans of the run's split. Raises InputError where only some are the same, since those that were
+    trained on could then be scored as new.
+    """
+    now = {case: dataset.digest(case) for case in dataset.cases}
+    same = [case for case, digest in digests.items() if now.get(case) == digest]
+    if len(same) == len(digests):
+        check_slices(own, dataset)
+        return own, False
+    if same or set(now.values()) & set(digests.values()):
+        what = f"holds only {len(same)} of the {len(digests)} scans that the run was split on, as they were"
+        raise InputError(what, dataset.root, "evaluate on the unchanged dataset, or on one with other scans")
+    if part == "all":
+        return Split("none", "patient", {}, {}, {case: tuple(range(len(dataset.rows[case]))) for case in now}), True
+    if own.name not in dataset.splits:
+        todo = "score every scan of it with --split all"
+        raise InputError(f"is another dataset and has no split '{own.name}'", dataset.root, todo)
+    return dataset.split(own.name), True
