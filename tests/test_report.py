@@ -21,10 +21,13 @@ from hemotorch.errors import InputError
 from hemotorch.evaluation.evaluate import evaluate
 from hemotorch.evaluation.scores import Scores
 from hemotorch.inference.baseline import RuleBaseline
+from hemotorch.labels import CODES, COLOURS
 from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, slice_rgb
 from hemotorch.report.plots import PICTURE_PX, agreement, dice_by_volume, pictures, training
 from hemotorch.report.run_report import evaluate_run, split_for, write_report
 from hemotorch.run import Run
+from hemotorch.scan import Prediction, Scan
+from hemotorch.task import TYPED
 from hemotorch.training.loop import train
 from webpage import Page
 
@@ -112,6 +115,44 @@ def test_one_scan_no_bleeding_and_no_baseline_still_make_a_page(scores: Scores, 
         few = replace(scores, scans=tuple(replace(scan, baseline=None) for scan in scans), examples=())
         _, page = written(few, tmp_path)
         assert "nan" not in " ".join(page.words).lower().split()
+
+
+class Retyped:
+    """Outlines the truth, in the upper half of a scan as subdural and in the lower as intraparenchymal."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def predict(self, scan: Scan) -> Prediction:
+        mask = (self.dataset.mask(scan.name) > 0).astype(np.uint8)
+        middle = len(mask) // 2
+        mask[:middle] *= CODES["intraparenchymal"]
+        mask[middle:] *= CODES["subdural"]
+        return Prediction(scan, mask, None, {"total": scan.volume_ml(mask)}, "retyped", task=TYPED)
+
+
+def test_types_have_a_dice_each_and_a_table_of_what_was_taken_for_what(dataset: Dataset, tmp_path: Path) -> None:
+    scores = evaluate(Retyped(dataset), dataset, dataset.splits["patient"], "all")
+    text, page = written(scores, tmp_path)
+    row = scores.summary["types"]["intraparenchymal"]["dice"]
+    assert f"{row['mean']:.2f}" in page.words and f"{scores.summary['macro']['dice']:.2f}" in " ".join(page.words)
+    amounts = np.array(scores.summary["confusion"]["amounts"])
+    true, taken = CODES["intraparenchymal"], CODES["subdural"]
+    cell = page.words.index(f"{100 * amounts[true, taken] / amounts[true].sum():.0f} %")
+    assert page.words[cell - 1] == f"{amounts[true, taken]:.1f}", "the share stands beneath its amount"
+    share = amounts[true, true] / amounts[true].sum()
+    assert f'class="shaded strong" style="--tint:{share:.3f}"' in text, "what is right is bold"
+    for name, rgb in COLOURS.items():
+        assert name in page.words and f"rgb{rgb}" in text, "named beside its colour, for eyes that tell few apart"
+    example = scores.examples[0]
+    shown = Image.open(io.BytesIO(base64.b64decode(pictures(example)[0][1].partition(",")[2]))).convert("RGB")
+    colours = {tuple(pixel) for pixel in np.asarray(shown).reshape(-1, 3).tolist()}
+    assert colours & {COLOURS["intraparenchymal"], COLOURS["subdural"]} and FOUND_RGB not in colours
+
+
+def test_without_types_nothing_is_said_of_them(scores: Scores, tmp_path: Path) -> None:
+    words = " ".join(written(scores, tmp_path)[1].words)
+    assert "Which type was taken" not in words and "Mean over types" not in words
 
 
 def test_names_are_escaped(scores: Scores, tmp_path: Path) -> None:

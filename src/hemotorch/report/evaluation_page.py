@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hemotorch.evaluation.confusion import NAMES, NONE
 from hemotorch.evaluation.counts import VALUES
 from hemotorch.evaluation.scores import DEFINITIONS, Example, ScanScore, Scores, warnings
+from hemotorch.labels import COLOURS
 from hemotorch.report import plots
 from hemotorch.report.pages import render
-from hemotorch.report.pages.numbers import DASH, interval, number, part, sentence
+from hemotorch.report.pages.numbers import DASH, interval, number, part, percent, sentence
 from hemotorch.report.pages.table import Cell, Column, Table, table
 
 #: What the authors of CT-ICH report for their own network, five folds by subject on the whole set.
@@ -34,6 +36,10 @@ METHODS = {
     "Volume error": "volume",
     "False-positive mL": "false_positive_ml",
 }
+
+
+#: As in pictures, for CSS.
+TYPE_COLOURS = {name: f"rgb{rgb}" for name, rgb in COLOURS.items()}
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,11 @@ def evaluation_page(scores: Scores, metrics: Sequence[Mapping[str, Any]], detail
             "slice": _table1(scores, "slice"),
             "detection": _detection(scores),
             "types": _types(scores),
+            "confusion": _confusion(scores),
             "scans": _scans(scores),
         },
+        typed="confusion" in scores.summary,
+        type_colours=TYPE_COLOURS,
         definitions=DEFINITIONS,
         published=PUBLISHED,
         last=metrics[-1] if metrics else {},
@@ -164,8 +173,16 @@ def _types(scores: Scores) -> Table | None:
     types, rules = scores.summary["types"], scores.baseline_summary.get("types", {})
     if not types:
         return None
-    columns = [
-        Column("", str.capitalize),
+    typed = "confusion" in scores.summary
+    columns = [Column("", lambda name: _type_name(name) if typed else name.capitalize())]
+    if typed:
+        columns += [
+            Column("Dice", lambda name: meter(types[name]["dice"]["mean"])),
+            Column("95 % interval", lambda name: interval(types[name]["dice"]["ci95"])),
+            Column("mL error", lambda name: number(types[name]["volume"]["bias_ml"], 1, sign=True)),
+            Column("false mL", lambda name: number(types[name]["false_positive_ml"]["mean"], 1)),
+        ]
+    columns += [
         Column("voxels outlined", lambda name: meter(types[name]["sensitivity"])),
         Column("95 % interval", lambda name: interval(types[name]["ci95"])),
     ]
@@ -176,6 +193,41 @@ def _types(scores: Scores) -> Table | None:
         Column("voxels", lambda name: f"{types[name]['voxels']:,}"),
     ]
     return table(columns, types)
+
+
+def _confusion(scores: Scores) -> Table | None:
+    """A row for each true type, a column for each predicted one; None if the network does not tell types apart."""
+    confusion = scores.summary.get("confusion")
+    if confusion is None:
+        return None
+    digits = 1 if confusion["unit"] == "mL" else 0
+    amounts = dict(zip(NAMES, confusion["amounts"], strict=True))
+
+    def column(index: int) -> Column:
+        def cell(true: str) -> Cell:
+            return _confusion_cell(amounts[true], index, true, digits)
+
+        head = _type_name(NAMES[index])
+        return Column(head.text.lower(), cell, colour=head.colour)
+
+    return table([Column("true", _type_name), *map(column, range(len(NAMES)))], NAMES)
+
+
+def _confusion_cell(amounts: Sequence[float], index: int, true: str, digits: int) -> Cell:
+    amount, whole = amounts[index], sum(amounts)
+    right = NAMES[index] == true
+    # What is no bleeding is nearly the whole scan: as a share of it every mistake would vanish.
+    if true == NONE:
+        return Cell(DASH if right else number(amount, digits), kind="shaded")
+    if not amount:
+        return Cell(DASH, kind="shaded faint")
+    kind = "shaded strong" if right else "shaded"
+    return Cell(number(amount, digits), beneath=percent(amount / whole), kind=kind, tint=amount / whole)
+
+
+def _type_name(name: str) -> Cell:
+    """A type with the colour that it has in pictures."""
+    return Cell("no bleeding" if name == NONE else name.capitalize(), colour=TYPE_COLOURS.get(name, ""))
 
 
 def _chosen_epoch(scores: Scores, metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -235,6 +287,8 @@ def _scan_lesions(scan: ScanScore) -> str:
 
 def _methods(scores: Scores) -> dict[str, str]:
     methods = {title: DEFINITIONS[key] for title, key in METHODS.items()}
+    if "confusion" in scores.summary:
+        methods |= {"Dice per type": DEFINITIONS["types.dice"], "Mean over types": DEFINITIONS["macro"]}
     if scores.baseline_model:
         methods["Baseline"] = f"{scores.baseline_model}. Nothing in it is learned."
     methods["Split"] = " ".join([f"{scores.split['name']}.", *map(sentence, scores.split["audit"])])

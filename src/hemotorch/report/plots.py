@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hemotorch.evaluation.scores import Example, Scores
-from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, slice_rgb
+from hemotorch.pictures.slices import LINE_RGB, grey_slice, outlines, picture_width
 from hemotorch.report.pages.svg import FAINT, LINE, NET, RULES, figure, plain_log
 
 SMALL_ML = 0.1  #: volumes below it share the left edge of a logarithmic axis
@@ -95,24 +95,25 @@ def training(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def pictures(example: Example) -> list[tuple[int, str]]:
     """The example's slices with truth and prediction outlined: each slice's number and PNG data URL."""
-    return [
-        (number, _png(slice_rgb(hu, truth=truth, found=found, pixel_mm=example.pixel_mm, height=PICTURE_PX)))
-        for number, hu, truth, found in zip(
-            example.slice_numbers, example.hu, example.truth, example.predicted, strict=True
-        )
-    ]
+    tiles = []
+    slices = zip(example.slice_numbers, example.hu, example.truth, example.predicted, strict=True)
+    for slice_number, hu, truth, predicted in slices:
+        width = picture_width(hu.shape, example.pixel_mm, PICTURE_PX)
+        grey = grey_slice(hu, width, PICTURE_PX)
+        lines = outlines(truth, predicted, width, PICTURE_PX, typed=example.typed)
+        tiles.append((slice_number, _png_url(grey, lines)))
+    return tiles
 
 
-def _png(rgb: np.ndarray) -> str:
-    """A data URL: grey levels and the two outlines' colours fit one palette, a third of the size of true colour."""
-    levels = 254
-    index = np.rint(rgb[..., 0] / 255.0 * (levels - 1)).astype(np.uint8)
-    for place, colour in enumerate((TRUTH_RGB, FOUND_RGB)):
-        index[(rgb == colour).all(axis=-1)] = levels + place
-    image = Image.fromarray(index, "L").convert("P")
-    greys = np.repeat(np.rint(np.arange(levels) * 255 / (levels - 1)).astype(int), 3)
-    image.putdata(index.ravel())
-    image.putpalette([*greys.tolist(), *TRUTH_RGB, *FOUND_RGB])
+def _png_url(grey: np.ndarray, lines: np.ndarray) -> str:
+    """A data URL: grey levels and the lines' colours fit one palette, a third of the size of true colour."""
+    levels = 257 - len(LINE_RGB)  # the first entry of LINE_RGB is no line
+    indices = np.rint(grey / 255 * (levels - 1)).astype(np.uint8)
+    indices[lines > 0] = levels - 1 + lines[lines > 0]
+    greys = np.rint(np.arange(levels) * 255 / (levels - 1)).astype(int)
+    image = Image.fromarray(indices, "L").convert("P")
+    image.putdata(indices.ravel())
+    image.putpalette([*np.repeat(greys, 3).tolist(), *LINE_RGB[1:].ravel().tolist()])
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -29,11 +29,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its head, what it shows of an item, and the kind of its cells that name none."""
+    """A column: its head, what it shows of an item, and the kind of its cells that name none. colour: of a swatch
+    before the head."""
 
     head: str
     cell: Callable[[Any], Cell | str]
     kind: str = ""
+    colour: str = ""
 
 
 @dataclass(frozen=True)
