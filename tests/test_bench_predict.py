@@ -42,7 +42,7 @@ def test_the_command(tiny_run: Path, tmp_path: Path, capsys) -> None:
 def test_the_other_checkpoint_mirrors_the_other_way(tiny_run: Path, tmp_path: Path) -> None:
     path, mirrors = mirrored_otherwise(str(tiny_run), str(tmp_path / "other.pt"))
     model, other = load_model(tiny_run, "cpu"), load_model(path, "cpu")
-    assert model.recipe.predict.mirror is mirrors and other.recipe.predict.mirror is not mirrors
+    assert model.deployment.predict.mirror is mirrors and other.deployment.predict.mirror is not mirrors
     scan = tiny.head(5)[0]
     assert (model.predict(scan).probability != other.predict(scan).probability).any()
 

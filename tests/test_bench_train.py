@@ -18,7 +18,7 @@ from hemotorch.bench.setup import engine_settings
 from hemotorch.bench.train import TrainOptions, bench_train
 from hemotorch.cli import main
 from hemotorch.data.prepare import prepare
-from hemotorch.recipe import load_recipe
+from hemotorch.recipe import load_recipe, recipe_from_toml
 from hemotorch.system import machine
 from webpage import Page
 
@@ -199,9 +199,7 @@ def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:
     found = bench_train(asked)
     assert CONTIGUOUS[1] in found.notes
     assert 'channels_last = "auto"' in found.settings["recipe_toml"], "another machine's may be compared with it"
-    from hemotorch.recipe import from_toml
-
-    recipe = {spec.config.label: from_toml(spec.recipe, "spec") for spec in seen}
+    recipe = {spec.config.label: recipe_from_toml(spec.recipe, "spec") for spec in seen}
     assert recipe["CPU, 1 thread"].engine.channels_last == "off"
     assert recipe["CPU, 1 thread"].engine.threads == 1 and recipe["CPU, 1 thread"].engine.compile == "off"
     assert (recipe["CPU, 1 thread"].train.batch, recipe["CPU, 1 thread"].train.accumulate) == (2, 3)
