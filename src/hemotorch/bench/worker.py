@@ -35,8 +35,8 @@ from hemotorch.system.ranks import Ranks, joined, leave
 from hemotorch.training.autotune import autotune
 from hemotorch.training.loop import steps
 
-#: Steps before the clock runs, the last of which says how many it is to run for. In the first ones kernels are chosen
-#: and compiled, and graphs captured.
+#: Steps before the clock runs, the fastest of which says how many it is to run for. In the first ones kernels are
+#: chosen and compiled, and graphs captured.
 WARM_UP = {"cpu": 2, "cuda": 10}
 BLOCK_S = 0.2  #: a GPU is only waited for at the end of this long, so that it can run ahead of its host
 LEAST, MOST = 2, 1000  #: blocks of steps that are timed
@@ -83,16 +83,16 @@ def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
 
 
 def _warm_up(loop: Loop) -> tuple[float, float]:
-    """The very first loss, and the seconds of the last step before the clock runs."""
+    """The very first loss, and the seconds of the fastest step: the first ones compile, and other work may stop any."""
     wait = waiter(loop.device)
-    losses = []
+    losses, seconds = [], []
     for _ in range(WARM_UP[loop.device.type]):
         wait()
         start = time.perf_counter()
         losses.append(loop.step())
         wait()
-        seconds = time.perf_counter() - start
-    return float(losses[0]), seconds
+        seconds.append(time.perf_counter() - start)
+    return float(losses[0]), min(seconds)
 
 
 def _timed(loop: Loop, blocks: int, block: int, clock: Clock | None) -> tuple[list[float], float]:
