@@ -89,7 +89,7 @@ MOVED[:3, 3] = [0, 0, 60]
     [
         (np.diag([-1, 1, 1, 1]), "handedness"),
         (TURNED, "direction \\(by 20 degrees\\)"),
-        (MOVED, "place \\(by 60 mm\\)"),
+        (MOVED, "position \\(by 60 mm\\)"),
         (np.diag([2, 2, 1, 1]), "the voxel's size"),
     ],
 )

@@ -39,7 +39,7 @@ class Frame(NamedTuple):
 class Source:
     """The files that a scan was read from; writers reread their headers.
 
-    format: name of the format, as `io.FORMATS` has it.
+    format: `NAME` of one of `io.FORMATS`.
     files: paths as they were given, the one that names the scan first. Text, so that they may lie in an object store.
     frames: one for each slice of the scan, in its order.
     """

@@ -81,13 +81,12 @@ class Format(Protocol):
         """The files' own number of each slice, foot to head, without reading voxels. Raises InputError."""
 
 
-_MODULES: tuple[Format, ...] = (nifti, nrrd, png)
-FORMATS: dict[str, Format] = {module.NAME: module for module in _MODULES}
+FORMATS: tuple[Format, ...] = (nifti, nrrd, png)
 
 
 def _suffixes(*, one_file_per_slice: bool) -> tuple[str, ...]:
     suffixes: list[str] = []
-    for module in _MODULES:
+    for module in FORMATS:
         if one_file_per_slice == module.ONE_FILE_PER_SLICE:
             suffixes.extend(module.SUFFIXES)
     return tuple(suffixes)
@@ -100,7 +99,7 @@ SLICE_SUFFIXES = _suffixes(one_file_per_slice=True)  #: of files that hold one s
 def format_of(path: Path | str) -> Format | None:
     """The format that a file's name stands for, or None if it is none that is read."""
     name = str(path).lower()
-    for module in _MODULES:
+    for module in FORMATS:
         if name.endswith(module.SUFFIXES):
             return module
     return None
@@ -202,5 +201,5 @@ def _known_format(path: Path, kind: str) -> Format:
         return known
     if is_dicom(path):
         raise InputError("is DICOM, which is not read yet", path, CONVERT_DICOM)
-    titles = [f"{module.TITLE} ({', '.join(module.SUFFIXES)})" for module in _MODULES]
+    titles = [f"{module.TITLE} ({', '.join(module.SUFFIXES)})" for module in FORMATS]
     raise InputError(f"is not a {kind} that can be read", path, f"give {' or '.join(titles)}")

@@ -27,24 +27,28 @@ def toward(affine: np.ndarray, axes: np.ndarray, slice_axis: int | None = None) 
     Returns:
         (3, 2) orientation as nibabel has it: for each axis of the file, which one it becomes and in which direction.
     """
-    steps = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    cosines = axes @ steps  # (wanted axis, file's axis)
-    best: tuple[int, ...] = (0, 1, 2)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = axes @ (affine[:3, :3] / lengths)  # (wanted axis, file's axis)
+    closeness = np.abs(cosines) + 1e-6
+    best_order: tuple[int, ...] = (0, 1, 2)
     best_score = -1.0
     for order in itertools.permutations(range(3)):
         if slice_axis is not None and order[0] != slice_axis:
             continue
-        score = math.prod(abs(float(cosines[wanted, axis])) + 1e-6 for wanted, axis in enumerate(order))
+        score = math.prod(closeness[range(3), order].tolist())
+        # Of orders that are equally near, the first one: rounding does not decide.
         if score > best_score + 1e-9:
-            best, best_score = order, score
+            best_order = order
+            best_score = score
     orientation = np.zeros((3, 2))
-    for wanted, axis in enumerate(best):
-        orientation[axis] = wanted, -1 if cosines[wanted, axis] < 0 else 1
+    for wanted, axis in enumerate(best_order):
+        orientation[axis, 0] = wanted
+        orientation[axis, 1] = -1 if cosines[wanted, axis] < 0 else 1
     return orientation
 
 
 def inverse(orientation: np.ndarray) -> np.ndarray:
-    """The orientation that leads back."""
+    """The (3, 2) orientation that leads back to the file's axes."""
     back = np.zeros((3, 2))
     for axis, (wanted, direction) in enumerate(orientation):
         back[int(wanted)] = axis, direction
@@ -75,17 +79,18 @@ def scan_orientation(
         return toward(affine, SCAN_AXES, nearest), _tilt_warning(affine, nearest, acquired)
     angle = _angle_deg(affine, acquired)
     if angle <= _RESLICED_DEG:
-        said = f"slices are tilted by {angle:.0f} degrees, more than a gantry can: taken as the scanner made them"
-        return toward(affine, SCAN_AXES, acquired), [said]
-    thick = float(np.linalg.norm(affine[:3, acquired]))
-    kind = "coronal" if abs(affine[1, acquired]) > abs(affine[0, acquired]) else "sagittal"
-    said = f"its thick axis ({thick:.3g} mm) lies {angle:.0f} degrees off head and foot, as in {kind} slices"
-    return toward(affine, SCAN_AXES, nearest), [f"{said}: read across them, as axial ones"]
+        warning = f"slices are tilted by {angle:.0f} degrees, more than a gantry can: taken as the scanner made them"
+        return toward(affine, SCAN_AXES, acquired), [warning]
+    x, y, _ = np.abs(affine[:3, acquired])
+    plane = "coronal" if y > x else "sagittal"
+    thick_mm = float(np.linalg.norm(affine[:3, acquired]))
+    warning = f"its thick axis ({thick_mm:.3g} mm) lies {angle:.0f} degrees off head and foot, as in {plane} slices"
+    return toward(affine, SCAN_AXES, nearest), [f"{warning}: read across them, as axial ones"]
 
 
 def _acquired_axis(affine: np.ndarray, shape: tuple[int, int, int], named_axis: int | None) -> int | None:
     """The file's axis along which the scanner moved from slice to slice, or None if nothing tells."""
-    if sorted(shape)[0] == 1 < sorted(shape)[1]:
+    if shape.count(1) == 1:
         return shape.index(1)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     longest = int(sizes.argmax())
@@ -98,7 +103,8 @@ def _acquired_axis(affine: np.ndarray, shape: tuple[int, int, int], named_axis: 
 def _angle_deg(affine: np.ndarray, axis: int) -> float:
     """Between an axis of the file and the line from foot to head, 0 to 90 degrees."""
     step = affine[:3, axis]
-    return math.degrees(math.acos(min(1.0, abs(float(step[2])) / float(np.linalg.norm(step)))))
+    cosine = abs(float(step[2])) / float(np.linalg.norm(step))
+    return math.degrees(math.acos(min(1.0, cosine)))
 
 
 def _tilt_warning(affine: np.ndarray, axis: int, acquired: int | None) -> list[str]:

@@ -13,6 +13,8 @@ LARGEST_HU = np.iinfo(np.int16).max  #: that a Scan holds
 MOST_METAL_HU = 31_743  #: where scanners' extended scales end; the densest metal comes to 30,000
 _TO_HU = "convert it to HU (stored value x rescale slope + rescale intercept) and try again"
 _AIR = (-1300, -600)  # HU between which air lies, noise and resampling included
+_AIR_SHARE = 5e-4  # of all voxels: less air than that is none
+_SAMPLE = 500_000  # voxels that the checks of air and of density look at
 _WRAPPED_16 = (59_000, 2**16)  # HU that padding from -5500 to -1 becomes, stored in unsigned 16 bits
 # Whatever is larger is no measurement on any scale: the largest int32 or float, or -2000 stored in unsigned 32 bits.
 _FILL_VALUE = 2**31 - 2**16
@@ -42,31 +44,36 @@ def to_hu(values: np.ndarray, path: Path | str, *, unsigned: bool = False) -> tu
     infinite, warnings = _infinite(values, path)
     padding, padding_warnings = _unsigned_padding(values, unsigned)
     replaced = infinite | padding
-    original = values[~replaced] if replaced.any() else values
+    original = values
+    if replaced.any():
+        original = values[~replaced]
     if not original.size:
         raise InputError("holds nothing but padding", path)
     warnings += padding_warnings + _check_hu(original, path)
     with np.errstate(invalid="ignore"):  # NaN, which is replaced below
-        rounded = np.rint(values) if values.dtype.kind == "f" else values
+        rounded = values
+        if values.dtype.kind == "f":
+            rounded = np.rint(values)
         hu = np.clip(rounded, AIR_HU, LARGEST_HU).astype(np.int16)
     hu[replaced] = AIR_HU
     return hu, warnings
 
 
 def _infinite(values: np.ndarray, path: Path | str) -> tuple[np.ndarray, list[str]]:
-    """(as values) bool: what is no number, and a warning that counts it."""
+    """Which values are no number, bool of their shape; and a warning that counts them."""
     if values.dtype.kind != "f":
         return np.zeros(values.shape, bool), []
     infinite = ~np.isfinite(values)
     count = int(np.count_nonzero(infinite))
     if count == values.size:
         raise InputError("holds no finite value", path)
-    warnings = [f"{count} voxels are NaN or infinite, taken as air ({AIR_HU} HU)"] if count else []
-    return infinite, warnings
+    if not count:
+        return infinite, []
+    return infinite, [f"{count} voxels are NaN or infinite, taken as air ({AIR_HU} HU)"]
 
 
 def _unsigned_padding(values: np.ndarray, unsigned: bool) -> tuple[np.ndarray, list[str]]:
-    """(as values) bool: padding that was stored unsigned, and a warning that counts it."""
+    """Which values are padding stored unsigned, bool of their shape; and a warning that counts them."""
     high = values > MOST_METAL_HU
     if not high.any():
         return high, []
@@ -74,7 +81,8 @@ def _unsigned_padding(values: np.ndarray, unsigned: bool) -> tuple[np.ndarray, l
     padding = high & finite
     if not unsigned:
         least, most = _WRAPPED_16
-        padding = (values >= least) & (values <= most) | finite & (values >= _FILL_VALUE)
+        wrapped = (values >= least) & (values <= most)
+        padding = wrapped | (finite & (values >= _FILL_VALUE))
     warnings = []
     if count := int(np.count_nonzero(padding)):
         shown = ", ".join(f"{value:.10g}" for value in np.unique(values[padding])[:3])
@@ -92,22 +100,31 @@ def _check_hu(values: np.ndarray, path: Path | str) -> list[str]:
     HU have air at -1000, or, where only the brain is left, fluid and noise below 0 and a background of 0. Cormack
     units, values whose intercept of -1024 was lost, 8-bit greys, MRI and probabilities never fall below zero.
     """
-    low, high = float(values.min()), float(values.max())
-    told = f"values from {low:.6g} to {high:.6g} are not Hounsfield units"
+    low = float(values.min())
+    high = float(values.max())
+    refusal = f"values from {low:.6g} to {high:.6g} are not Hounsfield units"
     if low >= 0:
-        guess = "8-bit greys or labels" if high <= 255 else "perhaps Cormack units, or the intercept of -1024 was lost"
-        raise InputError(
-            f"{told} ({guess if high > 1.5 else 'a probability or a label'}: none is below zero)", path, _TO_HU
-        )
+        raise InputError(f"{refusal} ({_what_is_not_negative(high)}: none is below zero)", path, _TO_HU)
     if low > -200 and high - low < 50:
-        raise InputError(f"{told} (the range is too small)", path, _TO_HU)
-    sample = values.ravel(order="K")[:: max(1, values.size // 500_000)]
-    if np.mean((sample > _AIR[0]) & (sample < _AIR[1])) > 5e-4:
+        raise InputError(f"{refusal} (the range is too small)", path, _TO_HU)
+    sample = values.ravel(order="K")[:: max(1, values.size // _SAMPLE)]
+    air = (sample > _AIR[0]) & (sample < _AIR[1])
+    if np.mean(air) > _AIR_SHARE:
         return []
-    positive = sample[sample > 0].astype(float)  # the sum of two numbers near the end of float32 is infinite
+    # As float64: the sum of two numbers near the end of float32, as in a median, is infinite.
+    positive = sample[sample > 0].astype(float)
     if positive.size and np.median(positive) > 500:
-        raise InputError(f"{told} (no air at -1000, and most of the rest above 500)", path, _TO_HU)
+        raise InputError(f"{refusal} (no air at -1000, and most of the rest above 500)", path, _TO_HU)
     return ["no air near -1000 HU in this volume: cut out of its surroundings, or not HU"]
+
+
+def _what_is_not_negative(high: float) -> str:
+    """A guess at what a volume from 0 to `high` is."""
+    if high <= 1.5:
+        return "a probability or a label"
+    if high <= 255:
+        return "8-bit greys or labels"
+    return "perhaps Cormack units, or the intercept of -1024 was lost"
 
 
 def labels(values: np.ndarray, step: float | None, path: Path | str) -> tuple[np.ndarray, list[str]]:
@@ -137,6 +154,7 @@ def labels(values: np.ndarray, step: float | None, path: Path | str) -> tuple[np
 
 
 def _rounded(values: np.ndarray, step: float | None, path: Path | str) -> tuple[np.ndarray, list[str]]:
+    """Floats as whole numbers, and a warning if any was off. Raises InputError if one is too far off."""
     if not np.isfinite(values).all():
         raise _no_labels(values, path)
     whole = np.rint(values)
@@ -144,16 +162,20 @@ def _rounded(values: np.ndarray, step: float | None, path: Path | str) -> tuple[
     if off == 0:
         return whole, []
     allowed = _ROUNDING
-    if step is not None and step <= 0.5:
-        allowed = max(allowed, 0.5 * step * 1.001)
+    reason = "the rounding of floats"
+    if step is not None:
+        reason = f"the step of its header's scaling, {step:.3g}"
+        # Larger steps could not tell one label from the next.
+        if step <= 0.5:
+            allowed = max(allowed, 0.5 * step * 1.001)
     if off > allowed:
         raise _no_labels(values, path)
-    by = f"the step of its header's scaling, {step:.3g}" if step is not None else "the rounding of floats"
-    return whole, [f"mask values up to {off:.2g} off whole numbers were rounded, within {by}"]
+    return whole, [f"mask values up to {off:.2g} off whole numbers were rounded, within {reason}"]
 
 
 def _no_labels(values: np.ndarray, path: Path | str) -> InputError:
-    odd = values[~((values >= 0) & (values <= 255) & (values == np.rint(values)))]
+    is_label = (values >= 0) & (values <= 255) & (values == np.rint(values))
+    odd = values[~is_label]
     shown = ", ".join(f"{value:.6g}" for value in np.unique(odd)[:5])
     todo = "round it, store it as uint8 without scaling, and try again (a probability: cut it at a threshold first)"
     return InputError(f"a mask holds whole numbers from 0 to 255, not values like these: {shown}", path, todo)

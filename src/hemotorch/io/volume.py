@@ -37,7 +37,8 @@ class Grid:
 
     def slice_numbers(self) -> tuple[int, ...]:
         """The file's own number of each slice, from 1, in the order from foot to head."""
-        return tuple(index + 1 for index in _slice_indices(self.orientation()[0], self.shape))
+        orientation, _ = self.orientation()
+        return tuple(index + 1 for index in _slice_indices(orientation, self.shape))
 
 
 def without_suffix(path: Path | str, suffixes: Sequence[str]) -> str:
@@ -84,17 +85,17 @@ def scan_from_volume(
     all_warnings = [*value_warnings, *warnings, *axis_warnings]
     if len(hu) == 1:
         all_warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
+    _check_spacing(affine, len(hu), path)
     slice_step, row_step, column_step = affine[:3, :3].T
-    _check_spacing(slice_step, row_step, column_step, len(hu), path)
-    indices = _slice_indices(orientation, grid.shape)
+    frames = [Frame(0, index) for index in _slice_indices(orientation, grid.shape)]
     return Scan(
         hu,
         slice_origins_mm=affine[:3, 3] + np.outer(np.arange(len(hu)), slice_step),
         row_step_mm=row_step,
         column_step_mm=column_step,
         name=name,
-        slice_numbers=tuple(index + 1 for index in indices),
-        source=Source(format_name, tuple(map(str, files)), tuple(Frame(0, index) for index in indices)),
+        slice_numbers=tuple(frame.number + 1 for frame in frames),
+        source=Source(format_name, tuple(map(str, files)), tuple(frames)),
         warnings=tuple(all_warnings),
     )
 
@@ -118,7 +119,8 @@ def mask_from_volume(labels: np.ndarray, grid: Grid, scan: Scan | None, path: Pa
         return reordered(labels, grid.orientation()[0])
     # The scan's own axes, so that a header that says less than the scan's leads to the same order.
     axes = np.stack([scan.normal, scan.row_step_mm, scan.column_step_mm])
-    orientation = toward(grid.affine, axes / np.linalg.norm(axes, axis=1, keepdims=True))
+    axes = axes / np.linalg.norm(axes, axis=1, keepdims=True)
+    orientation = toward(grid.affine, axes)
     mask = reordered(labels, orientation)
     _check_same_grid(mask.shape, grid.affine @ inv_ornt_aff(orientation, grid.shape), scan, path)
     return mask
@@ -141,13 +143,10 @@ def _slice_indices(orientation: np.ndarray, shape: tuple[int, int, int]) -> list
     return indices
 
 
-def _check_spacing(
-    slice_step: np.ndarray, row_step: np.ndarray, column_step: np.ndarray, slices: int, path: Path
-) -> None:
+def _check_spacing(affine: np.ndarray, slices: int, path: Path) -> None:
     """Raises InputError for distances that no CT has; that between slices counts if there are several."""
-    pixels = [float(np.linalg.norm(row_step)), float(np.linalg.norm(column_step))]
-    apart = [float(np.linalg.norm(slice_step))] if slices > 1 else []
-    limits.check_spacing(pixels, apart, path)
+    slice_mm, row_mm, column_mm = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    limits.check_spacing([row_mm, column_mm], [slice_mm] if slices > 1 else [], path)
 
 
 def _check_same_grid(shape: tuple[int, ...], affine: np.ndarray, scan: Scan, path: Path) -> None:
@@ -155,11 +154,12 @@ def _check_same_grid(shape: tuple[int, ...], affine: np.ndarray, scan: Scan, pat
     of = scan.source or scan.name
     if shape != scan.shape:
         raise InputError(f"this mask's shape {shape} is not that of its scan, {scan.shape}: {of}", path)
-    steps = np.stack([scan.row_step_mm, scan.column_step_mm], axis=1)
-    corners = np.array([[0, 0], [shape[1] - 1, 0], [0, shape[2] - 1]])
-    for index in (0, shape[0] - 1):
-        in_mask = np.array([affine @ [index, row, column, 1] for row, column in corners])[:, :3]
-        in_scan = scan.slice_origins_mm[index] + corners @ steps.T
-        shift = np.linalg.norm(in_mask - in_scan, axis=1).max()
-        if shift > SAME_POSITION * min(scan.pixel_mm):
-            raise InputError(f"this mask's affine puts it {shift:.1f} mm away from its scan, {of}", path)
+    slices, rows, columns = shape
+    shifts_mm = []
+    for index in (0, slices - 1):
+        for row, column in ((0, 0), (rows - 1, 0), (0, columns - 1)):
+            in_mask = (affine @ [index, row, column, 1])[:3]
+            in_scan = scan.slice_origins_mm[index] + row * scan.row_step_mm + column * scan.column_step_mm
+            shifts_mm.append(float(np.linalg.norm(in_mask - in_scan)))
+    if max(shifts_mm) > SAME_POSITION * min(scan.pixel_mm):
+        raise InputError(f"this mask's affine puts it {max(shifts_mm):.1f} mm away from its scan, {of}", path)
