@@ -2,6 +2,7 @@
 
 affines     the two affines of a NIfTI header: which one is good, and whether they agree
 nifti       NIfTI to Scan, and masks back into the scan's own grid
+nifti_image NIfTI files as nibabel's images, checked before anything is allocated
 nrrd        NRRD to Scan
 png         8-bit PNG slices to Scan, and back
 slice_axis  which axis of a file runs across the slices

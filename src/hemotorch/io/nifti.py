@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import logging
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.fileholders import FileHolder
 
 from hemotorch.errors import InputError
-from hemotorch.io import unpack
 from hemotorch.io.affines import disagreement, exact_quaternion, fault, qform_affine
+from hemotorch.io.nifti_image import UNREADABLE, damaged, one_file_class, open_image, volume_shape, voxel_file
 from hemotorch.io.slice_axis import inverse
 from hemotorch.io.values import labels
 from hemotorch.io.volume import Grid, mask_from_volume, reordered, scan_from_volume, without_suffix
 from hemotorch.scan import Scan
-from hemotorch.system.files import atomic, read_json, regular_file
-
-logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # its remarks on headers, beside our own one line
+from hemotorch.system.files import atomic, read_json
 
 NAME = "nifti"
 TITLE = "NIfTI"
@@ -38,14 +32,12 @@ GRID_FIELDS = (
 )
 
 _WRITTEN_SUFFIXES = (".nii", ".nii.gz")
-_UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, nib.spatialimages.HeaderDataError)
-_HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _NOT_MM = {1: "metres", 3: "micrometres"}  # codes of the header's xyzt_units; 2 is mm, 0 unknown
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """The file; and if it is the header of a pair, the .img beside it, if that is there."""
-    voxels = _voxel_file(path)
+    voxels = voxel_file(path)
     if voxels == path or not voxels.exists():
         return (path,)
     return (path, voxels)
@@ -65,7 +57,7 @@ def read_scan(files: Sequence[Path]) -> Scan:
             values are not HU.
     """
     path = files[0]
-    image = _open(path, whole=True)
+    image = open_image(path, whole=True)
     values = _voxels(image, path)
     grid, warnings = _grid(image, path)
     unsigned = image.get_data_dtype().kind == "u"
@@ -88,7 +80,7 @@ def read_mask(files: Sequence[Path], scan: Scan | None = None) -> tuple[np.ndarr
             shape or position than the scan.
     """
     path = files[0]
-    image = _open(path, whole=True)
+    image = open_image(path, whole=True)
     values, warnings = labels(_voxels(image, path), _step(image), path)
     grid, _ = _grid(image, path)
     return mask_from_volume(values, grid, scan, path), warnings
@@ -96,7 +88,7 @@ def read_mask(files: Sequence[Path], scan: Scan | None = None) -> tuple[np.ndarr
 
 def slice_numbers(files: Sequence[Path]) -> tuple[int, ...]:
     """The file's own number of each slice, foot to head, from its header alone. Raises InputError as `read_scan`."""
-    grid, _ = _grid(_open(files[0]), files[0])
+    grid, _ = _grid(open_image(files[0]), files[0])
     return grid.slice_numbers()
 
 
@@ -117,18 +109,18 @@ def is_predicted(path: Path | str) -> bool:
     if not is_nifti(path):
         return False
     try:
-        description = bytes(_open(Path(path)).header["descrip"].tobytes())
+        description = bytes(open_image(Path(path)).header["descrip"].tobytes())
     except InputError:
         return False
     if description.startswith(PREDICTION_MARK.encode()):
         return True
-    # Masks of before there was a mark in the header: the file that stands beside them tells.
+    # Versions before the mark in the header wrote NAME.json beside the mask all the same.
     name = without_suffix(path, SUFFIXES)
-    beside = Path(path).with_name(f"{name.removesuffix('_mask')}.json")
-    if not name.endswith("_mask") or not beside.is_file():
+    record = Path(path).with_name(f"{name.removesuffix('_mask')}.json")
+    if not name.endswith("_mask") or not record.is_file():
         return False
     try:
-        result = read_json(beside)
+        result = read_json(record)
     except InputError:
         return False
     return isinstance(result, dict) and {"hemotorch", "notice", "volume_ml"} <= set(result)
@@ -137,32 +129,44 @@ def is_predicted(path: Path | str) -> bool:
 def write_scan(scan: Scan, path: Path | str) -> None:
     """Writes a scan as int16 NIfTI, voxels stored to the left, to the front and to the head, atomically.
 
-    Raises InputError where the slices are uneven, RunError where the disk is full or read-only.
+    Raises:
+        InputError: if the slices are uneven.
+        RunError: if the disk is full or read-only.
     """
     _write_upright(scan, scan.hu, path)
 
 
 def write_mask(scan: Scan, mask: np.ndarray, path: Path | str, mark: str = "") -> None:
-    """Writes a mask, (slices, rows, columns) of 0 to 255 in the scan's order, as uint8 NIfTI, atomically.
+    """Writes a mask as uint8 NIfTI, atomically.
 
     Into the exact grid of the scan's source if that is NIfTI: same shape, affine, codes and axis order, and nothing
-    else of its header, since the rest may name the patient. A scan from elsewhere gives its own affine. mark: what the
-    header's descrip says, `PREDICTION_MARK` for a network's mask. Raises InputError if the mask's shape is another than
-    the scan's.
+    else of its header, since the rest may name the patient. A scan of another format gives its own affine.
+
+    Args:
+        scan: that the mask belongs to.
+        mask: (slices, rows, columns) of 0 to 255 in the scan's order.
+        path: of the file to write, .nii or .nii.gz.
+        mark: what the header's descrip says, `PREDICTION_MARK` for a network's mask.
+
+    Raises:
+        InputError: if the mask's shape is another than the scan's, or the source has changed.
+        RunError: if the disk is full or read-only.
     """
     if mask.shape != scan.shape:
         raise InputError(f"a mask of shape {mask.shape} does not fit a scan of shape {scan.shape}", path)
     mask = mask.astype(np.uint8, copy=False)
     if scan.source is None or scan.source.format != NAME:
-        return _write_upright(scan, mask, path, mark)
+        _write_upright(scan, mask, path, mark)
+        return
     source_path = Path(scan.source.files[0])
-    source = _open(source_path)
+    source = open_image(source_path)
     grid, _ = _grid(source, source_path)
-    stored = reordered(mask, inverse(grid.orientation()[0]))
+    orientation, _ = grid.orientation()
+    stored = reordered(mask, inverse(orientation))
     if stored.shape != grid.shape:
         raise InputError(f"changed since it was read; its shape is now {source.shape}", source_path)
-    single = _IMAGE_BY_HEADER[source.header.sizeof_hdr]
-    header = single.header_class(endianness=source.header.endianness)
+    image_class = one_file_class(source)
+    header = image_class.header_class(endianness=source.header.endianness)
     for field in GRID_FIELDS:
         header[field] = source.header[field]
     if header["sform_code"] and not np.allclose(grid.affine, header.get_sform()):
@@ -170,17 +174,20 @@ def write_mask(scan: Scan, mask: np.ndarray, path: Path | str, mark: str = "") -
     exact_quaternion(header)
     header.set_data_dtype(np.uint8)
     header["descrip"] = mark.encode()
-    mask_image = single(stored.reshape(source.shape), None, header)
-    mask_image.header.set_slope_inter(1, 0)
-    _save(mask_image, path)
+    image = image_class(stored.reshape(source.shape), None, header)
+    image.header.set_slope_inter(1, 0)
+    _save(image, path)
 
 
 def _write_upright(scan: Scan, values: np.ndarray, path: Path | str, mark: str = "") -> None:
-    slices_rows_columns = scan.affine
-    affine = slices_rows_columns[:, [2, 1, 0, 3]].copy()
+    """Writes values in the scan's order with axes to the left, to the front and to the head."""
+    _, rows, _ = values.shape
+    affine = scan.affine[:, [2, 1, 0, 3]]
     affine[:3, 1] *= -1
-    affine[:3, 3] += (values.shape[1] - 1) * scan.row_step_mm
-    image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)[:, ::-1].T).T, affine)
+    affine[:3, 3] += (rows - 1) * scan.row_step_mm
+    upright = values.transpose(2, 1, 0)[:, ::-1]
+    # In memory as it is in the file, first axis fastest: nibabel writes that in one piece.
+    image = nib.Nifti1Image(np.asfortranarray(upright), affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = mark.encode()
     image.set_sform(affine, code="scanner")
@@ -197,193 +204,56 @@ def _save(image: Any, path: Path | str) -> None:
         nib.save(image, temporary)
 
 
-def _voxel_file(path: Path) -> Path:
-    """The file that holds the voxels: the .img beside a .hdr, else the file itself."""
-    if path.suffix.lower() != ".hdr":
-        return path
-    return path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
-
-
-def _open(path: Path, *, whole: bool = False) -> Any:
-    """The image, with its header checked. whole: a gzip is unpacked to its end, where its checksum stands."""
-    path = Path(path)
-    regular_file(path, "NIfTI file")
-    voxel_file = _voxel_file(path)
-    if not voxel_file.exists():
-        raise InputError(f"has no {voxel_file.name} beside it, which holds its voxels", path)
-    size = regular_file(voxel_file, "NIfTI file").st_size
-    try:
-        with open(path, "rb") as file:
-            gzipped = file.read(2) == b"\x1f\x8b"
-        _check_suffix(path, gzipped)
-        start = _start(path, gzipped)
-        if voxel_file != path:
-            _check_pair(start, path)
-            unpack.check_pair(path, size)
-            holders = {"header": FileHolder(filename=str(path)), "image": FileHolder(filename=str(voxel_file))}
-            image = _kind(start, _PAIRS).from_file_map(holders, mmap=False)
-        else:
-            needed = unpack.check_header(path, size, gzipped)
-            kind = _kind(start, _IMAGES)
-            if whole and gzipped:
-                image = kind.from_stream(unpack.unpacked(path, needed))
-            else:
-                image = kind.from_filename(path, mmap=False)
-    except nib.filebasedimages.ImageFileError as error:
-        raise InputError("is not a NIfTI image", path) from error
-    except _UNREADABLE as error:
-        raise InputError(f"cannot be read: cut short or damaged ({_one_line(error)})", path) from error
-    stored_type = image.get_data_dtype()
-    if stored_type.kind not in "iuf":
-        raise InputError(f"holds {stored_type} values (colour or complex), not one number a voxel", path)
-    _shape(image, path)
-    _restore_qfac(image, path, gzipped)
-    return image
-
-
-def _check_suffix(path: Path, gzipped: bool) -> None:
-    """Raises InputError if a file is compressed and not named so, or the other way round."""
-    if gzipped == path.name.lower().endswith(".gz"):
-        return
-    if gzipped:
-        raise InputError("is gzip-compressed", path, "if it is NIfTI, rename it to end in .nii.gz")
-    raise InputError("is not gzip-compressed, or not an image", path, "if it is NIfTI, rename it to end in .nii")
-
-
-def _check_pair(start: bytes, path: Path) -> None:
-    """Raises InputError for the header of an Analyze image, the older kind of .hdr and .img."""
-    is_pair = any(kind.header_class.may_contain_header(start) for kind in _PAIRS)
-    if not is_pair and nib.AnalyzeHeader.may_contain_header(start[: nib.AnalyzeHeader.sizeof_hdr]):
-        what = "is Analyze 7.5, which does not say on which side the patient's left is"
-        raise InputError(what, path, "convert the original images to NIfTI, for example DICOM with dcm2niix")
-
-
-class _WithoutAffine:
-    """A header whose affine nobody asks nibabel for: it refuses a quaternion that is off by rounding."""
-
-    def get_best_affine(self) -> np.ndarray:
-        return np.eye(4)
-
-
-class _Header1(_WithoutAffine, nib.Nifti1Header):
-    pass
-
-
-class _Header2(_WithoutAffine, nib.Nifti2Header):
-    pass
-
-
-class _PairHeader1(_WithoutAffine, nib.nifti1.Nifti1PairHeader):
-    pass
-
-
-class _PairHeader2(_WithoutAffine, nib.nifti2.Nifti2PairHeader):
-    pass
-
-
-class _Image1(nib.Nifti1Image):
-    header_class = _Header1
-
-
-class _Image2(nib.Nifti2Image):
-    header_class = _Header2
-
-
-class _Pair1(nib.Nifti1Pair):
-    header_class = _PairHeader1
-
-
-class _Pair2(nib.Nifti2Pair):
-    header_class = _PairHeader2
-
-
-_IMAGES: tuple[Any, ...] = (_Image1, _Image2)
-_PAIRS: tuple[Any, ...] = (_Pair1, _Pair2)
-_IMAGE_BY_HEADER = {kind.header_class.sizeof_hdr: kind for kind in _IMAGES}
-
-
-def _start(path: Path, gzipped: bool) -> bytes:
-    """The unpacked bytes that hold a header."""
-    with gzip.open(path) if gzipped else open(path, "rb") as file:
-        return file.read(_HEADER_BYTES)
-
-
-def _kind(start: bytes, kinds: tuple[Any, ...]) -> Any:
-    """The class of the NIfTI image that starts with these bytes. Raises ImageFileError if it is none."""
-    for kind in kinds:
-        header = kind.header_class
-        if header.may_contain_header(start[: header.sizeof_hdr]):
-            return kind
-    raise nib.filebasedimages.ImageFileError("no NIfTI header")
-
-
-def _restore_qfac(image: Any, path: Path, gzipped: bool) -> None:
-    """Puts the sign of pixdim[0] back: nibabel takes 1 for any value but 1 and -1, and so mirrors a volume of -0.5."""
-    stored = type(image.header)(_start(path, gzipped)[: image.header.sizeof_hdr], check=False)
-    if stored["pixdim"][0] < 0:
-        image.header["pixdim"][0] = -1
-
-
-def _shape(image: Any, path: Path | str) -> tuple[int, int, int]:
-    """The three lengths of the volume, trailing axes of length 1 left out."""
-    shape = tuple(int(n) for n in image.shape)
-    if len(shape) < 2 or 0 in shape:
-        raise InputError(f"its shape {shape} holds no volume", path)
-    if any(n != 1 for n in shape[3:]):
-        raise InputError(f"is {len(shape)}-D, with more than one volume: shape {shape}", path, "give one 3-D volume")
-    first, second, third = (*shape, 1)[:3]
-    return first, second, third
-
-
-def _voxels(image: Any, path: Path | str) -> np.ndarray:
-    """The volume in the file's axis order: its own integers where it has no scaling, else floating point."""
+def _voxels(image: Any, path: Path) -> np.ndarray:
+    """The volume in the file's axis order: its own integers if it has no scaling, else floating point."""
+    values: np.ndarray
     try:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is counted as such
-            plain = _step(image) is None
-            values = image.dataobj.get_unscaled() if plain else np.asarray(image.dataobj, dtype=np.float32)
-    except _UNREADABLE as error:
-        raise InputError(f"cannot be read: cut short or damaged ({_one_line(error)})", path) from error
-    return np.asarray(values).reshape(_shape(image, path))
+            if _step(image) is None:
+                values = np.asarray(image.dataobj.get_unscaled())
+            else:
+                values = np.asarray(image.dataobj, dtype=np.float32)
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
+    return values.reshape(volume_shape(image, path))
 
 
 def _step(image: Any) -> float | None:
     """How far apart the values are that a header's scaling of integers can hold; None if it does not scale."""
-    scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
-    return abs(float(image.dataobj.slope)) if scaled else None
+    slope = float(image.dataobj.slope)
+    if slope == 1 and image.dataobj.inter == 0:
+        return None
+    return abs(slope)
 
 
 def _grid(image: Any, path: Path) -> tuple[Grid, list[str]]:
     """Shape, affine and slice axis of an image, and warnings. Raises InputError if its affine is of no use."""
-    affine, warnings = _affine(image, path)
-    named = int(image.header["dim_info"]) >> 4 & 3  # 1 to 3 in these two bits, 0 for none
-    return Grid(_shape(image, path), affine, named - 1 if named else None), warnings
-
-
-def _affine(image: Any, path: Path | str) -> tuple[np.ndarray, list[str]]:
-    """(4, 4) from the file's voxels to RAS mm, and warnings. Raises InputError where it is of no use."""
-    header = image.header
-    if unit := _NOT_MM.get(int(header["xyzt_units"]) & 7):
-        raise InputError(f"its header gives lengths in {unit}, not in mm", path, "correct the header")
-    with np.errstate(invalid="ignore"):  # a signalling NaN in a damaged header, which is refused below
-        sform, qform = np.asarray(header.get_sform(), dtype=float), qform_affine(header)
-    if not header["sform_code"] and not header["qform_code"]:
-        affine = np.asarray(header.get_base_affine(), dtype=float)
-        warnings = ["the header gives no orientation: axes are taken as left, front, head, and may be swapped"]
-    elif not header["sform_code"]:
-        affine, warnings = qform, []
-    elif header["qform_code"] and not fault(qform):
-        if fault(sform):
-            affine, warnings = qform, [f"its sform is of no use ({fault(sform)}): read by its qform"]
-        else:
-            affine, warnings = sform, disagreement(sform, qform, _shape(image, path))
-    else:
-        affine, warnings = sform, []
-        if header["qform_code"]:
-            warnings = ["its qform is of no use (its quaternion or voxel size is none): read by its sform"]
+    shape = volume_shape(image, path)
+    affine, warnings = _affine(image.header, shape, path)
     if wrong := fault(affine):
         raise InputError(f"its affine {wrong}", path, "correct the header")
-    return affine, warnings
+    named_axis = int(image.header["dim_info"]) >> 4 & 3  # 1 to 3 in these two bits, 0 for none
+    return Grid(shape, affine, named_axis - 1 if named_axis else None), warnings
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+def _affine(header: Any, shape: tuple[int, int, int], path: Path) -> tuple[np.ndarray, list[str]]:
+    """(4, 4) from the file's voxels to RAS mm, of use or not, and warnings. Raises InputError for other units."""
+    if unit := _NOT_MM.get(int(header["xyzt_units"]) & 7):
+        raise InputError(f"its header gives lengths in {unit}, not in mm", path, "correct the header")
+    has_sform = bool(header["sform_code"])
+    has_qform = bool(header["qform_code"])
+    with np.errstate(invalid="ignore"):  # a signalling NaN in a damaged header, which is refused by the caller
+        sform = np.asarray(header.get_sform(), dtype=float)
+        qform = qform_affine(header)
+    if not has_sform and not has_qform:
+        base = np.asarray(header.get_base_affine(), dtype=float)
+        return base, ["the header gives no orientation: axes are taken as left, front, head, and may be swapped"]
+    if not has_sform:
+        return qform, []
+    if not has_qform:
+        return sform, []
+    if fault(qform):
+        return sform, ["its qform is of no use (its quaternion or voxel size is none): read by its sform"]
+    if fault(sform):
+        return qform, [f"its sform is of no use ({fault(sform)}): read by its qform"]
+    return sform, disagreement(sform, qform, shape)
