@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from hemotorch.errors import InputError
 from hemotorch.hu import WINDOWS, from_grey, to_grey
 from hemotorch.scan import Frame, Scan, Source
 from hemotorch.system import limits
-from hemotorch.system.files import atomic, read_json, regular_file, write_json
+from hemotorch.system.files import atomic, regular_file
+from hemotorch.system.records import HU, MM, read, record, write
 
 NAME = "png"
 TITLE = "PNG"
@@ -29,7 +29,8 @@ WINDOW_FILE = "window.json"
 #: zlib level and strategy of the PNGs written. With the filter "up", a 512x512 slice of head CT in the brain window
 #: takes 1.6 ms and 43 kB; Pillow 3.9 ms and 49 kB at its level 1, 11 ms and 42 kB at its default, level 6
 #: (benchmarks/prepare.py).
-LEVEL, STRATEGY = 1, zlib.Z_RLE
+LEVEL = 1
+STRATEGY = zlib.Z_RLE
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FLATTEN = "save it without transparency (flattened), as 8-bit grey"
 _UNREADABLE = (
@@ -40,29 +41,32 @@ _UP = 2  # PNG's filter type: each byte minus the one above it
 _SLICE_NAME = re.compile(r"(.+)_(\d{3,})")  # 049_012.png: case and slice number
 
 
-@dataclass(frozen=True)
+@record
 class PngWindow:
-    """What `window.json` beside PNG folders holds: the window the greys were made with, and the spacing if known.
+    """What `window.json` beside PNG folders holds: the window the greys were made with, and the spacing if known."""
 
-    level, width: HU. pixel_mm: one pixel's edge; slice_mm: distance between neighbouring slice numbers; or None.
-    """
-
-    level: float = WINDOWS["brain"].level
-    width: float = WINDOWS["brain"].width
-    pixel_mm: float | None = None
-    slice_mm: float | None = None
+    level: float = Field(default=WINDOWS["brain"].level, description="middle of the window", json_schema_extra=HU)
+    width: float = Field(default=WINDOWS["brain"].width, gt=0, description="width of the window", json_schema_extra=HU)
+    pixel_mm: float | None = Field(default=None, gt=0, description="one pixel's edge, if known", json_schema_extra=MM)
+    slice_mm: float | None = Field(
+        default=None, gt=0, description="distance between neighbouring slice numbers, if known", json_schema_extra=MM
+    )
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """The PNG, and the `window.json` that turns its greys into HU, if there is one."""
     window = _window_file(path.parent)
-    return (path,) if window is None else (path, window)
+    if window is None:
+        return (path,)
+    return path, window
 
 
 def case_and_number(path: Path | str) -> tuple[str, int] | None:
     """("049", 12) for 049_012.png; None for a name of another kind."""
     match = _SLICE_NAME.fullmatch(Path(path).stem)
-    return (match[1], int(match[2])) if match else None
+    if match is None:
+        return None
+    return match[1], int(match[2])
 
 
 def slice_file(case: str, number: int) -> str:
@@ -71,22 +75,15 @@ def slice_file(case: str, number: int) -> str:
 
 
 def read_window(folder: Path | str) -> PngWindow | None:
-    """The `window.json` of a folder of PNGs, or of the folder above it; None where there is none.
+    """The `window.json` of a folder of PNGs, or of the folder above it; None if there is none.
 
-    Raises InputError where it holds anything but numbers above zero (the level may be any number).
+    Raises:
+        InputError: if it cannot be read, or says what cannot be.
     """
     path = _window_file(Path(folder))
     if path is None:
         return None
-    entries = read_json(path)
-    known = set(PngWindow.__dataclass_fields__)
-    if not isinstance(entries, dict) or not set(entries) <= known:
-        raise InputError(f"holds keys other than {', '.join(sorted(known))}", path)
-    for key, value in entries.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not ((number and (key == "level" or value > 0)) or (value is None and key.endswith("_mm"))):
-            raise InputError(f"'{key}' cannot be {value!r}", path)
-    window = PngWindow(**entries)
+    window = read(path, PngWindow)
     limits.check_spacing([window.pixel_mm or 1.0], [window.slice_mm or 1.0], path)
     return window
 
@@ -100,7 +97,7 @@ def _window_file(folder: Path) -> Path | None:
 
 def write_window(folder: Path | str, window: PngWindow) -> None:
     """Writes `window.json`, so that the greys beside it can be turned back into HU."""
-    write_json(Path(folder) / WINDOW_FILE, vars(window))
+    write(Path(folder) / WINDOW_FILE, window)
 
 
 def read_scan(files: Sequence[Path]) -> Scan:
@@ -213,7 +210,9 @@ def encode(grey: np.ndarray) -> bytes:
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+    """Length, name, content and checksum."""
+    checksum = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
 
 
 def _save(grey: np.ndarray, path: Path | str) -> None:
@@ -273,23 +272,25 @@ def size(path: Path | str) -> tuple[int, int]:
     return rows, columns
 
 
-def _stack(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> np.ndarray:
-    slices = []
-    for path in paths:
-        slices.append(read(path))
-        limits.check_voxels((len(paths), *slices[0].shape), path)
-    for path, one in zip(paths, slices, strict=True):
-        if one.shape != slices[0].shape:
-            raise InputError(
-                f"size {one.shape} differs from {slices[0].shape} of {paths[0].name} in the same case", path
-            )
-    return np.stack(slices)
+def _stack(paths: Sequence[Path], read_slice: Callable[[Path], np.ndarray]) -> np.ndarray:
+    """(slices, rows, columns) of files of one size. Raises InputError for other sizes, or too many voxels."""
+    first = read_slice(paths[0])
+    limits.check_voxels((len(paths), *first.shape), paths[0])
+    stack = np.empty((len(paths), *first.shape), first.dtype)
+    stack[0] = first
+    for index, path in enumerate(paths[1:], start=1):
+        pixels = read_slice(path)
+        if pixels.shape != first.shape:
+            what = f"size {pixels.shape} differs from {first.shape} of {paths[0].name} in the same case"
+            raise InputError(what, path)
+        stack[index] = pixels
+    return stack
 
 
 def _header(path: Path) -> tuple[int, int, int]:
-    """Columns, rows and bits a sample, as the first chunk says. Raises InputError for what is not read."""
-    size = regular_file(path, "PNG file").st_size
-    limits.check_unpacked(size, path)  # a chunk of a PNG is read whole, however long it is
+    """Columns, rows and bits per sample, as the first chunk says. Raises InputError for what is not read."""
+    # A chunk of a PNG is read whole, however long it is.
+    limits.check_unpacked(regular_file(path, "PNG file").st_size, path)
     try:
         with open(path, "rb") as file:
             start = file.read(29)
@@ -300,7 +301,7 @@ def _header(path: Path) -> tuple[int, int, int]:
     columns, rows, bits = struct.unpack(">IIB", start[16:25])
     limits.check_pixels(rows, columns, path)
     if bits == 16:
-        raise InputError("is not 8-bit (16 bits a sample)", path, "give 8-bit grey PNG, or NIfTI with HU")
+        raise InputError("is not 8-bit (16 bits per sample)", path, "give 8-bit grey PNG, or NIfTI with HU")
     return columns, rows, bits
 
 
@@ -314,17 +315,20 @@ def _grey_and_alpha(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         # Only as PNG: Pillow would hand PostScript of this name to Ghostscript, which runs programs.
         with Image.open(path, formats=("PNG",)) as image:
             if getattr(image, "n_frames", 1) > 1:
-                raise InputError("is animated", path, "give 8-bit grey PNG, one file a slice")
+                raise InputError("is animated", path, "give 8-bit grey PNG, one file for each slice")
             if image.mode == "L" and "transparency" not in image.info:
                 return np.array(image), None
             # No "LA": Pillow 11 turns a grey's transparent colour into alpha for RGBA alone.
             values: Any = np.asarray(image.convert("RGBA"))
     except _UNREADABLE as error:
         raise InputError(f"cannot be read as PNG: cut or damaged ({type(error).__name__})", path) from error
-    colours, alpha = values[..., :3], values[..., 3]
+    colours = values[..., :3]
+    alpha = values[..., 3]
     opaque = bool((alpha == 255).all())
     if not opaque:
         colours = colours * (alpha > 0)[..., None]
-    if (colours != colours[..., :1]).any():
+    red = colours[..., :1]
+    if (colours != red).any():
         raise InputError("is a colour image, not grey", path, "give 8-bit grey PNG")
-    return np.ascontiguousarray(colours[..., 0]), None if opaque else alpha
+    grey = np.ascontiguousarray(red[..., 0])
+    return grey, None if opaque else alpha

@@ -15,9 +15,6 @@ OTHER_SCANS = {
     ".mha": "MetaImage",
     ".mhd": "MetaImage",
     ".img": "half of a pair of files without its header",
-    ".dcm": "DICOM",
-    ".dicom": "DICOM",
-    ".ima": "DICOM",
     ".mgz": "FreeSurfer",
     ".mgh": "FreeSurfer",
     ".mnc": "MINC",
@@ -29,6 +26,7 @@ OTHER_SCANS = {
     ".nii.xz": "packed NIfTI",
     ".nii.zst": "packed NIfTI",
 }
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 #: Pictures. Beside volumes they illustrate; among PNG slices they are slices that nothing reads.
 OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _CONVERT = "convert it to NIfTI first"
@@ -56,48 +54,50 @@ def walk(folder: Path) -> Walk:
     Returns:
         Files and what could not be read; nothing is raised for a folder that is forbidden.
     """
-    seen = Walk()
-    waiting = [folder]
-    while waiting:
-        current = waiting.pop()
+    entries = Walk()
+    to_visit = [folder]
+    while to_visit:
+        current = to_visit.pop()
         try:
-            entries = sorted(current.iterdir())
+            children = sorted(current.iterdir())
         except OSError as error:
-            seen.unread[current] = f"cannot be read ({error.strerror})"
+            entries.unread[current] = f"cannot be read ({error.strerror})"
             continue
-        for entry in entries:
-            if not entry.name.startswith("."):
-                _meet(entry, seen, waiting)
-    seen.files.sort()
-    return seen
+        for child in children:
+            if not child.name.startswith("."):
+                _sort_in(child, entries, to_visit)
+    entries.files.sort()
+    return entries
 
 
-def _meet(entry: Path, seen: Walk, waiting: list[Path]) -> None:
-    """Sorts one entry into files, unread ones, and folders to look through."""
-    linked = entry.is_symlink()
+def _sort_in(entry: Path, entries: Walk, to_visit: list[Path]) -> None:
+    """Puts one entry among the files, the unread ones, or the folders to look through."""
+    is_link = entry.is_symlink()
     try:
         mode = entry.stat().st_mode
     except OSError as error:
         if not entry.name.lower().endswith(_ORDINARY):
-            reason = "is a link that leads nowhere" if linked else f"cannot be read ({error.strerror})"
-            seen.unread[entry] = reason
+            reason = f"cannot be read ({error.strerror})"
+            if is_link:
+                reason = "is a link that leads nowhere"
+            entries.unread[entry] = reason
         return
-    if stat.S_ISDIR(mode) and linked:
+    if stat.S_ISDIR(mode) and is_link:
         # A link may lead to a folder above, or to a whole disk.
-        seen.unread[entry] = "is a link to a folder, which is not followed; give the folder itself"
+        entries.unread[entry] = "is a link to a folder, which is not followed; give the folder itself"
     elif stat.S_ISDIR(mode):
-        waiting.append(entry)
+        to_visit.append(entry)
         if looks_like_scan(entry):
-            seen.unread[entry] = "is a folder, though it is named like a scan"
+            entries.unread[entry] = "is a folder, though it is named like a scan"
     elif stat.S_ISREG(mode):
-        seen.files.append(entry)
+        entries.files.append(entry)
     elif looks_like_scan(entry):
-        seen.unread[entry] = "is no ordinary file"
+        entries.unread[entry] = "is no ordinary file"
 
 
 def looks_like_scan(path: Path) -> bool:
     """Whether the name ends as a scan's, of a kind that is read or not."""
-    return is_volume(path) or path.name.lower().endswith(tuple(OTHER_SCANS))
+    return is_volume(path) or path.name.lower().endswith((*OTHER_SCANS, *_DICOM_SUFFIXES))
 
 
 def why_unread(path: Path) -> str | None:
@@ -109,11 +109,13 @@ def why_unread(path: Path) -> str | None:
     name = path.name.lower()
     if is_scan(path) or name.endswith((*_ORDINARY, *OTHER_PICTURES)):
         return None
-    for ending, kind in OTHER_SCANS.items():
-        if name.endswith(ending):
-            return f"is {kind}, which is not read; {CONVERT_DICOM if kind == 'DICOM' else _CONVERT}"
     # Files of a DICOM series often have no ending, or a number for one.
-    return f"is DICOM, which is not read; {CONVERT_DICOM}" if is_dicom(path) else None
+    if name.endswith(_DICOM_SUFFIXES) or is_dicom(path):
+        return f"is DICOM, which is not read; {CONVERT_DICOM}"
+    for suffix, kind in OTHER_SCANS.items():
+        if name.endswith(suffix):
+            return f"is {kind}, which is not read; {_CONVERT}"
+    return None
 
 
 def grouped(unread: dict[Path, str], root: Path, most: int = 5) -> list[tuple[str, str]]:
@@ -129,8 +131,10 @@ def grouped(unread: dict[Path, str], root: Path, most: int = 5) -> list[tuple[st
         groups.setdefault((path.parent, reason), []).append(_named(path, root))
     lines = []
     for (_, reason), names in groups.items():
-        more = f" and {len(names) - most} more" if len(names) > most else ""
-        lines.append((f"{', '.join(names[:most])}{more}", reason))
+        text = ", ".join(names[:most])
+        if len(names) > most:
+            text += f" and {len(names) - most} more"
+        lines.append((text, reason))
     return lines
 
 
@@ -146,14 +150,14 @@ def without_parents(unread: dict[Path, str], read: Iterable[Path], root: Path) -
         `unread` without folders that a file that is read stands in, and without links to folders inside `root`,
         which are looked through anyway.
     """
-    used: set[Path] = set()
+    needed: set[Path] = set()
     for path in read:
-        used.update((path, *path.parents))
+        needed.update((path, *path.parents))
     real_root = Path(os.path.realpath(root))
     lost = {}
     for path, reason in unread.items():
         leads_inside = path.is_symlink() and os.path.isdir(path) and path.resolve().is_relative_to(real_root)
-        if path not in used and not leads_inside:
+        if path not in needed and not leads_inside:
             lost[path] = reason
     return lost
 
