@@ -416,7 +416,7 @@ def test_real_heads_resampled_through_the_plane_keep_their_ml(predictor, shared_
     spline = CubicSpline(np.arange(len(scan.hu)), scan.hu.astype(np.float32), axis=0)
     hu = np.stack([np.rint(spline(one)).astype(np.int16) for one in places.clip(0, len(scan.hu) - 1)])
     origins = scan.slice_origins_mm[0] + places[:, None] * np.diff(scan.slice_origins_mm, axis=0).mean(axis=0)
-    thin = replace(scan, hu=hu, slice_origins_mm=origins, slice_numbers=())
+    thin = replace(scan, hu=hu, slice_origins_mm=origins, slice_numbers=(), source=None)
     found = band.predict(thin)
     assert found.volume_ml["total"] == pytest.approx(own, rel=0.15, abs=1)
     assert any("slices are 0.65" in text for text in found.warnings)

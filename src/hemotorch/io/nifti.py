@@ -11,8 +11,9 @@ import numpy as np
 
 from hemotorch.errors import InputError
 from hemotorch.io.affines import disagreement, exact_quaternion, fault, qform_affine
-from hemotorch.io.nifti_image import UNREADABLE, damaged, one_file_class, open_image, volume_shape, voxel_file
+from hemotorch.io.nifti_image import UNREADABLE, one_file_class, open_image, volume_shape, voxel_file
 from hemotorch.io.slice_axis import inverse
+from hemotorch.io.unpack import damaged
 from hemotorch.io.values import labels
 from hemotorch.io.volume import Grid, mask_from_volume, reordered, scan_from_volume, without_suffix
 from hemotorch.scan import Scan

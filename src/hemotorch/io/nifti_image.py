@@ -98,19 +98,13 @@ def open_image(path: Path, *, whole: bool = False) -> Any:
     except nib.filebasedimages.ImageFileError as error:
         raise InputError("is not a NIfTI image", path) from error
     except UNREADABLE as error:
-        raise damaged(path, error) from error
+        raise unpack.damaged(path, error) from error
     stored_type = image.get_data_dtype()
     if stored_type.kind not in "iuf":
         raise InputError(f"holds {stored_type} values (colour or complex), not one number a voxel", path)
     volume_shape(image, path)
     _restore_qfac(image, path, gzipped)
     return image
-
-
-def damaged(path: Path, error: BaseException) -> InputError:
-    """The error of a file that a library cannot read."""
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return InputError(f"cannot be read: cut short or damaged ({reason})", path)
 
 
 def volume_shape(image: Any, path: Path) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ import io
 import re
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ import numpy as np
 
 from hemotorch.errors import InputError
 from hemotorch.io.affines import fault
-from hemotorch.io.unpack import DEFLATE, bzip2_pieces, check_size, collected, gzip_pieces
+from hemotorch.io.unpack import DEFLATE, bzip2_pieces, check_size, collected, damaged, damaged_header, gzip_pieces
 from hemotorch.io.values import labels
 from hemotorch.io.volume import Grid, mask_from_volume, scan_from_volume, without_suffix
 from hemotorch.scan import Scan
@@ -52,13 +52,22 @@ _PIECE = 2**20
 _DATA_LIST = re.compile(rb"data ?file:\s*LIST", re.IGNORECASE)
 
 
+#: Of a header, by name, as pynrrd parses them.
+Fields = Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class _Header:
     """What a header says of its voxels.
 
-    grid: their shape and affine. dtype: of a stored value. encoding: one of `_ENCODINGS`. data_path: the file they are
-    in. offset: byte of that file at which they start, before anything is skipped. skipped_lines, skipped_bytes: of what
-    follows, bytes after unpacking; -1 bytes if the voxels are the last thing there.
+    grid: their shape and affine.
+    dtype: of a stored value.
+    encoding: one of `_ENCODINGS`.
+    data_path: the file that they are in.
+    offset: byte of that file at which they start, before anything is skipped.
+    skipped_lines: that follow and are not voxels.
+    skipped_bytes: that follow then, after unpacking; -1 if the voxels are the last thing there.
+    warnings: about the header.
     """
 
     grid: Grid
@@ -74,10 +83,9 @@ class _Header:
 def files_of(path: Path) -> tuple[Path, ...]:
     """The file, and the one that its header names for the voxels."""
     try:
-        data_path = _open(path).data_path
+        return _files(path, _open(path))
     except InputError:
         return (path,)
-    return (path,) if data_path == path else (path, data_path)
 
 
 def read_scan(files: Sequence[Path]) -> Scan:
@@ -99,7 +107,7 @@ def read_scan(files: Sequence[Path]) -> Scan:
         header.grid,
         without_suffix(path, SUFFIXES),
         NAME,
-        (path,) if header.data_path == path else (path, header.data_path),
+        _files(path, header),
         unsigned=header.dtype.kind == "u",
         warnings=header.warnings,
     )
@@ -130,6 +138,12 @@ def slice_numbers(files: Sequence[Path]) -> tuple[int, ...]:
     return _open(files[0]).grid.slice_numbers()
 
 
+def _files(path: Path, header: _Header) -> tuple[Path, ...]:
+    if header.data_path == path:
+        return (path,)
+    return path, header.data_path
+
+
 def _open(path: Path) -> _Header:
     """The header of a file, checked against the size of the file that holds the voxels."""
     regular_file(path, "NRRD file")
@@ -138,7 +152,7 @@ def _open(path: Path) -> _Header:
         with open(path, "rb") as file:
             lines = _header_lines(file, path)
             end_of_header = file.tell()
-        fields = dict(pynrrd.read_header(lines))
+        fields = pynrrd.read_header(lines)
         encoding = _encoding(fields, path)
         dtype = _dtype(fields, encoding, pynrrd, path)
         grid, header_warnings = _grid(fields, path)
@@ -147,7 +161,7 @@ def _open(path: Path) -> _Header:
     except InputError:
         raise
     except Exception as error:  # pynrrd's are of many kinds: whatever a line that is no field leads to
-        raise InputError(f"cannot be read: its header is damaged ({_one_line(error)})", path) from error
+        raise damaged_header(path, error) from error
     if skipped_lines < 0 or skipped_bytes < -1:
         raise InputError("cannot be read: its header is damaged (it skips less than nothing)", path)
     data_path = _data_path(fields, path)
@@ -173,8 +187,7 @@ def _header_lines(file: IO[bytes], path: Path) -> list[bytes]:
     lines = [first]
     while line := file.readline(_MOST_HEADER).rstrip():
         if _DATA_LIST.match(line):
-            todo = "save it as one .nrrd file, for example with 3D Slicer"
-            raise InputError("its voxels are spread over several files, which is not read", path, todo)
+            raise _several_files(path)
         # Pairs of key:=value are remarks, often on the patient; pynrrd would take one called "type" for the field.
         if not line.partition(b":")[2].startswith(b"="):
             lines.append(line)
@@ -183,19 +196,24 @@ def _header_lines(file: IO[bytes], path: Path) -> list[bytes]:
     return lines
 
 
-def _field(fields: dict[str, Any], name: str, default: Any = None) -> Any:
+def _several_files(path: Path) -> InputError:
+    todo = "save it as one .nrrd file, for example with 3D Slicer"
+    return InputError("its voxels are spread over several files, which is not read", path, todo)
+
+
+def _field(fields: Fields, name: str, default: Any = None) -> Any:
     """A field whose name is written with a blank or without it."""
     return fields.get(name, fields.get(name.replace(" ", ""), default))
 
 
-def _encoding(fields: dict[str, Any], path: Path) -> str:
+def _encoding(fields: Fields, path: Path) -> str:
     encoding = fields["encoding"].lower()
     if encoding not in _ENCODINGS:
         raise InputError(f"its encoding '{encoding}' is not read", path, "save it with the encoding gzip or raw")
     return str(encoding)
 
 
-def _dtype(fields: dict[str, Any], encoding: str, pynrrd: ModuleType, path: Path) -> np.dtype:
+def _dtype(fields: Fields, encoding: str, pynrrd: ModuleType, path: Path) -> np.dtype:
     """The type of a stored value."""
     if fields["type"] == "block":
         raise InputError("holds blocks of bytes, not one number per voxel", path)
@@ -211,7 +229,7 @@ def _dtype(fields: dict[str, Any], encoding: str, pynrrd: ModuleType, path: Path
     return dtype
 
 
-def _grid(fields: dict[str, Any], path: Path) -> tuple[Grid, list[str]]:
+def _grid(fields: Fields, path: Path) -> tuple[Grid, list[str]]:
     """Shape and affine of the volume, and warnings. Raises InputError if there is no usable one."""
     sizes = [int(size) for size in fields["sizes"]]
     if len(sizes) != int(fields["dimension"]) or min(sizes, default=0) < 1:
@@ -219,30 +237,31 @@ def _grid(fields: dict[str, Any], path: Path) -> tuple[Grid, list[str]]:
         raise InputError(f"cannot be read: its header is damaged (a volume of {named} voxels)", path)
     limits.check_voxels(sizes, path)
     directions, doubts = _directions(fields, len(sizes), path)
-    axes = [axis for axis in range(len(sizes)) if np.isfinite(directions[axis]).all()]
-    if any(size > 1 for axis, size in enumerate(sizes) if axis not in axes):
-        raise InputError(f"holds several numbers per voxel, or several volumes: sizes {sizes}", path, "give one volume")
-    # An axis of length 1 at the end is as good as none.
-    while len(axes) > 3 and sizes[axes[-1]] == 1:
-        axes.pop()
+    axes = []
+    for axis, size in enumerate(sizes):
+        if np.isfinite(directions[axis]).all():
+            axes.append(axis)
+        elif size > 1:
+            what = f"holds several numbers per voxel, or several volumes: sizes {sizes}"
+            raise InputError(what, path, "give one volume")
     if len(axes) != 3:
         raise InputError(f"is {len(axes)}-D, not one volume: sizes {sizes}", path, "give one 3-D volume")
+    to_ras = np.diag(_SIGNS_TO_RAS.get(_space(fields), _SIGNS_TO_RAS["lps"])).astype(float)
     affine = np.eye(4)
-    affine[:3, :3] = directions[axes].T
-    affine[:3, 3] = np.asarray(fields.get("space origin", np.zeros(3)), float)
-    signs = _SIGNS_TO_RAS.get(_space(fields), _SIGNS_TO_RAS["lps"])
-    affine[:3] *= np.array(signs, float)[:, None]
+    affine[:3, :3] = to_ras @ directions[axes].T
+    affine[:3, 3] = to_ras @ np.asarray(fields.get("space origin", np.zeros(3)), float)
     if wrong := fault(affine):
         raise InputError(f"its affine {wrong}", path, "correct the header")
     first, second, third = (sizes[axis] for axis in axes)
     return Grid((first, second, third), affine), doubts
 
 
-def _space(fields: dict[str, Any]) -> str:
+def _space(fields: Fields) -> str:
+    """The name of the space that directions and origin are in, "" if there is none."""
     return str(fields.get("space", "")).strip().lower()
 
 
-def _directions(fields: dict[str, Any], dimension: int, path: Path) -> tuple[np.ndarray, list[str]]:
+def _directions(fields: Fields, dimension: int, path: Path) -> tuple[np.ndarray, list[str]]:
     """(axes of the file, 3) mm from one voxel to the next in the file's space, NaN for an axis that is not in space.
 
     Without an orientation the axes are taken as in DICOM, to the left, to the back and to the head, as ITK does; a
@@ -268,21 +287,19 @@ def _directions(fields: dict[str, Any], dimension: int, path: Path) -> tuple[np.
         raise InputError("its header gives neither space directions nor spacings", path, "correct the header")
     directions = np.full((dimension, 3), np.nan)
     spacings = np.asarray(fields["spacings"], float)
-    in_space = np.flatnonzero(np.isfinite(spacings))
-    for position, axis in enumerate(in_space):
-        directions[axis] = 0
-        directions[axis, min(position, 2)] = spacings[axis]
+    in_space = np.isfinite(spacings)
+    # Their order is that of left, back and head; more than three are refused by the caller.
+    directions[in_space] = np.eye(in_space.sum(), 3) * spacings[in_space, None]
     return directions, doubts
 
 
-def _data_path(fields: dict[str, Any], path: Path) -> Path:
+def _data_path(fields: Fields, path: Path) -> Path:
     """The file with the voxels. Raises InputError if it is none that a header may name."""
     name = _field(fields, "data file")
     if name is None:
         return path
     if "%" in name:
-        todo = "save it as one .nrrd file, for example with 3D Slicer"
-        raise InputError("its voxels are spread over several files, which is not read", path, todo)
+        raise _several_files(path)
     # A header from elsewhere shall not make voxels of any file of this machine.
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"its voxels are in another folder ({name})", path, "put the file beside it, and correct it")
@@ -305,12 +322,13 @@ def _voxels(header: _Header, path: Path) -> np.ndarray:
                 content = _content(file, header, count * header.dtype.itemsize)
                 values = np.frombuffer(content, header.dtype, count)
     except (OSError, EOFError, ValueError, OverflowError, MemoryError, DeprecationWarning, zlib.error) as error:
-        raise InputError(f"cannot be read: cut short or damaged ({_one_line(error)})", path) from error
+        raise damaged(path, error) from error
     # The first axis changes fastest.
     return values.reshape(shape[::-1]).T
 
 
 def _skip_lines(file: IO[bytes], count: int) -> None:
+    """Reads past so many lines, piece by piece, since a line of voxels may be the whole file."""
     while count > 0 and (piece := file.readline(_PIECE)):
         count -= piece.endswith(b"\n")
 
@@ -329,19 +347,20 @@ def _text_values(file: IO[bytes], header: _Header, count: int) -> np.ndarray:
 def _content(file: IO[bytes], header: _Header, needed: int) -> memoryview:
     """The bytes of the voxels, unpacked no further than the header asks for."""
     size = _remaining(file)
+    at_the_end = header.skipped_bytes == -1
     skipped = max(0, header.skipped_bytes)
-    ratio = 1
-    if header.encoding in _GZIP:
-        ratio = DEFLATE
-    elif header.encoding in _BZIP2:
-        ratio = _BZIP2_RATIO
-    check_size(skipped + needed, size * ratio, header.data_path)
     if header.encoding == "raw":
-        file.seek(skipped if header.skipped_bytes >= 0 else size - needed, io.SEEK_CUR)
+        check_size(skipped + needed, size, header.data_path)
+        file.seek(size - needed if at_the_end else skipped, io.SEEK_CUR)
         return memoryview(file.read(needed))
-    pieces = gzip_pieces(file) if header.encoding in _GZIP else bzip2_pieces(file)
+    if header.encoding in _GZIP:
+        check_size(skipped + needed, size * DEFLATE, header.data_path)
+        pieces = gzip_pieces(file)
+    else:
+        check_size(skipped + needed, size * _BZIP2_RATIO, header.data_path)
+        pieces = bzip2_pieces(file)
     content = collected(pieces, skipped + needed, header.data_path).getbuffer()
-    start = skipped if header.skipped_bytes >= 0 else len(content) - needed
+    start = len(content) - needed if at_the_end else skipped
     return content[start : start + needed]
 
 
@@ -351,7 +370,3 @@ def _remaining(file: IO[bytes]) -> int:
     end = file.seek(0, io.SEEK_END)
     file.seek(start)
     return end - start
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

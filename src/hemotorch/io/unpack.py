@@ -83,6 +83,16 @@ def check_size(needed: int, available: int, path: Path) -> None:
         raise _cut(path, needed, available)
 
 
+def damaged(path: Path, error: BaseException) -> InputError:
+    """The error of a file that a library cannot read."""
+    return InputError(f"cannot be read: cut short or damaged ({_reason(error)})", path)
+
+
+def damaged_header(path: Path, error: BaseException) -> InputError:
+    """The error of a file whose header a library cannot read."""
+    return InputError(f"cannot be read: its header is damaged ({_reason(error)})", path)
+
+
 def unpacked(path: Path, needed: int | None) -> io.BytesIO:
     """A gzip file's content, its checksums verified. Raises InputError if far more follows than the `needed` bytes."""
     with open(path, "rb") as file:
@@ -154,7 +164,7 @@ def _header(start: bytes, path: Path) -> Any:
             try:
                 return kind(start[: kind.sizeof_hdr], check=False)
             except nib.spatialimages.HeaderDataError as error:
-                raise _damaged(path, error) from error
+                raise damaged_header(path, error) from error
     return None
 
 
@@ -173,16 +183,12 @@ def _voxel_bytes(header: Any, path: Path) -> int:
         shape = [int(length) for length in header.get_data_shape()]
         voxel_bytes = int(header.get_data_dtype().itemsize)
     except (nib.spatialimages.HeaderDataError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged_header(path, error) from error
     if shape and min(shape) < 0:
         named = " x ".join(map(str, shape))
         raise InputError(f"cannot be read: damaged (its header gives a volume of {named} voxels)", path)
     limits.check_voxels(shape, path)
     return math.prod(shape) * voxel_bytes
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"cannot be read: its header is damaged ({error})", path)
 
 
 def _check_extensions(header: Any, before_voxels: bytes, path: Path) -> None:
@@ -211,6 +217,10 @@ def _start(path: Path, gzipped: bool, length: int) -> bytes:
             if len(start) >= length:
                 break
     return start[:length]
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _cut(path: Path, needed: int, there: int) -> InputError:
