@@ -170,7 +170,7 @@ def test_the_readme_has_a_line_for_each_file_and_folder() -> None:
 @pytest.mark.parametrize("init", [str(path.relative_to(SOURCE)) for path in sorted(SOURCE.glob("*/**/__init__.py"))])
 def test_a_folder_has_a_line_for_each_of_its_modules(init: str) -> None:
     docstring = ast.get_docstring(ast.parse((SOURCE / init).read_text(encoding="utf-8"))) or ""
-    lines = set(re.findall(r"^([\w.]+/?)  +\S", docstring, re.MULTILINE))
+    lines = set(re.findall(r"^([\w.]+/?) +\S", docstring, re.MULTILINE))
     modules = {name.removesuffix(".py") for name in entries((SOURCE / init).parent) if name.endswith((".py", "/"))}
     assert modules <= lines
 
