@@ -341,7 +341,7 @@ def test_other_names_are_slices_of_unknown_patients(tmp_path: Path) -> None:
     assert "patients are not known of 3 of 3 cases" in found.warnings[0]
     assert "greys are taken as level 40, width 120 HU" in found.warnings[1]
     scan, mask = found.cases[0].read()
-    assert np.array_equal(scan.hu[0], np.full((6, 5), from_grey(np.uint8(100), 40, 120)))
+    assert np.array_equal(scan.hu[0], from_grey(np.full((6, 5), 100, np.uint8), 40, 120))
     assert not scan.spacing_known
     assert mask is not None
     assert (mask == UNTYPED).all()

@@ -77,3 +77,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(known)}"
+
+
+def some_of(names: Iterable[object], most: int = 10) -> str:
+    """The first few of many names, and how many more there are: "049, 050 and 7 more"."""
+    words = [str(name) for name in names]
+    text = ", ".join(words[:most])
+    if len(words) > most:
+        text += f" and {len(words) - most} more"
+    return text

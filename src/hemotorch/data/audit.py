@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hemotorch.data.dataset import Dataset
-from hemotorch.data.layouts.case import some
 from hemotorch.data.manifest import SliceRow
 from hemotorch.data.splits import PARTS, Split
+from hemotorch.errors import some_of
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Audit:
             ("training and validation", self.val_patients, self.val_slices),
         ):
             if units:
-                lines.append(f"{len(units)} {noun} are on both sides of {sides}: {some(units)}")
+                lines.append(f"{len(units)} {noun} are on both sides of {sides}: {some_of(units)}")
             if twins:
                 pairs = [f"{t.case} slice {t.slice_number} = {t.same_as} slice {t.same_as_number}" for t in twins]
-                lines.append(f"{len(pairs)} identical slices are on both sides of {sides}: {some(pairs)}")
+                lines.append(f"{len(pairs)} identical slices are on both sides of {sides}: {some_of(pairs)}")
         if not self.patients_known:
             lines.append("patients are unknown: the same one may be on both sides unseen")
         lines = lines or ["no patient and no identical slice is on both sides"]

@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from hemotorch.data.layouts.case import some
 from hemotorch.data.manifest import SliceRow, volume_ml
 from hemotorch.data.splits import PARTS, Part, Split
+from hemotorch.errors import some_of
 from hemotorch.labels import TYPES
 
 FOLDS = 5  #: Hssayeni et al. 2020: five folds by subject, 3 train, 1 validation, 1 test
@@ -168,7 +168,7 @@ def _missing(rows: Sequence[SliceRow], masked: Sequence[SliceRow], known: bool, 
     warnings = []
     without = list(dict.fromkeys(row.case for row in rows if not row.has_mask))
     if without:
-        warnings.append(f"{len(without)} scans without a mask are in no split: {some(without)}")
+        warnings.append(f"{len(without)} scans without a mask are in no split: {some_of(without)}")
     if not masked:
         return [*warnings, "no split, since no scan has a mask: nothing can be trained or scored on this dataset"]
     if not known:

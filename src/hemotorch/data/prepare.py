@@ -36,13 +36,12 @@ from hemotorch.data.case_source import make_record, same_content, source_of, unt
 from hemotorch.data.dataset import KIND, CaseEntry, Dataset, DatasetInfo, group_folder, read_info, write_group
 from hemotorch.data.inventory import Inventory, take_inventory
 from hemotorch.data.layouts import Case, Collection, open_layout
-from hemotorch.data.layouts.case import some
 from hemotorch.data.make_splits import make_splits
 from hemotorch.data.manifest import SliceRow, volume_ml, write_manifest
 from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
 from hemotorch.data.shards import group_metadata, open_shard
 from hemotorch.data.splits import write_splits
-from hemotorch.errors import HemotorchError, InputError, explain, one_line
+from hemotorch.errors import HemotorchError, InputError, explain, one_line, some_of
 from hemotorch.head import check_head
 from hemotorch.hu import window as named_window
 from hemotorch.hu import window_bounds
@@ -469,7 +468,7 @@ def _scan_warnings(made: Sequence[CaseRecord]) -> list[str]:
     for entry in made:
         for text in entry.scan.warnings:
             cases_by_text[text].append(entry.case)
-    return [f"{some(cases)}: {text}" for text, cases in cases_by_text.items()]
+    return [f"{some_of(cases)}: {text}" for text, cases in cases_by_text.items()]
 
 
 def _png_warnings(made: Sequence[CaseRecord], folders: PngFolders | None) -> list[str]:
@@ -477,9 +476,9 @@ def _png_warnings(made: Sequence[CaseRecord], folders: PngFolders | None) -> lis
         return []
     warnings = []
     if without := [entry.case for entry in made if entry.png is None]:
-        warnings.append(f"no mask, so no PNGs: {some(without)}")
+        warnings.append(f"no mask, so no PNGs: {some_of(without)}")
     if downward := [entry.case for entry in made if entry.png and _runs_downward(entry)]:
-        warnings.append(f"slice numbers, and with them PNG names, run from head to foot: {some(downward)}")
+        warnings.append(f"slice numbers, and with them PNG names, run from head to foot: {some_of(downward)}")
     return warnings
 
 

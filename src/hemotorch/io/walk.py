@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hemotorch.errors import some_of
 from hemotorch.io import CONVERT_DICOM, is_dicom, is_scan, is_volume
 
 #: Kinds of files that hold scans and that nothing here reads, by the ending of their names.
@@ -131,10 +132,7 @@ def grouped(unread: dict[Path, str], root: Path, most: int = 5) -> list[tuple[st
         groups.setdefault((path.parent, reason), []).append(_named(path, root))
     lines = []
     for (_, reason), names in groups.items():
-        text = ", ".join(names[:most])
-        if len(names) > most:
-            text += f" and {len(names) - most} more"
-        lines.append((text, reason))
+        lines.append((some_of(names, most), reason))
     return lines
 
 

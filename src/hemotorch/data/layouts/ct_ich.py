@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hemotorch.data.layouts.case import Case, Collection, drawn_masks, files_by_name, some, unpaired
+from hemotorch.data.layouts.case import Case, Collection, files_by_name, masks_by_hand, unpaired
 from hemotorch.data.layouts.tables import is_number, plain, read_cells, read_table, whole, write_table
-from hemotorch.errors import InputError
+from hemotorch.errors import InputError, some_of
 from hemotorch.io import VOLUME_SUFFIXES, slice_numbers, write_mask, write_scan
 from hemotorch.labels import CT_ICH_COLUMNS
 from hemotorch.scan import CaseInfo, Scan
@@ -60,7 +60,7 @@ def open_cases(root: Path) -> Collection:
     Raises InputError for tables that cannot be read, have other columns, or contradict themselves.
     """
     scans, masks = files_by_name(root / SCANS, VOLUME_SUFFIXES), files_by_name(root / MASKS, VOLUME_SUFFIXES)
-    masks, predicted = drawn_masks(masks)
+    masks, predicted = masks_by_hand(masks)
     warnings = unpaired(scans, masks)
     table, demographics = _find(root, DIAGNOSIS), _find(root, DEMOGRAPHICS)
     slices: dict[str, SliceTypes] = {}
@@ -113,9 +113,9 @@ def read_diagnosis(path: Path) -> tuple[dict[str, SliceTypes], list[str]]:
             known[number] = types
     warnings = []
     if repeated:
-        warnings.append(f"{path.name}: rows that repeat an earlier one: {some(repeated)}")
+        warnings.append(f"{path.name}: rows that repeat an earlier one: {some_of(repeated)}")
     if unclear:
-        warnings.append(f"{path.name}: No_Hemorrhage disagrees with the types, which are believed: {some(unclear)}")
+        warnings.append(f"{path.name}: No_Hemorrhage disagrees with the types, which are believed: {some_of(unclear)}")
     return slices, warnings
 
 
@@ -180,7 +180,7 @@ def _without_scan(
     table: Path, patients: dict[str, SliceTypes] | dict[str, Person], scans: dict[str, Path]
 ) -> list[str]:
     alone = sorted(set(patients) - {_patient(name) for name in scans})
-    return [f"{table.name} has patients without a scan: {some(alone)}"] if alone else []
+    return [f"{table.name} has patients without a scan: {some_of(alone)}"] if alone else []
 
 
 def _compare_slices(path: Path, types: SliceTypes | None, table: Path) -> list[str]:
@@ -191,9 +191,9 @@ def _compare_slices(path: Path, types: SliceTypes | None, table: Path) -> list[s
     with suppress(InputError):  # a scan that cannot be read says so when it is read
         numbers = set(slice_numbers(path))
         if extra := sorted(set(types) - numbers):
-            warnings.append(f"{table.name} names slices that do not exist, of {len(numbers)}: {some(extra)}")
+            warnings.append(f"{table.name} names slices that do not exist, of {len(numbers)}: {some_of(extra)}")
         if lacking := sorted(numbers - set(types)):
-            warnings.append(f"slices whose types {table.name} does not tell: {some(lacking)}")
+            warnings.append(f"slices whose types {table.name} does not tell: {some_of(lacking)}")
     return warnings
 
 

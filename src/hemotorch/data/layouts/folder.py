@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hemotorch.data.layouts.case import BINARY, Case, Collection, drawn_masks, files_by_name, some, unpaired
+from hemotorch.data.layouts.case import BINARY, Case, Collection, files_by_name, masks_by_hand, unpaired
 from hemotorch.data.layouts.mask_values import LABELS, MEANINGS, NNUNET, declared_codes, nnunet_codes
 from hemotorch.data.layouts.patients import PATIENTS
 from hemotorch.data.layouts.tables import write_table
-from hemotorch.errors import InputError
+from hemotorch.errors import InputError, some_of
 from hemotorch.io import VOLUME_SUFFIXES, read_mask, write_mask, write_scan
 from hemotorch.labels import CODES, UNTYPED
 from hemotorch.scan import CaseInfo, Scan
@@ -46,7 +46,7 @@ def open_cases(root: Path) -> Collection:
     Raises InputError for a `labels.json` that cannot be used, or several channels a case.
     """
     scans, masks, described = _pairs(root)
-    masks, predicted = drawn_masks(masks)
+    masks, predicted = masks_by_hand(masks)
     warnings = unpaired(scans, masks) if masks else []
     if masks and not set(scans) & set(masks):
         first, other = scans[min(scans)].name, masks[min(masks)].name
@@ -85,7 +85,9 @@ def _pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
             continue
         if images == "imagesTr":
             if several := [name for name in scans if not name.endswith("_0000")]:
-                raise InputError(f"files must end in _0000, one channel a case, but not {some(several)}", root / images)
+                raise InputError(
+                    f"files must end in _0000, one channel a case, but not {some_of(several)}", root / images
+                )
             scans = {name.removesuffix("_0000"): path for name, path in scans.items()}
         labels = _mask_folder(root)
         if labels is None:

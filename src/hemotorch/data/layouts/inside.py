@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hemotorch.data.layouts.case import Collection, files_by_name, some
+from hemotorch.data.layouts.case import Collection, files_by_name
+from hemotorch.errors import some_of
 from hemotorch.io import VOLUME_SUFFIXES, write_mask
 from hemotorch.scan import Scan
 
@@ -22,7 +23,7 @@ def assign_inside(collection: Collection) -> Collection:
     cases = tuple(replace(case, inside_path=files.get(case.name)) for case in collection.cases)
     warnings = list(collection.warnings)
     if alone := sorted(files.keys() - {case.name for case in cases}):
-        warnings.append(f"{len(alone)} files in {INSIDE}/ have no scan and are left out: {some(alone)}")
+        warnings.append(f"{len(alone)} files in {INSIDE}/ have no scan and are left out: {some_of(alone)}")
     return replace(collection, cases=cases, warnings=tuple(warnings))
 
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hemotorch.data.layouts.case import Case, Collection, some
+from hemotorch.data.layouts.case import Case, Collection
 from hemotorch.data.layouts.tables import plain, read_cells, read_table
-from hemotorch.errors import InputError
+from hemotorch.errors import InputError, some_of
 from hemotorch.io import is_scan, stem
 
 PATIENTS = "patients.csv"
@@ -112,7 +112,7 @@ def read_patients(path: Path) -> tuple[list[Entry], list[str]]:
     joined = [" = ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]
     warnings = []
     if joined:
-        warnings.append(f"{path.name}: spellings taken for one and the same patient: {some(joined)}")
+        warnings.append(f"{path.name}: spellings taken for one and the same patient: {some_of(joined)}")
     return list(entries.values()), warnings
 
 
@@ -134,11 +134,11 @@ def assign_patients(collection: Collection, table: Path | None) -> Collection:
     entries, warnings = read_patients(table)
     matched, spelled = _match(collection.cases, entries, table)
     if spelled:
-        warnings.append(f"{table.name}: cases spelled otherwise than their files: {some(spelled)}")
+        warnings.append(f"{table.name}: cases spelled otherwise than their files: {some_of(spelled)}")
     used = {entry.case for entry in matched.values()}
     listed = {identity(_bare(entry.case)) for entry in entries if entry.case in used}
     if alone := sorted(e.case for e in entries if identity(_bare(e.case)) not in listed and e.case not in used):
-        warnings.append(f"{table.name} has cases without a scan: {some(alone)}")
+        warnings.append(f"{table.name} has cases without a scan: {some_of(alone)}")
     cases = []
     for case in collection.cases:
         entry = matched.get(case.name)
@@ -147,7 +147,7 @@ def assign_patients(collection: Collection, table: Path | None) -> Collection:
         cases.append(case)
     assumed = [case.name for case in cases if case.patient_assumed and case.patient]
     if assumed and matched:
-        warnings.append(f"{table.name} leaves out cases, each then taken as a patient of its own: {some(assumed)}")
+        warnings.append(f"{table.name} leaves out cases, each then taken as a patient of its own: {some_of(assumed)}")
     warnings = [*collection.warnings, *warnings]
     return _with_assumption(replace(collection, cases=tuple(cases), warnings=tuple(warnings)), table)
 
@@ -174,7 +174,7 @@ def _match(cases: Iterable[Case], entries: Iterable[Entry], table: Path) -> tupl
     for entry in entries:
         names = exact.get(entry.case) or close.get(identity(_bare(entry.case)), [])
         if len(names) > 1:
-            text = f"line {entry.line}: case {entry.case} may be any of {some(names)}"
+            text = f"line {entry.line}: case {entry.case} may be any of {some_of(names)}"
             raise InputError(text, table, "spell it as the file is")
         if not names:
             continue

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hemotorch.data.layouts.case import Case, Collection, files_by_name, some, unpaired
+from hemotorch.data.layouts.case import Case, Collection, files_by_name, unpaired
 from hemotorch.data.layouts.patients import PATIENTS
 from hemotorch.data.layouts.tables import write_table
+from hemotorch.errors import some_of
 from hemotorch.io import SLICE_SUFFIXES, png
 from hemotorch.scan import CaseInfo, Scan
 
@@ -43,7 +44,9 @@ def open_cases(root: Path) -> Collection:
         case_warnings: tuple[str, ...] = ()
         labelled = [name for name in names if name in labels]
         if labelled and len(labelled) < len(names):
-            case_warnings = (f"slices left out since they have no label: {some(sorted(set(names) - set(labelled)))}",)
+            case_warnings = (
+                f"slices left out since they have no label: {some_of(sorted(set(names) - set(labelled)))}",
+            )
             names = labelled
         names = sorted(names, key=lambda name: (png.case_and_number(images[name]) or ("", 0))[1])
         paths, masks = tuple(images[n] for n in names), tuple(labels[n] for n in names if labelled)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hemotorch.errors import InputError
@@ -12,61 +14,78 @@ from hemotorch.system.files import quoted, text_file, unquoted, write_text
 
 
 def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
-    """The rows that are not blank, with the line each ends on; cells stripped. Comma, semicolon or tab is found out.
+    """The rows of a CSV file that are not blank.
 
-    Raises InputError where the file is missing or not text.
+    Args:
+        path: of the file; comma, semicolon or tab, and the encoding, are recognised.
+
+    Returns:
+        For each row the line that it ends on, and its cells without blanks around them.
+
+    Raises:
+        InputError: if the file is missing, not text, or not CSV.
     """
-    try:
-        raw = text_file(path, "table").read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path) from error
-    encodings = ("utf-16",) if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
-    text = next((t for t in (_decoded(raw, encoding) for encoding in encodings) if t is not None), None)
-    if text is None or "\0" in text:
-        raise InputError("is not a text file", path)
-    head = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=head.count)
+    text = _text(path)
+    first_line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=first_line.count)
     # Not strict, one stray quote swallows all lines up to the next one, or to the end, without a word.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows = []
     try:
-        rows = [(reader.line_num, [unquoted(cell.strip()) for cell in row]) for row in reader]
+        for row in reader:
+            cells = [unquoted(cell.strip()) for cell in row]
+            if any(cells):
+                rows.append((reader.line_num, cells))
     except csv.Error as error:
         what = f"cannot be read as CSV: {error}, in what ends on line {reader.line_num}"
         raise InputError(what, path, "is a quote missing or too many?") from error
-    return [(line, row) for line, row in rows if any(row)]
+    return rows
 
 
 def read_table(path: Path | str, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Rows below a header as (line, {column: cell}) for the named columns, found whatever their case.
+    """The rows below a header.
 
-    Raises InputError that names the columns that are missing and those found, or the line that is too short.
+    Args:
+        path: of the file.
+        columns: that are wanted; letter case and blanks in the header do not count.
+
+    Returns:
+        For each row the line that it ends on, and its cells by column.
+
+    Raises:
+        InputError: that names the columns that are missing and those that are there, or the line that is too short.
     """
     rows = read_cells(path)
-    found = rows[0][1] if rows else []
-    places = {plain(name): index for index, name in reversed(list(enumerate(found)))}
-    missing = [name for name in columns if plain(name) not in places]
+    header: list[str] = []
+    if rows:
+        _, header = rows[0]
+    index_of: dict[str, int] = {}
+    for index, title in enumerate(header):
+        index_of.setdefault(plain(title), index)
+    missing = [name for name in columns if plain(name) not in index_of]
     if missing:
-        has = ", ".join(name for name in found if name) or "none"
-        raise InputError(
-            f"has no column {', '.join(missing)}; its columns are: {has}", path, f"wanted: {', '.join(columns)}"
-        )
+        titles = ", ".join(filter(None, header)) or "none"
+        what = f"has no column {', '.join(missing)}; its columns are: {titles}"
+        raise InputError(what, path, f"wanted: {', '.join(columns)}")
+    indices = {name: index_of[plain(name)] for name in columns}
     table = []
     for line, row in rows[1:]:
-        if len(row) <= max(places[plain(name)] for name in columns):
-            raise InputError(f"line {line} has {len(row)} cells, fewer than its header's {len(found)}", path)
-        table.append((line, {name: row[places[plain(name)]] for name in columns}))
+        if len(row) <= max(indices.values()):
+            raise InputError(f"line {line} has {len(row)} cells, fewer than its header's {len(header)}", path)
+        table.append((line, {name: row[index] for name, index in indices.items()}))
     return table
 
 
 def whole(cell: str, column: str, line: int, path: Path | str, allowed: range | None = None) -> int:
     """A cell's whole number ("1" or "1.0"). Raises InputError naming file, line and column."""
-    try:
+    with suppress(ValueError, OverflowError):
         number = float(cell)
-        if number == int(number) and (allowed is None or int(number) in allowed):
+        is_allowed = allowed is None or int(number) in allowed
+        if number == int(number) and is_allowed:
             return int(number)
-    except (ValueError, OverflowError):
-        pass
-    expected = f"{allowed[0]} to {allowed[-1]}" if allowed else "a whole number"
+    expected = "a whole number"
+    if allowed is not None:
+        expected = f"{allowed[0]} to {allowed[-1]}"
     raise InputError(f"line {line}: {column} is '{cell}', not {expected}", path)
 
 
@@ -83,12 +102,24 @@ def plain(name: str) -> str:
 def write_table(path: Path | str, rows: Iterable[Sequence[object]]) -> None:
     """Writes rows as CSV, atomically; text that a spreadsheet would take for a formula is quoted, see `quoted`."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([quoted(cell) for cell in row] for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        writer.writerow([quoted(cell) for cell in row])
     write_text(path, text.getvalue())
 
 
-def _decoded(raw: bytes, encoding: str) -> str | None:
+def _text(path: Path | str) -> str:
+    """The text of a file as hospitals' programs encode it: UTF-8, UTF-16 with a mark, or Windows' Western European."""
     try:
-        return raw.decode(encoding)
-    except UnicodeError:
-        return None
+        raw = text_file(path, "table").read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path) from error
+    encodings = ["utf-8-sig", "cp1252"]
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encodings = ["utf-16"]
+    for encoding in encodings:
+        with suppress(UnicodeError):
+            text = raw.decode(encoding)
+            if "\0" not in text:
+                return text
+    raise InputError("is not a text file", path)
