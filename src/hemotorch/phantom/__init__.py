@@ -1,16 +1,16 @@
 """A synthetic head, its bleeding, and the CT that scans it.
 
-anatomy       the head as continuous functions: skull, bone, scalp, face and neck
-brain         what lies inside the skull, without bleeding
-case          one patient, from its number to its scan and mask
-draw_lesions  random bleeding, and what is mistaken for it
-fields        smooth random fields and signed distances of simple shapes
-lesions       bleeding of the five types: its shape, its mass effect, its look
-paint         bleeding painted into a scan of someone else
-presets       what a phantom dataset is made of
-projection    the scanner the long way round: projections and filtered back-projection
-scanner       the scanner in the image domain: blur, noise, artefacts
-shell         what surrounds the brain, as HU
+anatomy         the head as continuous functions: skull, bone, scalp, face and neck
+brain           what lies inside the skull, without bleeding
+case            one patient, from its number to its scan and mask
+fields          smooth random fields and signed distances of simple shapes
+lesions         bleeding of the five types: its shape, its mass effect, its look
+paint           bleeding painted into a scan of someone else
+presets         what a phantom dataset is made of
+projection      the scanner the long way round: projections and filtered back-projection
+sample_lesions  random bleeding, and what is mistaken for it
+scanner         the scanner in the image domain: blur, noise, artefacts
+shell           what surrounds the brain, as HU
 """
 
 from __future__ import annotations

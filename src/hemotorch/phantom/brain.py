@@ -29,13 +29,13 @@ GREY = 38.0  #: HU of grey matter at the nominal brain level (37 to 41 in textbo
 class Brain:
     """The inside of the skull at a list of points, as lesions find and change it.
 
-    p: points after mass effect, which anatomy follows; place: the same points where they really lie.
+    p: points before any mass effect, which anatomy follows; position: the same points where they lie now.
     hu: values; depth: mm under the inner table; fluid: share of cerebrospinal fluid outside the ventricles;
     ventricle: signed distance to the ventricles, mm; tent: mm above the tentorium; cortex: mm under its surface.
     """
 
     p: Points
-    place: Points
+    position: Points
     depth: Array
     hu: Array
     fluid: Array
@@ -67,10 +67,10 @@ class Inside:
         self.white = GREY - patient.grey_white
         self.disease = patient.white_matter_disease
 
-    def render(self, p: Points, place: Points, depth: Array, swell: Array | float = 0.0) -> Brain:
+    def render(self, p: Points, position: Points, depth: Array, swell: Array | float = 0.0) -> Brain:
         """Everything but lesions at points inside the inner table. depth: mm under it, before any mass effect;
         swell: mm by which sulci and fissures are held open by blood."""
-        brain = Brain(p, place, depth, *(np.zeros(len(p), np.float32) for _ in range(5)))
+        brain = Brain(p, position, depth, *(np.zeros(len(p), np.float32) for _ in range(5)))
         brain.tent = self.tent(p)
         brain.ventricle = self.ventricles(p)
         slow, wander = self.slow.of(p), self.wander.of(p)

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from hemotorch.labels import TYPES, types_per_slice
-from hemotorch.phantom import draw_lesions, scanner
 from hemotorch.phantom import lesions as bleeding
+from hemotorch.phantom import sample_lesions, scanner
 from hemotorch.phantom.anatomy import AIR, Head, Injury, Patient
 from hemotorch.phantom.brain import GREY, Inside
 from hemotorch.phantom.fields import Array, Points, generator, grid_noise
@@ -230,9 +230,9 @@ def draw_case(
     patient = Patient.draw(generator(seed, index, 1))
     protocol = Protocol.draw(generator(seed, index, 2), chosen)
     leading = chosen.leading_type(index, seed)
-    lesions = draw_lesions.draw_bleeding(generator(seed, index, 3, attempt), leading) if leading else []
-    injuries = tuple(draw_lesions.draw_injuries(generator(seed, index, 6), lesions))
-    return patient, protocol, lesions + draw_lesions.draw_confounders(generator(seed, index, 4), patient), injuries
+    lesions = sample_lesions.sample_bleeding(generator(seed, index, 3, attempt), leading) if leading else []
+    injuries = tuple(sample_lesions.sample_injuries(generator(seed, index, 6), lesions))
+    return patient, protocol, lesions + sample_lesions.sample_confounders(generator(seed, index, 4), patient), injuries
 
 
 def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = False) -> PhantomCase:

@@ -10,6 +10,8 @@ from scipy import ndimage
 
 Array = np.ndarray  #: float32 values at a list of points, shape (points,) unless a docstring says otherwise
 
+Waypoint = tuple[float, float, float, float]  #: x, y, z and radius of a tube, mm
+
 WHOLE = slice(None)  #: all points, where a choice of them is asked for
 LATTICE = 40  #: nodes along each edge of a periodic noise lattice
 SPLINE_GAIN = 3.0  #: makes up for what three cubic splines take off the standard deviation of white noise
@@ -147,7 +149,7 @@ def ellipsoid(p: Points, centre: tuple[float, ...], axes: tuple[float, ...]) -> 
     return (f * (f - 1) / slope).astype(np.float32)
 
 
-def tube(p: Points, path: tuple[tuple[float, float, float, float], ...]) -> Array:
+def tube(p: Points, path: tuple[Waypoint, ...]) -> Array:
     """Signed distance to a tube along (x, y, z, radius) waypoints, the radius changing linearly between them."""
     best: Array | None = None
     for start, end in pairwise(path):

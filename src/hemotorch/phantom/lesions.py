@@ -23,7 +23,7 @@ class Lesion:
     kind: a type of `labels.TYPES`, or one of CONFOUNDERS. centre: its middle in mm; for what lies on a surface, the
     direction from the middle of the skull. axes: half-axes in mm; on a surface: (half-length, half-height, thickness).
     contrast: HU above grey matter; second: HU above grey matter of its other part, `mixed` of it (0 to 1).
-    place: "vault", "falx", "tentorium" or "brain". level: share of a ventricle that is filled, from behind.
+    site: "vault", "crossing", "falx", "tentorium" or "brain". level: share of a ventricle that is filled, from behind.
     oedema_mm: width of the dark rim. push: displaced volume over own volume.
     """
 
@@ -33,7 +33,7 @@ class Lesion:
     contrast: float
     second: float = 0.0
     mixed: float = 0.0
-    place: str = "brain"
+    site: str = "brain"
     level: float = 1.0
     oedema_mm: float = 0.0
     push: float = 0.0
@@ -73,7 +73,7 @@ def thickness(lesion: Lesion, p: Points, noise: Noise) -> Array:
         profile = np.maximum(1 - e2, -1) * (1 + 0.10 * w)
     else:
         profile = np.sign(1 - e2) * np.sqrt(np.abs(1 - e2)) * (1 + 0.28 * w) - 0.06
-        if lesion.place != "crossing":
+        if lesion.site != "crossing":
             profile = np.minimum(profile, (p.x * np.float32(lesion.side) - 1.0) / 4)
     return np.where(facing > -0.2, profile, -1).astype(np.float32) * np.float32(lesion.axes[2])
 
@@ -85,13 +85,13 @@ def displaced(lesions: list[Lesion], p: Points, depth: Array) -> tuple[Points, A
     for lesion in lesions:
         if lesion.push <= 0:
             continue
-        if lesion.place in ("vault", "crossing"):
+        if lesion.site in ("vault", "crossing"):
             t = np.maximum(thickness(lesion, p, _noise(lesion)), 0) * np.exp(-depth / np.float32(28))
             dx, dy, dz = _direction(p)
             t *= np.float32(lesion.push)
             x, y, z = x + t * dx, y + t * dy, z + t * dz
             source_depth -= np.maximum(thickness(lesion, p, _noise(lesion)), 0) * np.exp(-depth / np.float32(50))
-        elif lesion.place == "brain":
+        elif lesion.site == "brain":
             rx, ry, rz = (a - np.float32(c) for a, c in zip((p.x, p.y, p.z), lesion.centre, strict=True))
             r = np.sqrt(rx * rx + ry * ry + rz * rz) + np.float32(0.5)
             size = np.float32(np.prod(lesion.axes) ** (1 / 3))
@@ -112,7 +112,7 @@ def swelling(lesions: list[Lesion], p: Points) -> Array | float:
 
 def _noise(lesion: Lesion) -> Noise:
     """The lesion's own noise field."""
-    size = 2.0 * min(lesion.axes[0], lesion.axes[1]) if lesion.place == "brain" else 24.0
+    size = 2.0 * min(lesion.axes[0], lesion.axes[1]) if lesion.site == "brain" else 24.0
     return Noise(np.random.Generator(np.random.Philox(lesion.seed)), float(np.clip(size, 5, 30)))
 
 
@@ -132,7 +132,7 @@ def apply(lesions: list[Lesion], brain: Brain) -> dict[int, Array]:
             _confound(lesion, brain, noise)
             continue
         chosen, amount = _amount(lesion, brain, noise)
-        part = brain.place.where(chosen)
+        part = brain.position.where(chosen)
         if lesion.oedema_mm > 0:
             _oedema(lesion, brain, noise)
         blend(brain.hu, chosen, amount, _density(lesion, part, noise))
@@ -147,19 +147,19 @@ def _amount(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
     """Which points a bleeding touches, and its share of their voxels."""
     if lesion.kind == "intraventricular":
         chosen = np.flatnonzero(brain.ventricle < 1)
-        q = brain.place.where(chosen)
+        q = brain.position.where(chosen)
         amount = q.filled(brain.ventricle[chosen] + 0.15)
         return chosen, amount * _filling(lesion, brain, q, noise)
     if lesion.kind == "subarachnoid":
         chosen = np.flatnonzero(brain.fluid > 0.02)
-        q = brain.place.where(chosen)
+        q = brain.position.where(chosen)
         patchy = step(_region(lesion, q) - 0.35 + 0.16 * noise.of(q), 0.12)
         return chosen, brain.fluid[chosen] * patchy
-    if lesion.place in ("vault", "crossing"):
+    if lesion.site in ("vault", "crossing"):
         chosen = np.flatnonzero(brain.depth < lesion.axes[2] * 1.9 + 2)
-        q, depth = brain.place.where(chosen), brain.depth[chosen]
+        q, depth = brain.position.where(chosen), brain.depth[chosen]
         return chosen, q.filled(np.maximum(depth - thickness(lesion, q, noise), np.float32(0.2) - depth))
-    if lesion.place in ("falx", "tentorium"):
+    if lesion.site in ("falx", "tentorium"):
         return _on_a_membrane(lesion, brain, noise)
     return _within(lesion, brain, noise)
 
@@ -175,11 +175,11 @@ def _filling(lesion: Lesion, brain: Brain, q: Points, noise: Noise) -> Array:
 
 def _on_a_membrane(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
     """A thin subdural sheet along the falx or on the tentorium."""
-    p = brain.place
+    p = brain.position
     reach = (np.abs(p.y - lesion.centre[1]) < lesion.axes[0] + 5) & (np.abs(p.z - lesion.centre[2]) < 60)
     chosen = np.flatnonzero(reach & (brain.depth > 0))
     q, w = p.where(chosen), noise.at(p.x[chosen] * 0, p.y[chosen], p.z[chosen])
-    if lesion.place == "falx":
+    if lesion.site == "falx":
         e2 = ((q.y - lesion.centre[1]) / lesion.axes[0]) ** 2 + ((q.z - lesion.centre[2]) / lesion.axes[1]) ** 2
         height = brain.p.x[chosen] * lesion.side
         limit = brain.tent[chosen] < 2
@@ -201,13 +201,13 @@ def _box(lesion: Lesion, brain: Brain, margin: float) -> Array:
     """Indices of the points around a lesion in the brain."""
     low = tuple(c - 1.5 * a - margin for c, a in zip(lesion.centre, lesion.axes, strict=True))
     high = tuple(c + 1.5 * a + margin for c, a in zip(lesion.centre, lesion.axes, strict=True))
-    return near(brain.place, low, high)  # type: ignore[arg-type]
+    return near(brain.position, low, high)  # type: ignore[arg-type]
 
 
 def _within(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
     """An irregular clot in the brain."""
     chosen = _box(lesion, brain, 2)
-    q = brain.place.where(chosen)
+    q = brain.position.where(chosen)
     inside = np.maximum(_shape(lesion, q, noise), 1.6 - brain.depth[chosen])
     return chosen, q.filled(inside)
 
@@ -215,7 +215,7 @@ def _within(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
 def _oedema(lesion: Lesion, brain: Brain, noise: Noise) -> None:
     """A dark rim around a clot, broader in white matter."""
     chosen = _box(lesion, brain, lesion.oedema_mm + 4)
-    q = brain.place.where(chosen)
+    q = brain.position.where(chosen)
     distance = _shape(lesion, q, noise) - lesion.oedema_mm * (1 + 0.4 * noise.at(q.y, q.z, q.x))
     rim = step(-distance, 2.0) * step(brain.hu[chosen] - 20, 5)
     brain.hu[chosen] -= np.float32(6 + lesion.oedema_mm * 0.6) * rim
@@ -240,12 +240,12 @@ def _confound(lesion: Lesion, brain: Brain, noise: Noise) -> None:
     """What is not bleeding: old and fresh infarcts, hygromas, dense tumours, calcified spots."""
     if lesion.kind == "hygroma":
         chosen = np.flatnonzero(brain.depth < lesion.axes[2] * 1.9 + 2)
-        q, depth = brain.place.where(chosen), brain.depth[chosen]
+        q, depth = brain.position.where(chosen), brain.depth[chosen]
         amount = q.filled(np.maximum(depth - thickness(lesion, q, noise), 0.2 - depth))
         blend(brain.hu, chosen, amount, np.float32(CSF + lesion.contrast))
         return
     chosen = _box(lesion, brain, 3)
-    q = brain.place.where(chosen)
+    q = brain.position.where(chosen)
     shape = _shape(lesion, q, noise)
     if lesion.kind == "infarct":
         amount = step(-shape, 2.2) * step(brain.hu[chosen] - 12, 4) * step(brain.depth[chosen] - 1, 1)

@@ -10,8 +10,8 @@ from scipy import ndimage
 from hemotorch.errors import InputError
 from hemotorch.head import enclosed
 from hemotorch.labels import TYPES
-from hemotorch.phantom import draw_lesions
 from hemotorch.phantom import lesions as bleeding
+from hemotorch.phantom import sample_lesions
 from hemotorch.phantom.anatomy import DOME_AXES, DOME_CENTRE, Patient
 from hemotorch.phantom.brain import GREY, Brain, Inside
 from hemotorch.phantom.fields import Array, Points, generator
@@ -41,7 +41,7 @@ def paint(
         )
     rng = generator(seed, 0xB1EED)
     if lesions is None:
-        lesions = draw_lesions.draw_bleeding(rng, leading or str(rng.choice(TYPES)))
+        lesions = sample_lesions.sample_bleeding(rng, leading or str(rng.choice(TYPES)))
     inside = enclosed(scan)
     row_mm, column_mm = scan.pixel_mm
     if inside.sum(axis=(1, 2)).max() * row_mm * column_mm < FULL_SIZE_MM2:

@@ -1,37 +1,85 @@
-"""What surrounds the brain, painted as HU: scalp, bone with its air, face, orbits, neck and ears."""
+"""What surrounds the brain, as HU: scalp, bone with its air, face, orbits, neck and ears."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from hemotorch.phantom.anatomy import AIR, CSF, FAT, MUSCLE, SKIN, Head
-from hemotorch.phantom.fields import WHOLE, Array, Points, blend, ellipsoid, mirror, near, step, tube
+from hemotorch.phantom.fields import WHOLE, Array, Points, Waypoint, blend, ellipsoid, mirror, near, step, tube
+
+FACE_TOP_MM = 25.0  #: above it lies no face
+
+#: Bones as tubes along (x, y, z, radius) waypoints, one side of the head; the other is its mirror image.
+OUTER_ORBIT: tuple[Waypoint, ...] = (
+    (47, 52, -8, 3.5),
+    (51, 48, -26, 3.5),
+    (46, 60, -44, 5),
+    (28, 70, -46, 3.5),
+    (12, 72, -40, 3),
+)
+UPPER_ORBIT_AND_NOSE: tuple[Waypoint, ...] = (
+    (47, 52, -8, 3.5),
+    (30, 66, -6, 4),
+    (12, 70, -14, 4),
+    (6, 78, -26, 3),
+    (5, 88, -40, 2),
+)
+CHEEK_ARCH: tuple[Waypoint, ...] = ((50, 56, -46, 4.5), (62, 32, -50, 2.5), (66, 0, -48, 2.5), (62, -12, -42, 4))
+MANDIBLE: tuple[Waypoint, ...] = ((52, -8, -50, 5.5), (53, -3, -62, 4), (52, 5, -110, 4))
+ORBIT_WALL: tuple[Waypoint, ...] = ((51, 48, -26, 1.8), (42, 24, -26, 2.2), (34, 16, -20, 3.5))
+ATLAS: tuple[Waypoint, ...] = ((18, -36, -66, 6), (24, -46, -80, 6), (12, -68, -86, 4), (0, -72, -86, 4))
+DENS: tuple[Waypoint, ...] = ((0, -26, -64, 4.5), (0, -27, -110, 6))
+PTERYGOID: tuple[Waypoint, ...] = ((26, 10, -40, 2.2), (28, 10, -85, 2))
+EAR_CANAL: tuple[Waypoint, ...] = ((75, -22, -43, 4.5), (50, -20, -40, 3.2))
+
+#: What lies in an orbit: the optic nerve, and the muscles that run back from the eyeball.
+OPTIC_NERVE: tuple[Waypoint, ...] = ((34, 55, -26, 2.4), (17, 22, -23, 2.2))
+ORBIT_MUSCLES: tuple[tuple[Waypoint, ...], ...] = (
+    ((44, 62, -26, 1.6), (41, 48, -26, 2.6), (20, 22, -24, 1.5)),
+    ((23, 62, -26, 1.6), (22, 48, -26, 2.6), (18, 22, -24, 1.5)),
+    ((33, 62, -15, 1.6), (31, 48, -14, 2.6), (18, 22, -22, 1.5)),
+    ((33, 62, -37, 1.6), (31, 48, -38, 2.6), (18, 22, -26, 1.5)),
+)
 
 
 def paint_shell(head: Head, p: Points, hu: Array, inner: Array, dome: Array, skin: Array) -> Array:
-    """Scalp, face and bone into hu (points,), for points outside the inner table. Returns the share of cracks."""
+    """Paints scalp, face and bone into hu, for points outside the inner table.
+
+    Args:
+        head: whose they are.
+        p: the points.
+        hu: (points,) what is changed.
+        inner: (points,) signed distance to the inner table, mm.
+        dome: the same to the dome alone, without the skull base.
+        skin: the same to the skin.
+
+    Returns:
+        (points,) share of each that is a crack in bone.
+    """
     base = step(inner - dome - 2, 3)
     thickness = head.skull_thickness(p) * (1 - base) + head.base_thickness(p) * base
     _soft_tissue(head, p, hu, dome, skin, thickness)
-    if (p.z < 25).any():
-        low = np.flatnonzero((p.z < 25) & (inner > -2))
-        part = hu[low]
-        _face(head, p.where(low), part)
-        hu[low] = part
+    if (p.z < FACE_TOP_MM).any():
+        low = np.flatnonzero((p.z < FACE_TOP_MM) & (inner > -2))
+        face = hu[low]
+        _face(head, p.where(low), face)
+        hu[low] = face
     bone = p.filled(inner - thickness)  # its inner edge comes when the brain is laid over it
-    there = np.flatnonzero(bone > 0)
-    blend(hu, there, bone[there], _bone_texture(head, p.where(there), inner[there], thickness[there], base[there]))
+    bony = np.flatnonzero(bone > 0)
+    texture = _bone_texture(head, p.where(bony), inner[bony], thickness[bony], base[bony])
+    blend(hu, bony, bone[bony], texture)
     _air_in_bone(head, p, hu, inner, thickness)
     crack = np.zeros(len(p), np.float32)
     if head.injuries:
-        crack[there] = head.cracked(p.where(there)) * (inner[there] > 0) * (base[there] < 0.5) * bone[there]
-        blend(hu, there, crack[there], np.float32(45))
+        vault = (inner[bony] > 0) * (base[bony] < 0.5)
+        crack[bony] = head.cracked(p.where(bony)) * vault * bone[bony]
+        blend(hu, bony, crack[bony], np.float32(45))
     blend(hu, WHOLE, p.filled(-skin), np.float32(AIR))
     return crack
 
 
 def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thickness: Array) -> None:
-    """Skin, a layer of fat, muscle with fat planes where there is room for it."""
+    """Skin, a layer of fat, muscle with fat planes if there is room for it."""
     depth = -skin
     noise = head.layer_noise.of(p)
     under = dome - thickness
@@ -40,14 +88,15 @@ def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thi
     hu[:] = FAT + noise * 6
     blend(hu, WHOLE, muscle * (1 - thin), MUSCLE + np.float32(6) * noise)
     if head.injuries:
-        blend(hu, WHOLE, step(head.swollen(p) - 2, 1.5), np.float32(58) + 5 * noise)
+        swollen = step(head.swollen(p) - 2, 1.5)
+        blend(hu, WHOLE, swollen, np.float32(58) + 5 * noise)
     galea = p.filled(np.abs(under - 1.0) - 1.0) * (p.z > -25)
     blend(hu, WHOLE, galea, np.float32(25))
     blend(hu, WHOLE, p.filled(depth - 1.9), np.float32(SKIN))
 
 
 def _bone_texture(head: Head, p: Points, inner: Array, thickness: Array, base: Array) -> Array:
-    """Compact inner and outer tables with diploe between, sutures; thin tables and marrow in the base (0 to 1)."""
+    """HU of compact tables with diploe between, and sutures; in the base (0 to 1) thin tables and marrow."""
     patient = head.patient
     texture = head.texture_noise.of(p)
     table = np.minimum(inner, thickness - inner)
@@ -56,13 +105,18 @@ def _bone_texture(head: Head, p: Points, inner: Array, thickness: Array, base: A
     hu = patient.table + 60 * texture + spongy * (diploe - patient.table)
     cells = head.cell_noise.of(p)
     marrow = 0.45 * patient.diploe + 170 * texture + 260 * cells
-    hu += base * step(table - 0.7 - 0.3 * texture, 0.4) * (np.maximum(marrow, -60) - hu)
+    in_base = base * step(table - 0.7 - 0.3 * texture, 0.4)
+    hu += in_base * (np.maximum(marrow, -60) - hu)
+    return hu - 650 * np.clip(1.2 - _suture_distance(p, texture), 0, 1)
+
+
+def _suture_distance(p: Points, texture: Array) -> Array:
+    """Distance to the nearest suture of the vault, mm."""
     wiggle = 2.5 * np.sin(p.z * np.float32(0.9) + 2 * texture)
     coronal = np.abs(p.y - 8 - 0.15 * p.z + 0.5 * wiggle) + 60 * (p.z < 5)
     lambdoid = np.abs(p.y + 78 + 0.55 * p.z - 0.35 * np.abs(p.x) + wiggle) + 60 * (p.z < -10)
     sagittal = np.abs(p.x + wiggle) + 60 * (p.z < 30)
-    gap = np.minimum(np.minimum(coronal, lambdoid), sagittal)
-    return hu - 650 * np.clip(1.2 - gap, 0, 1)
+    return np.minimum(np.minimum(coronal, lambdoid), sagittal)
 
 
 def _air_in_bone(head: Head, p: Points, hu: Array, inner: Array, thickness: Array) -> None:
@@ -73,58 +127,61 @@ def _air_in_bone(head: Head, p: Points, hu: Array, inner: Array, thickness: Arra
     sinus = ellipsoid(q, (13, 79, 2), (15 * size, 7, 13 * size))
     wall = np.maximum(1.2 - inner[chosen], inner[chosen] - thickness[chosen] + 1.2)
     septum = 0.8 - np.abs(p.x[chosen] - 2)
-    blend(hu, chosen, q.filled(np.maximum(np.maximum(sinus, wall), septum)), np.float32(AIR))
+    frontal = np.maximum(np.maximum(sinus, wall), septum)
+    blend(hu, chosen, q.filled(frontal), np.float32(AIR))
     chosen = near(p, (-85, -70, -62), (85, -5, -8))
     q = mirror(p.where(chosen))
     region = ellipsoid(q, (58, -40, -34), (11 * size, 15 * size, 18 * size))
     cells = (np.abs(head.cell_noise.of(p.where(chosen))) - 0.42) / head.cell_noise.slope
-    blend(hu, chosen, q.filled(np.maximum(np.maximum(region, -cells), 2.0 - inner[chosen])), np.float32(-900))
+    mastoid = np.maximum(np.maximum(region, -cells), 2.0 - inner[chosen])
+    blend(hu, chosen, q.filled(mastoid), np.float32(-900))
 
 
 def _face(head: Head, p: Points, hu: Array) -> None:
     """Orbits, nose, sinuses, jaw, throat and spine below the skull base."""
     q, noise = mirror(p), head.cell_noise.of(p)
-    wide, size = abs(head.front - 1) * 10 + 0.6, head.patient.sinus_air
     _bones_of_the_face(q, hu, noise)
     _orbit(q, hu)
+    _sinuses(head, q, hu, noise)
+    _nose(head, q, hu, noise)
+    throat = ellipsoid(q, (0, 6, -68), (13, 8, 16))
+    blend(hu, WHOLE, q.filled(throat), np.float32(AIR))
+    blend(hu, WHOLE, q.filled(tube(q, EAR_CANAL)), np.float32(AIR))
+
+
+def _sinuses(head: Head, q: Points, hu: Array, noise: Array) -> None:
+    """Ethmoid cells, sphenoid and maxillary sinuses. q: mirrored points."""
+    mucosa_mm, size = abs(head.front - 1) * 10 + 0.6, head.patient.sinus_air
     airy = np.minimum(np.abs(noise) / head.cell_noise.slope - 0.5, 9)
     ethmoid = np.maximum(np.maximum(q.x - 12, np.abs(q.y - 36) - 25), np.abs(q.z + 30) - 13)
     blend(hu, WHOLE, q.filled(np.maximum(ethmoid, -airy)), np.float32(-920))
     blend(hu, WHOLE, q.filled(np.maximum(ethmoid, airy)), np.float32(260))
-    for centre, axes in (((9, 9, -31), (9 * size, 11, 9)), ((30, 42, -64), (15 * size, 20 * size, 18))):
-        sinus = ellipsoid(q, centre, axes)
+    sphenoid = ellipsoid(q, (9, 9, -31), (9 * size, 11, 9))
+    maxillary = ellipsoid(q, (30, 42, -64), (15 * size, 20 * size, 18))
+    for sinus in (sphenoid, maxillary):
         blend(hu, WHOLE, q.filled(np.abs(sinus - 0.8) - 0.8), np.float32(700))
-        blend(hu, WHOLE, q.filled(sinus + wide), np.float32(30))
-        blend(hu, WHOLE, q.filled(sinus + wide + 1.2), np.float32(AIR))
+        blend(hu, WHOLE, q.filled(sinus + mucosa_mm), np.float32(30))
+        blend(hu, WHOLE, q.filled(sinus + mucosa_mm + 1.2), np.float32(AIR))
+
+
+def _nose(head: Head, q: Points, hu: Array, noise: Array) -> None:
+    """Air between the turbinates, and the septum. q: mirrored points."""
     nose = np.maximum(np.maximum(q.x - 13, np.abs(q.y - 50) - 36), np.abs(q.z + 62) - 20)
-    turbinate = np.maximum(nose, -(noise / head.cell_noise.slope + 1.2))
-    blend(hu, WHOLE, q.filled(turbinate), np.float32(AIR))
+    between = np.maximum(nose, -(noise / head.cell_noise.slope + 1.2))
+    blend(hu, WHOLE, q.filled(between), np.float32(AIR))
     blend(hu, WHOLE, q.filled(np.maximum(nose, q.x - 0.9)), np.float32(300))
-    throat = ellipsoid(q, (0, 6, -68), (13, 8, 16))
-    blend(hu, WHOLE, q.filled(throat), np.float32(AIR))
-    canal = tube(q, ((75, -22, -43, 4.5), (50, -20, -40, 3.2)))
-    blend(hu, WHOLE, q.filled(canal), np.float32(AIR))
 
 
 def _bones_of_the_face(q: Points, hu: Array, noise: Array) -> None:
     """Walls of the orbit, cheek bones and arches, upper jaw, mandible, mastoid, first vertebrae. q: mirrored points."""
-    parts = (
-        tube(q, ((47, 52, -8, 3.5), (51, 48, -26, 3.5), (46, 60, -44, 5), (28, 70, -46, 3.5), (12, 72, -40, 3))),
-        tube(q, ((47, 52, -8, 3.5), (30, 66, -6, 4), (12, 70, -14, 4), (6, 78, -26, 3), (5, 88, -40, 2))),
-        tube(q, ((50, 56, -46, 4.5), (62, 32, -50, 2.5), (66, 0, -48, 2.5), (62, -12, -42, 4))),
-        tube(q, ((52, -8, -50, 5.5), (53, -3, -62, 4), (52, 5, -110, 4))),
-        tube(q, ((51, 48, -26, 1.8), (42, 24, -26, 2.2), (34, 16, -20, 3.5))),
-        ellipsoid(q, (57, -40, -46), (12, 15, 25)),
-        tube(q, ((18, -36, -66, 6), (24, -46, -80, 6), (12, -68, -86, 4), (0, -72, -86, 4))),
-        tube(q, ((0, -26, -64, 4.5), (0, -27, -110, 6))),
-        tube(q, ((26, 10, -40, 2.2), (28, 10, -85, 2))),
-        ellipsoid(q, (0, 52, -92), (32, 36, 6)),
-    )
-    distance = np.minimum.reduce(parts)
+    tubes = (OUTER_ORBIT, UPPER_ORBIT_AND_NOSE, CHEEK_ARCH, MANDIBLE, ORBIT_WALL, ATLAS, DENS, PTERYGOID)
+    mastoid = ellipsoid(q, (57, -40, -46), (12, 15, 25))
+    palate = ellipsoid(q, (0, 52, -92), (32, 36, 6))
+    distance = np.minimum.reduce([mastoid, palate, *(tube(q, path) for path in tubes)])
     value = np.float32(1250) - 650 * step(-distance - 1.6, 0.6) + 120 * noise
     blend(hu, WHOLE, q.filled(distance), value)
-    cord = np.maximum(np.sqrt(q.x**2 + (q.y + 48) ** 2) - 11, q.z + 58)
-    blend(hu, WHOLE, q.filled(cord), np.float32(CSF))
+    canal = np.maximum(np.sqrt(q.x**2 + (q.y + 48) ** 2) - 11, q.z + 58)
+    blend(hu, WHOLE, q.filled(canal), np.float32(CSF))
     cord = np.maximum(np.sqrt((q.x / 1.3) ** 2 + (q.y + 47) ** 2) - 5.5, q.z + 58)
     blend(hu, WHOLE, q.filled(cord), np.float32(32))
 
@@ -134,18 +191,17 @@ def _orbit(q: Points, hu: Array) -> None:
     chosen = near(q, (0, 15, -56), (62, 100, -2))
     p = q.where(chosen)
     cone = np.maximum(ellipsoid(p, (33, 50, -26), (19.5, 36, 17)), p.y - 82)
+    wall = np.maximum(np.abs(cone - 0.9) - 0.9, p.y - 62)
+    muscles = [(tube(p, path), 55.0) for path in ORBIT_MUSCLES]
     layers: list[tuple[Array, float]] = [
-        (np.maximum(np.abs(cone - 0.9) - 0.9, p.y - 62), 750),
+        (wall, 750),
         (cone, FAT),
-        (tube(p, ((34, 55, -26, 2.4), (17, 22, -23, 2.2))), 32),
-        (tube(p, ((44, 62, -26, 1.6), (41, 48, -26, 2.6), (20, 22, -24, 1.5))), 55),
-        (tube(p, ((23, 62, -26, 1.6), (22, 48, -26, 2.6), (18, 22, -24, 1.5))), 55),
-        (tube(p, ((33, 62, -15, 1.6), (31, 48, -14, 2.6), (18, 22, -22, 1.5))), 55),
-        (tube(p, ((33, 62, -37, 1.6), (31, 48, -38, 2.6), (18, 22, -26, 1.5))), 55),
-        (ellipsoid(p, (46, 62, -17), (3, 8, 5)), 48),
-        (ellipsoid(p, (33, 66, -26), (12.6, 12.6, 12.6)), 55),
-        (ellipsoid(p, (33, 66, -26), (11.3, 11.3, 11.3)), 10),
-        (ellipsoid(p, (33, 75, -26), (4.6, 2.1, 4.6)), 85),
+        (tube(p, OPTIC_NERVE), 32),
+        *muscles,
+        (ellipsoid(p, (46, 62, -17), (3, 8, 5)), 48),  # lacrimal gland
+        (ellipsoid(p, (33, 66, -26), (12.6, 12.6, 12.6)), 55),  # eyeball's wall
+        (ellipsoid(p, (33, 66, -26), (11.3, 11.3, 11.3)), 10),  # vitreous body
+        (ellipsoid(p, (33, 75, -26), (4.6, 2.1, 4.6)), 85),  # lens
     ]
     for distance, value in layers:
         blend(hu, chosen, p.filled(distance), np.float32(value))
