@@ -1,4 +1,4 @@
-"""A head as continuous functions of place: who it is, the cavity of the skull, its bone, scalp, face and neck.
+"""A head as continuous functions of position: who it is, the cavity of the skull, its bone, scalp, face and neck.
 
 Distances are signed millimetres in the frame of `Points` (MNI-like). Proportions were read off the average head CT
 of older adults (neurolabusc/Clinical, `scct`); what is not said to be measured is ours.
@@ -53,27 +53,23 @@ class Patient:
     seed: int
 
     @staticmethod
-    def draw(rng: np.random.Generator) -> Patient:
+    def sample(rng: np.random.Generator) -> Patient:
         """A random patient: adults mostly, as in a trauma and stroke service (ours)."""
         age = int(np.clip(rng.normal(58, 20), 16, 95))
         old = np.clip((age - 35) / 55, 0, 1)
-        scale = rng.normal(1.0, 0.035)
-        size = tuple(float(np.clip(scale * rng.normal(1, 0.03), 0.88, 1.12)) for _ in range(3))
-        calcified = tuple(
-            float(rng.uniform(0.2, 1)) if rng.random() < chance else 0.0
-            for chance in (0.25 + 0.5 * old, 0.25 + 0.6 * old, 0.04 + 0.08 * old, 0.05 + 0.15 * old)
-        )
+        size = _sample_size(rng)
+        calcified = _sample_calcified(rng, old)
         return Patient(
             age=age,
             sex="F" if rng.random() < 0.42 else "M",
-            size=size,  # type: ignore[arg-type]
+            size=size,
             atrophy=float(np.clip(old * 0.75 + rng.normal(0.1, 0.12), 0, 1)),
             white_matter_disease=float(np.clip(old * rng.uniform(-0.1, 1.2), 0, 1)),
             skull_mm=float(np.clip(rng.normal(6.8, 1.2), 4, 11)),
             scalp_mm=float(np.clip(rng.normal(5.0, 1.5), 2.5, 10)),
             diploe=float(rng.uniform(350, 1000)),
             table=float(rng.uniform(1150, 1800)),
-            calcified=calcified,  # type: ignore[arg-type]
+            calcified=calcified,
             sinus_air=float(rng.uniform(0.55, 1.25)),
             blood_pool=float(rng.uniform(5, 24)),
             grey_white=float(rng.uniform(5.5, 11.5)),
@@ -81,12 +77,32 @@ class Patient:
         )
 
 
+def _sample_size(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Factors on left-right, front-back and foot-head."""
+    scale = rng.normal(1.0, 0.035)
+    x, y, z = (float(np.clip(scale * rng.normal(1, 0.03), 0.88, 1.12)) for _ in range(3))
+    return x, y, z
+
+
+def _sample_calcified(rng: np.random.Generator, old: float) -> tuple[float, float, float, float]:
+    """How strongly pineal, choroid plexus, basal ganglia and falx are calcified. old: 0 to 1."""
+    strengths = []
+    for chance in (0.25 + 0.5 * old, 0.25 + 0.6 * old, 0.04 + 0.08 * old, 0.05 + 0.15 * old):
+        present = rng.random() < chance
+        strengths.append(float(rng.uniform(0.2, 1)) if present else 0.0)
+    pineal, plexus, basal, falx = strengths
+    return pineal, plexus, basal, falx
+
+
 @dataclass(frozen=True)
 class Injury:
-    """A blow to the vault. at: its direction from the middle of the skull; across: normal of the crack's plane;
-    reach_mm: half the crack's length; gap_mm: its width, 0 for none; swelling_mm: of the scalp."""
+    """A blow to the vault.
 
-    at: tuple[float, float, float]
+    direction: from the middle of the skull, a unit vector. across: normal of the crack's plane. reach_mm: half the
+    crack's length. gap_mm: its width, 0 for none. swelling_mm: of the scalp.
+    """
+
+    direction: tuple[float, float, float]
     across: tuple[float, float, float]
     reach_mm: float
     gap_mm: float
@@ -115,8 +131,8 @@ class Head:
         base = np.full(len(p), -99.0, np.float32)
         low = np.flatnonzero((p.z < 20) & (dome < 60))
         q = p.where(low)
-        height, slope = (_look_up(m, q) for m in (self.base_height, self.base_slope))
-        base[low] = (height - q.z) / slope
+        above = _look_up(self.base_height, q) - q.z
+        base[low] = above / _look_up(self.base_slope, q)
         return smooth_max(dome, base, np.float32(3.0)), dome
 
     def canal(self, p: Points) -> Array:
@@ -134,8 +150,10 @@ class Head:
         ax = np.abs(x) / np.maximum(width, 30)
         ay = np.abs(forward) / np.where(y > 0, np.float32(self.front), np.float32(self.back))
         az = np.abs(z) / np.where(z > 0, np.float32(DOME_AXES[2]), np.float32(DOME_DEPTH))
-        f = np.power(ax**DOME_POWER + ay**DOME_POWER + az**DOME_POWER, np.float32(1 / DOME_POWER)) + np.float32(1e-4)
-        return ((1 - 1 / f) * np.sqrt(x * x + y * y + z * z) * np.float32(0.97)).astype(np.float32)
+        powers = ax**DOME_POWER + ay**DOME_POWER + az**DOME_POWER
+        scaled = np.power(powers, np.float32(1 / DOME_POWER)) + np.float32(1e-4)
+        radius = np.sqrt(x * x + y * y + z * z)
+        return ((1 - 1 / scaled) * radius * np.float32(0.97)).astype(np.float32)
 
     def base_thickness(self, p: Points) -> Array:
         """Of the bone under the skull base, mm."""
@@ -144,9 +162,11 @@ class Head:
     def skull_thickness(self, p: Points) -> Array:
         """Of the vault, mm: thick in front, behind and at the vertex, thin at the temples."""
         temple = bump((np.abs(p.x) - 68) / 22, (p.y - 5) / 32, (p.z + 5) / 30)
-        front = bump((p.y - 72) / 16, p.x / 40, (p.z - 10) / 30) + bump((p.y + 105) / 16, p.x / 25, (p.z + 5) / 28)
+        front = bump((p.y - 72) / 16, p.x / 40, (p.z - 10) / 30)
+        ends = front + bump((p.y + 105) / 16, p.x / 25, (p.z + 5) / 28)
         noise = self.thickness_noise.of(p)
-        mm = self.patient.skull_mm * (1 + np.float32(0.16) * noise) - np.float32(3.2) * temple + np.float32(3.0) * front
+        usual = self.patient.skull_mm * (1 + np.float32(0.16) * noise)
+        mm = usual - np.float32(3.2) * temple + np.float32(3.0) * ends
         return np.maximum(mm, np.float32(1.8))
 
     def scalp_thickness(self, p: Points) -> Array:
@@ -183,17 +203,19 @@ class Head:
         nose = tube(q, ((0, 88, -22, 4), (0, 103, -52, 9)))
         neck = np.sqrt((q.x / 66) ** 2 + ((q.y + 28) / 76) ** 2) * 66 - 66
         neck = np.maximum(neck, q.z + 40)
-        side = vault.copy()
-        side[low] = smooth_min(smooth_min(smooth_min(vault[low], face, 12), nose, 6), neck, 14)
-        return side
+        with_face = smooth_min(smooth_min(vault[low], face, 12), nose, 6)
+        skin = vault.copy()
+        skin[low] = smooth_min(with_face, neck, 14)
+        return skin
 
 
 def _from_blow(injury: Injury, p: Points) -> tuple[Array, Array, Array]:
     """Millimetres along the vault from a blow: across the crack, along it, and in all."""
     x, y, z = (v - np.float32(c) for v, c in zip((p.x, p.y, p.z), DOME_CENTRE, strict=True))
     r = np.sqrt(x * x + y * y + z * z) + np.float32(1)
-    x, y, z = x / r - injury.at[0], y / r - injury.at[1], z / r - injury.at[2]
-    across = 80 * (x * injury.across[0] + y * injury.across[1] + z * injury.across[2])
+    x, y, z = (v / r - c for v, c in zip((x, y, z), injury.direction, strict=True))
+    along_normal = x * injury.across[0] + y * injury.across[1] + z * injury.across[2]
+    across = 80 * along_normal
     away = 80 * np.sqrt(x * x + y * y + z * z)
     return across, np.sqrt(np.maximum(away**2 - across**2, 0)), away
 
@@ -222,43 +244,35 @@ def _skull_base(rng: np.random.Generator) -> tuple[Array, Array]:
     gyral = rng.uniform(0.8, 2.6) * gyral / gyral.std()  # what the gyri press into the orbital roofs, mm
     roof, petrous, low = rng.normal(0, 2.5), rng.normal(0, 2.5), rng.normal(0, 3)
     sphenoid_y, petrous_y = 1 + 0.48 * ax, -12 - 0.62 * ax
-    front, behind = step(y - sphenoid_y, 4), step(petrous_y - y, 4)
-    orbits = 1 - (1 - bump((ax - 31) / 16, (y - 44) / 22)) ** 2  # flat on top, so that a slice grazes much of the roof
-    anterior = -23 + (12.5 + roof) * orbits + 1.6 * wavy + gyral
-    middle = -44 + 0.012 * (ax - 42) ** 2 + low + 0.8 * wavy
+    anterior = -23 + (12.5 + roof) * _orbital_roofs(ax, y) + 1.6 * wavy + gyral
     clivus = -19 - 42 * step((-y - 24), 15)
+    middle = -44 + 0.012 * (ax - 42) ** 2 + low + 0.8 * wavy
     middle += (clivus - middle) * step(15 - ax, 3)
     middle += _sella(rng, x, y) + 0.8 * wavy * step(18 - ax, 4) * step(y + 20, 4)
     posterior = -58 + low + 0.5 * wavy + 14 * bump(ax / 5, (y + 85) / 22)
-    posterior = np.where(y > -45, np.maximum(posterior, clivus * step(14 - ax, 4) - 99 * step(ax - 14, 4)), posterior)
+    at_clivus = clivus * step(14 - ax, 4) - 99 * step(ax - 14, 4)
+    posterior = np.where(y > -45, np.maximum(posterior, at_clivus), posterior)
+    front, behind = step(y - sphenoid_y, 4), step(petrous_y - y, 4)
     height = front * anterior + behind * posterior + (1 - front - behind) * middle
-    ridge = (
-        -19
-        + petrous
-        + 1.5 * wavy
-        - 1.15 * np.maximum(np.abs(y - petrous_y - 2) - 1.5, 0)
-        - 60 * step(15 - ax, 4)
-        - 60 * step(ax - 68, 6)
-    )
-    wing = (
-        -13
-        + roof / 2
-        + wavy
-        - 1.5 * np.maximum(np.abs(y - sphenoid_y) - 0.5, 0)
-        - 60 * step(12 - ax, 4)
-        - 40 * step(ax - 52, 6)
-    )
+    ridge = -19 + petrous + 1.5 * wavy - 1.15 * np.maximum(np.abs(y - petrous_y - 2) - 1.5, 0)
+    ridge = ridge - 60 * step(15 - ax, 4) - 60 * step(ax - 68, 6)
+    wing = -13 + roof / 2 + wavy - 1.5 * np.maximum(np.abs(y - sphenoid_y) - 0.5, 0)
+    wing = wing - 60 * step(12 - ax, 4) - 40 * step(ax - 52, 6)
     height = np.maximum(np.maximum(height, ridge), wing)
     opening = _from_foramen(x, y)
     height = np.where(opening < 1.25, height - 160 * step(1.05 - opening, 0.16), height)
-    bone = (
-        3.2
-        + 16 * bump((y - petrous_y) / 11) * step(ax - 8, 5)
-        + 14 * bump(ax / 14) * step(-y - 5, 10) * step(y + 42, 4)
-    )
-    bone += 7 * step(ax - 45, 8) * step(20 - y, 12) - rng.uniform(0.8, 2.2) * bump((ax - 31) / 16, (y - 44) / 24)
-    smooth = ndimage.gaussian_filter(height, 1.0)
-    return smooth.astype(np.float32), np.maximum(ndimage.gaussian_filter(bone, 2), 0.9).astype(np.float32)
+    petrous_bone = 16 * bump((y - petrous_y) / 11) * step(ax - 8, 5)
+    sphenoid_bone = 14 * bump(ax / 14) * step(-y - 5, 10) * step(y + 42, 4)
+    bone = 3.2 + petrous_bone + sphenoid_bone
+    thin_roof = rng.uniform(0.8, 2.2) * bump((ax - 31) / 16, (y - 44) / 24)
+    bone += 7 * step(ax - 45, 8) * step(20 - y, 12) - thin_roof
+    smooth_height, smooth_bone = ndimage.gaussian_filter(height, 1.0), ndimage.gaussian_filter(bone, 2)
+    return smooth_height.astype(np.float32), np.maximum(smooth_bone, 0.9).astype(np.float32)
+
+
+def _orbital_roofs(ax: Array, y: Array) -> Array:
+    """Where the floor rises over the orbits, 0 to 1. Flat on top, so that a slice grazes much of the roof."""
+    return 1 - (1 - bump((ax - 31) / 16, (y - 44) / 22)) ** 2
 
 
 def _from_foramen(x: Array, y: Array) -> Array:
@@ -277,8 +291,10 @@ def _sella(rng: np.random.Generator, x: Array, y: Array) -> Array:
     """What the sella adds to the height of the middle of the base, mm: its pit, the dorsum behind it, and the anterior
     and posterior clinoid processes, each side of its own height."""
     ax = np.abs(x)
-    out = -rng.uniform(6, 10) * bump(ax / 6.5, (y + 4) / 4.5) + rng.uniform(2, 6) * bump(ax / 9, (y + 13) / 2.6)
+    pit = -rng.uniform(6, 10) * bump(ax / 6.5, (y + 4) / 4.5)
+    dorsum = rng.uniform(2, 6) * bump(ax / 9, (y + 13) / 2.6)
+    height = pit + dorsum
     for side in (-1, 1):
-        out += rng.uniform(1, 6) * bump((side * x - 12) / 3, (y - 5) / 4.5)
-        out += rng.uniform(0, 5) * bump((side * x - 7.5) / 2.6, (y + 13) / 3)
-    return out
+        height += rng.uniform(1, 6) * bump((side * x - 12) / 3, (y - 5) / 4.5)
+        height += rng.uniform(0, 5) * bump((side * x - 7.5) / 2.6, (y + 13) / 3)
+    return height

@@ -227,7 +227,7 @@ def draw_case(
     chosen: Preset, index: int, seed: int, attempt: int = 0
 ) -> tuple[Patient, Protocol, list[Lesion], tuple[Injury, ...]]:
     """Who patient `index` is, how it is scanned and what is wrong: independent streams of (seed, index)."""
-    patient = Patient.draw(generator(seed, index, 1))
+    patient = Patient.sample(generator(seed, index, 1))
     protocol = Protocol.draw(generator(seed, index, 2), chosen)
     leading = chosen.leading_type(index, seed)
     lesions = sample_lesions.sample_bleeding(generator(seed, index, 3, attempt), leading) if leading else []

@@ -113,7 +113,7 @@ def _drawn(
 ) -> tuple[Array, dict[int, Array]]:
     """Change in HU and shares of blood, (slices, rows, columns) float32 each. calm: HU at the phantom's own level."""
     fluid = np.clip((GREY - 4.0 - calm) / np.float32(2 * LOW), 0, 1) * (calm > -20) * inside
-    inner = Inside(Patient.draw(generator(0)))
+    inner = Inside(Patient.sample(generator(0)))
     change = np.zeros(scan.shape, np.float32)
     shares = {lesion.code: np.zeros(scan.shape, np.float32) for lesion in lesions if lesion.code}
     for k in range(len(scan.hu)):
