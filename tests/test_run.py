@@ -18,7 +18,8 @@ from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.report import plots
 from hemotorch.report.run_report import evaluate_run, split_for
-from hemotorch.run import BEST, LAST, Run, epoch_line
+from hemotorch.run import BEST, LAST, Run
+from hemotorch.system.events import EpochEnd
 from hemotorch.training.loop import train
 
 
@@ -171,7 +172,7 @@ def test_mutated_files_of_a_run_end_in_one_line_or_in_a_page(tiny_prepared, run,
         try:
             opened = Run.open(run)
             split_for(opened.split, opened.record["scans"], dataset)
-            lines = [epoch_line(row) for row in opened.metrics]
+            lines = [EpochEnd(row).text for row in opened.metrics]
             assert opened.recipe.to_toml() and len(lines) == len(opened.metrics)
             if name == "metrics.jsonl" and good < 10:
                 assert plots.training(opened.metrics) or not lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,18 @@ from hemotorch.inference.outputs import predict_files
 from hemotorch.phantom import VERSION
 from hemotorch.recipe import load_recipe
 from hemotorch.report.run_report import evaluate_run
+from hemotorch.system.events import Message, emit
 from hemotorch.system.files import output_folder, read_json, write_json
 from hemotorch.training.loop import train
 
 PREDICTED = 3  #: test scans that are also predicted from their files, as a user would
 
 
-def demo(out: Path | str, say: Callable[[str], None] = print) -> dict[str, Any]:
+def demo(out: Path | str) -> dict[str, Any]:
     """Leaves OUT/data, prepared, run, report and predictions. Started again it goes on where it stopped.
 
-    say: called with a line before each stage. Returns the headline, in words and as `dice`, `seconds` and paths.
+    Returns:
+        The headline in words, the seconds of each stage, the report's path and the scores.
     """
     out = Path(out)
     wanted = {"phantom": VERSION, "recipe": load_recipe("fast").to_toml()}
@@ -39,7 +40,7 @@ def demo(out: Path | str, say: Callable[[str], None] = print) -> dict[str, Any]:
     seconds: dict[str, float] = {}
 
     def stage(name: str, text: str) -> None:
-        say(f"{text} ...")
+        emit(Message(f"{text} ..."))
         seconds[name] = time.perf_counter()
 
     def done(name: str) -> None:
@@ -54,10 +55,10 @@ def demo(out: Path | str, say: Callable[[str], None] = print) -> dict[str, Any]:
     stage("prepare", "2/5  preparing it")
     summary = prepare(out / "data", out / "prepared")
     for line in summary.lines():
-        say(f"     {line}")
+        emit(Message(f"     {line}"))
     done("prepare")
     stage("train", "3/5  training recipe `fast`")
-    run = train(out / "prepared", out / "run", load_recipe("fast"), resume=True, report=lambda row: say(_epoch(row)))
+    run = train(out / "prepared", out / "run", load_recipe("fast"), resume=True)
     done("train")
     stage("evaluate", "4/5  measuring it on patients it has not seen")
     scores = evaluate_run(out / "run", out / "report", overwrite=True)
@@ -73,9 +74,3 @@ def demo(out: Path | str, say: Callable[[str], None] = print) -> dict[str, Any]:
     total = time.perf_counter() - began
     lines = [*scores.lines(), f"done in {total:.0f} s, {seconds['train']:.0f} s of it training"]
     return {"lines": lines, "report": str(report), "seconds": seconds, "scores": scores.to_json()}
-
-
-def _epoch(row: dict[str, Any]) -> str:
-    val = row.get("val")
-    found = f"   validation Dice {val['dice']:.3f}" if val and val["n"] else ""
-    return f"     epoch {row['epoch']:>2}   loss {row['loss']:.3f}{found}   {row['seconds']:.0f} s"

@@ -146,16 +146,6 @@ class Run:
             yield
 
 
-def epoch_line(row: dict[str, Any]) -> str:
-    """A row of metrics as people read it while a run trains."""
-    found = ""
-    if val := row.get("val"):
-        dice = val["dice"]
-        shown = "unknown" if dice is None or dice != dice else f"{dice:.3f}"
-        found = f"   validation Dice {shown} over {val['n']} scans"
-    return f"epoch {row['epoch']:>3}   loss {row['loss']:.3f}{found}   {row['seconds']:.0f} s in all"
-
-
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(jsonable(row), allow_nan=False) + "\n"
 

@@ -18,7 +18,7 @@ from hemotorch.phantom.presets import VERSION, Preset, preset
 from hemotorch.scan import CaseInfo
 from hemotorch.system.files import clear_parts, jsonable, output_folder, read_json, write_json
 from hemotorch.system.machine import cores
-from hemotorch.system.progress import bar
+from hemotorch.system.events import Task
 
 INFO = "phantom.json"  #: written last: what the dataset was made from
 BEGUN = ".phantom.json"  #: while it is being written: what from, so that the same command goes on after a kill
@@ -47,10 +47,10 @@ def write_phantom(
     jobs = [(root, chosen, index, seed, layout, projection) for index in range(chosen.patients)]
     count = min(workers or cores(), len(jobs))
     rows: list[tuple[CaseInfo, float, int]] = []
-    with bar(len(jobs), "phantom", "patient") as moving:
+    with Task("phantom", len(jobs), "patient") as task:
         for row in _each(jobs, count):
             rows.append(row)
-            moving.update()
+            task.advance()
     rows.sort(key=lambda row: row[0].name)
     layouts.write_tables(layout, root, [info for info, _, _ in rows])
     bleeding = [info for info, _, _ in rows if info.hemorrhage]

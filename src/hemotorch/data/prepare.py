@@ -49,7 +49,7 @@ from hemotorch.io.png import WINDOW_FILE
 from hemotorch.system import records
 from hemotorch.system.files import exclusive, explained, output_folder, write_json, write_text
 from hemotorch.system.machine import cores
-from hemotorch.system.progress import bar
+from hemotorch.system.events import Task
 
 MOVED_TRIES = 3  #: scans compared to tell a source that was moved from another one
 PARTIAL = ".partial"  #: folder in OUT for scans that are being written
@@ -264,12 +264,12 @@ def _each(cases: Sequence[Case], work: Callable[[Case], _Outcome], workers: int 
 
     Threads: reading, hashing and packing leave the interpreter free.
     """
-    with ThreadPoolExecutor(workers or cores()) as pool, bar(len(cases), "preparing", unit="scan") as shown:
+    with ThreadPoolExecutor(workers or cores()) as pool, Task("preparing", len(cases), "scan") as task:
         futures: list[Future[_Outcome]] = [pool.submit(work, case) for case in cases]
         try:
             for future in as_completed(futures):
                 future.result()
-                shown.update()
+                task.advance()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

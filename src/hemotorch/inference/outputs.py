@@ -34,7 +34,7 @@ from hemotorch.system.files import (
     short_name,
     write_json,
 )
-from hemotorch.system.progress import progress
+from hemotorch.system.events import progress
 
 LOCK = ".lock"  #: in the output folder
 ENDINGS = ("_mask.nii.gz", ".png", ".json")  #: of the files that a scan leaves

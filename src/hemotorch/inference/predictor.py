@@ -25,7 +25,7 @@ from hemotorch.labels import CODES
 from hemotorch.recipe import Predict
 from hemotorch.scan import Prediction, Scan
 from hemotorch.system import limits
-from hemotorch.system.progress import progress
+from hemotorch.system.events import progress
 from hemotorch.task import Task
 
 MAPPED_AT_ONCE = 8  #: slices that are brought back to the scan's pixels together

@@ -21,7 +21,7 @@ from hemotorch.grid import tile_corners
 from hemotorch.keyed_random import keys, rng
 from hemotorch.recipe import Recipe
 from hemotorch.system.device import Device
-from hemotorch.system.progress import progress
+from hemotorch.system.events import progress
 from hemotorch.system.ranks import Ranks
 from hemotorch.task import BLEEDING_BITS
 from hemotorch.training.png_pairs import ICHDataset as ICHDataset  # documented here in version 0.1

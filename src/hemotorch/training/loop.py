@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from hemotorch.inference.torch_model import TorchModel
 from hemotorch.nets import Net
 from hemotorch.recipe import Recipe
 from hemotorch.run import BEST, LAST, Run
-from hemotorch.system.progress import bar
+from hemotorch.system.events import EpochEnd, Message, Stopped, Task, emit, ignore, listening
 from hemotorch.system.ranks import joined
 from hemotorch.training.autotune import autotune
 from hemotorch.training.batches import Batch, batches
@@ -46,7 +46,6 @@ from hemotorch.training.resume import (
 
 LOSS_EVERY = 20  #: steps between two looks at the loss, each of which waits for the device
 SHORT_S = 10.0  #: epochs shorter than this share a checkpoint: on a GPU writing it would take as long as they do
-Report = Callable[[dict[str, Any]], None]
 
 
 def train(
@@ -56,12 +55,12 @@ def train(
     *,
     device: str = "auto",
     resume: bool = False,
-    report: Report | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Trains a recipe on a prepared dataset into a run folder.
 
-    Started by torchrun, SLURM or Ray, each process is a rank and calls this alike; the first one writes and reports.
+    Started by torchrun, SLURM or Ray, each process is a rank and calls this alike; the first one writes, and emits
+    `system.events`: what is trained, each step, each epoch. A listener that raises Stopped ends the training with a
+    checkpoint of that very step.
 
     Args:
         data: the prepared dataset.
@@ -69,14 +68,16 @@ def train(
         recipe: None takes the run's own when resuming, else `fast`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: go on with the run in `root`, with its own recipe, split and device settings; start it if there is none.
-        report: called with each epoch's row of metrics.
-        say: called before the first step with what is trained on what.
 
     Raises:
         InputError, OptionError, RunError
     """
     run = Run(Path(root))
-    with joined(rank_timeout_s(run, recipe)) as ranks, run.locked() if ranks.first else nullcontext():
+    with (
+        joined(rank_timeout_s(run, recipe)) as ranks,
+        run.locked() if ranks.first else nullcontext(),
+        nullcontext() if ranks.first else listening(ignore),
+    ):
         ranks.gather(None)  # the first rank holds the folder: nobody looks into it before
         dataset = Dataset(data)
         start = decide_start(run, dataset, recipe, device, resume, ranks)
@@ -94,39 +95,44 @@ def train(
             state = load_state(job, run, net)
             if ranks.first and start.resumed and start.tune:
                 run.add_resumed({"epoch": state.epoch, "step": state.step, **decisions(job)})
-            if ranks.first and say is not None:
-                say(start_message(job, state))
-            train_epochs(job, run, state, report or (lambda row: None))
+            emit(Message(start_message(job, state)))
+            train_epochs(job, run, state)
     return run
 
 
-def train_epochs(job: Job, run: Run, state: State, report: Report) -> None:
-    """Trains from `state` to the last epoch, writes checkpoints and metrics, and reports each epoch's row."""
+def train_epochs(job: Job, run: Run, state: State) -> None:
+    """Trains from `state` to the last epoch, and writes checkpoints and metrics."""
     options, first = job.recipe.train, job.ranks.first
     started = time.perf_counter() - state.seconds
     saved = time.perf_counter()
     steps_done = state.epoch * job.steps + state.step
-    with bar(job.total, "training", "step", steps_done, quiet=not first) as shown:
-        while state.epoch < options.epochs:
-            for loss in steps(state.learner, state.epoch, state.step):
-                state.add(loss)
-                shown.update()
-                if state.unread_steps < LOSS_EVERY and state.step < job.steps:
-                    continue
-                job.ranks.gather(None)  # a lost rank is noticed here, not by a GPU that waits for it
-                check_finite(state.read_loss(), state, run)
-                shown.set_postfix(loss=f"{state.loss_sum / state.step:.3f}", refresh=False)
+    try:
+        with Task("training", job.total, "step", steps_done) as task:
+            while state.epoch < options.epochs:
+                for loss in steps(state.learner, state.epoch, state.step):
+                    state.add(loss)
+                    task.advance()
+                    if state.unread_steps < LOSS_EVERY and state.step < job.steps:
+                        continue
+                    job.ranks.gather(None)  # a lost rank is noticed here, not by a GPU that waits for it
+                    check_finite(state.read_loss(), state, run)
+                    task.note = f"loss={state.loss_sum / state.step:.3f}"
+                    now = time.perf_counter()
+                    if first and now - saved > options.checkpoint_s and state.step < job.steps:
+                        state.seconds, saved = now - started, now
+                        save_checkpoint(checkpoint_of(job, state), run.root / LAST)
                 now = time.perf_counter()
-                if first and now - saved > options.checkpoint_s and state.step < job.steps:
-                    state.seconds, saved = now - started, now
-                    save_checkpoint(checkpoint_of(job, state), run.root / LAST)
-            now = time.perf_counter()
-            state.seconds = now - started
-            row, written = end_epoch(job, run, state, due=now - saved >= min(options.checkpoint_s, SHORT_S))
-            if first:
-                report(row)
-            if written:
-                saved = time.perf_counter()
+                state.seconds = now - started
+                row, written = end_epoch(job, run, state, due=now - saved >= min(options.checkpoint_s, SHORT_S))
+                if written:
+                    saved = time.perf_counter()
+                emit(EpochEnd(row))
+    except Stopped:
+        # Raised by who listens, always between two steps: the state is whole.
+        check_finite(state.read_loss(), state, run)
+        state.seconds = time.perf_counter() - started
+        save_checkpoint(checkpoint_of(job, state), run.root / LAST)
+        raise
 
 
 def steps(learner: Learner, epoch: int, first: int = 0) -> Iterator[Tensor]:

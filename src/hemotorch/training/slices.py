@@ -29,7 +29,7 @@ from hemotorch.grid import (
 )
 from hemotorch.hu import AIR_HU
 from hemotorch.system.device import ASKED, free_memory
-from hemotorch.system.progress import progress
+from hemotorch.system.events import progress
 from hemotorch.task import BLEEDING, Task
 
 RESIDENT_SHARE = 0.4  #: of the free memory; the rest is for the network
