@@ -154,7 +154,7 @@ def test_a_demo_stopped_in_its_first_stage_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "write_phantom", lambda out, _: write_phantom(out, "demo", patients=1, size=48))
     monkeypatch.setattr(demo, "prepare", stop)
     with pytest.raises(Enough):
-        demo.demo(tmp_path, say=lambda text: None)
+        demo.demo(tmp_path)
     assert (tmp_path / "data/phantom.json").exists()
 
 

@@ -19,7 +19,7 @@ import pytest
 
 import tiny
 from conftest import require
-from hemotorch import io
+from hemotorch import errors, io
 from hemotorch.cli import main
 from hemotorch.cluster import archive
 from hemotorch.cluster.archive import LOADS, TRIES, Worker, opened
@@ -221,8 +221,8 @@ def test_a_worker_gives_up_a_scan_that_killed_others(one_scan):
     assert predict()["scan"] == [str(path)], "the last of its tries"
     (out / "scan0.json").unlink()
     (out / ".scan0.begun").write_text("1\n" * TRIES)
-    kind, what, *_ = predict()
-    assert (kind, what) == ("RunError", f"the worker that had it died {TRIES} times")
+    error = predict()["error"]
+    assert (error["kind"], error["what"]) == ("RunError", f"the worker that had it died {TRIES} times")
     assert not (out / ".scan0.begun").exists() and not (out / "scan0.json").exists()
 
 
@@ -236,13 +236,14 @@ def test_a_scan_that_was_written_before_its_worker_died_is_not_done_again(one_sc
 def test_one_scan_with_whatever_is_wrong_does_not_stop_an_archive(one_scan, monkeypatch):
     path, _, worker = one_scan
     monkeypatch.setattr(archive, "predict_file", lambda *_: 1 / 0)
-    kind, what, where, _ = worker()()
-    assert (kind, what, where) == ("RunError", "unexpected ZeroDivisionError: division by zero", str(path))
+    error = errors.from_dict(worker()()["error"])
+    assert isinstance(error, RunError)
+    assert (error.what, error.where) == ("unexpected ZeroDivisionError: division by zero", str(path))
 
 
 def test_a_model_that_is_trained_on_meanwhile_is_not_used(one_scan):
     _, _, worker = one_scan
-    assert "was trained on" in worker("the digest of before")()[1]
+    assert "was trained on" in worker("the digest of before")()["error"]["what"]
 
 
 def test_whose_folder_it_is(tiny_run, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -23,6 +22,7 @@ from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, InputError, OptionError, RankLost, RunError
 from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.run import LAST, Run
+from hemotorch.system.events import ignore, listening
 from hemotorch.system.ranks import GO_ON
 from hemotorch.training.loop import train
 from processes import epochs, until
@@ -93,7 +93,8 @@ def test_a_killed_rank_is_named_in_one_line_and_one_process_goes_on(tiny_prepare
     assert "go on from the last checkpoint with --resume" in error and ranks_of(launcher.pid) == []
     last = load_checkpoint(run / LAST).trainer
     told: list[int] = []
-    train(tiny_prepared, run, device="cpu", resume=True, report=lambda row: told.append(row["epoch"]))
+    with listening(tiny.on_epochs(lambda row: told.append(row["epoch"]))):
+        train(tiny_prepared, run, device="cpu", resume=True)
     assert told == list(range(last["epoch"] + 1, 4)) and epochs(run) == [1, 2, 3]
     assert len(updates) == 3 * 60 - (last["epoch"] * 60 + last["step"]) < 3 * 60
 
@@ -125,7 +126,7 @@ def test_a_signal_before_the_agent_knows_its_ranks_ends_them(tmp_path, monkeypat
 
     monkeypatch.setattr(torchrun, "elastic_launch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        torchrun._launch(Training(str(tmp_path), str(tmp_path), None), 2, quiet=True)
+        torchrun._launch(Training(str(tmp_path), str(tmp_path), None), 2)
     assert started[0].exitcode == -signal.SIGKILL
 
 
@@ -214,27 +215,32 @@ def test_ranks_that_left_no_word(tmp_path):
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
     training = Training(str(tmp_path / "data"), str(tmp_path / "run"), None)
-    killed = _explained(1, ProcessFailure(1, 4242, -signal.SIGSEGV, str(tmp_path / "none")), training)
+    killed = _explained(1, ProcessFailure(1, 4242, -signal.SIGSEGV, str(tmp_path / "none")), training, tmp_path)
     assert str(killed) == "rank 1: was killed by SIGSEGV; start again" and isinstance(killed, RankLost)
-    ended = _explained(0, ProcessFailure(0, 4242, 3, str(tmp_path / "none")), training)
+    ended = _explained(0, ProcessFailure(0, 4242, 3, str(tmp_path / "none")), training, tmp_path)
     assert str(ended) == "rank 0: ended with exit status 3; start again"
 
 
-def told(tmp_path: Path, error: HemotorchError) -> HemotorchError:
-    """What is made of the error that a rank ended with."""
+def received(folder: Path, error: HemotorchError) -> HemotorchError:
+    """What the launcher makes of the error that a rank ended with."""
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-    file = tmp_path / "error.json"
-    words = {"message": f"{type(error).__name__}: {error}", "extraInfo": {"py_callstack": "", "timestamp": "1"}}
-    file.write_text(json.dumps({"message": words}))
-    return _explained(0, ProcessFailure(0, 4242, 1, str(file)), Training(str(tmp_path), str(tmp_path / "run"), None))
+    class Failing(Training):
+        def start(self) -> None:
+            raise error
+
+    with pytest.raises(type(error)), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANK", "0")
+        torchrun._rank(Failing("data", "run", None), ignore, folder)
+    training = Training(str(folder), str(folder / "run"), None)
+    return _explained(0, ProcessFailure(0, 4242, 1, str(folder / "none")), training, folder)
 
 
 def test_only_a_lost_rank_is_worth_another_start(tmp_path):
-    lost = told(tmp_path, RankLost("rank 1 has not answered for 4 s", "rank 0", GO_ON))
+    lost = received(tmp_path, RankLost("rank 1 has not answered for 4 s", "rank 0", GO_ON))
     assert isinstance(lost, RankLost) and str(lost) == f"rank 0: rank 1 has not answered for 4 s; {GO_ON}"
     for error in (RunError("the loss became nan", "epoch 1", "lower it"), InputError("is damaged", "scan 7")):
-        known = told(tmp_path, error)
+        known = received(tmp_path, error)
         assert type(known) is type(error) and str(known) == f"rank 0: {error}"
-    note = told(tmp_path, RunError("rank 1 stopped: the disk is full", "rank 0", GO_ON))
+    note = received(tmp_path, RunError("rank 1 stopped: the disk is full", "rank 0", GO_ON))
     assert not isinstance(note, RankLost), "the other rank's own words"

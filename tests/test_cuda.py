@@ -20,6 +20,7 @@ from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.inference.load import load_model
 from hemotorch.run import LAST
 from hemotorch.system.device import choose, environment
+from hemotorch.system.events import Event, Message, listening
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training
 from hemotorch.training.learner import WARM_UP, Learner, endless, open_job, training_parts
@@ -128,9 +129,11 @@ def test_a_resumed_training_ends_as_an_unbroken_one(
         patch.setattr(training, "save_checkpoint", stop)
         train(tiny_prepared, tmp_path / "broken", recipe, device="cuda")
     assert load_checkpoint(tmp_path / "broken" / LAST).trainer["step"] == 20
-    said: list[str] = []
-    broken = train(tiny_prepared, tmp_path / "broken", device="cuda", resume=True, say=said.append)
-    assert "going on after 20 of them" in said[0]
+    events: list[Event] = []
+    with listening(events.append):
+        broken = train(tiny_prepared, tmp_path / "broken", device="cuda", resume=True)
+    messages = [event.text for event in events if isinstance(event, Message)]
+    assert "going on after 20 of them" in messages[0]
     rows = [[row["loss"] for row in run.metrics] for run in (whole, broken)]
     assert len(rows[0]) == 3 and rows[0] == pytest.approx(rows[1], rel=2e-2)
     assert broken.record["device"]["name"] == "cuda:0"
@@ -145,10 +148,11 @@ def test_started_on_a_gpu_it_goes_on_on_a_cpu_and_back(tiny_prepared: Path, tmp_
             raise InterruptedError
 
     for device in ("cuda", "cpu", "cuda"):
-        with pytest.raises(InterruptedError):
-            train(tiny_prepared, tmp_path / "run", recipe if device == "cuda" and not seen else None, device=device,
-                  resume=bool(seen), report=stop)  # fmt: skip
-    run = train(tiny_prepared, tmp_path / "run", device="cuda", resume=True, report=stop)
+        asked_for = recipe if device == "cuda" and not seen else None
+        with pytest.raises(InterruptedError), listening(tiny.on_epochs(stop)):
+            train(tiny_prepared, tmp_path / "run", asked_for, device=device, resume=bool(seen))
+    with listening(tiny.on_epochs(stop)):
+        run = train(tiny_prepared, tmp_path / "run", device="cuda", resume=True)
     assert seen == [1, 2, 3, 4] and len(run.metrics) == 4
 
 

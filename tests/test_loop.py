@@ -32,6 +32,7 @@ from hemotorch.recipe import Optimizer, load_recipe
 from hemotorch.run import BEST, LAST, Run
 from hemotorch.scan import even_scan
 from hemotorch.system.device import choose
+from hemotorch.system.events import Progress, Stopped, listening
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training
 from hemotorch.training import losses
@@ -129,6 +130,30 @@ def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_prepared, tmp_
     assert [r["epoch"] for r in rows[1]] == [1, 2, 3]
     assert rows[0][-1]["val"] == rows[1][-1]["val"]
     assert np.allclose([r["loss"] for r in rows[0]], [r["loss"] for r in rows[1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("label", "done"), [("training", 10), ("validating", 1)])
+def test_who_listens_may_stop_it_and_it_goes_on_from_that_very_step(tiny_prepared, tmp_path, updates, label, done):
+    """Within an epoch, though no checkpoint is due, and while the second one is validated, which is done again."""
+
+    def stop(event):
+        if isinstance(event, Progress) and (event.label, event.done) == (label, done) and len(updates) >= 10:
+            raise Stopped
+
+    recipe = tiny.recipe("train.checkpoint_s=600")
+    with pytest.raises(Stopped), listening(stop):
+        train(tiny_prepared, tmp_path / "stopped", recipe, device="cpu")
+    done_before = len(updates)
+    assert done_before == (10 if label == "training" else 14)
+    stored = load_checkpoint(tmp_path / "stopped" / LAST).trainer
+    assert stored["epoch"] * 7 + stored["step"] == done_before
+    stopped = train(tiny_prepared, tmp_path / "stopped", device="cpu", resume=True)
+    assert len(updates) == 21
+    whole = train(tiny_prepared, tmp_path / "whole", recipe, device="cpu")
+    for name in (LAST, BEST):
+        assert _same(_weights(whole.root, name), _weights(stopped.root, name))
+    for row, other in zip(whole.metrics, stopped.metrics, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-6) and row["val"] == other["val"]
 
 
 @pytest.mark.long
@@ -249,10 +274,11 @@ def test_nan_stops_with_the_last_good_checkpoint(tiny_prepared, tmp_path, monkey
         monkeypatch.setattr(hemotorch.training.learner, "learning_rate", lambda *_: 1e30)
 
     recipe = tiny.recipe("train.epochs=3")
-    with pytest.raises(
-        RunError, match=r"the loss became nan.*epoch 2.*lower optimizer.lr|epoch 2.*the loss became nan"
+    with (
+        pytest.raises(RunError, match=r"the loss became nan.*epoch 2.*lower optimizer.lr|epoch 2.*the loss became nan"),
+        listening(tiny.on_epochs(diverge)),
     ):
-        train(tiny_prepared, tmp_path / "run", recipe, device="cpu", report=diverge)
+        train(tiny_prepared, tmp_path / "run", recipe, device="cpu")
     assert load_checkpoint(tmp_path / "run" / LAST).epoch == 1
     assert all(bool(v.isfinite().all()) for v in _weights(tmp_path / "run").values())
 
@@ -278,8 +304,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(tiny_prepare
             with contextlib.suppress(OSError):
                 filler.write_bytes(bytes(64 * 1024**2))
 
-    with pytest.raises(RunError, match="the disk is full") as error:
-        train(tiny_prepared, root, recipe, device="cpu", report=fill)
+    with pytest.raises(RunError, match="the disk is full") as error, listening(tiny.on_epochs(fill)):
+        train(tiny_prepared, root, recipe, device="cpu")
     assert str(root) in str(error.value)
     assert kept and _same(kept, _weights(root)) and load_checkpoint(root / BEST).epoch == 1
     filler.unlink()
@@ -375,6 +401,7 @@ def test_short_epochs_share_a_checkpoint(tiny_prepared, tmp_path, monkeypatch, u
     written = []
     inner = training.save_checkpoint
     monkeypatch.setattr(training, "save_checkpoint", lambda *a: written.append(a[1].name) or inner(*a))
+    monkeypatch.setattr(training, "SHORT_S", 600.0)  # this machine may be busy
     recipe = tiny.recipe("train.checkpoint_s=120", "data.validation=false", "train.epochs=4")
     run = train(tiny_prepared, tmp_path / "run", recipe, device="cpu")
     assert written == ["best.pt", "last.pt"] and len(run.metrics) == 4
@@ -384,8 +411,8 @@ def test_short_epochs_share_a_checkpoint(tiny_prepared, tmp_path, monkeypatch, u
     def stop(row):
         raise InterruptedError
 
-    with pytest.raises(InterruptedError):
-        train(tiny_prepared, tmp_path / "stopped", recipe, device="cpu", report=stop)
+    with pytest.raises(InterruptedError), listening(tiny.on_epochs(stop)):
+        train(tiny_prepared, tmp_path / "stopped", recipe, device="cpu")
     assert not (tmp_path / "stopped" / "last.pt").exists()
     updates.clear()
     again = train(tiny_prepared, tmp_path / "stopped", device="cpu", resume=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.scan import CaseInfo, Scan, even_scan
 from hemotorch.system.device import choose
+from hemotorch.system.events import EpochEnd, Event, Listener
 from hemotorch.system.ranks import Ranks
 from hemotorch.training.learner import Job, open_job, training_parts
 
@@ -79,6 +82,16 @@ def opened(prepared: Path, *settings: str) -> tuple[Job, Net]:
     chosen, dataset = recipe(*settings), Dataset(prepared)
     training, validation = training_parts(dataset.split("patient"), chosen)
     return open_job(dataset, training, validation, chosen, choose("cpu", chosen.engine), Ranks())
+
+
+def on_epochs(call: Callable[[Mapping[str, Any]], object]) -> Listener:
+    """A listener that passes on the row of each epoch."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, EpochEnd):
+            call(event.row)
+
+    return listen
 
 
 #: Values that files of text may hold after an accident, or because somebody means harm.

@@ -8,6 +8,7 @@ from hemotorch import nets
 from hemotorch.data.dataset import Dataset
 from hemotorch.inference.load import load_model
 from hemotorch.recipe import Recipe, load_recipe
+from hemotorch.system.events import EpochEnd, Event, listening
 from hemotorch.training.loop import train
 from peers.child import Job, begin
 
@@ -20,7 +21,10 @@ def main() -> None:
     run = job.work / "run"
     shown: dict[str, Any] = {}
 
-    def report(row: dict[str, Any]) -> None:
+    def listen(event: Event) -> None:
+        if not isinstance(event, EpochEnd):
+            return
+        row = event.row
         if not shown:
             recorder.start(earlier_s=row["seconds"])
             shown["steps"] = row["step"]
@@ -29,7 +33,8 @@ def main() -> None:
         if job.options["curve"] and recorder.due and row["epoch"] < recipe.train.epochs:
             recorder.point(lambda: outlined(run, dataset, job))
 
-    train(dataset.root, run, recipe, report=report)
+    with listening(listen):
+        train(dataset.root, run, recipe)
     recorder.point(lambda: outlined(run, dataset, job))
     side = recipe.grid.size_px or job.side_px
     net = nets.build(recipe.net.name, **recipe.net.options)

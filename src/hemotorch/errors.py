@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -38,6 +38,18 @@ class RunError(HemotorchError):
 
 class RankLost(RunError):
     """Of several ranks one is gone without a word of its own, or does not answer: starting again may help."""
+
+
+def to_dict(error: HemotorchError) -> dict[str, str | None]:
+    """The error as a dictionary of JSON, which carries it to another process; `from_dict` makes it again."""
+    return {"kind": type(error).__name__, "what": error.what, "where": error.where, "todo": error.todo}
+
+
+def from_dict(values: Mapping[str, str | None]) -> HemotorchError:
+    """The error that `to_dict` wrote. An unknown kind, as of another version, is a plain HemotorchError."""
+    kinds = {kind.__name__: kind for kind in (InputError, OptionError, RunError, RankLost)}
+    kind = kinds.get(values["kind"] or "", HemotorchError)
+    return kind(values["what"] or "", values["where"], values["todo"])
 
 
 def explain(error: Exception, where: str | Path) -> HemotorchError:

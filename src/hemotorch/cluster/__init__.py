@@ -1,7 +1,6 @@
 """The same `train` on more than one process: started by torchrun, by SLURM or by Ray. And Ray for archives of scans.
 
 archive   an archive of scans, predicted with Ray Data
-commands  the parser of `hemotorch cluster`
 ray       Ray itself, and Ray Train
 slurm     the SLURM batch script
 torchrun  several ranks on this machine

@@ -149,6 +149,11 @@ def predict_archive(
         raise RunError(f"Ray Data gave no answer for {len(missing)} scans", min(missing), AGAIN)
 
 
+def _result(value: dict[str, Any]) -> Result:
+    """The result or the error of a scan, from what its worker returned."""
+    return errors.from_dict(value["error"]) if "error" in value else value
+
+
 def _rows(dataset: Any, folder: Path) -> Iterator[dict[str, Any]]:
     """What Ray Data computes, as it comes. Raises RunError where Ray, and not a scan, is what fails."""
     from ray.exceptions import RayError
@@ -174,7 +179,7 @@ class Worker:
             file.write(json.dumps(who) + "\n")
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        """row: "path" and "name"; adds "result", the JSON of a result or of an error's kind and words."""
+        """row: "path" and "name"; adds "result", the JSON of a result or of {"error": ...}."""
         path, written = Path(row["path"]), self._folder / f"{row['name']}.json"
         begun = self._folder / f".{row['name']}{BEGUN}"
         result: Any
@@ -192,18 +197,9 @@ class Worker:
                     raise RunError(f"the worker that had it died {TRIES} times", path, todo)
                 result = predict_file(self._predictor, path, self._folder, row["name"], self._any_anatomy)
         except Exception as error:  # one scan, whatever is wrong with it, does not stop an archive
-            known = explain(error, path)
-            result = [type(known).__name__, known.what, known.where, known.todo]
+            result = {"error": errors.to_dict(explain(error, path))}
         begun.unlink(missing_ok=True)
         return {**row, "result": json.dumps(result)}
-
-
-def _result(told: Any) -> Result:
-    if isinstance(told, dict):
-        return told
-    kind, *words = told
-    error: HemotorchError = getattr(errors, kind)(*words)
-    return error
 
 
 def _results(folder: Path) -> dict[str, dict[str, Any]]:

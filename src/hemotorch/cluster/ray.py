@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,9 @@ from uuid import uuid4
 from hemotorch import errors
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, InputError, OptionError, RunError
-from hemotorch.run import Run, epoch_line
+from hemotorch.run import Run
 from hemotorch.system import limits, threads
+from hemotorch.system.events import EpochEnd, Restart, emit
 
 POLL_S = 0.5  #: between two looks at how far the training is
 ANSWER_S = 10.0  #: in which a cluster has to answer
@@ -118,20 +119,23 @@ def train_on_ray(
     *,
     restarts: int = 2,
     address: str | None = None,
-    say: Callable[[str], None] = print,
-    quiet: bool = False,
 ) -> Run:
-    """Trains with Ray Train on `ranks` workers; by default one a GPU of the cluster, without GPUs two.
+    """Trains with Ray Train. Each epoch is emitted here as soon as it is in the run's metrics.
 
-    restarts: how often Ray starts all ranks again after one was lost; they go on from the last checkpoint. quiet: no
-    epochs are told. Raises what a rank raised, RunError where one was killed, OptionError, InputError.
+    Args:
+        ranks: how many workers; by default one per GPU of the cluster, without GPUs two.
+        restarts: how often Ray starts all ranks again after one was lost; they go on from the last checkpoint.
+        address: HOST:PORT of a Ray cluster; None starts Ray here, for this training.
+
+    Raises:
+        HemotorchError: what a rank raised; RunError if one was killed; OptionError; InputError.
     """
     training.check()
     if address is None:
         Devices.here().ranks(ranks, training.device)  # what is wrong is said before Ray is started
     with cluster(address) as has:
         world, on_gpus = has.ranks(ranks, training.device), has.on_gpus(training.device)
-        notes = _Notes(training.run, restarts, say, quiet)
+        notes = _Notes(training.run, restarts)
         try:
             _fit(replace(training, resume=True), world, on_gpus, restarts, notes)
         finally:
@@ -171,36 +175,35 @@ def _fit(training: Training, world: int, on_gpus: bool, restarts: int, notes: _N
     thread.start()
     while thread.is_alive():
         thread.join(POLL_S)
-        notes.tell()
-    notes.tell()
+        notes.emit_new()
+    notes.emit_new()
     if ended[0] is not None:
         raise _explained(ended[0], training) from ended[0]
 
 
 class _Notes:
-    """What is told while Ray trains: the run's epochs, and what its processes leave in `folder`, inside the run."""
+    """The events of a training by Ray: the run's epochs, and what its processes leave in `folder`, inside the run."""
 
-    def __init__(self, run: Run, restarts: int, say: Callable[[str], None], quiet: bool):
+    def __init__(self, run: Run, restarts: int):
         self.folder = run.root / f".ray-{uuid4().hex}"
-        self._run, self._restarts, self._say, self._quiet = run, restarts, say, quiet
-        self._told = max((row["epoch"] for row in run.metrics), default=0)
+        self._run, self._restarts = run, restarts
+        self._epoch = max((row["epoch"] for row in run.metrics), default=0)
         self._lost = 0
         self.folder.mkdir(parents=True)
 
-    def tell(self) -> None:
+    def emit_new(self) -> None:
         """What is new. Raises what no start of the ranks could help against."""
         for row in self._run.metrics:
-            if row["epoch"] > self._told:
-                self._told = row["epoch"]
-                if not self._quiet:
-                    self._say(epoch_line(row))
+            if row["epoch"] > self._epoch:
+                self._epoch = row["epoch"]
+                emit(EpochEnd(row))
         for line in _lines(self.folder / LOST)[self._lost :]:
             self._lost += 1
             if self._lost <= self._restarts:
-                self._say(f"{json.loads(line)}; Ray starts the ranks again ({self._lost} of {self._restarts})")
+                text = f"{json.loads(line)}; Ray starts the ranks again ({self._lost} of {self._restarts})"
+                emit(Restart(text))
         for line in _lines(self.folder / FATAL)[:1]:
-            kind, *told = json.loads(line)
-            raise getattr(errors, kind)(*told)
+            raise errors.from_dict(json.loads(line))
 
 
 LOST, FATAL = "lost.jsonl", "fatal.jsonl"  # in the notes' folder
@@ -224,7 +227,7 @@ def _rank(config: dict[str, Any]) -> None:
     try:
         training.start()
     except (OptionError, InputError) as error:
-        _note(Path(config["notes"]) / FATAL, [type(error).__name__, error.what, error.where, error.todo])
+        _note(Path(config["notes"]) / FATAL, errors.to_dict(error))
         raise
 
 

@@ -10,10 +10,11 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -23,8 +24,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from hemotorch import errors
 from hemotorch.cluster.training import Devices, Training
 from hemotorch.errors import HemotorchError, RankLost, RunError
-from hemotorch.run import Run, epoch_line
-from hemotorch.system.ranks import GO_ON
+from hemotorch.run import Run
+from hemotorch.system.events import Listener, Restart, current_listener, emit, listening
+from hemotorch.system.files import read_json, write_json
 
 INTERRUPT_S = 2.0  #: a terminal sends Ctrl-C to ranks and launcher at once, and the ranks may be quicker
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  #: that the agent takes
@@ -35,30 +37,36 @@ def train_here(
     ranks: int | None = None,
     *,
     restarts: int = 0,
-    say: Callable[[str], None] = print,
-    quiet: bool = False,
 ) -> Run:
-    """Trains on `ranks` processes of this machine; by default one a GPU, without GPUs two.
+    """Trains on several processes of this machine.
 
-    restarts: how often a training whose rank was lost goes on from its last checkpoint by itself; errors that a rank
-    explained, and a signal to this process, end it. quiet: the first rank prints no epochs. Raises what a rank raised,
-    RunError where one was killed, OptionError.
+    The events of the training go to a copy of the current listener in the first rank's process, to which it is sent;
+    here Restart is emitted.
+
+    Args:
+        ranks: how many processes; by default one per GPU, without GPUs two.
+        restarts: how often a training whose rank was lost goes on from its last checkpoint by itself; errors that a
+            rank explained, and a signal to this process, end it.
+
+    Raises:
+        HemotorchError: what a rank raised; RankLost if one was killed; OptionError.
     """
     training.check()
     world = Devices.here().ranks(ranks, training.device)
     for again in range(restarts + 1):
         try:
-            _launch(training, world, quiet)
+            _launch(training, world)
             break
         except RankLost as error:
             if again == restarts:
                 raise
-            say(f"{error.where}: {error.what}; starting the ranks again ({again + 1} of {restarts})")
+            text = f"{error.where}: {error.what}; starting the ranks again ({again + 1} of {restarts})"
+            emit(Restart(text))
             training = replace(training, resume=True)
     return training.run
 
 
-def _launch(training: Training, world: int, quiet: bool) -> None:
+def _launch(training: Training, world: int) -> None:
     """One start of all ranks. Raises the first one's error that failed, KeyboardInterrupt at Ctrl-C."""
     others = set(multiprocessing.active_children())
     with tempfile.TemporaryDirectory(prefix="hemotorch-ranks-") as folder, _hushed(), _signals_kept():
@@ -74,7 +82,7 @@ def _launch(training: Training, world: int, quiet: bool) -> None:
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
-            elastic_launch(config, _rank)(training, quiet)
+            elastic_launch(config, _rank)(training, current_listener(), Path(folder))
         except SignalException as error:
             # The signal may come before the agent has noted the ranks that it started.
             for rank in set(multiprocessing.active_children()) - others:
@@ -86,14 +94,18 @@ def _launch(training: Training, world: int, quiet: bool) -> None:
             if failure.exitcode == -signal.SIGINT:
                 _take_interrupt()
                 raise KeyboardInterrupt from None
-            raise _explained(number, failure, training) from None
+            raise _explained(number, failure, training, Path(folder)) from None
 
 
-def _rank(training: Training, quiet: bool) -> None:
-    """What each process runs."""
+def _rank(training: Training, listener: Listener, folder: Path) -> None:
+    """What each process runs. folder: takes the error that it ends with, for the launcher."""
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        training.start(None if quiet else lambda row: print(epoch_line(row), flush=True))
+        with listening(listener):
+            training.start()
+    except HemotorchError as error:
+        write_json(_error_file(folder, int(os.environ["RANK"])), errors.to_dict(error))
+        raise
     except KeyboardInterrupt:
         # Gone at once: the agent sends the signal a second time, into whatever Python does at its end.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -115,25 +127,27 @@ def _stopped(number: int) -> NoReturn:
     raise RunError(f"was stopped by {signal.Signals(number).name}", "training", todo) from None
 
 
-def _explained(rank: int, failure: ProcessFailure, training: Training) -> HemotorchError:
+def _error_file(folder: Path, rank: int) -> Path:
+    return folder / f"error-{rank}.json"
+
+
+def _explained(rank: int, failure: ProcessFailure, training: Training, folder: Path) -> HemotorchError:
     """A failed rank's own error, or what is known of one that could not say it any more."""
     where = f"rank {rank}"
+    if (file := _error_file(folder, rank)).exists():
+        error = errors.from_dict(read_json(file))
+        if error.where == where:
+            return error
+        return type(error)(str(error), where)
     if failure.exitcode < 0:
         what = f"was killed by {failure.signal_name()}"
         what += ", as the system does when memory runs out" if failure.exitcode == -signal.SIGKILL else ""
         return RankLost(what, where, training.advice())
-    told = failure.message
-    if not isinstance(told, dict):
+    message = failure.message
+    if not isinstance(message, dict):
         return RankLost(f"ended with exit status {failure.exitcode}", where, training.advice())
-    kind, _, text = told["message"].partition(": ")
-    known = getattr(errors, kind, None)
-    if isinstance(known, type) and issubclass(known, HemotorchError):
-        if known is RankLost:
-            who, _, what = text.removesuffix(f"; {GO_ON}").partition(": ")
-            return RankLost(what, who, GO_ON)
-        return known(text, None if text.startswith("rank ") else where)
-    print(told["extraInfo"]["py_callstack"], file=sys.stderr)
-    return RunError(told["message"].splitlines()[0], where, training.advice())
+    print(message["extraInfo"]["py_callstack"], file=sys.stderr)
+    return RunError(message["message"].splitlines()[0], where, training.advice())
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from hemotorch.recipe import Recipe
 from hemotorch.run import LAST, Run
 from hemotorch.system import machine
 from hemotorch.system.ranks import GO_ON
-from hemotorch.training.loop import Report, rank_timeout_s, train
+from hemotorch.training.loop import train
+from hemotorch.training.resume import rank_timeout_s
 
 RANKS_OF_A_CPU = 2  #: started where nobody says how many: one process uses all cores already
 
@@ -48,9 +49,9 @@ class Training:
         if not self.resume:
             self.run.must_be_new()
 
-    def start(self, report: Report | None = None) -> None:
+    def start(self) -> None:
         """Trains, as one of the ranks that the environment tells of."""
-        train(self.data, self.root, self.recipe, device=self.device, resume=self.resume, report=report)
+        train(self.data, self.root, self.recipe, device=self.device, resume=self.resume)
 
     def advice(self) -> str:
         """How to go on after a rank was lost."""

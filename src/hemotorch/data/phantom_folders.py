@@ -16,9 +16,9 @@ from hemotorch.errors import InputError, OptionError, nearest
 from hemotorch.phantom.case import make_case
 from hemotorch.phantom.presets import VERSION, Preset, preset
 from hemotorch.scan import CaseInfo
+from hemotorch.system.events import Task
 from hemotorch.system.files import clear_parts, jsonable, output_folder, read_json, write_json
 from hemotorch.system.machine import cores
-from hemotorch.system.events import Task
 
 INFO = "phantom.json"  #: written last: what the dataset was made from
 BEGUN = ".phantom.json"  #: while it is being written: what from, so that the same command goes on after a kill

@@ -47,9 +47,9 @@ from hemotorch.hu import window as named_window
 from hemotorch.hu import window_bounds
 from hemotorch.io.png import WINDOW_FILE
 from hemotorch.system import records
+from hemotorch.system.events import Task
 from hemotorch.system.files import exclusive, explained, output_folder, write_json, write_text
 from hemotorch.system.machine import cores
-from hemotorch.system.events import Task
 
 MOVED_TRIES = 3  #: scans compared to tell a source that was moved from another one
 PARTIAL = ".partial"  #: folder in OUT for scans that are being written

@@ -22,8 +22,8 @@ from hemotorch.evaluation.scores import Scores
 from hemotorch.evaluation.summary import brief
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.scan import Prediction, Scan
-from hemotorch.system.files import jsonable, quoted, write_json, write_text
 from hemotorch.system.events import progress
+from hemotorch.system.files import jsonable, quoted, write_json, write_text
 from hemotorch.system.ranks import Ranks
 
 

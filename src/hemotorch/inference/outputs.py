@@ -22,6 +22,7 @@ from hemotorch.io.walk import grouped, walk, why_unread, without_parents
 from hemotorch.pictures import contact_sheet
 from hemotorch.scan import Prediction
 from hemotorch.system.device import is_out_of_memory
+from hemotorch.system.events import progress
 from hemotorch.system.files import (
     atomic,
     clear_parts,
@@ -34,7 +35,6 @@ from hemotorch.system.files import (
     short_name,
     write_json,
 )
-from hemotorch.system.events import progress
 
 LOCK = ".lock"  #: in the output folder
 ENDINGS = ("_mask.nii.gz", ".png", ".json")  #: of the files that a scan leaves

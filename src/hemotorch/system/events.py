@@ -47,6 +47,13 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Restart:
+    """Several processes that train together are started again after one of them was lost."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class EpochEnd:
     """An epoch of a training is done. row: its metrics, as in metrics.jsonl."""
 
@@ -60,9 +67,8 @@ class EpochEnd:
             dice = val["dice"]
             shown = "unknown" if dice is None or dice != dice else f"{dice:.3f}"
             validation = f"   validation Dice {shown} over {val['n']} scans"
-        return (
-            f"epoch {self.row['epoch']:>3}   loss {self.row['loss']:.3f}{validation}   {self.row['seconds']:.0f} s in all"
-        )
+        epoch, loss, seconds = (self.row[name] for name in ("epoch", "loss", "seconds"))
+        return f"epoch {epoch:>3}   loss {loss:.3f}{validation}   {seconds:.0f} s in all"
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Progress:
     ended: bool = False
 
 
-Event = Message | Problem | EpochEnd | Progress
+Event = Message | Problem | Restart | EpochEnd | Progress
 Listener = Callable[[Event], object]
 
 
@@ -155,9 +161,7 @@ class Task:
         self._listener(Progress(self._number, self.label, self.done, self.total, self.unit, self.note, ended))
 
 
-def progress(
-    items: Iterable[T], label: str, total: int | None = None, unit: str = "it", done: int = 0
-) -> Iterator[T]:
+def progress(items: Iterable[T], label: str, total: int | None = None, unit: str = "it", done: int = 0) -> Iterator[T]:
     """Iterates over items and emits how far it is. Raises Stopped if the listener wants the work to end.
 
     Args:
@@ -175,12 +179,12 @@ def progress(
 class Terminal:
     """Shows events where a command runs: bars on stderr if it is a terminal, else a line per minute and task.
 
-    text: print messages, epochs and problems on stdout. Otherwise, as for output in JSON, problems go to stderr and
-    the others nowhere.
+    text: print what goes on on stdout. Without it, as for output in JSON, messages and epochs are not shown.
+    command: of hemotorch, named before each problem.
     """
 
-    def __init__(self, text: bool = True):
-        self.text = text
+    def __init__(self, text: bool = True, command: str = ""):
+        self.text, self.command = text, command
         self._tasks: dict[int, _Bar | _Lines] = {}
 
     def __call__(self, event: Event) -> None:
@@ -188,6 +192,8 @@ class Terminal:
             case Progress():
                 self._show_progress(event)
             case Problem():
+                self._print(f"hemotorch {self.command}: {event.text}" if self.command else event.text, sys.stderr)
+            case Restart():
                 self._print(event.text, sys.stdout if self.text else sys.stderr)
             case Message() | EpochEnd():
                 if self.text:
@@ -195,7 +201,7 @@ class Terminal:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy that is sent to another process has no bars.
-        return {"text": self.text, "_tasks": {}}
+        return {**self.__dict__, "_tasks": {}}
 
     def _print(self, text: str, stream: Any) -> None:
         if not self._tasks:

@@ -24,8 +24,8 @@ from hemotorch.errors import InputError, some_of
 from hemotorch.io import VOLUME_SUFFIXES, read_mask, write_mask, write_scan
 from hemotorch.labels import CODES, UNTYPED
 from hemotorch.scan import CaseInfo, Scan
-from hemotorch.system.files import write_json
 from hemotorch.system.events import progress
+from hemotorch.system.files import write_json
 
 NAME = "folder"
 LOOKS_FOR = "images/ (and masks/), imagesTr/ (and labelsTr/), or NIfTI files in the folder itself"

@@ -1,0 +1,190 @@
+"""What each command does, but for `cluster` and `bench`. Each returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hemotorch import NOTICE
+from hemotorch.cli.output import millilitres, show
+from hemotorch.errors import HemotorchError, OptionError
+
+if TYPE_CHECKING:
+    from hemotorch.system.events import Event
+
+
+def phantom(arguments: argparse.Namespace) -> int:
+    """Makes a synthetic dataset."""
+    from hemotorch.data.phantom_folders import write_phantom
+
+    summary = write_phantom(
+        arguments.out,
+        arguments.preset,
+        patients=arguments.patients,
+        size=arguments.size,
+        seed=arguments.seed,
+        layout=arguments.layout,
+        projection=arguments.projection,
+        workers=arguments.workers,
+    )
+    text = f"{summary['cases']} scans, {summary['positive']} with bleeding, in {arguments.out}"
+    show(arguments, summary, text)
+    return 0
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """Prepares a dataset; status 1 if something in it could not be."""
+    from hemotorch.data.prepare import prepare
+
+    summary = prepare(
+        arguments.src,
+        arguments.out,
+        layout=arguments.layout,
+        png=arguments.png,
+        window=_png_window(arguments),
+        only_positive=arguments.only_positive,
+        workers=arguments.workers,
+        seed=arguments.seed,
+        any_anatomy=arguments.any_anatomy,
+    )
+    show(arguments, summary.to_dict(), "\n".join(summary.lines()))
+    return 1 if summary.failed or summary.passed_over else 0
+
+
+def _png_window(arguments: argparse.Namespace) -> Any:
+    """The window of the PNGs: its name, or its level and width in HU."""
+    level, width = arguments.level, arguments.width
+    if (level is None) != (width is None):
+        raise OptionError("--level and --width go together", todo="give both, in HU")
+    if arguments.window and level is not None:
+        raise OptionError("--window and --level are two ways to say one thing", todo="give one of them")
+    about_pngs = arguments.window or arguments.only_positive or level is not None
+    if about_pngs and not arguments.png:
+        raise OptionError("--window, --level, --width and --only-positive are about PNGs", todo="add --png")
+    if level is not None:
+        return level, width
+    return arguments.window or "brain"
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Trains a network, as one of several ranks if the environment says so."""
+    from hemotorch.recipe import recipe_from_args
+    from hemotorch.system.events import current_listener, listening, together
+    from hemotorch.training.loop import train
+
+    recipe = recipe_from_args(arguments.recipe, arguments.set, arguments.fold, arguments.resume)
+    first_rank = os.environ.get("RANK", "0") == "0"  # of several ranks one writes and prints
+    listener = current_listener()
+    if arguments.tensorboard and first_rank:
+        listener = together(listener, TensorBoard(Path(arguments.run_folder)))
+    with listening(listener):
+        run = train(arguments.data, arguments.run_folder, recipe, device=arguments.device, resume=arguments.resume)
+    if first_rank:
+        show(arguments, {"run": str(run.root), "epochs": run.metrics}, f"trained: {run.root}")
+    return 0
+
+
+class TensorBoard:
+    """A listener that writes metrics to RUN-tensorboard."""
+
+    def __init__(self, run: Path):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            todo = "install it with `pip install 'hemotorch[tensorboard]'`, or read RUN/metrics.jsonl"
+            raise OptionError("tensorboard is not installed", "--tensorboard", todo) from error
+        folder = run.with_name(f"{run.name}-tensorboard")
+        self._writer: Any = SummaryWriter(str(folder))
+
+    def __call__(self, event: Event) -> None:
+        from hemotorch.system.events import EpochEnd
+
+        if not isinstance(event, EpochEnd):
+            return
+        values = dict(event.row)
+        for name, value in values.pop("val", {}).items():
+            values[f"val/{name}"] = value
+        epoch = values.pop("epoch")
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self._writer.add_scalar(name, value, epoch)
+        self._writer.flush()
+
+
+def recipe(arguments: argparse.Namespace) -> int:
+    """Lists the recipes, or prints one with unit and help of each key."""
+    from hemotorch.recipe import load_recipe
+    from hemotorch.recipe.show import commented_toml, recipe_keys, recipe_list
+
+    if arguments.name is None:
+        recipes = recipe_list()
+        lines = [f"{entry['name']:<17} {entry['description']}" for entry in recipes]
+        show(arguments, recipes, "\n".join(lines))
+        return 0
+    recipe = load_recipe(arguments.name)
+    keys = {"recipe": recipe.name, "keys": recipe_keys(recipe)}
+    show(arguments, keys, commented_toml(recipe).rstrip())
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Measures a run on scans that it has not seen."""
+    from hemotorch.report.run_report import evaluate_run
+
+    scores = evaluate_run(
+        arguments.run_folder,
+        arguments.out,
+        data=arguments.data,
+        part=arguments.split,
+        device=arguments.device,
+        overwrite=arguments.overwrite,
+    )
+    lines = [*scores.lines(), f"report: {Path(arguments.out) / 'report.html'}", NOTICE]
+    show(arguments, scores.to_json(), "\n".join(lines))
+    return 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Predicts scans; status 1 if one of them failed."""
+    from hemotorch.inference.outputs import predict_files
+    from hemotorch.system.events import Message, Problem, emit
+
+    results: list[dict[str, Any]] = []
+    failed = 0
+    for path, result in predict_files(
+        arguments.run_folder,
+        arguments.scan,
+        arguments.out,
+        device=arguments.device,
+        any_anatomy=arguments.any_anatomy,
+        overwrite=arguments.overwrite,
+    ):
+        if isinstance(result, HemotorchError):
+            failed += 1
+            emit(Problem(str(result)))
+            results.append({"scan": [str(path)], "error": str(result)})
+            continue
+        results.append(result)
+        volume = millilitres(result["volume_ml"]["total"])
+        slices = len(result["slices_with_bleeding"])
+        seconds = sum(result["seconds"].values())
+        emit(Message(f"{path}   {volume} mL on {slices} slices   {seconds:.1f} s"))
+        for warning in result["warnings"]:
+            emit(Message(f"    {warning}"))
+    lines = [NOTICE]
+    if failed < len(results):
+        lines.insert(0, f"masks, volumes and pictures: {arguments.out}")
+    show(arguments, {"predictions": results, "notice": NOTICE}, "\n".join(lines))
+    return 1 if failed or not results else 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """The whole way, small."""
+    from hemotorch.demo import demo
+
+    result = demo(arguments.out)
+    lines = [*result["lines"], f"Open {result['report']}", NOTICE]
+    show(arguments, result, "\n".join(lines))
+    return 0

@@ -1,0 +1,121 @@
+"""The parser of the whole command line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hemotorch import NOTICE, __version__
+from hemotorch.bench import commands as bench
+from hemotorch.cli import commands
+from hemotorch.cli.cluster import add_cluster
+from hemotorch.cli.options import (
+    Parser,
+    Resuming,
+    add_command,
+    add_device,
+    add_max_voxels,
+    add_overwrite,
+    add_threads,
+    add_training,
+    add_workers,
+    count,
+    pixels,
+    seed,
+)
+from hemotorch.cli.output import show
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line. What is parsed has `command`, `run`, `json` and `resuming` besides the options."""
+    parser = Parser(
+        prog="hemotorch",
+        description="Networks that outline bleeding inside the skull on head CT. " + NOTICE,
+        epilog="example: hemotorch demo --out demo     (`hemotorch COMMAND --help` has one for each command)",
+    )
+    parser.add_argument("--version", action="version", version=f"hemotorch {__version__}")
+    group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _phantom(group)
+    _prepare(group)
+    _train(group)
+    _evaluate(group)
+    _predict(group)
+    _recipe(group)
+    text = "Measure how fast it trains and predicts here, and why."
+    bench.add(add_command(group, "bench", None, text, "bench train --quick"), add_threads, show)
+    add_cluster(group)
+    _demo(group)
+    return parser
+
+
+def _phantom(group: Any) -> None:
+    text = "Make a synthetic dataset of head CTs."
+    p = add_command(group, "phantom", commands.phantom, text, "phantom ct --preset small")
+    p.add_argument("out", metavar="OUT", help="new folder")
+    p.add_argument("--preset", default="small", metavar="NAME", help="ct-ich, small or demo (default: small)")
+    p.add_argument("--patients", type=count, metavar="N", help="how many (default: the preset's)")
+    p.add_argument("--size", type=pixels, metavar="N", help="rows and columns of a slice")
+    p.add_argument("--seed", type=seed, default=0, metavar="N", help="another seed, other patients (default: 0)")
+    p.add_argument("--layout", default="ct-ich", metavar="NAME", help="ct-ich, folder or png (default: ct-ich)")
+    p.add_argument("--projection", action="store_true", help="simulate the scanner in full: slower")
+    add_workers(p)
+
+
+def _prepare(group: Any) -> None:
+    text = "Turn a folder of head CTs into a dataset to train on."
+    p = add_command(group, "prepare", commands.prepare, text, "prepare ct prepared", Resuming.SAME_COMMAND)
+    p.add_argument("src", metavar="SRC", help="folder with scans and masks")
+    p.add_argument("out", metavar="OUT", help="prepared dataset; the same command again does only what changed")
+    p.add_argument("--layout", default="auto", metavar="NAME", help="auto, ct-ich, folder or png (default: auto)")
+    p.add_argument("--png", action="store_true", help="also write 8-bit PNG slices to OUT/png")
+    p.add_argument("--window", metavar="NAME", help="of the PNGs (default: brain, 40/120)")
+    p.add_argument("--level", type=float, metavar="HU", help="of the PNGs, with --width, instead of --window")
+    p.add_argument("--width", type=float, metavar="HU", help="of the PNGs")
+    p.add_argument("--only-positive", action="store_true", help="PNGs of slices with bleeding only")
+    p.add_argument("--seed", type=seed, default=0, metavar="N", help="of the splits (default: 0)")
+    p.add_argument("--any-anatomy", action="store_true", help="also take what does not look like a head")
+    add_workers(p)
+    add_max_voxels(p)
+
+
+def _train(group: Any) -> None:
+    example = "train prepared run --recipe fast --set train.epochs=20"
+    p = add_command(group, "train", commands.train, "Train a network.", example, Resuming.OPTION)
+    add_training(p)
+    p.add_argument("--tensorboard", action="store_true", help="also log to RUN-tensorboard, for TensorBoard")
+
+
+def _evaluate(group: Any) -> None:
+    text = "Measure a trained network on scans it has not seen."
+    p = add_command(group, "evaluate", commands.evaluate, text, "evaluate run --out report")
+    p.add_argument("run_folder", metavar="RUN", help="run folder of `hemotorch train`")
+    p.add_argument("--data", metavar="DATA", help="prepared dataset (default: the one it was trained on)")
+    p.add_argument("--split", default="test", choices=("train", "val", "test", "all"), help="part (default: test)")
+    p.add_argument("--out", required=True, metavar="DIR", help="folder for scores.json, tables and report.html")
+    add_overwrite(p)
+    add_device(p)
+
+
+def _predict(group: Any) -> None:
+    text = "Outline bleeding in scans."
+    p = add_command(group, "predict", commands.predict, text, "predict run scan.nii.gz --out predictions")
+    p.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint file")
+    p.add_argument("scan", nargs="+", metavar="SCAN", help="NIfTI files, or folders of them")
+    p.add_argument("--out", required=True, metavar="DIR", help="folder for masks, JSON and pictures")
+    p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
+    add_max_voxels(p)
+    add_overwrite(p)
+    add_device(p)
+
+
+def _recipe(group: Any) -> None:
+    text = "Print a recipe, each key with its unit and help."
+    p = add_command(group, "recipe", commands.recipe, text, "recipe fast > mine.toml")
+    p.add_argument("name", nargs="?", metavar="NAME|FILE", help="a recipe's name or TOML file (default: list all)")
+
+
+def _demo(group: Any) -> None:
+    text = "Phantom, prepare, train, evaluate and predict, small, in minutes."
+    p = add_command(group, "demo", commands.demo, text, "demo --out demo", Resuming.SAME_COMMAND)
+    p.add_argument("--out", default="demo", metavar="DIR", help="folder for all of it (default: demo)")
+    add_threads(p)
