@@ -45,9 +45,8 @@ def test_the_whole_chain(tiny_data, tmp_path, capsys):
     recipe.write_text(tiny.recipe("train.epochs=2").to_toml())
     assert main(["train", prepared, run, "--recipe", str(recipe), "--device", "cpu"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert re.match(
-        r"training fast: 2 epochs of 7 steps, batches of 4; cpu, \d+ threads, fp32, slices in memory", told[0]
-    )
+    steps = r"2 epochs of 7 steps, batches of 4; cpu, \d+ threads, fp32, slices in memory"
+    assert re.fullmatch(rf"training fast: task bleeding \(.*\); {steps}", told[0])
     assert told[2].startswith("epoch   2") and len(told) == 4
     assert main(["train", prepared, run, "--resume"]) == 0
     assert "7 steps, going on after 14 of them, batches of 4" in capsys.readouterr().out.splitlines()[0]

@@ -1,5 +1,6 @@
 """The command line: one command per verb. Everything heavy is imported by the command that needs it.
 
+__main__  `python -m hemotorch.cli`
 cluster   `hemotorch cluster`: several processes by torchrun, SLURM or Ray
 commands  what each of the other commands does
 options   how commands are added, and the options that several of them share
