@@ -23,7 +23,7 @@ from hemotorch.nets import build
 from webpage import Page
 
 pytestmark = pytest.mark.usefixtures("looked_at_once")
-RATES = mlp.RATES["digits"]
+RATES = mlp.TASKS["digits"].rates
 EMPTY = Curve("Digits", "SGD", "cpu", 0.1, "accuracy", "", (), (), (), ())
 
 
@@ -63,8 +63,7 @@ def test_the_perceptron_is_the_pixel_windows_one_on_one_window() -> None:
 
 @pytest.mark.parametrize("net", ["mlp", "unet"])
 def test_slices_are_learned_through_the_same_step(tiny_prepared: Path, monkeypatch, net: str) -> None:
-    monkeypatch.setattr(mlp, "QUICK_STEPS", {net: 12})
-    monkeypatch.setattr(mlp, "POINTS", {net: 2})
+    monkeypatch.setattr(mlp, "TASKS", {net: replace(mlp.TASKS[net], quick_steps=12, points=2)})
     recipe = small_recipe(net).changed(["augment.crop_px=32"])
     found = run_curve(curve_spec(net, "cpu", "Adam", tiny_prepared, recipe, quick=True))
     assert found["steps"] == [3, 12] and found["loss"][1] < found["loss"][0]
@@ -78,10 +77,9 @@ def test_a_curve_that_fails_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(mlp, "QUICK_STEPS", {"mlp": 4})
-    monkeypatch.setattr(mlp, "POINTS", {"mlp": 2})
+    monkeypatch.setattr(mlp, "TASKS", {"mlp": replace(mlp.TASKS["mlp"], quick_steps=4, points=2)})
     monkeypatch.setattr(mlp, "BATCHES", (2, 8))
-    monkeypatch.setattr(mlp, "SETTINGS", {"Adam": mlp.SETTINGS["Adam"]})
+    monkeypatch.setattr(mlp, "ALGORITHMS", {"Adam": mlp.ALGORITHMS["Adam"]})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(setup, "chosen_layout", lambda spec: CONTIGUOUS)
     found = bench_mlp(tiny_prepared, device="cpu", rounds=1, quick=True)

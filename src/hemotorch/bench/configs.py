@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -60,22 +61,13 @@ def usual(scope: Scope, device: str) -> Config:
 
 def base_configs(scope: Scope) -> tuple[list[Config], list[str]]:
     """What every `bench train` measures; and what was left out, in words."""
-    configs: list[Config] = []
+    candidates: list[Config] = []
     reasons: list[str] = []
     for device in scope.devices:
         if scope.reference:
-            configs.append(_reference(device, scope))
-        single, several = _on_cpu(scope) if device == "cpu" else _on_gpus(scope)
-        if device == "cpu" and scope.machine.compiler and scope.quick:
-            reasons.append("compiling on a CPU, which takes a minute or two a round: measured without --quick")
-        configs += single
-        for config in several:
-            reason = _why_no_ranks(config.ranks, device, scope)
-            if reason:
-                reasons.append(reason)
-            else:
-                configs.append(config)
-    return unique(configs, scope.batch), list(dict.fromkeys(reasons))
+            candidates.append(_reference(device, scope))
+        candidates += _on_cpu(scope, reasons) if device == "cpu" else _on_gpus(scope)
+    return _possible(candidates, scope, reasons), list(dict.fromkeys(reasons))
 
 
 def _reference(device: str, scope: Scope, workers: int = 0) -> Config:
@@ -85,33 +77,63 @@ def _reference(device: str, scope: Scope, workers: int = 0) -> Config:
     return Config("", device, workers=workers, batch=scope.batch, precision=precision, reference=True)
 
 
-def _on_cpu(scope: Scope) -> tuple[list[Config], list[Config]]:
-    """One process, and several."""
+def _on_cpu(scope: Scope, reasons: list[str]) -> list[Config]:
+    """One process, compiled or not, and several."""
     cores = scope.machine.cores
     whole = usual(scope, "cpu")
-    single = [replace(whole, threads=1), whole]
-    if scope.machine.compiler and not scope.quick:
-        single.append(replace(whole, compile=True))
-    counts = [ranks for ranks in sorted({2, cores}) if 1 < ranks <= cores]
-    return single, [replace(whole, threads=cores // ranks, ranks=ranks) for ranks in counts]
+    configs = [replace(whole, threads=1), whole]
+    if scope.machine.compiler and scope.quick:
+        reasons.append("compiling on a CPU, which takes a minute or two a round: measured without --quick")
+    elif scope.machine.compiler:
+        configs.append(replace(whole, compile=True))
+    for ranks in sorted({2, cores}):
+        if 1 < ranks <= cores:
+            configs.append(replace(whole, threads=cores // ranks, ranks=ranks))
+    return configs
 
 
-def _on_gpus(scope: Scope) -> tuple[list[Config], list[Config]]:
-    """One GPU, and all."""
+def _on_gpus(scope: Scope) -> list[Config]:
+    """One GPU in every way, and all."""
     machine, chosen = scope.machine, usual(scope, "cuda")
     eager = replace(chosen, precision="fp32", compile=False, graphs=False)
     if scope.quick:
-        return [eager, replace(eager, precision=chosen.precision), chosen], []
-    single = []
-    for precision in machine.precisions:
-        for compiled in (False, True) if machine.compiled else (False,):
-            single.append(replace(eager, precision=precision, compile=compiled))
-            if precision != "fp16":  # scaled gradients are not captured
-                single.append(replace(eager, precision=precision, compile=compiled, graphs=True))
-    if machine.gpus == 1:
-        return single, []
-    every = replace(eager, ranks=machine.gpus, threads=max(1, machine.cores // machine.gpus))
-    return single, [replace(every, precision=name) for name in dict.fromkeys(("fp32", machine.precision))]
+        return [eager, replace(eager, precision=chosen.precision), chosen]
+    configs = []
+    for precision, compiled in itertools.product(machine.precisions, sorted({False, machine.compiled})):
+        config = replace(eager, precision=precision, compile=compiled)
+        configs.append(config)
+        if precision != "fp16":  # scaled gradients are not captured
+            configs.append(replace(config, graphs=True))
+    if machine.gpus > 1:
+        every = replace(eager, ranks=machine.gpus, threads=max(1, machine.cores // machine.gpus))
+        configs += [every, replace(every, precision=machine.precision)]
+    return configs
+
+
+def _possible(candidates: Iterable[Config], scope: Scope, reasons: list[str]) -> list[Config]:
+    """Those that can be measured here, each once; why others cannot is added to the reasons."""
+    configs = []
+    for config in candidates:
+        reason = _why_not(config, scope)
+        if reason:
+            reasons.append(reason)
+        else:
+            configs.append(config)
+    return unique(configs, scope.batch)
+
+
+def _why_not(config: Config, scope: Scope) -> str:
+    """Why a config cannot be measured here, or ""."""
+    on_cpu, cores = config.device == "cpu", scope.machine.cores
+    if on_cpu and config.threads > cores:
+        return f"{config.threads} threads: this machine has {_plural(cores, 'core')}"
+    units, unit, rank = (cores, "core", "process") if on_cpu else (scope.machine.gpus, "GPU", "GPU")
+    ranks = _plural(config.ranks, rank)
+    if config.ranks > units:
+        return f"{ranks}: this machine has {_plural(units, unit)}"
+    if scope.shared % config.ranks:
+        return f"{ranks}: they cannot share a batch of {scope.shared} evenly"
+    return ""
 
 
 def parse_sweep(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -156,7 +178,7 @@ def sweep_configs(
     Threads are a CPU's; workers are the reference loop's, the only one that has them. Processes on a CPU have one
     thread each, so that more of them use more cores.
     """
-    configs: dict[str, list[Config]] = {}
+    sweeps: dict[str, list[Config]] = {}
     reasons: list[str] = []
     for name, values in sweep.items():
         if name == "workers" and not scope.reference:
@@ -165,14 +187,11 @@ def sweep_configs(
         devices = [device for device in scope.devices if name != "threads" or device == "cpu"]
         if not devices:
             reasons.append("threads: they are varied on a CPU only")
-        for device in devices:
-            for value in values:
-                reason = _why_not(name, value, device, scope)
-                if reason:
-                    reasons.append(reason)
-                else:
-                    configs.setdefault(name, []).append(_varied(around[device], name, value, scope))
-    return {name: unique(members, scope.batch) for name, members in configs.items()}, list(dict.fromkeys(reasons))
+        varied = [_varied(around[device], name, value, scope) for device in devices for value in values]
+        configs = _possible(varied, scope, reasons)
+        if configs:
+            sweeps[name] = configs
+    return sweeps, list(dict.fromkeys(reasons))
 
 
 def _varied(base: Config, name: str, value: int, scope: Scope) -> Config:
@@ -186,21 +205,6 @@ def _varied(base: Config, name: str, value: int, scope: Scope) -> Config:
         return replace(base, ranks=value, threads=1)
     # Several ranks talk within a step, which no graph takes.
     return replace(base, ranks=value, threads=max(1, scope.machine.cores // value), graphs=False)
-
-
-def _why_not(name: str, value: int, device: str, scope: Scope) -> str:
-    """Why a value cannot be measured here, or ""."""
-    if name == "threads" and value > scope.machine.cores:
-        return f"{value} threads: this machine has {_plural(scope.machine.cores, 'core')}"
-    return _why_no_ranks(value, device, scope) if name == "ranks" else ""
-
-
-def _why_no_ranks(ranks: int, device: str, scope: Scope) -> str:
-    most, kind = (scope.machine.cores, "core") if device == "cpu" else (scope.machine.gpus, "GPU")
-    who = _plural(ranks, "process" if device == "cpu" else "GPU")
-    if ranks > most:
-        return f"{who}: this machine has {_plural(most, kind)}"
-    return f"{who}: they cannot share a batch of {scope.shared} evenly" if scope.shared % ranks else ""
 
 
 def unique(configs: Iterable[Config], batch: int) -> list[Config]:
@@ -224,18 +228,22 @@ def row_numbers(
 
 def label(config: Config, batch: int) -> str:
     """A config in words; its batch too, if it is another one than this."""
+    device = "CPU" if config.device == "cpu" else "GPU"
+    words = [f"{config.ranks} {device}s" if config.ranks > 1 else device]
     if config.reference:
-        parts = ["reference loop", config.device.replace("cuda", "gpu").upper()]
-        parts += [_plural(config.workers, "worker")] if config.workers else []
-    elif config.device == "cpu":
+        words = ["reference loop", device]
+    elif device == "CPU":
         threads = _plural(config.threads, "thread")
-        parts = ["CPU", f"{config.ranks} processes of {threads}" if config.ranks > 1 else threads]
-        parts += [] if config.precision == "fp32" else [config.precision]
-    else:
-        parts = [f"{config.ranks} GPUs" if config.ranks > 1 else "GPU", config.precision.replace("tf32", "TF32")]
-    parts += ["compiled"] * config.compile + ["graphs"] * config.graphs
-    parts += [f"batch {config.batch}"] * (config.batch != batch)
-    return ", ".join(parts)
+        words = [device, f"{config.ranks} processes of {threads}" if config.ranks > 1 else threads]
+    if not config.reference and (device == "GPU" or config.precision != "fp32"):
+        words.append(config.precision.replace("tf32", "TF32"))
+    details = {
+        _plural(config.workers, "worker"): config.workers > 0,
+        "compiled": config.compile,
+        "graphs": config.graphs,
+        f"batch {config.batch}": config.batch != batch,
+    }
+    return ", ".join([*words, *(detail for detail, shown in details.items() if shown)])
 
 
 def _plural(amount: int, noun: str) -> str:

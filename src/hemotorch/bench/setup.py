@@ -51,7 +51,6 @@ def set_up(
     *,
     check: Callable[[Path | str, Recipe], Dataset] = bench_data.checked,
     patients: int = 0,
-    small: bool = False,
     trial: Sequence[str] = (),
 ) -> Iterator[Setup]:
     """Looks at the machine, makes a phantom if there is no data, and tries memory layouts on the processor.
@@ -63,8 +62,7 @@ def set_up(
         quick: whether the bench is a quick one.
         say: called with a line now and then.
         check: opens the data, if it will do.
-        patients: of the phantom, 0 for the usual number.
-        small: whether the phantom has small slices, quick or not.
+        patients: of a phantom with small slices, quick or not; 0 for the usual phantom.
         trial: settings of the training that tries layouts.
 
     Raises:
@@ -79,11 +77,12 @@ def set_up(
     with TemporaryDirectory(prefix="hemotorch-bench-") as name:
         folder = Path(name)
         if data is None:
-            side = bench_data.QUICK_PX if quick or small else bench_data.WHOLE_PX
+            small = quick or patients > 0
+            side = bench_data.QUICK_PX if small else bench_data.WHOLE_PX
             phantom = f"a phantom with slices of {side} x {side}"
             notes.append(f"Trained on {phantom}, made for this; name your own data with --data.")
             say(f"no --data: making {phantom} in {folder}")
-            data = bench_data.make_phantom(folder, quick or small, patients)
+            data = bench_data.make_phantom(folder, small, patients)
         dataset = check(data, recipe)
         batch = recipe.train.batch
         reference = not bench_data.why_no_reference(recipe)
