@@ -28,20 +28,22 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 def speedup_chart(rows: Sequence[Row]) -> str:
     """A bar for each row: images per second, with its interval and how many times the reference loop's; an SVG file."""
     shown = [row for row in rows if row.measured and row.config.batch == rows[0].config.batch]
+    beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "color": INK, "fontsize": 9}
+    against = ""
     with figure("speed-up", 8, 0.9 + 0.36 * len(shown)) as (axes, svg):
         for height, row in enumerate(shown):
             axes.barh(height, row.images_s, 0.62, color=RULES if row.config.reference else NET, lw=0)
             axes.plot([row.low, row.high], [height, height], color=INK, lw=1.2)
-            speedup = "" if math.isnan(row.to_reference) else f" ({times(row.to_reference)})"
-            beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "color": INK, "fontsize": 9}
-            axes.annotate(rate(row.images_s) + speedup, (row.high, height), **beside)
+            text = rate(row.images_s)
+            if not math.isnan(row.to_reference):
+                text += f" ({times(row.to_reference)})"
+                against = f"; {TIMES} is against the reference loop on the same device"
+            axes.annotate(text, (row.high, height), **beside)
         axes.set_yticks(range(len(shown)), [row.config.label for row in shown])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.grid(axis="y", visible=False)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 1.22 * max((row.high for row in shown), default=1.0))
-        referred = any(not math.isnan(row.to_reference) for row in shown)
-        against = f"; {TIMES} is against the reference loop on the same device" if referred else ""
         axes.set_xlabel(f"images per second{against}")
     return _standing_alone(svg[0])
 
@@ -73,7 +75,7 @@ def sweep_chart(name: str, rows: Sequence[Row], by_device: Mapping[str, Sequence
             axes.plot(values, rates, color=colour, lw=1.6, marker="o", ms=4.5, label=label)
         if name != "workers" and max(ticks, default=1) > 4 * max(1, min(ticks, default=1)):
             axes.set_xscale("log", base=2)
-        axes.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
+        axes.set_xticks(sorted(ticks), list(map(str, sorted(ticks))))
         axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         axes.set_ylim(bottom=0)
         axes.set(xlabel=AXES[name], ylabel="images per second")
@@ -84,11 +86,11 @@ def sweep_chart(name: str, rows: Sequence[Row], by_device: Mapping[str, Sequence
 
 def curve_chart(curves: Sequence[Curve], over: str, value: str, label: str) -> str:
     """Learning curves: `value` of each against "steps" or "seconds"; a line for each algorithm."""
+    styles = zip(cycle((NET, RULES, INK, FAINT)), cycle(DASHES))
     with figure(f"{over}-{value}-{curves[0].task}", 5.4, 3.1) as (axes, svg):
-        for curve, colour, dashes in zip(curves, cycle((NET, RULES, INK, FAINT)), cycle(DASHES)):
-            axes.plot(
-                getattr(curve, over), getattr(curve, value), color=colour, ls=dashes, lw=1.8, label=curve.algorithm
-            )
+        for curve, (colour, dashes) in zip(curves, styles, strict=False):
+            look = {"color": colour, "ls": dashes, "lw": 1.8, "label": curve.algorithm}
+            axes.plot(getattr(curve, over), getattr(curve, value), **look)
         axes.set(xlabel="steps" if over == "steps" else "seconds of training", ylabel=label)
         axes.set_xlim(left=0)
         if value == "value":

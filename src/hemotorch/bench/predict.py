@@ -67,26 +67,25 @@ def bench_predict(
                 files = [apart.submit(phantom, str(folder / "phantom.nii.gz"), quick).result()]
             slices = apart.submit(count_slices, files).result()
         machine, environment = look_at_machine()
-        with_mirrors, without = ("with mirroring", "without mirroring")[:: 1 if mirrors else -1]
-        ways = [(Config(IMPORT), ""), (Config(f"all cores, {with_mirrors}"), str(model))]
-        ways.append((Config(f"all cores, {without}"), other))
+        names = ("with mirroring", "without mirroring")
+        mirroring, otherwise = names if mirrors else reversed(names)
+        models = {IMPORT: "", f"all cores, {mirroring}": str(model), f"all cores, {otherwise}": other}
+        configs = [Config(label, batch=slices) for label in models]
         if hasattr(os, "sched_setaffinity") and machine.cores > 1:
-            ways.append((Config(f"1 core, {with_mirrors}", threads=1), str(model)))
-        ways = [(replace(config, batch=slices), path) for config, path in ways]
+            models[f"1 core, {mirroring}"] = str(model)
+            configs.append(Config(f"1 core, {mirroring}", threads=1, batch=slices))
 
         def measured(index: int, number: int) -> Round:
-            return once(*ways[index], files, folder, device)
+            return once(configs[index], models[configs[index].label], files, folder, device)
 
         measured(1, 0)  # brings files into the system's cache
-        labels = [config.label for config, _ in ways]
-        results, _ = in_rounds(labels, measured, lambda result: f"{result.seconds:.2f} s", Pace(rounds), say)
-    rows = []
-    for (config, _), result in zip(ways, results, strict=True):
+        results, _ = in_rounds(list(models), measured, lambda result: f"{result.seconds:.2f} s", Pace(rounds), say)
+    for result in results:
         if result.errors:
             raise RunError(result.errors[-1])
-        rows.append(Row(config, tuple(result.values)))
-    names = [Path(file).name for file in files]
-    settings = {"model": str(model), "scans": names, "slices": slices, "phantom": not scans}
+    rows = [Row(config, tuple(result.values)) for config, result in zip(configs, results, strict=True)]
+    scan_names = [Path(file).name for file in files]
+    settings = {"model": str(model), "scans": scan_names, "slices": slices, "phantom": not scans}
     settings |= {"device": device, "rounds": rounds, "quick": quick}
     return Bench(
         kind="predict",
@@ -95,7 +94,7 @@ def bench_predict(
         environment=environment,
         rows=tuple(rows),
         warnings=tuple(filter(None, [busy(environment)])),
-        notes=(f"{slices} slices: {', '.join(names)}",),
+        notes=(f"{slices} slices: {', '.join(scan_names)}",),
     )
 
 
@@ -104,9 +103,14 @@ def once(config: Config, model: str, scans: Sequence[str], folder: Path, device:
 
     model: run folder or checkpoint; "" for a process that only imports torch. Raises RunError if it fails.
     """
-    predict = ["-m", "hemotorch.cli", "predict", model, *scans, "--out", str(folder / "out"), "--overwrite"]
-    command = [sys.executable, *([*predict, "--json", "--device", device] if model else ["-c", IMPORT])]
-    bound = functools.partial(os.sched_setaffinity, 0, _first_cores(config.threads)) if config.threads else None
+    command = [sys.executable, "-c", IMPORT]
+    if model:
+        command = [sys.executable, "-m", "hemotorch.cli", "predict", model, *scans, "--json", "--device", device]
+        command += ["--out", str(folder / "out"), "--overwrite"]
+    bound = None
+    if config.threads:
+        cores = sorted(os.sched_getaffinity(0))[: config.threads]
+        bound = functools.partial(os.sched_setaffinity, 0, cores)
     printed, errors = folder / "printed", folder / "errors"
     with open(printed, "wb") as stdout, open(errors, "wb") as stderr:
         start = time.perf_counter()
@@ -127,10 +131,6 @@ def once(config: Config, model: str, scans: Sequence[str], folder: Path, device:
     return Round((seconds,), config.batch if model else 0, shares, memory_mb=peak_memory(usage) / 1e6)
 
 
-def _first_cores(count: int) -> set[int]:
-    return set(sorted(os.sched_getaffinity(0))[:count])
-
-
 def waiting_sentence(rows: Sequence[Row], on_gpu: bool, mirrors: bool) -> str:
     """What a user waits for most, and what to change.
 
@@ -145,9 +145,9 @@ def waiting_sentence(rows: Sequence[Row], on_gpu: bool, mirrors: bool) -> str:
             f"{text} the start (importing torch alone is {share:.0%}): give several scans in one call, or keep a "
             "process running."
         )
-    faster = ([] if on_gpu else ["use a GPU"]) + (["train without predict.mirror"] if mirrors else [])
-    network = ", or ".join(faster) or "train a smaller network (--recipe fast)"
-    return f"{text} '{longest}': {ADVICE.get(longest, network)}."
+    options = {"use a GPU": not on_gpu, "train without predict.mirror": mirrors}
+    network = [option for option, helps in options.items() if helps] or ["train a smaller network (--recipe fast)"]
+    return f"{text} '{longest}': {ADVICE.get(longest, ', or '.join(network))}."
 
 
 def phantom(path: str, quick: bool) -> str:

@@ -31,18 +31,23 @@ def compared(rows: Sequence[Row], cores: int, price: float | None = None) -> lis
 
 def _compared(row: Row, rows: Sequence[Row], cpu: Config, price: float | None) -> Row:
     config, cores = row.config, cpu.threads
-    reference = replace(config, reference=True, threads=0, ranks=1, workers=0, compile=False, graphs=False)
-    unit = replace(config, ranks=1, threads=1 if config.device == "cpu" else config.threads)
-    alone = (
-        math.nan if config.reference else images_s(rows, unit, anything=("threads",) if config.device == "cuda" else ())
-    )
-    alike = [each for each in rows if _peak_of(each.config, cores) == _peak_of(config, cores)]
+    eager = replace(config, ranks=1, workers=0, compile=False, graphs=False)
+    reference = images_s(rows, replace(eager, reference=True), anything=("precision", "threads"))
+    one_unit = replace(config, ranks=1, reference=False)
+    if config.device == "cpu":
+        alone = images_s(rows, replace(one_unit, threads=1))
+    else:
+        alone = images_s(rows, one_unit, anything=("threads",))
+    peaks = []
+    for other in rows:
+        if _peak_of(other.config, cores) == _peak_of(config, cores):
+            peaks += [each.peak_gflops for each in other.rounds]
     return replace(
         row,
-        peak_gflops=highest(each.peak_gflops for other in alike for each in other.rounds),
+        peak_gflops=highest(peaks),
         to_cpu=row.images_s / images_s(rows, cpu),
-        to_reference=row.images_s / images_s(rows, reference, anything=("precision", "threads")),
-        efficiency=row.images_s / (alone * config.units(cores)),
+        to_reference=row.images_s / reference,
+        efficiency=math.nan if config.reference else row.images_s / (alone * config.units(cores)),
         cost=math.nan if price is None else row.training_s / 3600 * price,
     )
 

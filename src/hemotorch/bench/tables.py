@@ -54,8 +54,8 @@ def _whole_process(row: Row) -> Cell:
 
 
 def _memory(row: Row) -> str:
-    main = number(row.memory_mb / 1000, 1)
-    return main if math.isnan(row.gpu_memory_mb) else f"{main} + {number(row.gpu_memory_mb / 1000, 1)}"
+    main, gpu = number(row.memory_mb / 1000, 1), number(row.gpu_memory_mb / 1000, 1)
+    return main if gpu == DASH else f"{main} + {gpu}"
 
 
 def bench_lines(bench: Bench) -> list[str]:

@@ -57,13 +57,14 @@ def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
 
     threads = spec.config.threads or torch.get_num_threads()
     clock = Clock(loop.device, threads)
-    block = agreed(BLOCK_S / step_s, 1, MOST) if on_gpu else 1
-    blocks = agreed(spec.seconds / (step_s * block), LEAST, MOST)
-    times, last_loss = _timed(loop, blocks, block, None if on_gpu else clock)
-    gpu_memory_mb = math.nan
     if on_gpu:
+        block = agreed(BLOCK_S / step_s, 1, MOST)
+        times, last_loss = _timed(loop, agreed(spec.seconds / (step_s * block), LEAST, MOST), block)
         _marked(loop, agreed(spec.seconds / 3 / step_s, 1, MARKED), spec.config, clock)
         gpu_memory_mb = sum(ranks.gather(torch.cuda.max_memory_reserved(loop.device) / 1e6))
+    else:
+        times, last_loss = _timed(loop, agreed(spec.seconds / step_s, LEAST, MOST), 1, clock)
+        gpu_memory_mb = math.nan
     return Round(
         step_s=tuple(times),
         images=loop.images,
@@ -95,7 +96,7 @@ def _warm_up(loop: Loop) -> tuple[float, float]:
     return float(losses[0]), min(seconds)
 
 
-def _timed(loop: Loop, blocks: int, block: int, clock: Clock | None) -> tuple[list[float], float]:
+def _timed(loop: Loop, blocks: int, block: int, clock: Clock | None = None) -> tuple[list[float], float]:
     """Seconds of a step in each block; and the mean loss of the later half of them, since one batch's says little."""
     wait = waiter(loop.device)
     times, losses = [], []
@@ -141,7 +142,6 @@ def about_machine(_: None = None) -> dict[str, Any]:
         exact = ("fp32", "tf32") if is_ampere(chosen.torch_device) else ("fp32",)
         precisions = tuple(dict.fromkeys((*exact, chosen.precision)))
         about = replace(about, precisions=precisions, compiled=chosen.compile, graphs=chosen.graphs)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
     variables = {name: value for name, value in os.environ.items() if name.startswith(("OMP_", "MKL_", "KMP_"))}
     return {
         "machine": asdict(about),
@@ -153,10 +153,17 @@ def about_machine(_: None = None) -> dict[str, Any]:
             "memory_gb": round(_total_memory() / 2**30, 1),
             "gpus": gpus,
             "driver": _driver(),
-            "load_before": round(load, 2),
+            "load_before": _load(),
             "variables": variables,
         },
     }
+
+
+def _load() -> float:
+    """Processes that wanted to run in the last minute, on average."""
+    with suppress(AttributeError, OSError):  # Windows has none
+        return round(os.getloadavg()[0], 2)
+    return math.nan
 
 
 def _total_memory() -> int:

@@ -9,10 +9,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from PIL import Image
 
-from hemotorch.evaluation.scores import Example, Scores
+from hemotorch.evaluation.scores import Example, ScanScore, Scores
 from hemotorch.pictures.slices import LINE_RGB, grey_slice, outlines, picture_width
+from hemotorch.report.pages.numbers import MINUS, number
 from hemotorch.report.pages.svg import FAINT, LINE, NET, RULES, figure, plain_log
 
 SMALL_ML = 0.1  #: volumes below it share the left edge of a logarithmic axis
@@ -21,76 +23,81 @@ PICTURE_PX = 300  #: height of a slice's picture
 
 def dice_by_volume(scores: Scores) -> str:
     """Dice of each scan with bleeding against its true mL, the network's and the baseline's. SVG, "" without mL."""
-    scans = [scan for scan in scores.scans if scan.network.bleeding and np.isfinite(scan.network.truth_ml)]
+    scans = scans_with_ml(scores)
     if not scans:
         return ""
     volumes = [max(SMALL_ML, scan.network.truth_ml) for scan in scans]
-    with figure("dice", 5.4, 3.7) as (axes, out):
-        if all(scan.baseline for scan in scans):
-            rules = [scan.baseline.volume.dice for scan in scans if scan.baseline]
-            pairs = zip(volumes, rules, [scan.network.volume.dice for scan in scans], strict=True)
-            for volume, low, high in pairs:
-                axes.plot([volume, volume], [low, high], color=LINE, lw=1.2, zorder=1)
-            axes.scatter(
-                volumes, rules, s=30, facecolors="none", edgecolors=RULES, lw=1.3, label="rule-based baseline", zorder=2
-            )
-        network = [scan.network.volume.dice for scan in scans]
+    network = [scan.network.volume.dice for scan in scans]
+    baseline = [scan.baseline.volume.dice for scan in scans if scan.baseline]
+    with figure("dice", 5.4, 3.7) as (axes, svg):
+        if len(baseline) == len(network):
+            axes.vlines(volumes, baseline, network, color=LINE, lw=1.2, zorder=1)
+            circles = {"facecolors": "none", "edgecolors": RULES, "lw": 1.3}
+            axes.scatter(volumes, baseline, s=30, label="rule-based baseline", zorder=2, **circles)
         axes.scatter(volumes, network, s=34, color=NET, lw=0, label="network", zorder=3)
         axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="true volume, mL", ylabel="Dice")
         plain_log(axes, volumes)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2, columnspacing=1.2)
-    return out[0]
+    return svg[0]
 
 
 def agreement(scores: Scores) -> str:
     """Bland-Altman: predicted - true mL against their mean, for scans with bleeding. SVG, "" without mL."""
-    found = [scan.network for scan in scores.scans if scan.network.bleeding and np.isfinite(scan.network.truth_ml)]
-    if not found:
+    comparisons = [scan.network for scan in scans_with_ml(scores)]
+    if not comparisons:
         return ""
     volume = scores.summary["volume"]
-    means = [(each.predicted_ml + each.truth_ml) / 2 for each in found]
-    errors = [each.predicted_ml - each.truth_ml for each in found]
-    with figure("agreement", 5.4, 3.7) as (axes, out):
+    means = [(each.predicted_ml + each.truth_ml) / 2 for each in comparisons]
+    errors = [each.predicted_ml - each.truth_ml for each in comparisons]
+    limits = [limit for limit in volume["limits_ml"] if np.isfinite(limit)]
+    with figure("agreement", 5.4, 3.7) as (axes, svg):
         axes.axhline(0, color=FAINT, lw=0.8)
-        marks: list[tuple[float, str, Any]] = [(volume["bias_ml"], f"bias {volume['bias_ml']:+.1f}", "-")]
-        marks += [(limit, f"{limit:+.1f}", (0, (4, 3))) for limit in volume["limits_ml"] if np.isfinite(limit)]
-        for height, text, dashes in marks:
-            axes.axhline(height, color=NET, lw=1.1, ls=dashes, zorder=1)
-            beside = {"xytext": (4, 0), "textcoords": "offset points", "annotation_clip": False}
-            text = text.replace("-", "\N{MINUS SIGN}")
-            side = ("axes fraction", "data")
-            axes.annotate(text, (1, height), xycoords=side, va="center", color=FAINT, fontsize=9, **beside)
+        _level(axes, volume["bias_ml"], f"bias {number(volume['bias_ml'], 1, sign=True)}", "-")
+        for limit in limits:
+            _level(axes, limit, number(limit, 1, sign=True), (0, (4, 3)))
         axes.scatter(means, errors, s=34, color=NET, lw=0, zorder=3)
-        axes.set(xlabel="mean of true and predicted volume, mL", ylabel="predicted \N{MINUS SIGN} true, mL")
-        reach = max(1.0, *(abs(value) for value in (*errors, *volume["limits_ml"]) if np.isfinite(value))) * 1.12
+        axes.set(xlabel="mean of true and predicted volume, mL", ylabel=f"predicted {MINUS} true, mL")
+        reach = 1.12 * max(1.0, *np.abs([*errors, *limits]))
         axes.set_ylim(-reach, reach)
         axes.set_xlim(-0.03 * max(means), 1.05 * max(means))
-    return out[0]
+    return svg[0]
+
+
+def scans_with_ml(scores: Scores) -> list[ScanScore]:
+    """Scans with bleeding whose true mL are known."""
+    return [scan for scan in scores.scans if scan.network.bleeding and np.isfinite(scan.network.truth_ml)]
+
+
+def _level(axes: Axes, height: float, text: str, dashes: Any) -> None:
+    """A horizontal line with its name at the right edge."""
+    axes.axhline(height, color=NET, lw=1.1, ls=dashes, zorder=1)
+    beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "annotation_clip": False}
+    side = ("axes fraction", "data")
+    axes.annotate(text, (1, height), xycoords=side, va="center", color=FAINT, fontsize=9, **beside)
 
 
 def training(rows: Sequence[Mapping[str, Any]]) -> str:
     """Loss, validation Dice and learning rate by epoch, side by side. SVG, "" without rows."""
     if not rows:
         return ""
-    validated = [row for row in rows if row.get("val") and row["val"].get("dice") is not None]
-    panels = [("training loss", [row["epoch"] for row in rows], [row["loss"] for row in rows])]
+    validated = [row for row in rows if (row.get("val") or {}).get("dice") is not None]
+    panels = {"training loss": [(row["epoch"], row["loss"]) for row in rows]}
     if validated:
-        dice = [row["val"]["dice"] for row in validated]
-        panels.append(("validation Dice", [row["epoch"] for row in validated], dice))
-    panels.append(("learning rate", [row["epoch"] for row in rows], [row["lr"] for row in rows]))
-    with figure("training", 11, 2.7, panels=len(panels)) as (axes, out):
-        for place, (title, epochs, values) in zip(np.atleast_1d(axes), panels, strict=True):
-            dots = "o" if len(values) < 40 else ""
-            place.plot(epochs, values, color=NET, lw=1.6, marker=dots, ms=3.5)
-            place.set(title=title, xlabel="epoch")
-            place.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
-            place.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+        panels["validation Dice"] = [(row["epoch"], row["val"]["dice"]) for row in validated]
+    panels["learning rate"] = [(row["epoch"], row["lr"]) for row in rows]
+    with figure("training", 11, 2.7, panels=len(panels)) as (axes, svg):
+        for panel, (title, points) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+            epochs, values = zip(*points, strict=True)
+            panel.plot(epochs, values, color=NET, lw=1.6, marker="o" if len(values) < 40 else "", ms=3.5)
+            panel.set(title=title, xlabel="epoch")
+            panel.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+            panel.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
             if title == "validation Dice":
-                place.set_ylim(0, 1)
+                panel.set_ylim(0, 1)
             elif title == "learning rate":
-                place.set_ylim(0, max(values) * 1.15 or 1)
-                place.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    return out[0]
+                panel.set_ylim(0, max(values) * 1.15 or 1)
+                panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return svg[0]
 
 
 def pictures(example: Example) -> list[tuple[int, str]]:
