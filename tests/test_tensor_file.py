@@ -109,6 +109,15 @@ def test_more_than_is_read(tmp_path: Path) -> None:
         read(saved({"a": torch.zeros(1000)}, tmp_path / "a.pt"), 3000)
 
 
+def test_many_tensors_of_one_storage(tmp_path: Path) -> None:
+    storage = torch.zeros(10**6)
+    path = saved([storage[number:] for number in range(2000)], tmp_path / "a.pt")
+    assert path.stat().st_size < 6e6
+    with pytest.raises(TensorFileError, match="tensors of more than the 1.0 GB that are read"):
+        read(path, MOST)
+    assert len(read(saved([storage[number:] for number in range(200)], tmp_path / "b.pt"), MOST)) == 200
+
+
 class Call:
     """Asks the reader to call a function."""
 
@@ -197,6 +206,7 @@ def test_what_is_no_archive(tmp_path: Path, raw: bytes) -> None:
         lambda values: values.update(options={1: 2}),
         lambda values: values.update(net=None),
         lambda values: values.update(epoch="1"),
+        lambda values: values.update(step=-1),
         lambda values: values.update(deployment=3),
         lambda values: values.update(other=1),
         lambda values: values.pop("step"),

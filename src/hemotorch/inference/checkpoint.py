@@ -137,6 +137,7 @@ def _check_values(values: dict[str, Any], more: dict[str, type], path: Path, tod
     known = {*types, "score", "format", "slice_spacing"}
     good = types.keys() <= values.keys() <= known
     good = good and all(isinstance(values[name], kind) for name, kind in types.items())
+    good = good and values["epoch"] >= 0 and values["step"] >= 0
     good = good and isinstance(values.get("score"), (float, int, type(None)))
     good = good and all(isinstance(key, str) for name in ("options", "weights", *more) for key in values[name])
     good = good and all(isinstance(weight, torch.Tensor) for weight in values["weights"].values())

@@ -1,8 +1,9 @@
 """Reads what `torch.save` wrote, running none of its code and allocating no more than the file itself holds.
 
-`torch.load(weights_only=True)` runs no foreign code either, but it believes sizes: an entry packed by zip to nothing, a
-tensor of one stored number repeated 10**12 times, or a pickle that asks for a list of 2**31 places takes all memory.
-Here the pickle is walked through first, and each tensor's shape is compared with what is stored before it is made.
+`torch.load(weights_only=True)` runs no foreign code either, but it believes sizes. All memory is taken by an entry that
+zip packed to nothing, a tensor of one stored number repeated 10**12 times, or a pickle that asks for a list of 2**31
+entries. Here the pickle is walked through first, and each tensor's shape is compared with what is stored before it is
+made.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 
 MOST_PICKLE = 2**24  #: bytes of the structure around the tensors; a checkpoint of 1,000 tensors has 150 kB
-MOST_VALUES = 10**6  #: dictionaries, lists, numbers and tensors, each counted wherever it stands
+MOST_VALUES = 10**6  #: dictionaries, lists, numbers and tensors, each counted as often as it occurs
 DEEPEST = 50  #: levels of nesting
 
 _DTYPES = {
@@ -56,7 +57,7 @@ class _Type:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A storage: an entry of the archive that holds `count` numbers."""
+    """A storage: an entry of the archive that holds `count` numbers. Nothing of it is known to be true yet."""
 
     type: Any
     key: Any
@@ -75,7 +76,7 @@ def read(path: Path, most_bytes: int) -> Any:
 
     Args:
         path: a regular file.
-        most_bytes: that all tensors together may have.
+        most_bytes: that all tensors together may have, each counted whole if several share a storage.
 
     Returns:
         What was saved; tensors are on the CPU.
@@ -95,7 +96,7 @@ def read(path: Path, most_bytes: int) -> Any:
             _check_pickle(structure)
             value = _Reader(io.BytesIO(structure)).load()
             _check_values(value)
-            return _Builder(archive, prefix).build(value)
+            return _Builder(archive, prefix, most_bytes).build(value)
     except (OSError, MemoryError, TensorFileError):
         raise
     except Exception as error:  # a damaged archive or pickle can raise nearly anything
@@ -131,7 +132,7 @@ def _check_entries(archive: zipfile.ZipFile, path: Path, most_bytes: int) -> str
 
 
 def _check_pickle(structure: bytes) -> None:
-    """Python's own reader makes a list as long as the largest place that a pickle names, without looking."""
+    """Python's own reader makes a list as long as the largest index that a pickle names, without looking."""
     for code, argument, _ in pickletools.genops(structure):
         if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(structure):
             raise TensorFileError("is damaged (its structure is)")
@@ -178,8 +179,9 @@ class _Reader(pickle.Unpickler):
 class _Builder:
     """Turns a structure into one with tensors, which are read from the archive."""
 
-    def __init__(self, archive: zipfile.ZipFile, prefix: str):
-        self._archive, self._prefix = archive, prefix
+    def __init__(self, archive: zipfile.ZipFile, prefix: str, most_bytes: int):
+        self._archive, self._prefix, self._most_bytes = archive, prefix, most_bytes
+        self._bytes = 0
         self._storages: dict[str, torch.Tensor] = {}
 
     def build(self, value: Any) -> Any:
@@ -196,7 +198,7 @@ class _Builder:
             return value
         if type(value) is tuple:
             return tuple(self.build(entry) for entry in value)
-        if not isinstance(value, torch.Tensor):  # one that stands in two places is built already
+        if not isinstance(value, torch.Tensor):  # one that occurs twice is built already
             self._check_plain(value)
         return value
 
@@ -208,8 +210,8 @@ class _Builder:
     def _tensor(self, view: _View) -> torch.Tensor:
         """A tensor on its storage, unless it reaches beyond it or repeats what is stored."""
         offset, size, stride = view.offset, tuple(view.size), tuple(view.stride)
-        whole = all(type(number) is int and number >= 0 for number in (offset, *size, *stride))
-        if not whole or len(size) != len(stride) or len(size) > 8:
+        natural = all(type(number) is int and number >= 0 for number in (offset, *size, *stride))
+        if not natural or len(size) != len(stride) or len(size) > 8:
             raise TensorFileError("is damaged (a tensor in it is)")
         storage = self._storage(view.storage)
         if 0 in size:
@@ -217,6 +219,10 @@ class _Builder:
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
         if last >= storage.numel() or math.prod(size) > storage.numel():
             raise TensorFileError("is damaged (a tensor in it is larger than what is stored)")
+        # A small file may hold a million tensors that all show one storage, and whoever copies them takes all memory.
+        self._bytes += math.prod(size) * storage.itemsize
+        if self._bytes > self._most_bytes:
+            raise TensorFileError(f"holds tensors of more than the {self._most_bytes / 1e9:.1f} GB that are read")
         return storage.as_strided(size, stride, offset)
 
     def _storage(self, stored: _Stored) -> torch.Tensor:

@@ -227,6 +227,8 @@ def _restore(state: State, checkpoint: Checkpoint) -> None:
     learner.load_optimizer(stored["optimizer"])
     if learner.scaler is not None and "scaler" in stored:  # not if a CPU wrote it
         learner.scaler.load_state_dict(stored["scaler"])
+    if stored["epoch"] < 0 or stored["step"] < 0:
+        raise ValueError("a training has no negative step")
     for name in COUNTERS:
         setattr(state, name, stored[name])
 
