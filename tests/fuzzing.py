@@ -173,7 +173,7 @@ def damaged_checkpoint(raw: bytes, rng: random.Random) -> bytes:
     values = torch.load(io.BytesIO(raw), weights_only=True)
     del values["digest"]
     values = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
-    part = rng.choice(("options", "weights", "recipe", "recipe", None))
+    part = rng.choice(("options", "weights", "deployment", "deployment", None))
     values = {**values, part: damaged_value(values[part], rng)} if part else damaged_value(values, rng)
     out = io.BytesIO()
     digest = _digest(values)
