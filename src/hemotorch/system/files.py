@@ -61,7 +61,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path beside `path`; when the block ends well it is synced and moved onto `path`.
 
     At a crash or a full disk the old file stays whole. The temporary name keeps the suffixes, which some writers read.
-    Raises RunError where the disk is full, read-only or forbidden.
+    Raises RunError if the disk is full, read-only or forbidden.
     """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.part.{path.name}")
@@ -88,8 +88,8 @@ def exclusive(path: Path | str, error: HemotorchError) -> Iterator[None]:
     process of this machine that has ended does not count.
 
     Args:
-        path: The lock file; its folder is made if it is not there.
-        error: What to raise if another process holds the lock.
+        path: the lock file; its folder is made if it is missing.
+        error: what to raise if another process holds the lock.
 
     Raises:
         HemotorchError: `error`, or RunError if the folder cannot be written.
@@ -121,12 +121,15 @@ def _acquired(path: Path, error: HemotorchError) -> BaseFileLock:
         if refused.errno not in _NO_LOCKS:
             raise
     marker = held_marker(path)
-    lock = SoftFileLock(marker, timeout=0.5)  # with no time at all, filelock 3.33 does not take a dead one's marker
+    # With no time at all, filelock 3.33 does not take over the marker of a process that has ended.
+    lock = SoftFileLock(marker, timeout=0.5)
     try:
         lock.acquire()
     except Timeout:
         advice = f"if nothing else is running, remove {marker}"
-        raise type(error)(error.what, error.where, f"{error.todo}; {advice}" if error.todo else advice) from None
+        if error.todo:
+            advice = f"{error.todo}; {advice}"
+        raise type(error)(error.what, error.where, advice) from None
     return lock
 
 
@@ -195,14 +198,10 @@ def text_file(path: Path | str, kind: str = "text file") -> Path:
 
 
 def read_json(path: Path | str) -> Any:
-    """Reads a JSON file. Raises InputError where it is missing or not JSON."""
+    """Reads a JSON file. Raises InputError if it is missing or not JSON."""
     text_file(path, "JSON file")
     try:
-        if Path(path).exists() and not Path(path).is_file():
-            raise InputError("is no ordinary file, and so cannot be read as JSON", path)  # a pipe would never end
         return json.loads(Path(path).read_bytes())  # UTF-8, 16 or 32, by its first bytes
-    except FileNotFoundError as error:
-        raise InputError("no such file", path) from error
     except RecursionError as error:
         raise InputError("cannot be read as JSON (nested too deeply)", path) from error
     except (ValueError, OSError) as error:
@@ -236,8 +235,8 @@ def short_name(name: str, most: int = 180) -> str:
     raw = os.fsencode(name)
     if len(raw) <= most:
         return name
-    kept = raw[: most - 17].decode("utf-8", errors="ignore")
-    return f"{kept}~{hashlib.sha256(raw).hexdigest()[:16]}"
+    beginning = raw[: most - 17].decode("utf-8", errors="ignore")
+    return f"{beginning}~{hashlib.sha256(raw).hexdigest()[:16]}"
 
 
 #: Text that a spreadsheet would take for a formula, full-width signs included; the quotes are those of `quoted`.
@@ -261,7 +260,7 @@ def unquoted(cell: str) -> str:
 
 
 def output_folder(path: Path | str, *, may_exist: bool = False) -> Path:
-    """Makes an output folder. Raises InputError where it holds files already, unless that is expected."""
+    """Makes an output folder. Raises InputError if it holds files already, unless that is expected."""
     path = Path(path)
     with explained(path):
         if path.exists() and not path.is_dir():

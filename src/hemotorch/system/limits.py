@@ -94,11 +94,18 @@ def check_unpacked(size: int, where: Path | str) -> None:
 
 def check_spacing(pixels_mm: Iterable[float], slices_mm: Iterable[float], where: Path | str) -> None:
     """Raises InputError if no CT has such distances between its pixels, or between its slices, in mm."""
-    for what, lengths, (least, most) in (("pixels", pixels_mm, PIXEL_MM), ("slices", slices_mm, SLICE_MM)):
-        for mm in lengths:
-            if not least <= mm <= most:
-                text = f"its {what} are {mm:.3g} mm apart, which no CT has ({least:g} to {most:g} mm)"
-                raise InputError(text, where, "correct its spacing")
+    _check_distances("pixels", pixels_mm, PIXEL_MM, where)
+    _check_distances("slices", slices_mm, SLICE_MM, where)
+
+
+def _check_distances(
+    name: str, distances_mm: Iterable[float], credible: tuple[float, float], where: Path | str
+) -> None:
+    least, most = credible
+    for mm in distances_mm:
+        if not least <= mm <= most:
+            what = f"its {name} are {mm:.3g} mm apart, which no CT has ({least:g} to {most:g} mm)"
+            raise InputError(what, where, "correct its spacing")
 
 
 def _from_environment(name: str, default: float) -> float:
@@ -115,4 +122,6 @@ def _from_environment(name: str, default: float) -> float:
 
 
 def _thousands(count: int) -> str:
-    return f"{count:,}" if count < 10**15 else f"{float(min(count, 10**300)):.0e}"
+    if count < 10**15:
+        return f"{count:,}"
+    return f"{float(min(count, 10**300)):.0e}"

@@ -11,23 +11,30 @@ from typing import Any
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
-UNKNOWN_MEMORY = 4 * 1024**3  #: taken where a system does not say
+#: Limit, usage and statistics of a container's memory, as cgroup v2 and v1 call them.
+MEMORY_FILES = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+UNKNOWN_MEMORY = 4 * 1024**3  #: bytes, assumed if a system does not say
 
 
 def cores() -> int:
     """Processors this process may use: those it is bound to, and no more than a container's share of time."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text().split()
-        mine = min(mine, max(1, round(int(quota) / int(period))))
-    return mine
+        count = min(count, max(1, round(int(quota) / int(period))))
+    return count
 
 
 def physical_cores() -> int:
     """Those of `cores` that have arithmetic units of their own: hardware threads of one core share them."""
-    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(cores())
+    numbers = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(cores())
     siblings = set()
-    for number in mine:
+    for number in numbers:
         try:
             siblings.add((CPUS / f"cpu{number}/topology/thread_siblings_list").read_text())
         except OSError:
@@ -56,40 +63,41 @@ def free_memory() -> int:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable"):
                 free = int(line.split()[1]) * 1024
-    # cgroup v2, then v1. What is only cached of files can be given back.
-    for limit, used, cached in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
+    for limit, usage, statistics in MEMORY_FILES:
         with suppress(OSError, ValueError):
-            most, taken = (int((CGROUP / name).read_text()) for name in (limit, used))
-            return min(free, max(0, most - taken + _inactive(CGROUP / cached)))
+            most = int((CGROUP / limit).read_text())
+            taken = int((CGROUP / usage).read_text())
+            # What is only cached of files can be given back.
+            return min(free, max(0, most - taken + _inactive(CGROUP / statistics)))
     return free
 
 
 def resident(reset_peak: bool = False) -> tuple[int, int]:
     """Bytes of main memory that this process holds, and the most that it held since it started or the last reset.
 
-    (0, 0) where the system does not say.
+    (0, 0) if the system does not say.
     """
+    kilobytes = {}
     with suppress(OSError, ValueError):
         if reset_peak:
             Path("/proc/self/clear_refs").write_text("5")
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-        now, most = (1024 * int(lines[name].split()[0]) for name in ("VmRSS", "VmHWM"))
-        return now, most
-    return 0, 0
+        for line in Path("/proc/self/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in ("VmRSS", "VmHWM"):
+                kilobytes[name] = int(value.split()[0])
+    return 1024 * kilobytes.get("VmRSS", 0), 1024 * kilobytes.get("VmHWM", 0)
 
 
 def peak_memory(usage: Any = None) -> int:
-    """The most bytes of main memory that this process ever held; 0 where the system does not say.
+    """The most bytes of main memory that this process ever held; 0 if the system does not say.
 
-    usage: of a child that ended, as os.wait4 gives it: the most that it held.
+    Args:
+        usage: of a child that ended, as os.wait4 gives it: the most that it held.
     """
-    # Where there is /proc not what the system accounts for: that is never below what the parent had at the start.
-    if usage is None and (most := resident()[1]):
-        return most
     if usage is None:
+        # If there is /proc, not what the system accounts for: that is never below what the parent had at the start.
+        if most := resident()[1]:
+            return most
         try:
             import resource
         except ImportError:  # Windows
@@ -99,7 +107,7 @@ def peak_memory(usage: Any = None) -> int:
 
 
 def private_memory(process: int) -> int:
-    """Bytes of main memory that a process shares with no other; 0 where it has ended or the system does not say."""
+    """Bytes of main memory that a process shares with no other; 0 if it has ended or the system does not say."""
     with suppress(OSError, ValueError):
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))

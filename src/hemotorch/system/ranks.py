@@ -1,7 +1,7 @@
 """The processes that train together: which one this is, what they add up, and what is said when one of them is lost.
 
-torchrun, SLURM and Ray start one process a GPU, or a share of the cores; each is a rank. Started alone, a process is
-rank 0 of one, and everything here does nothing.
+torchrun, SLURM and Ray start one process per GPU, or per share of the cores; each is a rank. Started alone, a process
+is rank 0 of one, and everything here does nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ GO_ON = "go on from the last checkpoint with --resume, with as many ranks as you
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world` ones; `local` counts on its machine, which runs `beside` of them."""
+    """This process among those that train together.
+
+    rank: its number among `world` of them. local: its number on its machine, which runs `beside` of them.
+    timeout_s: after which a rank that does not answer is given up. store: of notes between them, None if it is alone.
+    """
 
     rank: int = 0
     world: int = 1
@@ -58,6 +62,10 @@ class Ranks:
         parts = (flat / self.world).split([tensor.numel() for tensor in tensors])
         torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
+    def barrier(self) -> None:
+        """Waits until every rank is here. A rank that is lost is noticed."""
+        self.gather(None)
+
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, on each of them, in the ranks' order."""
         if self.world == 1:
@@ -86,9 +94,10 @@ class Ranks:
                 raise
             raise self._what_happened(error) from error
         except BaseException as error:
-            self._tell(
-                "was interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-            )
+            text = f"{type(error).__name__}: {error}"
+            if isinstance(error, KeyboardInterrupt):
+                text = "was interrupted"
+            self._tell(text)
             raise
 
     def _tell(self, text: str) -> None:
@@ -98,6 +107,7 @@ class Ranks:
     def _what_happened(self, error: RuntimeError) -> RunError:
         """Another rank's own note, or RankLost with the rank that is not there any more."""
         where = f"rank {self.rank}"
+        # gloo raises plain RuntimeErrors, of which only the text tells.
         late = "timed out" in str(error).lower() or "timeout" in str(error).lower()
         with suppress(RuntimeError, AttributeError):
             self.store.set(f"waiting/{self.rank}", "yes")
@@ -106,7 +116,7 @@ class Ranks:
                 if self.store.check(["stopped"]):
                     return RunError(self.store.get("stopped").decode(), where, GO_ON)
                 time.sleep(0.1)
-            gone = [str(r) for r in range(self.world) if not self.store.check([f"waiting/{r}"])]
+            gone = [str(rank) for rank in range(self.world) if not self.store.check([f"waiting/{rank}"])]
             if gone:
                 who = f"rank {' and '.join(gone)}"
                 what = f"{who} has not answered for {self.timeout_s:g} s" if late else f"{who} was killed"
@@ -130,11 +140,14 @@ class _Sum(torch.autograd.Function):
 
 
 @contextmanager
-def joined(timeout_s: float = 600.0) -> Iterator[Ranks]:
-    """Joins the processes that torchrun's environment variables tell of, or a group that was formed already; leaves it
-    at the end if it was formed here. Raises OptionError where the variables make no sense.
+def process_group(timeout_s: float = 600.0) -> Iterator[Ranks]:
+    """Joins the processes that torchrun's environment variables name, or a group that was formed already.
 
-    The group talks through gloo on CPUs and through nccl between GPUs.
+    A group that was formed here is left at the end. It talks through gloo on CPUs and through nccl between GPUs.
+
+    Raises:
+        OptionError: if the variables make no sense.
+        RunError: if the ranks do not find each other.
     """
     if dist.is_available() and dist.is_initialized():
         rank, world = dist.get_rank(), dist.get_world_size()
@@ -158,9 +171,8 @@ def joined(timeout_s: float = 600.0) -> Iterator[Ranks]:
         if torch.cuda.is_available() and local < torch.cuda.device_count():
             torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(
-            backend, store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=wait
-        )
+        group = dist.PrefixStore("group", store)
+        dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=wait)
     except RuntimeError as error:
         what = f"the {world} ranks did not find each other within {timeout_s:g} s ({str(error).splitlines()[0]})"
         raise RunError(what, f"rank {rank}", f"are all of them started, and is {address}:{port} reachable?") from error
@@ -173,9 +185,9 @@ def joined(timeout_s: float = 600.0) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def leave(status: int) -> int:
-    """How a process that may have been a rank ends: gloo may abort one that is torn down while its partners still talk
-    to it. One of several does not return."""
+def exit_rank(status: int) -> int:
+    """Ends a process that is one of several ranks, with this exit status; returns it if there is only one."""
+    # gloo may abort a process that is torn down while its partners still talk to it.
     if _number("WORLD_SIZE", 1) != 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -183,8 +195,8 @@ def leave(status: int) -> int:
     return status
 
 
-def _number(name: str, otherwise: int) -> int:
-    text = os.environ.get(name) or str(otherwise)
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
     if not text.lstrip("-").isdigit():
         raise OptionError(f"{name} is set to '{text}', which is no number", "environment", f"unset {name}")
     return int(text)
@@ -192,5 +204,8 @@ def _number(name: str, otherwise: int) -> int:
 
 def _is_message_lost(error: RuntimeError) -> bool:
     kind = getattr(dist, "DistError", ())
-    words = ("gloo", "connection closed", "connection reset", "timed out waiting", "nccl", "broken pipe")
-    return isinstance(error, kind) or any(word in str(error).lower() for word in words)
+    texts = ("gloo", "connection closed", "connection reset", "timed out waiting", "nccl", "broken pipe")
+    return isinstance(error, kind) or any(text in str(error).lower() for text in texts)
+
+
+joined, leave = process_group, exit_rank

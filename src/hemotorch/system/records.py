@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, 
 
 import tomli_w
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic.config import JsonDict
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
@@ -31,12 +32,12 @@ MOST_TOML = 100_000  #: characters of a TOML file; recipes that come with hemoto
 MOST_DOTS = 200
 
 #: Units of fields, for `json_schema_extra`.
-MM: dict[str, Any] = {"unit": "mm"}
-ML: dict[str, Any] = {"unit": "mL"}
-HU: dict[str, Any] = {"unit": "HU"}
-PIXELS: dict[str, Any] = {"unit": "px"}
-DEGREES: dict[str, Any] = {"unit": "°"}
-SECONDS: dict[str, Any] = {"unit": "s"}
+MM: JsonDict = {"unit": "mm"}
+ML: JsonDict = {"unit": "mL"}
+HU: JsonDict = {"unit": "HU"}
+PIXELS: JsonDict = {"unit": "px"}
+DEGREES: JsonDict = {"unit": "°"}
+SECONDS: JsonDict = {"unit": "s"}
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 #: What pydantic's errors of type mean, in words.
