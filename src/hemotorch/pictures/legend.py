@@ -48,13 +48,14 @@ def type_volumes(scan: Volume, masks: Masks) -> dict[str, str]:
     """The mL of each type that was found or is true, the true ones in brackets."""
     volumes = {}
     for name, code in CODES.items():
-        if any((mask == code).any() for mask in masks.given):
-            texts = []
-            if masks.found is not None:
-                texts.append(_amount(scan.volume_ml(masks.found == code), masks.found == code))
-            if masks.truth is not None:
-                texts.append(f"(true {_amount(scan.volume_ml(masks.truth == code), masks.truth == code)})")
-            volumes[name] = " ".join(texts)
+        if not any((mask == code).any() for mask in masks.given):
+            continue
+        texts = []
+        if masks.found is not None:
+            texts.append(_volume(scan, masks.found == code))
+        if masks.truth is not None:
+            texts.append(f"(true {_volume(scan, masks.truth == code)})")
+        volumes[name] = " ".join(texts)
     return volumes
 
 
@@ -69,16 +70,15 @@ def slice_labels(scan: Volume, index: int, mask: np.ndarray | None, plain: Rgb, 
     if mask is None or not mask[index].any():
         return []
     marked, voxel_ml = mask[index], float(scan.voxel_ml[index])
-    labels = []
     codes = CODES if typed else {}
+    labels = []
     for name, code in codes.items():
-        area = marked == code
-        if area.any():
-            volume = _amount(np.count_nonzero(area) * voxel_ml, area)
-            labels.append(Label(f"{SHORT_NAMES[name]} {volume}", COLOURS[name]))
-    rest = (marked != 0) & ~np.isin(marked, list(codes.values()))
-    if rest.any():
-        labels.append(Label(_amount(np.count_nonzero(rest) * voxel_ml, rest), plain))
+        voxels = int(np.count_nonzero(marked == code))
+        if voxels:
+            labels.append(Label(f"{SHORT_NAMES[name]} {_amount(voxels * voxel_ml, voxels)}", COLOURS[name]))
+    untyped = int(np.count_nonzero(marked) - np.count_nonzero(np.isin(marked, list(codes.values()))))
+    if untyped:
+        labels.append(Label(_amount(untyped * voxel_ml, untyped), plain))
     return labels
 
 
@@ -92,13 +92,17 @@ def _total(scan: Volume, mask: np.ndarray) -> str:
     return f"{size} in {slices} slice{'s' if slices != 1 else ''}"
 
 
-def _amount(volume: float, area: np.ndarray) -> str:
-    """A volume in words, or pixels if it is not known."""
-    if math.isnan(volume):
-        return f"{np.count_nonzero(area)} px"
-    return ml_text(volume) if volume else "0 mL"
+def _volume(scan: Volume, mask: np.ndarray) -> str:
+    return _amount(scan.volume_ml(mask), int(np.count_nonzero(mask)))
 
 
-def ml_text(volume: float) -> str:
+def _amount(volume_ml: float, voxels: int) -> str:
+    """A volume in words, or its pixels if it is not known."""
+    if math.isnan(volume_ml):
+        return f"{voxels} px"
+    return ml_text(volume_ml) if voxels else "0 mL"
+
+
+def ml_text(volume_ml: float) -> str:
     """mL above zero for reading."""
-    return f"{volume:.1f} mL" if volume >= 0.05 else "< 0.1 mL"
+    return f"{volume_ml:.1f} mL" if volume_ml >= 0.05 else "< 0.1 mL"

@@ -20,17 +20,18 @@ from PIL import Image
 from hemotorch import NOTICE
 from hemotorch.errors import one_line
 from hemotorch.labels import COLOURS
-from hemotorch.pictures.framing import Volume, head_box, pick_slices
-from hemotorch.pictures.legend import Label, Masks, Rgb, slice_labels, total_labels, type_volumes
+from hemotorch.pictures.framing import Box, Volume, head_box, pick_slices
+from hemotorch.pictures.legend import Masks, Rgb, slice_labels, total_labels, type_volumes
 from hemotorch.pictures.slices import FOUND_RGB, LINE_RGB, TRUTH_RGB, grey_slice, outlines, picture_width
 
 FRAMES = 48  #: slices that are shown at most; those of a noisy scan take two to three megabytes
-HEIGHT_PX = 384  #: of a frame, unless the head is wider than high
+HEIGHT_PX = 384  #: of a frame
+EMPTY_WIDTH_PX = 320  #: of the text, if there is no picture
 JPEG_QUALITY = 80
-BLOCK = 8  #: JPEG's; frames are a multiple of it, or one would shine into the next
+BLOCK = 8  #: of a JPEG; frames are a multiple of it, or one would shine into the next
 CHROME_PX = 150  #: height of all that is around a frame: title, caption, slider, notice
 LINE_PX = 21  #: of a line of text
-LETTERS = 60  #: of a line of text
+LINE_LETTERS = 60  #: of a line of text
 
 
 class Frame(NamedTuple):
@@ -68,35 +69,42 @@ def scan_html(
     """
     masks = Masks(found, truth, typed)
     box = head_box(scan, masks.given)
-    shown = pick_slices(scan, masks.given, FRAMES)
-    rows, columns = (side.stop - side.start for side in box)
-    height = HEIGHT_PX
-    width = picture_width((rows, columns), scan.pixel_mm, height)
-    frames = []
-    for index in shown:
-        true_slice = None if truth is None else truth[index][box]
-        found_slice = None if found is None else found[index][box]
-        grey = grey_slice(scan.hu[index][box], width, height)
-        lines = outlines(true_slice, found_slice, width, height, typed=typed)
-        frames.append(Frame(grey, lines, _caption(scan, index, masks)))
-    marked = np.zeros(len(shown), int)
-    for mask in masks.given:
-        marked += np.count_nonzero(mask[shown].reshape(len(shown), -1), axis=1)
-    start = int(marked.argmax()) if marked.any() else len(shown) // 2
-    if len(shown) < len(scan.hu):
-        facts = [*facts, f"{len(shown)} of {len(scan.hu)} slices are shown"]
+    indices = pick_slices(scan, masks.given, FRAMES)
+    frames = [_frame(scan, index, masks, box) for index in indices]
+    if len(indices) < len(scan.hu):
+        facts = [*facts, f"{len(indices)} of {len(scan.hu)} slices are shown"]
+    start = _fullest(masks, indices)
     return viewer_html(scan.name, frames, facts, warnings, legend=_legend(scan, masks), start=start)
 
 
+def _frame(scan: Volume, index: int, masks: Masks, box: Box) -> Frame:
+    """One slice, cropped to the box."""
+    hu = scan.hu[index][box]
+    width = picture_width(hu.shape, scan.pixel_mm, HEIGHT_PX)
+    truth = None if masks.truth is None else masks.truth[index][box]
+    found = None if masks.found is None else masks.found[index][box]
+    lines = outlines(truth, found, width, HEIGHT_PX, typed=masks.typed)
+    return Frame(grey_slice(hu, width, HEIGHT_PX), lines, _caption(scan, index, masks))
+
+
+def _fullest(masks: Masks, indices: Sequence[int]) -> int:
+    """The frame with the most bleeding; without any, the middle one."""
+    voxels = np.zeros(len(indices), int)
+    for mask in masks.given:
+        voxels += np.count_nonzero(mask[indices].reshape(len(indices), -1), axis=1)
+    return int(voxels.argmax()) if voxels.any() else len(indices) // 2
+
+
 def _caption(scan: Volume, index: int, masks: Masks) -> str:
-    found = slice_labels(scan, index, masks.found, FOUND_RGB, masks.typed)
-    truth = slice_labels(scan, index, masks.truth, TRUTH_RGB, masks.typed)
-    parts = [f"slice {scan.slice_numbers[index]}", *_texts("found", found), *_texts("true", truth)]
-    return " · ".join(parts)
-
-
-def _texts(word: str, labels: Sequence[Label]) -> list[str]:
-    return [f"{word} {', '.join(label.text for label in labels)}"] if labels else []
+    texts = [f"slice {scan.slice_numbers[index]}"]
+    for word, labels in (
+        ("found", slice_labels(scan, index, masks.found, FOUND_RGB, masks.typed)),
+        ("true", slice_labels(scan, index, masks.truth, TRUTH_RGB, masks.typed)),
+    ):
+        if labels:
+            volumes = ", ".join(label.text for label in labels)
+            texts.append(f"{word} {volumes}")
+    return " · ".join(texts)
 
 
 def _legend(scan: Volume, masks: Masks) -> list[Swatch]:
@@ -107,7 +115,8 @@ def _legend(scan: Volume, masks: Masks) -> list[Swatch]:
         has_line = is_truth or not masks.typed
         swatches.append(Swatch(label.text, label.colour if has_line else None, dashed=is_truth and masks.typed))
     if masks.typed:
-        swatches += [Swatch(f"{name} {text}", COLOURS[name]) for name, text in type_volumes(scan, masks).items()]
+        for name, volume in type_volumes(scan, masks).items():
+            swatches.append(Swatch(f"{name} {volume}", COLOURS[name]))
     return swatches
 
 
@@ -131,40 +140,35 @@ def viewer_html(
         legend: colours and what they mean.
         start: the frame that is shown first.
     """
+    facts, warnings = list(map(one_line, facts)), list(map(one_line, warnings))
     height = _whole_blocks(max((frame.grey.shape[0] for frame in frames), default=0))
-    width = _whole_blocks(max((frame.grey.shape[1] for frame in frames), default=320))
+    width = _whole_blocks(max((frame.grey.shape[1] for frame in frames), default=EMPTY_WIDTH_PX))
+    # About as many columns as rows: browsers draw no picture of more than some 16,000 pixels a side.
     columns = max(1, math.ceil(math.sqrt(len(frames))))
     grey = _tiled([frame.grey for frame in frames], height, width, columns)
     lines = _tiled([frame.lines for frame in frames], height, width, columns)
-    texts = [one_line(text) for text in (*facts, *warnings)]
-    page = (
-        _environment()
-        .get_template("viewer.html")
-        .render(
-            title=one_line(title),
-            facts=[one_line(text) for text in facts],
-            warnings=[one_line(text) for text in warnings],
-            legend=legend,
-            captions=[one_line(frame.caption) for frame in frames],
-            start=start,
-            start_x=start % columns * width,
-            start_y=start // columns * height,
-            columns=columns,
-            width=width,
-            height=height,
-            sheet_width=columns * width,
-            sheet_height=len(grey),
-            grey=_jpeg_url(grey) if frames else "",
-            lines=_lines_url(lines) if lines.any() else "",
-            notice=NOTICE,
-        )
+    page = _render(
+        "viewer.html",
+        title=one_line(title),
+        facts=facts,
+        warnings=warnings,
+        legend=legend,
+        captions=[one_line(frame.caption) for frame in frames],
+        start=start,
+        start_x=start % columns * width,
+        start_y=start // columns * height,
+        columns=columns,
+        width=width,
+        height=height,
+        sheet_width=columns * width,
+        sheet_height=len(grey),
+        grey=_jpeg_url(grey) if frames else "",
+        lines=_lines_url(lines) if lines.any() else "",
+        notice=NOTICE,
     )
-    text_lines = sum(math.ceil(len(text) / LETTERS) for text in texts) + len(legend)
-    return (
-        _environment()
-        .get_template("iframe.html")
-        .render(title=one_line(title), page=page, height=height + CHROME_PX + LINE_PX * text_lines)
-    )
+    # The page makes the frame as high as it needs; this is for one whose scripts are not run.
+    text_lines = len(legend) + sum(math.ceil(len(text) / LINE_LETTERS) for text in (*facts, *warnings))
+    return _render("iframe.html", title=one_line(title), page=page, height=height + CHROME_PX + LINE_PX * text_lines)
 
 
 def _whole_blocks(length: int) -> int:
@@ -192,6 +196,7 @@ def _jpeg_url(grey: np.ndarray) -> str:
 def _lines_url(lines: np.ndarray) -> str:
     """Lines in their colours, all else transparent."""
     image = Image.fromarray(lines, "L").convert("P")
+    # Converting maps greys to a palette of its own: the indices are put back.
     image.putdata(lines.ravel())
     image.putpalette(LINE_RGB.ravel().tolist())
     stream = io.BytesIO()
@@ -199,7 +204,16 @@ def _lines_url(lines: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
+def _render(template: str, **values: object) -> str:
+    return _environment().get_template(template).render(values)
+
+
 @cache
 def _environment() -> Environment:
-    loader = PackageLoader("hemotorch.pictures", "")
-    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    return Environment(
+        loader=PackageLoader("hemotorch.pictures", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
