@@ -50,7 +50,7 @@ def main() -> None:
         truth = read_mask(data / f"head-ct-painted/{name}_mask.nii.gz", scan)
         sheet = contact_sheet(
             scan,
-            found=predictor.predict(scan).mask,
+            predicted=predictor.predict(scan).mask,
             truth=truth,
             window=Window(40, 80, "the brain, narrow"),
             caption="painted bleeding in a real head (neurolabusc/dcm_qa_ct, BSD-2)",

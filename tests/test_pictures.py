@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from hemotorch.data.layouts import open_layout
 from hemotorch.hu import WINDOWS
 from hemotorch.labels import CODES, COLOURS
-from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, contact_sheet, head_box, pick_slices, slice_rgb
+from hemotorch.pictures import PREDICTED_RGB, TRUTH_RGB, contact_sheet, head_box, pick_slices, slice_rgb
 from hemotorch.scan import Scan, even_scan
 
 GREY = 40  # HU in the middle of the brain window: grey 128
@@ -62,25 +62,25 @@ def test_lines_do_not_hide_the_thinnest_lesion() -> None:
 def test_truth_and_finding_are_both_seen_where_they_agree() -> None:
     mask = np.zeros((20, 20), np.uint8)
     mask[8:12, 8:12] = 3
-    picture = slice_rgb(np.full((20, 20), GREY, np.int16), truth=mask, found=mask, height=160)
+    picture = slice_rgb(np.full((20, 20), GREY, np.int16), truth=mask, predicted=mask, height=160)
     area = np.kron(mask > 0, np.ones((8, 8), bool))
     assert is_colour(picture, TRUTH_RGB).sum() == 4 * 32
     assert not (is_colour(picture, TRUTH_RGB) & area).any()
-    assert is_colour(picture, FOUND_RGB).sum() == 4 * 31
-    assert not (is_colour(picture, FOUND_RGB) & ~area).any()
+    assert is_colour(picture, PREDICTED_RGB).sum() == 4 * 31
+    assert not (is_colour(picture, PREDICTED_RGB) & ~area).any()
 
 
 def test_a_finding_alone_is_outlined_outside() -> None:
     found = np.zeros((20, 20), bool)
     found[8:12, 8:12] = True
-    picture = slice_rgb(np.full((20, 20), GREY, np.int16), found=found, height=160)
-    assert is_colour(picture, FOUND_RGB).sum() == 4 * 32
+    picture = slice_rgb(np.full((20, 20), GREY, np.int16), predicted=found, height=160)
+    assert is_colour(picture, PREDICTED_RGB).sum() == 4 * 32
 
 
 def test_small_lesions_survive_shrinking() -> None:
     found = np.zeros((400, 400), bool)
     found[200, 200] = True
-    assert is_colour(slice_rgb(np.full((400, 400), GREY, np.int16), found=found, height=100), FOUND_RGB).any()
+    assert is_colour(slice_rgb(np.full((400, 400), GREY, np.int16), predicted=found, height=100), PREDICTED_RGB).any()
 
 
 def test_the_head_is_cut_out_without_the_rail() -> None:
@@ -124,9 +124,9 @@ def test_the_sheet_outlines_what_was_found() -> None:
     found, truth = np.zeros(scan.shape, np.uint8), np.zeros(scan.shape, np.uint8)
     found[10, 30:34, 40:44] = 1
     plain = np.asarray(contact_sheet(scan))
-    assert not is_colour(plain, FOUND_RGB).any()
+    assert not is_colour(plain, PREDICTED_RGB).any()
     with_found = np.asarray(contact_sheet(scan, found))
-    assert is_colour(with_found, FOUND_RGB).sum() > 40
+    assert is_colour(with_found, PREDICTED_RGB).sum() > 40
     assert not is_colour(with_found, TRUTH_RGB).any()
     truth[11, 30:34, 40:44] = 5
     both = contact_sheet(scan, found, truth, caption="a caption so long that it does not fit " * 10)
@@ -138,7 +138,7 @@ def test_a_sheet_where_spacing_is_unknown() -> None:
     scan = even_scan(ball().hu[10:11], 1, 1, "png", spacing_known=False)
     found = np.zeros(scan.shape, np.uint8)
     found[0, 30:34, 40:44] = 1
-    assert is_colour(np.asarray(contact_sheet(scan, found)), FOUND_RGB).any()
+    assert is_colour(np.asarray(contact_sheet(scan, found)), PREDICTED_RGB).any()
 
 
 def test_a_real_sheet(shared_data: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_real_sheet(shared_data: Path) -> None:
     assert (rows.stop - rows.start) < 490
     assert (columns.stop - columns.start) < 420  # the head rest's rails lie outside
     assert is_colour(picture, TRUTH_RGB).sum() > 500
-    assert is_colour(picture, FOUND_RGB).sum() > 500
+    assert is_colour(picture, PREDICTED_RGB).sum() > 500
 
 
 def test_types_have_colours_of_their_own() -> None:
@@ -159,19 +159,19 @@ def test_types_have_colours_of_their_own() -> None:
     found = np.zeros((20, 20), np.uint8)
     found[4:8, 4:8] = CODES["subdural"]
     found[12:16, 12:16] = CODES["epidural"]
-    picture = slice_rgb(grey, found=found, height=160, typed=True)
+    picture = slice_rgb(grey, predicted=found, height=160, typed=True)
     assert is_colour(picture, COLOURS["subdural"])[:80].sum() == is_colour(picture, COLOURS["epidural"])[80:].sum()
     assert is_colour(picture, COLOURS["subdural"]).sum() == 4 * 32
-    assert not is_colour(picture, FOUND_RGB).any()
-    plain = slice_rgb(grey, found=found, height=160)
-    assert is_colour(plain, FOUND_RGB).sum() == 2 * 4 * 32, "without `typed` a mask's codes mean nothing"
+    assert not is_colour(picture, PREDICTED_RGB).any()
+    plain = slice_rgb(grey, predicted=found, height=160)
+    assert is_colour(plain, PREDICTED_RGB).sum() == 2 * 4 * 32, "without `typed` a mask's codes mean nothing"
 
 
 def test_types_that_touch_are_parted_by_lines_inside_them() -> None:
     found = np.zeros((20, 20), np.uint8)
     found[4:12, 4:8] = CODES["subdural"]
     found[4:12, 8:12] = CODES["epidural"]
-    picture = slice_rgb(np.full((20, 20), GREY, np.int16), found=found, height=160, typed=True)
+    picture = slice_rgb(np.full((20, 20), GREY, np.int16), predicted=found, height=160, typed=True)
     assert is_colour(picture[40:90], COLOURS["subdural"])[:, 63].all()
     assert is_colour(picture[40:90], COLOURS["epidural"])[:, 64].all()
 
@@ -180,7 +180,7 @@ def test_true_types_are_dashed_outside_of_what_was_found() -> None:
     truth, found = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
     truth[4:16, 4:16] = CODES["subdural"]
     found[4:16, 4:16] = CODES["epidural"]
-    picture = slice_rgb(np.full((20, 20), GREY, np.int16), truth=truth, found=found, height=160, typed=True)
+    picture = slice_rgb(np.full((20, 20), GREY, np.int16), truth=truth, predicted=found, height=160, typed=True)
     area = np.kron(truth > 0, np.ones((8, 8), bool))
     green, true_type = is_colour(picture, TRUTH_RGB), is_colour(picture, COLOURS["subdural"])
     assert green.sum() + true_type.sum() == 4 * 96 and not ((green | true_type) & area).any()

@@ -22,7 +22,7 @@ from hemotorch.evaluation.evaluate import evaluate
 from hemotorch.evaluation.scores import Scores
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import CODES, COLOURS
-from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, slice_rgb
+from hemotorch.pictures import PREDICTED_RGB, TRUTH_RGB, slice_rgb
 from hemotorch.report.plots import PICTURE_PX, agreement, dice_by_volume, pictures, training
 from hemotorch.report.run_report import evaluate_run, split_for, write_report
 from hemotorch.run import Run
@@ -147,7 +147,7 @@ def test_types_have_a_dice_each_and_a_table_of_what_was_taken_for_what(dataset: 
     example = scores.examples[0]
     shown = Image.open(io.BytesIO(base64.b64decode(pictures(example)[0][1].partition(",")[2]))).convert("RGB")
     colours = {tuple(pixel) for pixel in np.asarray(shown).reshape(-1, 3).tolist()}
-    assert colours & {COLOURS["intraparenchymal"], COLOURS["subdural"]} and FOUND_RGB not in colours
+    assert colours & {COLOURS["intraparenchymal"], COLOURS["subdural"]} and PREDICTED_RGB not in colours
 
 
 def test_without_types_nothing_is_said_of_them(scores: Scores, tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_pictures_keep_grey_and_outlines(scores: Scores) -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
     shown = np.asarray(picture).astype(int)
     truth, found = example.truth[0], example.predicted[0]
-    wanted = slice_rgb(example.hu[0], truth=truth, found=found, pixel_mm=example.pixel_mm, height=PICTURE_PX)
+    wanted = slice_rgb(example.hu[0], truth=truth, predicted=found, pixel_mm=example.pixel_mm, height=PICTURE_PX)
     assert shown.shape == wanted.shape and np.abs(shown - wanted.astype(int)).max() <= 1
-    for colour in (TRUTH_RGB, FOUND_RGB):
+    for colour in (TRUTH_RGB, PREDICTED_RGB):
         assert ((shown == colour).all(axis=-1) == (wanted == colour).all(axis=-1)).all()
         assert (shown == colour).all(axis=-1).any()
 

@@ -16,7 +16,7 @@ from hemotorch.data.splits import Split
 from hemotorch.evaluation.evaluate import evaluate
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import CODES, COLOURS
-from hemotorch.pictures import FOUND_RGB
+from hemotorch.pictures import PREDICTED_RGB
 from hemotorch.pictures.viewer import Frame, viewer_html
 from hemotorch.scan import Prediction, even_scan
 from hemotorch.task import BLEEDING, TYPED
@@ -141,17 +141,17 @@ def test_a_browser_shows_the_frame_that_is_chosen(ramp: list[Frame], tmp_path: P
     assert pixels_of_grey(first, 80) > 90 * 70 > 500 > pixels_of_grey(first, 140)
     move = "const s = page.getElementById('slider'); s.value = 4; s.dispatchEvent(new Event('input'))"
     moved = screenshot(write_page(tmp_path / "moved.html", viewer_html("ramp", ramp), move), (400, 320))
-    assert (moved == FOUND_RGB).all(axis=-1).sum() == 4 * (64 - 20), "sharp lines over the grey"
+    assert (moved == PREDICTED_RGB).all(axis=-1).sum() == 4 * (64 - 20), "sharp lines over the grey"
     hide = move + "; page.getElementById('outlines').click()"
     hidden = screenshot(write_page(tmp_path / "hidden.html", viewer_html("ramp", ramp), hide), (400, 320))
-    assert not (hidden == FOUND_RGB).all(axis=-1).any()
+    assert not (hidden == PREDICTED_RGB).all(axis=-1).any()
     assert pixels_of_grey(hidden, 140) > 90 * 60
 
 
 def test_without_scripts_the_first_picture_stays(ramp: list[Frame], tmp_path: Path) -> None:
     element = viewer_html("ramp", ramp, start=4).replace("<iframe ", "<iframe sandbox ")
     seen = screenshot(write_page(tmp_path / "page.html", element), (400, 320))
-    assert (seen == FOUND_RGB).all(axis=-1).sum() == 4 * (64 - 20)
+    assert (seen == PREDICTED_RGB).all(axis=-1).sum() == 4 * (64 - 20)
 
 
 def test_a_typed_prediction_in_a_browser(tmp_path: Path) -> None:

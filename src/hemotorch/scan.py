@@ -295,7 +295,7 @@ class Prediction:
         """The prediction in a notebook: a slider over slices with outlines and mL, without kernel or network."""
         from hemotorch.pictures.viewer import scan_html
 
-        return scan_html(self.scan, [self.model], self.warnings, found=self.mask, typed=bool(self.task.types))
+        return scan_html(self.scan, [self.model], self.warnings, predicted=self.mask, typed=bool(self.task.types))
 
     @property
     def slices_with_bleeding(self) -> list[int]:

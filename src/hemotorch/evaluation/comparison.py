@@ -44,7 +44,7 @@ class Comparison:
         return any(counts.positives for counts in self.slices)
 
     @property
-    def found(self) -> bool:
+    def predicts_bleeding(self) -> bool:
         """Whether the predicted mask holds any."""
         return any(counts.predicted for counts in self.slices)
 

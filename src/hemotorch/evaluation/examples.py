@@ -10,7 +10,7 @@ import numpy as np
 
 from hemotorch.evaluation.scan_score import ScanScore
 from hemotorch.labels import COLOURS
-from hemotorch.pictures import FOUND_RGB, TRUTH_RGB, head_box
+from hemotorch.pictures import PREDICTED_RGB, TRUTH_RGB, head_box
 from hemotorch.pictures.slices import grey_slice, outlines, picture_width
 from hemotorch.pictures.viewer import HEIGHT_PX, Frame, Swatch
 from hemotorch.scan import Scan
@@ -52,7 +52,7 @@ def choose_examples(scans: Sequence[ScanScore]) -> dict[str, ScanScore]:
         chosen["median"] = ranked[len(ranked) // 2]
     if len(ranked) > 1:
         chosen["worst"] = ranked[0]
-    alarms = [scan for scan in scans if scan.network.found and not scan.network.bleeding]
+    alarms = [scan for scan in scans if scan.network.predicts_bleeding and not scan.network.bleeding]
     if alarms:
         chosen["false alarm"] = max(alarms, key=lambda scan: scan.network.volume.predicted)
     return chosen
@@ -122,6 +122,6 @@ def legend_of(examples: Sequence[Example]) -> list[Swatch]:
     if not examples:
         return []
     if not any(example.typed for example in examples):
-        return [Swatch("truth", TRUTH_RGB), Swatch("prediction", FOUND_RGB)]
+        return [Swatch("truth", TRUTH_RGB), Swatch("prediction", PREDICTED_RGB)]
     types = [Swatch(name, colour) for name, colour in COLOURS.items()]
     return [Swatch("truth, in its type's colour too", TRUTH_RGB, dashed=True), *types]

@@ -85,7 +85,7 @@ def summary(scans: Scans, seed: int = 0) -> Summary:
 def _detections(scans: Scans, seed: int) -> dict[str, Any]:
     """Whether there is bleeding at all: by scan, by slice, by lesion."""
     truth = [scan.positive for scan in scans]
-    called = [scan.comparison.found for scan in scans]
+    called = [scan.comparison.predicts_bleeding for scan in scans]
     of_scans: ScanDetection = {
         **detection(truth, called, patients_of(scans), seed=seed),
         "ranking": ranking(truth, [scan.predicted_ml for scan in scans]),

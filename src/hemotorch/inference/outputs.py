@@ -172,7 +172,7 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
     files = [] if source is None else list(source.files)
     sources = [file_status(path) for path in files]
     write_mask(prediction.scan, prediction.mask, folder / f"{name}_mask.nii.gz", nifti.PREDICTION_MARK)
-    sheet = contact_sheet(prediction.scan, found=prediction.mask, typed=bool(prediction.task.types))
+    sheet = contact_sheet(prediction.scan, predicted=prediction.mask, typed=bool(prediction.task.types))
     with atomic(folder / f"{name}.png") as temporary:
         text = PngInfo()
         text.add_text(*_SHEET_MARK)

@@ -13,6 +13,6 @@ from __future__ import annotations
 
 from hemotorch.pictures.framing import head_box, pick_slices
 from hemotorch.pictures.sheet import contact_sheet
-from hemotorch.pictures.slices import FOUND_RGB, TRUTH_RGB, slice_rgb
+from hemotorch.pictures.slices import PREDICTED_RGB, TRUTH_RGB, slice_rgb
 
-__all__ = ["FOUND_RGB", "TRUTH_RGB", "contact_sheet", "head_box", "pick_slices", "slice_rgb"]
+__all__ = ["PREDICTED_RGB", "TRUTH_RGB", "contact_sheet", "head_box", "pick_slices", "slice_rgb"]

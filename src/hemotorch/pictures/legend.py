@@ -9,7 +9,7 @@ import numpy as np
 
 from hemotorch.labels import CODES, COLOURS, SHORT_NAMES
 from hemotorch.pictures.framing import Volume
-from hemotorch.pictures.slices import FOUND_RGB, TRUTH_RGB
+from hemotorch.pictures.slices import PREDICTED_RGB, TRUTH_RGB
 
 Rgb = tuple[int, int, int]
 
@@ -17,14 +17,14 @@ Rgb = tuple[int, int, int]
 class Masks(NamedTuple):
     """What is outlined. typed: the masks are codes of `labels`, and types are told apart."""
 
-    found: np.ndarray | None = None
+    predicted: np.ndarray | None = None
     truth: np.ndarray | None = None
     typed: bool = False
 
     @property
     def given(self) -> list[np.ndarray]:
         """Those of the two that there are."""
-        return [mask for mask in (self.found, self.truth) if mask is not None]
+        return [mask for mask in (self.predicted, self.truth) if mask is not None]
 
 
 class Label(NamedTuple):
@@ -37,8 +37,8 @@ class Label(NamedTuple):
 def total_labels(scan: Volume, masks: Masks) -> list[Label]:
     """All that was found, and all that is true, each in one label."""
     labels = []
-    if masks.found is not None:
-        labels.append(Label(f"found: {_total(scan, masks.found)}", FOUND_RGB))
+    if masks.predicted is not None:
+        labels.append(Label(f"found: {_total(scan, masks.predicted)}", PREDICTED_RGB))
     if masks.truth is not None:
         labels.append(Label(f"truth: {_total(scan, masks.truth)}", TRUTH_RGB))
     return labels
@@ -51,8 +51,8 @@ def type_volumes(scan: Volume, masks: Masks) -> dict[str, str]:
         if not any((mask == code).any() for mask in masks.given):
             continue
         texts = []
-        if masks.found is not None:
-            texts.append(_volume(scan, masks.found == code))
+        if masks.predicted is not None:
+            texts.append(_volume(scan, masks.predicted == code))
         if masks.truth is not None:
             texts.append(f"(true {_volume(scan, masks.truth == code)})")
         volumes[name] = " ".join(texts)

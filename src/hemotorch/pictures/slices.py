@@ -13,11 +13,11 @@ from hemotorch.hu import WINDOWS, Window, apply_window
 from hemotorch.labels import CODES, COLOURS
 
 TRUTH_RGB = (70, 230, 110)
-FOUND_RGB = (255, 80, 225)
+PREDICTED_RGB = (255, 80, 225)
 
-#: What a pixel of a line is: 0 no line, TRUTH, FOUND, and from FIRST_TYPE on the types in the order of `labels.TYPES`.
-TRUTH, FOUND, FIRST_TYPE = 1, 2, 3
-LINE_RGB = np.array([(0, 0, 0), TRUTH_RGB, FOUND_RGB, *COLOURS.values()], np.uint8)  #: colours of lines
+#: What a pixel of a line is: 0 no line, TRUTH, PREDICTED, and from FIRST_TYPE on the types as `labels.TYPES` has them.
+TRUTH, PREDICTED, FIRST_TYPE = 1, 2, 3
+LINE_RGB = np.array([(0, 0, 0), TRUTH_RGB, PREDICTED_RGB, *COLOURS.values()], np.uint8)  #: colours of lines
 DASH = 7  #: length of the dashes of true types, in pixels
 
 
@@ -25,7 +25,7 @@ def slice_rgb(
     hu: np.ndarray,
     window: Window = WINDOWS["brain"],
     truth: np.ndarray | None = None,
-    found: np.ndarray | None = None,
+    predicted: np.ndarray | None = None,
     pixel_mm: tuple[float, float] = (1.0, 1.0),
     height: int = 512,
     *,
@@ -36,7 +36,7 @@ def slice_rgb(
     Args:
         hu: (rows, columns).
         window: which HU are spread over black to white.
-        truth, found: masks of hu's shape, counted if not zero.
+        truth, predicted: masks of hu's shape, counted if not zero.
         pixel_mm: distance of rows, of columns.
         height: of the picture, in pixels; its width follows from the millimetres.
         typed: the masks are codes of `labels`, and lines have the colours of types.
@@ -46,7 +46,7 @@ def slice_rgb(
     """
     width = picture_width(hu.shape, pixel_mm, height)
     picture = np.repeat(grey_slice(hu, width, height, window)[..., None], 3, axis=2)
-    lines = outlines(truth, found, width, height, typed=typed)
+    lines = outlines(truth, predicted, width, height, typed=typed)
     picture[lines > 0] = LINE_RGB[lines[lines > 0]]
     return picture
 
@@ -64,7 +64,7 @@ def grey_slice(hu: np.ndarray, width: int, height: int, window: Window = WINDOWS
 
 
 def outlines(
-    truth: np.ndarray | None, found: np.ndarray | None, width: int, height: int, *, typed: bool = False
+    truth: np.ndarray | None, predicted: np.ndarray | None, width: int, height: int, *, typed: bool = False
 ) -> np.ndarray:
     """Lines around masks, at a picture's size.
 
@@ -83,8 +83,8 @@ def outlines(
             lines[pixels] = line
             if line != TRUTH:
                 lines[pixels & _dashes(lines.shape)] = TRUTH
-    if found is not None:
-        areas = _areas(found, FOUND, width, height, typed)
+    if predicted is not None:
+        areas = _areas(predicted, PREDICTED, width, height, typed)
         for line, area in areas.items():
             pixels = _line_around(area, areas) if truth is None else area & _grown(~area)
             lines[pixels] = line

@@ -22,7 +22,7 @@ from hemotorch.errors import one_line
 from hemotorch.labels import COLOURS
 from hemotorch.pictures.framing import Box, Volume, head_box, pick_slices
 from hemotorch.pictures.legend import Masks, Rgb, slice_labels, total_labels, type_volumes
-from hemotorch.pictures.slices import FOUND_RGB, LINE_RGB, TRUTH_RGB, grey_slice, outlines, picture_width
+from hemotorch.pictures.slices import LINE_RGB, PREDICTED_RGB, TRUTH_RGB, grey_slice, outlines, picture_width
 
 FRAMES = 48  #: slices that are shown at most; those of a noisy scan take two to three megabytes
 HEIGHT_PX = 384  #: of a frame
@@ -55,7 +55,7 @@ def scan_html(
     facts: Sequence[str] = (),
     warnings: Sequence[str] = (),
     *,
-    found: np.ndarray | None = None,
+    predicted: np.ndarray | None = None,
     truth: np.ndarray | None = None,
     typed: bool = False,
 ) -> str:
@@ -64,10 +64,10 @@ def scan_html(
     Args:
         scan: a `Scan`.
         facts, warnings: lines of text under its name.
-        found, truth: masks of its shape, outlined.
+        predicted, truth: masks of its shape, outlined.
         typed: the masks are codes of `labels`.
     """
-    masks = Masks(found, truth, typed)
+    masks = Masks(predicted, truth, typed)
     box = head_box(scan, masks.given)
     indices = pick_slices(scan, masks.given, FRAMES)
     frames = [_frame(scan, index, masks, box) for index in indices]
@@ -82,8 +82,8 @@ def _frame(scan: Volume, index: int, masks: Masks, box: Box) -> Frame:
     hu = scan.hu[index][box]
     width = picture_width(hu.shape, scan.pixel_mm, HEIGHT_PX)
     truth = None if masks.truth is None else masks.truth[index][box]
-    found = None if masks.found is None else masks.found[index][box]
-    lines = outlines(truth, found, width, HEIGHT_PX, typed=masks.typed)
+    predicted = None if masks.predicted is None else masks.predicted[index][box]
+    lines = outlines(truth, predicted, width, HEIGHT_PX, typed=masks.typed)
     return Frame(grey_slice(hu, width, HEIGHT_PX), lines, _caption(scan, index, masks))
 
 
@@ -98,7 +98,7 @@ def _fullest(masks: Masks, indices: Sequence[int]) -> int:
 def _caption(scan: Volume, index: int, masks: Masks) -> str:
     texts = [f"slice {scan.slice_numbers[index]}"]
     for word, labels in (
-        ("found", slice_labels(scan, index, masks.found, FOUND_RGB, masks.typed)),
+        ("found", slice_labels(scan, index, masks.predicted, PREDICTED_RGB, masks.typed)),
         ("true", slice_labels(scan, index, masks.truth, TRUTH_RGB, masks.typed)),
     ):
         if labels:
