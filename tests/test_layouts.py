@@ -107,7 +107,7 @@ def test_pairs(tmp_path: Path, scan: str, mask: str, place: str) -> None:
     mask_file(tmp_path / mask, 1)
     found = open_layout(tmp_path)
     assert found.warnings == ()
-    assert f"NIfTI files in {place}: 1 scans, 1 with a mask (bleeding of unknown type)" in found.description
+    assert f"volumes in {place}: 1 scans, 1 with a mask (bleeding of unknown type)" in found.description
     (case,) = found.cases
     assert (case.name, case.patient, case.site, case.slice_types) == ("a", "a", None, None)
     assert codes(tmp_path) == [0, UNTYPED]
@@ -290,7 +290,7 @@ def test_patients(tmp_path: Path) -> None:
 def test_channels_of_nnunet(tmp_path: Path) -> None:
     scan_file(tmp_path / "imagesTr" / "a_0000.nii.gz")
     scan_file(tmp_path / "imagesTr" / "a_0001.nii.gz")
-    with pytest.raises(InputError, match="must end in _0000, one channel a case, but not a_0001"):
+    with pytest.raises(InputError, match="must end in _0000, one channel for each case, but not a_0001"):
         open_layout(tmp_path)
 
 

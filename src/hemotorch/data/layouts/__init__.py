@@ -2,12 +2,14 @@
 
 case         Case, one study on disk; Collection, all of them
 ct_ich       PhysioNet CT-ICH: ct_scans/, masks/ and its tables
-folder       folders of NIfTI: images/ and masks/, nnU-Net's, or one flat folder
+folder       folders of volumes: images/ and masks/, nnU-Net's, or one flat folder
 inside       what lies inside the skull: inside/
 mask_values  what the values of a mask mean
 patients     which patient a scan is of: patients.csv
 png          the 2021 paper's image/ and label/ of PNG slices
 tables       CSV as hospitals and spreadsheets write it
+
+A layout is a module with the names that `Layout` says. To add one, write the module and put it into `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 
@@ -25,36 +27,85 @@ from hemotorch.data.layouts.case import Case, Collection
 from hemotorch.data.layouts.inside import assign_inside, write_inside
 from hemotorch.data.layouts.patients import assign_patients, find_table
 from hemotorch.errors import InputError, OptionError, nearest
-from hemotorch.io import CONVERT_DICOM, SLICE_SUFFIXES, files_of, format_of, is_dicom, is_predicted, is_volume
+from hemotorch.io import (
+    CONVERT_DICOM,
+    SLICE_SUFFIXES,
+    VOLUME_SUFFIXES,
+    files_of,
+    format_of,
+    is_dicom,
+    is_predicted,
+    is_volume,
+)
 from hemotorch.io.walk import OTHER_PICTURES, grouped, walk, why_unread, without_parents
 from hemotorch.scan import CaseInfo, Scan
 
-__all__ = ["LAYOUTS", "Case", "Collection", "open_layout", "recognise", "write_case", "write_tables"]
+__all__ = ["LAYOUTS", "Case", "Collection", "Layout", "open_layout", "recognise", "write_case", "write_tables"]
 
-#: In the order in which they are looked for.
-LAYOUTS = {module.NAME: module for module in (ct_ich, folder, png)}
+
+class Layout(Protocol):
+    """What the module of a layout holds.
+
+    NAME: that options and records call it. LOOKS_FOR: what is looked for, in words. OF_SLICES: whether scans are
+    folders of slices, one file each; else they are volumes.
+    """
+
+    NAME: str
+    LOOKS_FOR: str
+    OF_SLICES: bool
+
+    def matches(self, root: Path) -> bool:
+        """Whether the folder is laid out this way."""
+
+    def open_cases(self, root: Path) -> Collection:
+        """The cases of a folder that matches. Raises InputError for tables that cannot be used."""
+
+    def write_case(self, root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
+        """Writes one scan and its mask, codes of `labels`. Safe to call from several processes, one for each case."""
+
+    def write_tables(self, root: Path, rows: Sequence[CaseInfo]) -> None:
+        """Writes what stands beside the cases, once for all of them."""
+
+
+_MODULES: tuple[Layout, ...] = (ct_ich, folder, png)  # in the order in which they are looked for
+LAYOUTS: dict[str, Layout] = {module.NAME: module for module in _MODULES}
 
 
 def recognise(root: Path | str) -> str:
     """The name of the layout of a dataset's folder. Raises InputError as `open_layout`."""
-    return _find(Path(root), tuple(LAYOUTS))[0]
+    name, _ = _find(Path(root), tuple(LAYOUTS))
+    return name
 
 
 def open_layout(root: Path | str, layout: str = "auto") -> Collection:
     """Opens a dataset's folder, or the only dataset one level below it.
 
-    layout: one of LAYOUTS, or auto to recognise it. Raises OptionError for an unknown layout; InputError where the
-    folder is missing, empty, or holds nothing or more than one thing that looks like a dataset, and for tables that
-    cannot be used.
+    Args:
+        root: of the dataset, or the folder that it is in.
+        layout: one of LAYOUTS, or auto to recognise it.
+
+    Returns:
+        Its cases, with patients and what lies inside the skull so far as files beside them tell; and what is not read.
+
+    Raises:
+        OptionError: for an unknown layout.
+        InputError: if the folder is missing, empty, or holds nothing or more than one thing that looks like a dataset,
+            and for tables that cannot be used.
     """
-    if layout != "auto" and layout not in LAYOUTS:
-        raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, (*LAYOUTS, "auto")))
-    name, place = _find(Path(root), tuple(LAYOUTS) if layout == "auto" else (layout,))
-    opened = LAYOUTS[name].open_cases(place)
-    opened = assign_patients(opened, find_table(place, Path(root)))
-    opened = assign_inside(opened) if name != png.NAME else opened
-    passed_over = (*opened.passed_over, *_passed_over(opened, Path(root)))
-    return replace(opened, description=f"{name}: {opened.description}, in {place}", passed_over=passed_over)
+    root = Path(root)
+    names: tuple[str, ...] = tuple(LAYOUTS)
+    if layout != "auto":
+        names = (_layout(layout).NAME,)
+    name, dataset = _find(root, names)
+    collection = LAYOUTS[name].open_cases(dataset)
+    collection = assign_patients(collection, find_table(dataset, root))
+    if not LAYOUTS[name].OF_SLICES:
+        collection = assign_inside(collection)
+    return replace(
+        collection,
+        description=f"{name}: {collection.description}, in {dataset}",
+        passed_over=(*collection.passed_over, *_passed_over(collection, root)),
+    )
 
 
 def write_case(
@@ -73,7 +124,7 @@ def write_case(
         inside: (slices, rows, columns) bool, what lies inside the skull, or None. PNG folders hold none.
     """
     _layout(layout).write_case(Path(root), name, scan, mask, info)
-    if inside is not None and layout != png.NAME:
+    if inside is not None and not LAYOUTS[layout].OF_SLICES:
         write_inside(Path(root), name, scan, inside)
 
 
@@ -82,26 +133,27 @@ def write_tables(layout: str, root: Path | str, rows: Sequence[CaseInfo]) -> Non
     _layout(layout).write_tables(Path(root), rows)
 
 
-def _layout(name: str) -> ModuleType:
+def _layout(name: str) -> Layout:
+    """The layout of that name. Raises OptionError for an unknown one."""
     if name not in LAYOUTS:
         raise OptionError(f"unknown layout '{name}'", todo=nearest(name, LAYOUTS))
     return LAYOUTS[name]
 
 
-def _passed_over(opened: Collection, root: Path) -> list[str]:
+def _passed_over(collection: Collection, root: Path) -> list[str]:
     """What stands in the dataset's folder or below, looks like a scan or a mask, and is no part of any case."""
     entries = walk(root)
     read: set[Path] = set()
-    for case in opened.cases:
+    for case in collection.cases:
         read.update(files_of(case.paths))
-    sliced = any(path.name.lower().endswith(SLICE_SUFFIXES) for path in read)
+    of_slices = LAYOUTS[collection.layout].OF_SLICES
     folders = {path.parent for path in read}
     unread = without_parents(entries.unread, read, root)
     for path in entries.files:
         if path in read:
             continue
         reason = why_unread(path)
-        if reason is None and sliced:
+        if reason is None and of_slices:
             reason = _beside_slices(path, folders)
         elif reason is None and is_volume(path):
             reason = "is no part of any case"
@@ -126,8 +178,12 @@ def _beside_slices(path: Path, folders: set[Path]) -> str | None:
     return None
 
 
-def _find(root: Path, names: tuple[str, ...]) -> tuple[str, Path]:
-    """The layout and the folder it was found in: the root, or one of its folders."""
+def _find(root: Path, names: Sequence[str]) -> tuple[str, Path]:
+    """The first of these layouts that is there, and its folder: the root, or one in it.
+
+    Raises:
+        InputError: if there is none, or several folders in the root have one.
+    """
     if not root.exists():
         raise InputError("no such folder", root)
     if not root.is_dir():
@@ -141,18 +197,27 @@ def _find(root: Path, names: tuple[str, ...]) -> tuple[str, Path]:
     for name in names:
         if LAYOUTS[name].matches(root):
             return name, root
-    # A forbidden folder is no reason to stop; it is named among what is not read.
-    folders = [place for place in entries if place.is_dir() and os.access(place, os.R_OK | os.X_OK)]
-    below = [(n, place) for place in folders for n in names if LAYOUTS[n].matches(place)]
-    places = sorted({place for _, place in below})
-    if not places:
-        looked = "; ".join(f"{LAYOUTS[name].LOOKS_FOR} ({name})" for name in names)
-        if dicom := next((path for path in root.rglob("*") if path.is_file() and is_dicom(path)), None):
-            raise InputError(f"holds DICOM ({dicom.name}), which is not read yet", root, CONVERT_DICOM)
-        raise InputError(
-            "is not laid out in a way that is known", root, f"looked here and one level below for {looked}"
-        )
-    if len(places) > 1:
-        named = ", ".join(place.name for place in places[:5])
-        raise InputError(f"holds {len(places)} folders that look like datasets: {named}", root, "give one of them")
-    return below[0]
+    layout_of: dict[Path, str] = {}
+    for entry in entries:
+        # A forbidden folder is no reason to stop; it is named among what is not read.
+        if entry.is_dir() and os.access(entry, os.R_OK | os.X_OK):
+            for name in names:
+                if LAYOUTS[name].matches(entry):
+                    layout_of.setdefault(entry, name)
+    if not layout_of:
+        raise _unknown_layout(root, names)
+    if len(layout_of) > 1:
+        shown = ", ".join(path.name for path in list(layout_of)[:5])
+        raise InputError(f"holds {len(layout_of)} folders that look like datasets: {shown}", root, "give one of them")
+    ((path, name),) = layout_of.items()
+    return name, path
+
+
+def _unknown_layout(root: Path, names: Sequence[str]) -> InputError:
+    """What is said of a folder in which nothing is known, DICOM apart."""
+    for path in root.rglob("*"):
+        if path.is_file() and is_dicom(path):
+            return InputError(f"holds DICOM ({path.name}), which is not read yet", root, CONVERT_DICOM)
+    wanted = "; ".join(f"{LAYOUTS[name].LOOKS_FOR} ({name})" for name in names)
+    todo = f"looked here and one level below for {wanted}. Volumes end in {', '.join(VOLUME_SUFFIXES)}"
+    return InputError("is not laid out in a way that is known", root, todo)

@@ -50,10 +50,7 @@ class Case:
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file that the case is made from."""
-        paths = self.scan_paths + self.mask_paths
-        if self.inside_path is not None:
-            paths += (self.inside_path,)
-        return paths
+        return self.scan_paths + self.mask_paths + paths_of(self.inside_path)
 
     def read_inside(self, scan: Scan) -> np.ndarray | None:
         """What lies inside the skull, (slices, rows, columns) bool, or None if that is unknown.
@@ -145,6 +142,13 @@ def files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             raise InputError(f"stands beside {files[name].name}: two files for one case", path, "remove one of them")
         files[name] = path
     return files
+
+
+def paths_of(path: Path | None) -> tuple[Path, ...]:
+    """The path alone, or none."""
+    if path is None:
+        return ()
+    return (path,)
 
 
 def masks_by_hand(masks: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:

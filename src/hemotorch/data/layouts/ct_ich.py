@@ -5,15 +5,13 @@ ct_scans/049.nii  masks/049.nii  hemorrhage_diagnosis_raw_ct.csv  [Patient_demog
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from hemotorch.data.layouts.case import Case, Collection, files_by_name, masks_by_hand, unpaired
+from hemotorch.data.layouts.case import Case, Collection, files_by_name, masks_by_hand, paths_of, unpaired
 from hemotorch.data.layouts.tables import is_number, plain, read_cells, read_table, whole, write_table
 from hemotorch.errors import InputError, some_of
 from hemotorch.io import VOLUME_SUFFIXES, slice_numbers, write_mask, write_scan
@@ -21,7 +19,8 @@ from hemotorch.labels import CT_ICH_COLUMNS
 from hemotorch.scan import CaseInfo, Scan
 
 NAME = "ct-ich"
-LOOKS_FOR = "ct_scans/ with volumes (NIfTI)"
+LOOKS_FOR = "ct_scans/ with volumes"
+OF_SLICES = False
 
 SCANS, MASKS = "ct_scans", "masks"
 DIAGNOSIS, DEMOGRAPHICS = "hemorrhage_diagnosis_raw_ct.csv", "Patient_demographics.csv"
@@ -57,60 +56,87 @@ def matches(root: Path) -> bool:
 def open_cases(root: Path) -> Collection:
     """The cases of a CT-ICH folder. A slice's types come from the CSV; voxels of its binary masks stay untyped.
 
-    Raises InputError for tables that cannot be read, have other columns, or contradict themselves.
+    Raises:
+        InputError: for tables that cannot be read, have other columns, or contradict themselves.
     """
-    scans, masks = files_by_name(root / SCANS, VOLUME_SUFFIXES), files_by_name(root / MASKS, VOLUME_SUFFIXES)
-    masks, predicted = masks_by_hand(masks)
+    scans = files_by_name(root / SCANS, VOLUME_SUFFIXES)
+    masks, predicted = masks_by_hand(files_by_name(root / MASKS, VOLUME_SUFFIXES))
     warnings = unpaired(scans, masks)
-    table, demographics = _find(root, DIAGNOSIS), _find(root, DEMOGRAPHICS)
     slices: dict[str, SliceTypes] = {}
-    if table is None:
+    diagnosis = _table(root, DIAGNOSIS)
+    if diagnosis is None:
         warnings.append(f"no {DIAGNOSIS}: the types of bleeding in each slice are not known")
     else:
-        slices, more = read_diagnosis(table)
-        warnings += more + _without_scan(table, slices, scans)
-    people = read_demographics(demographics) if demographics else {}
-    if demographics:
+        slices, doubts = read_diagnosis(diagnosis)
+        warnings += doubts + _without_scan(diagnosis, slices, scans)
+    people: dict[str, Person] = {}
+    demographics = _table(root, DEMOGRAPHICS)
+    if demographics is not None:
+        people = read_demographics(demographics)
         warnings += _without_scan(demographics, people, scans)
     cases = []
     for name, path in scans.items():
-        types = slices.get(_patient(name))
-        noticed = _compare_slices(path, types, table) if table else []
-        warnings += [f"{name}: {text}" for text in noticed]
-        person = people.get(_patient(name), Person(None, None))
-        mask = (masks[name],) if name in masks else ()
-        case = Case(name, (path,), mask, _patient(name), None, types, NAME, tuple(noticed))
-        # Both tables go by patient number: a scan that one of them names is known to be of that patient.
-        assumed = _patient(name) not in slices and _patient(name) not in people
-        cases.append(replace(case, age=person.age, sex=person.sex, patient_assumed=assumed))
-    described = f"PhysioNet CT-ICH by its {SCANS}/: {len(scans)} scans, {len(set(scans) & set(masks))} with a mask"
-    described += f", types of {sum(map(len, slices.values()))} slices from {table.name}" if table else ""
-    return Collection(NAME, root, tuple(cases), described, tuple(warnings), tuple(predicted))
+        patient = _patient(name)
+        person = people.get(patient, Person(None, None))
+        doubts = []
+        if diagnosis is not None:
+            doubts = _compare_slices(path, slices.get(patient), diagnosis)
+            warnings += [f"{name}: {text}" for text in doubts]
+        case = Case(
+            name,
+            scan_paths=(path,),
+            mask_paths=paths_of(masks.get(name)),
+            patient=patient,
+            slice_types=slices.get(patient),
+            layout=NAME,
+            warnings=tuple(doubts),
+            age=person.age,
+            sex=person.sex,
+            # Both tables go by patient number: a scan that one of them names is known to be of that patient.
+            patient_assumed=patient not in slices and patient not in people,
+        )
+        cases.append(case)
+    paired = len(scans.keys() & masks.keys())
+    description = f"PhysioNet CT-ICH by its {SCANS}/: {len(scans)} scans, {paired} with a mask"
+    if diagnosis is not None:
+        named_slices = sum(len(types) for types in slices.values())
+        description += f", types of {named_slices} slices from {diagnosis.name}"
+    return Collection(NAME, root, tuple(cases), description, tuple(warnings), tuple(predicted))
 
 
 def read_diagnosis(path: Path) -> tuple[dict[str, SliceTypes], list[str]]:
-    """The types of each slice by patient ("049") and slice number, and warnings.
+    """The types of each slice.
 
-    Raises InputError for missing columns, cells that are not 0 or 1, and a slice that two rows describe differently.
+    Args:
+        path: of `hemorrhage_diagnosis_raw_ct.csv`, one row per slice.
+
+    Returns:
+        By patient ("049") and slice number, and warnings.
+
+    Raises:
+        InputError: for missing columns, cells that are not 0 or 1, and a slice that two rows describe differently.
     """
     slices: dict[str, SliceTypes] = {}
     first_line: dict[tuple[str, int], int] = {}
-    repeated, unclear = [], []
+    repeated = []
+    unclear = []
     for line, row in read_table(path, COLUMNS):
         patient = _patient(str(whole(row["PatientNumber"], "PatientNumber", line, path)))
         number = whole(row["SliceNumber"], "SliceNumber", line, path)
         flags = {name: whole(row[name], name, line, path, range(2)) for name in COLUMNS[2:]}
         types = frozenset(kind for column, kind in CT_ICH_COLUMNS.items() if flags[column])
         label = f"{patient} slice {number} (line {line})"
-        known = slices.setdefault(patient, {})
-        if (earlier := first_line.setdefault((patient, number), line)) != line:
-            if known.get(number, types) != types:
+        types_of_slice = slices.setdefault(patient, {})
+        earlier = first_line.setdefault((patient, number), line)
+        if earlier != line:
+            if types_of_slice.get(number, types) != types:
                 raise InputError(f"{label} contradicts line {earlier} on the same slice", path, "correct the table")
             repeated.append(label)
         if bool(types) == bool(flags["No_Hemorrhage"]):
             unclear.append(label)
+        # Neither a type nor "no haemorrhage" is marked: what the slice holds is not known.
         if types or flags["No_Hemorrhage"]:
-            known[number] = types
+            types_of_slice[number] = types
     warnings = []
     if repeated:
         warnings.append(f"{path.name}: rows that repeat an earlier one: {some_of(repeated)}")
@@ -120,27 +146,39 @@ def read_diagnosis(path: Path) -> tuple[dict[str, SliceTypes], list[str]]:
 
 
 def read_demographics(path: Path) -> dict[str, Person]:
-    """Age and sex by patient ("049"), under a header that spans two rows. Raises InputError for another header."""
+    """Age and sex by patient ("049").
+
+    Args:
+        path: of `Patient_demographics.csv`, whose header spans two rows.
+
+    Raises:
+        InputError: for another header.
+    """
     rows = read_cells(path)
-    header = [plain(cell) for cell in rows[0][1]] if rows else []
-    missing = [name for name in ("patient number", "age", "gender") if not any(c.startswith(name) for c in header)]
+    header: list[str] = []
+    if rows:
+        header = [plain(cell) for cell in rows[0][1]]
+    wanted = ("patient number", "age", "gender")
+    indices = [_index_of(title, header) for title in wanted]
+    missing = [title for title, index in zip(wanted, indices, strict=True) if index is None]
     if missing:
-        raise InputError(
-            f"has no column {', '.join(missing)}; its columns are: {', '.join(filter(None, header))}", path
-        )
-    places = [next(i for i, c in enumerate(header) if c.startswith(n)) for n in ("patient number", "age", "gender")]
+        titles = ", ".join(filter(None, header))
+        raise InputError(f"has no column {', '.join(missing)}; its columns are: {titles}", path)
     people = {}
     for _, row in rows[1:]:
-        number, age, sex = ((row[place] if place < len(row) else "") for place in places)
-        if is_number(number):  # the header's second row, and remarks below the table, have none
-            people[_patient(number)] = Person(_years(age), sex[:1].upper() if sex[:1].upper() in ("F", "M") else None)
+        number, age, sex = (_cell(row, index) for index in indices)
+        # The header's second row, and remarks below the table, have no number.
+        if is_number(number):
+            letter = sex[:1].upper()
+            people[_patient(number)] = Person(_years(age), letter if letter in ("F", "M") else None)
     return people
 
 
 def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
-    """Writes one scan and its mask as 0/255. Safe to call from several processes, one a case.
+    """Writes one scan and its mask as 0/255. Safe to call from several processes, one for each case.
 
-    Raises InputError where the name is not a number, which the tables need.
+    Raises:
+        InputError: if the name is not a number, which the tables need.
     """
     if not is_number(name):
         raise InputError("CT-ICH names its cases by number, as in 049", name)
@@ -156,19 +194,41 @@ def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
     for info in sorted(rows, key=lambda info: int(info.name)):
         for number, types in sorted(info.slice_types.items()):
             flags = [int(kind in types) for kind in CT_ICH_COLUMNS.values()]
-            diagnosis.append((int(info.name), number, *flags, int(not types), int(number in info.fracture_slices)))
-        every = frozenset().union(*info.slice_types.values())
-        kinds = [1 if kind in every else "" for kind in CT_ICH_COLUMNS.values()]
-        age = "" if info.age is None else f"{info.age:g}"
-        sex = {"F": "Female", "M": "Male"}.get(info.sex or "", "")
-        people.append((int(info.name), age, sex, *kinds, int(bool(info.fracture_slices)), info.note))
+            is_fractured = number in info.fracture_slices
+            diagnosis.append((int(info.name), number, *flags, int(not types), int(is_fractured)))
+        people.append(_demographics_row(info))
     write_table(root / DIAGNOSIS, diagnosis)
     write_table(root / DEMOGRAPHICS, people)
 
 
-def _find(root: Path, name: str) -> Path | None:
-    """The file of that name, whatever its case."""
-    return next((path for path in sorted(root.iterdir()) if path.name.casefold() == name.casefold()), None)
+def _demographics_row(info: CaseInfo) -> Sequence[object]:
+    all_types = frozenset().union(*info.slice_types.values())
+    flags = [1 if kind in all_types else "" for kind in CT_ICH_COLUMNS.values()]
+    age = "" if info.age is None else f"{info.age:g}"
+    sex = {"F": "Female", "M": "Male"}.get(info.sex or "", "")
+    return int(info.name), age, sex, *flags, int(bool(info.fracture_slices)), info.note
+
+
+def _table(root: Path, name: str) -> Path | None:
+    """The file of that name, whatever its letter case."""
+    for path in sorted(root.iterdir()):
+        if path.name.casefold() == name.casefold():
+            return path
+    return None
+
+
+def _index_of(title: str, header: Sequence[str]) -> int | None:
+    """The column whose header begins so: CT-ICH adds a unit to some."""
+    for index, cell in enumerate(header):
+        if cell.startswith(title):
+            return index
+    return None
+
+
+def _cell(row: Sequence[str], index: int | None) -> str:
+    if index is None or index >= len(row):
+        return ""
+    return row[index]
 
 
 def _patient(name: str) -> str:
@@ -176,24 +236,27 @@ def _patient(name: str) -> str:
     return f"{int(name):03d}" if is_number(name) else name
 
 
-def _without_scan(
-    table: Path, patients: dict[str, SliceTypes] | dict[str, Person], scans: dict[str, Path]
-) -> list[str]:
+def _without_scan(table: Path, patients: Iterable[str], scans: Iterable[str]) -> list[str]:
+    """A warning that names a table's patients of whom there is no scan."""
     alone = sorted(set(patients) - {_patient(name) for name in scans})
-    return [f"{table.name} has patients without a scan: {some_of(alone)}"] if alone else []
+    if not alone:
+        return []
+    return [f"{table.name} has patients without a scan: {some_of(alone)}"]
 
 
 def _compare_slices(path: Path, types: SliceTypes | None, table: Path) -> list[str]:
     """Warnings naming slices that the table has and the scan has not, and the other way round."""
     if types is None:
         return [f"not in {table.name}: the types in its slices are not known"]
-    warnings: list[str] = []
-    with suppress(InputError):  # a scan that cannot be read says so when it is read
+    try:
         numbers = set(slice_numbers(path))
-        if extra := sorted(set(types) - numbers):
-            warnings.append(f"{table.name} names slices that do not exist, of {len(numbers)}: {some_of(extra)}")
-        if lacking := sorted(numbers - set(types)):
-            warnings.append(f"slices whose types {table.name} does not tell: {some_of(lacking)}")
+    except InputError:  # a scan that cannot be read says so when it is read
+        return []
+    warnings: list[str] = []
+    if extra := sorted(types.keys() - numbers):
+        warnings.append(f"{table.name} names slices that do not exist, of {len(numbers)}: {some_of(extra)}")
+    if lacking := sorted(numbers - types.keys()):
+        warnings.append(f"slices whose types {table.name} does not tell: {some_of(lacking)}")
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""Plain folders of NIfTI: images/ and masks/ with matching names, or only scans.
+"""Plain folders of volumes: images/ and masks/ with matching names, or only scans.
 
     images/NAME.nii.gz  masks/NAME.nii.gz  [labels.json]  [patients.csv]
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hemotorch.data.layouts.case import BINARY, Case, Collection, files_by_name, masks_by_hand, unpaired
+from hemotorch.data.layouts.case import BINARY, Case, Collection, files_by_name, masks_by_hand, paths_of, unpaired
 from hemotorch.data.layouts.mask_values import LABELS, MEANINGS, NNUNET, declared_codes, nnunet_codes
 from hemotorch.data.layouts.patients import PATIENTS
 from hemotorch.data.layouts.tables import write_table
@@ -28,44 +28,61 @@ from hemotorch.system.events import progress
 from hemotorch.system.files import write_json
 
 NAME = "folder"
-LOOKS_FOR = "images/ (and masks/), imagesTr/ (and labelsTr/), or NIfTI files in the folder itself"
+LOOKS_FOR = "images/ (and masks/), imagesTr/ (and labelsTr/), or volumes in the folder itself"
+OF_SLICES = False
 
-_SCAN_FOLDERS = ("images", "imagesTr")
+_NNUNET_SCANS = "imagesTr"
+_FIRST_CHANNEL = "_0000"  # nnU-Net's ending of the first channel's file
+_SCAN_FOLDERS = ("images", _NNUNET_SCANS)
 _MASK_FOLDERS = ("masks", "labels", "labelsTr")
+_MASK_ENDING = "_mask"  # in one flat folder
 _TYPED = {code: code for code in (*CODES.values(), UNTYPED)}
 
 
 def matches(root: Path) -> bool:
     """Whether the folder is laid out this way."""
-    return any(files_by_name(root / place, VOLUME_SUFFIXES) for place in (*_SCAN_FOLDERS, "."))
+    return any(files_by_name(root / name, VOLUME_SUFFIXES) for name in (*_SCAN_FOLDERS, "."))
 
 
 def open_cases(root: Path) -> Collection:
-    """The cases of a plain folder. Reads every mask once where `labels.json` does not say what they hold.
+    """The cases of a plain folder. Every mask is read once if nothing says what its values mean.
 
-    Raises InputError for a `labels.json` that cannot be used, or several channels a case.
+    Raises:
+        InputError: for a `labels.json` that cannot be used, or several channels for one case.
     """
-    scans, masks, described = _pairs(root)
+    scans, masks, where = _pairs(root)
     masks, predicted = masks_by_hand(masks)
-    warnings = unpaired(scans, masks) if masks else []
-    if masks and not set(scans) & set(masks):
-        first, other = scans[min(scans)].name, masks[min(masks)].name
-        warnings.append(f"no mask has a scan's name: {other} would have to be called {first}")
-    codes, told = _codes(root, [masks[name] for name in sorted(set(scans) & set(masks))])
-    warnings += told
+    paired = sorted(scans.keys() & masks.keys())
+    warnings = []
+    if masks:
+        warnings = unpaired(scans, masks)
+    if masks and not paired:
+        first_scan = scans[min(scans)].name
+        first_mask = masks[min(masks)].name
+        warnings.append(f"no mask has a scan's name: {first_mask} would have to be called {first_scan}")
+    codes, doubts = _codes(root, [masks[name] for name in paired])
+    warnings += doubts
     cases = []
     for name, path in scans.items():
-        mask = (masks[name],) if name in masks else ()
-        cases.append(Case(name, (path,), mask, name, layout=NAME, mask_codes=codes, patient_assumed=True))
-    paired = len(set(scans) & set(masks))
-    kind = "bleeding of unknown type" if set(codes.values()) == {UNTYPED} else "typed"
-    described = f"NIfTI files in {described}: {len(scans)} scans, {paired} with a mask"
-    described += f" ({kind})" if paired else ""
-    return Collection(NAME, root, tuple(cases), described, tuple(warnings), tuple(predicted))
+        case = Case(
+            name,
+            scan_paths=(path,),
+            mask_paths=paths_of(masks.get(name)),
+            patient=name,
+            layout=NAME,
+            mask_codes=codes,
+            patient_assumed=True,
+        )
+        cases.append(case)
+    description = f"volumes in {where}: {len(scans)} scans, {len(paired)} with a mask"
+    if paired:
+        is_untyped = set(codes.values()) == {UNTYPED}
+        description += " (bleeding of unknown type)" if is_untyped else " (typed)"
+    return Collection(NAME, root, tuple(cases), description, tuple(warnings), tuple(predicted))
 
 
 def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
-    """Writes one scan and its mask with the codes of `labels`. Safe to call from several processes, one a case."""
+    """Writes one scan and its mask with the codes of `labels`. Safe to call from several processes, one per case."""
     write_scan(scan, root / "images" / f"{name}.nii.gz")
     if mask is not None:
         write_mask(scan, mask, root / "masks" / f"{name}.nii.gz")
@@ -78,25 +95,35 @@ def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
 
 
 def _pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
-    """Scans and masks by case name, and where they were found."""
+    """Scans and masks by case name, and where they are."""
     for images in _SCAN_FOLDERS:
         scans = files_by_name(root / images, VOLUME_SUFFIXES)
         if not scans:
             continue
-        if images == "imagesTr":
-            if several := [name for name in scans if not name.endswith("_0000")]:
-                raise InputError(
-                    f"files must end in _0000, one channel a case, but not {some_of(several)}", root / images
-                )
-            scans = {name.removesuffix("_0000"): path for name, path in scans.items()}
+        if images == _NNUNET_SCANS:
+            scans = _without_channel(scans, root / images)
         labels = _mask_folder(root)
         if labels is None:
             return scans, {}, f"{images}/"
         return scans, files_by_name(root / labels, VOLUME_SUFFIXES), f"{images}/ and {labels}/"
+    scans, masks = {}, {}
     files = files_by_name(root, VOLUME_SUFFIXES)
-    masks = {n.removesuffix("_mask"): p for n, p in files.items() if n.endswith("_mask") and n[:-5] in files}
-    scans = {name: path for name, path in files.items() if path not in masks.values()}
+    for name, path in files.items():
+        case = name.removesuffix(_MASK_ENDING)
+        if case != name and case in files:
+            masks[case] = path
+        else:
+            scans[name] = path
     return scans, masks, "one folder"
+
+
+def _without_channel(scans: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """nnU-Net's scans by case. Raises InputError if there is more than the first channel."""
+    several = [name for name in scans if not name.endswith(_FIRST_CHANNEL)]
+    if several:
+        what = f"files must end in {_FIRST_CHANNEL}, one channel for each case, but not {some_of(several)}"
+        raise InputError(what, folder)
+    return {name.removesuffix(_FIRST_CHANNEL): path for name, path in scans.items()}
 
 
 def _mask_folder(root: Path) -> str | None:
@@ -105,13 +132,15 @@ def _mask_folder(root: Path) -> str | None:
     for name in _MASK_FOLDERS:
         folder = root / name
         # One folder by two names (a link, a disk that ignores letter case) is no contradiction.
-        again = any(folder.exists() and folder.samefile(other) for other in present)
-        if not again and files_by_name(folder, VOLUME_SUFFIXES):
+        is_known = any(folder.exists() and folder.samefile(other) for other in present)
+        if not is_known and files_by_name(folder, VOLUME_SUFFIXES):
             present.append(folder)
     if len(present) > 1:
         named = " and ".join(f"{folder.name}/" for folder in present)
         raise InputError(f"holds masks in {named}, and which are meant is not known", root, "move the others elsewhere")
-    return present[0].name if present else None
+    if not present:
+        return None
+    return present[0].name
 
 
 def _codes(root: Path, masks: Sequence[Path]) -> tuple[dict[int, int], list[str]]:

@@ -8,7 +8,7 @@ patient is not known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from hemotorch.scan import CaseInfo, Scan
 
 NAME = "png"
 LOOKS_FOR = "image/ (and label/) with PNG files"
+OF_SLICES = True
 
 IMAGES, LABELS = "image", "label"
 
@@ -33,36 +34,53 @@ def matches(root: Path) -> bool:
 
 def open_cases(root: Path) -> Collection:
     """The cases of PNG folders. Slices without a label are left out of a case that has labels."""
-    images, labels = files_by_name(root / IMAGES, SLICE_SUFFIXES), files_by_name(root / LABELS, SLICE_SUFFIXES)
-    warnings = unpaired(images, labels, "image", "label") if labels else []
-    grouped: dict[tuple[str, bool], list[str]] = {}
-    for name, path in images.items():
-        known = png.case_and_number(path)
-        grouped.setdefault((known[0], True) if known else (name, False), []).append(name)
-    cases = []
-    for (case, has_patient), names in sorted(grouped.items()):
-        case_warnings: tuple[str, ...] = ()
-        labelled = [name for name in names if name in labels]
-        if labelled and len(labelled) < len(names):
-            case_warnings = (
-                f"slices left out since they have no label: {some_of(sorted(set(names) - set(labelled)))}",
-            )
-            names = labelled
-        names = sorted(names, key=lambda name: (png.case_and_number(images[name]) or ("", 0))[1])
-        paths, masks = tuple(images[n] for n in names), tuple(labels[n] for n in names if labelled)
-        patient = case if has_patient else None
-        cases.append(Case(case, paths, masks, patient, layout=NAME, warnings=case_warnings, patient_assumed=True))
+    images = files_by_name(root / IMAGES, SLICE_SUFFIXES)
+    labels = files_by_name(root / LABELS, SLICE_SUFFIXES)
+    warnings = []
+    if labels:
+        warnings = unpaired(images, labels, "image", "label")
     if png.read_window(root / IMAGES) is None:
         warnings.append(f"no {png.WINDOW_FILE}: greys are taken as level 40, width 120 HU, and spacing as unknown")
-    paired = len(set(images) & set(labels))
-    described = (
-        f"PNG slices in {IMAGES}/ and {LABELS}/: {len(images)} slices, {paired} with a label, {len(cases)} cases"
+    # A case called 7 of one slice of unknown patient, and slices of a patient 7, are two cases.
+    slices_of: dict[tuple[str, bool], list[tuple[int, str]]] = {}
+    for name, path in images.items():
+        known = png.case_and_number(path)
+        case, number = known or (name, 0)
+        slices_of.setdefault((case, known is not None), []).append((number, name))
+    cases = []
+    for (case, has_patient), numbered in sorted(slices_of.items()):
+        names = [name for _, name in sorted(numbered)]
+        cases.append(_case(case, has_patient, names, images, labels))
+    paired = len(images.keys() & labels.keys())
+    slices = f"{len(images)} slices, {paired} with a label, {len(cases)} cases"
+    description = f"PNG slices in {IMAGES}/ and {LABELS}/: {slices}"
+    return Collection(NAME, root, tuple(cases), description, tuple(warnings))
+
+
+def _case(
+    case: str, has_patient: bool, names: Sequence[str], images: Mapping[str, Path], labels: Mapping[str, Path]
+) -> Case:
+    """The case of these slices, or of those that have a label if any has."""
+    warnings = []
+    labelled = [name for name in names if name in labels]
+    if labelled and len(labelled) < len(names):
+        without = sorted(set(names) - set(labelled))
+        warnings.append(f"slices left out since they have no label: {some_of(without)}")
+    if labelled:
+        names = labelled
+    return Case(
+        case,
+        scan_paths=tuple(images[name] for name in names),
+        mask_paths=tuple(labels[name] for name in labelled),
+        patient=case if has_patient else None,
+        layout=NAME,
+        warnings=tuple(warnings),
+        patient_assumed=True,
     )
-    return Collection(NAME, root, tuple(cases), described, tuple(warnings))
 
 
 def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
-    """Writes every slice as PNG, and its label as 0/255. Safe to call from several processes, one a case."""
+    """Writes every slice as PNG, and its label as 0/255. Safe to call from several processes, one for each case."""
     window = png.PngWindow()
     for index, number in enumerate(scan.slice_numbers):
         png.write_slice(root / IMAGES / png.slice_file(name, number), scan.hu[index], window)
