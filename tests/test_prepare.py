@@ -584,11 +584,11 @@ def test_masks_of_before_there_was_a_mark_are_told_by_the_file_beside_them(tmp_p
 
 def test_what_is_not_read_shows_in_the_exit_status(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", str(source), str(out)]) == 0
-    (source / "ct_scans/060.nrrd").write_text("")
+    (source / "ct_scans/060.mha").write_text("")
     capsys.readouterr()
     assert main(["prepare", str(source), str(out)]) == 1
     told = capsys.readouterr().out
-    assert "not read: ct_scans/060.nrrd: is NRRD, which is not read" in told
+    assert "not read: ct_scans/060.mha: is MetaImage, which is not read" in told
     assert "0 scans prepared, 6 unchanged" in told
     assert len(Dataset(out).cases) == 6  # everything else is done
 
