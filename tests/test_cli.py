@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from conftest import require
 from hemotorch import io
 from hemotorch.cli import main
 from hemotorch.data.phantom_folders import write_phantom
+from hemotorch.run import Run
 
 COMMANDS = ("phantom", "prepare", "train", "evaluate", "predict", "bench", "demo")
 ENGINES = ("cluster torchrun", "cluster slurm", "cluster ray", "cluster predict")
@@ -160,6 +162,7 @@ def test_a_demo_stopped_in_its_first_stage_goes_on(tmp_path, monkeypatch):
 ORPHANS = """
 import os, signal, sys, threading, time
 from hemotorch.data.phantom_folders import write_phantom
+from hemotorch.run import Run
 if __name__ == "__main__":
     threading.Timer(6, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
     write_phantom(sys.argv[1], "small", patients=200, workers=2)
@@ -180,3 +183,35 @@ def test_the_bound_on_voxels_is_an_option(tmp_path: Path, tiny_run: Path, monkey
     command = ["predict", str(tiny_run), str(tmp_path / "a.nii.gz"), "--device", "cpu", "--any-anatomy"]
     assert main([*command, "--out", str(tmp_path / "one"), "--max-voxels", "24575"]) == 1
     assert main([*command, "--out", str(tmp_path / "two"), "--max-voxels", "24576"]) == 0  # 6 x 64 x 64
+
+
+def test_a_scan_that_cannot_be_measured_is_named_and_the_others_are(
+    tiny_prepared: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_prepared, tmp_path / "prepared")
+    case, *others = Run.open(tiny_run).split.test
+    assert others
+    shard = tmp_path / "prepared" / "scans.zarr" / case / "hu/c/0/0/0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    command = ["evaluate", str(tiny_run), "--data", str(tmp_path / "prepared"), "--device", "cpu", "--json"]
+    assert main([*command, "--out", str(tmp_path / "report")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and captured.err.startswith("hemotorch evaluate: ") and case in captured.err
+    scores = json.loads(captured.out)
+    assert list(scores["failed"]) == [case] and scores["scans"] == len(others)
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_several_models_predict_as_one(
+    tiny_prepared: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = tmp_path / "a.nii.gz"
+    io.write_scan(tiny.head(3)[0], scan)
+    options = ["--device", "cpu", "--json"]
+    models = [str(tiny_run), str(tiny_run / "last.pt")]
+    assert main(["predict", *models, str(scan), "--out", str(tmp_path / "both"), *options]) == 0
+    (prediction,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert prediction["scan"] == [str(scan)] and prediction["model"].startswith("2 networks: ")
+    assert main(["predict", *models, "--out", str(tmp_path / "none"), *options]) == 1
+    error = capsys.readouterr().err
+    assert "only models are named, and no scan" in error and error.count("\n") == 1

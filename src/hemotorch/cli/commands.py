@@ -130,7 +130,7 @@ def recipe(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Measures a run on scans that it has not seen."""
+    """Measures a run on scans that it has not seen; status 1 if one of them could not be measured."""
     from hemotorch.report.run_report import evaluate_run
 
     scores = evaluate_run(
@@ -143,19 +143,23 @@ def evaluate(arguments: argparse.Namespace) -> int:
     )
     lines = [*scores.lines(), f"report: {Path(arguments.out) / 'report.html'}", NOTICE]
     show(arguments, scores.to_json(), "\n".join(lines))
-    return 0
+    return 1 if scores.failed else 0
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predicts scans; status 1 if one of them failed."""
+    from hemotorch.inference.load import split_models_and_scans
     from hemotorch.inference.outputs import predict_files
     from hemotorch.system.events import Message, Problem, emit
 
+    models, scans = split_models_and_scans([arguments.run_folder, *arguments.scan])
+    if not scans:
+        raise OptionError("only models are named, and no scan", todo="name NIfTI files or folders of them after them")
     results: list[dict[str, Any]] = []
     failed = 0
     for path, result in predict_files(
-        arguments.run_folder,
-        arguments.scan,
+        models,
+        scans,
         arguments.out,
         device=arguments.device,
         any_anatomy=arguments.any_anatomy,

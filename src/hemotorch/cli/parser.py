@@ -99,7 +99,8 @@ def _evaluate(group: Any) -> None:
 def _predict(group: Any) -> None:
     text = "Outline bleeding in scans."
     p = add_command(group, "predict", commands.predict, text, "predict run scan.nii.gz --out predictions")
-    p.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint file")
+    text = "run folder, or a checkpoint file; further ones after it, such as the folds of a dataset, are averaged"
+    p.add_argument("run_folder", metavar="RUN", help=text)
     p.add_argument("scan", nargs="+", metavar="SCAN", help="NIfTI files, or folders of them")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for masks, JSON and pictures")
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")

@@ -22,7 +22,7 @@ from hemotorch.evaluation.scores import Scores
 from hemotorch.evaluation.summary import brief
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.scan import Prediction, Scan
-from hemotorch.system.events import progress
+from hemotorch.system.events import Problem, emit, progress
 from hemotorch.system.files import jsonable, quoted, write_json, write_text
 from hemotorch.system.ranks import Ranks
 
@@ -76,6 +76,7 @@ def evaluate(
             scored.append(score)
         except Exception as error:
             failed[case] = str(explain(error, case))
+            emit(Problem(failed[case]))
     if not scored:
         raise _nothing_scored(dataset, part, len(slices), failed)
     return Scores(
