@@ -55,8 +55,8 @@ def main() -> None:
                 with busy_processes(count):
                     seconds[way][count].append(forty_steps(prepared, options.out / "run", WAYS[way]))
                 print(f"round {number + 1}, beside {count}, {way}: {seconds[way][count][-1]:.1f} s", file=sys.stderr)
-    found = {"processor": platform.processor(), "cores": os.cpu_count(), "load_before": load, "seconds": seconds}
-    (options.out / "beside.json").write_text(json.dumps(found, indent=2) + "\n")
+    result = {"processor": platform.processor(), "cores": os.cpu_count(), "load_before": load, "seconds": seconds}
+    (options.out / "beside.json").write_text(json.dumps(result, indent=2) + "\n")
     print("\n".join(table(seconds)))
 
 

@@ -88,8 +88,8 @@ def recorded(call: Call) -> Call:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = call()
-    return lambda: (graph.replay(), kept)
+        output = call()
+    return lambda: (graph.replay(), output)
 
 
 def turn(call: Call, times: int) -> float:
@@ -109,18 +109,18 @@ def medians(calls: dict[str, Call], rounds: int) -> dict[str, float]:
     for call in calls.values():
         turn(call, 3)  # builds what is built once
     times = {name: max(3, round(TURN_MS / turn(call, 3))) for name, call in calls.items()}
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    turns: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            found[name].append(turn(call, times[name]))
-    return {name: statistics.median(values) for name, values in found.items()}
+            turns[name].append(turn(call, times[name]))
+    return {name: statistics.median(values) for name, values in turns.items()}
 
 
 def off(kernel: str, ways: dict[str, Call]) -> dict[str, float]:
     """How far the Triton kernel is from the reference in float64."""
     with torch.no_grad() if kernel == "sample" else torch.enable_grad():
-        found, exact = ways.get("plain triton", ways["triton"])(), ways["exact"]()
-    first, second = ((a.double() - b.double()).abs() for a, b in zip(found, exact, strict=True))
+        outputs, exact = ways.get("plain triton", ways["triton"])(), ways["exact"]()
+    first, second = ((a.double() - b.double()).abs() for a, b in zip(outputs, exact, strict=True))
     if kernel == "sample":
         return {"off_by": first.max().item(), "mask_pixels_off": int(second.sum().item())}
     return {"off_by": (second.max() / exact[1].abs().max()).item(), "loss_off_by": first.item()}

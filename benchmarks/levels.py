@@ -46,7 +46,7 @@ class Level:
 def levels(cores: int) -> list[Level]:
     """All of this machine."""
     flat, last = ("engine.channels_last=off",), ("engine.channels_last=on",)
-    found = [
+    steps = [
         Level("plain loop, its own choices", "", cores, reference=True, only="paper"),
         Level("1 thread", "", settings=(*flat, "engine.keep_memory=off")),
         Level("+ memory kept", "1 thread", settings=flat),
@@ -57,10 +57,10 @@ def levels(cores: int) -> list[Level]:
     ]
     if machine.has_compiler():
         compiled = (*last, "engine.compile=on")
-        found.append(Level("+ compiled", f"+ {cores} threads", cores, settings=compiled, only="fast"))
+        steps.append(Level("+ compiled", f"+ {cores} threads", cores, settings=compiled, only="fast"))
     if machine.has_bf16():
-        found.append(Level("+ bf16", f"+ {cores} threads", cores, settings=(*last, "engine.precision=bf16")))
-    return found
+        steps.append(Level("+ bf16", f"+ {cores} threads", cores, settings=(*last, "engine.precision=bf16")))
+    return steps
 
 
 def once(level: Level, name: str, data: Path, pngs: Path) -> Round:
@@ -84,33 +84,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args()
-    jobs = [(name, one) for name in SECONDS for one in levels(machine.cores()) if one.only in ("", name)]
-    jobs = [(name, one) for name, one in jobs if a.only in f"{name}, {one.name}"]
-    found: dict[tuple[str, str], list[Round]] = {(name, one.name): [] for name, one in jobs}
+    jobs = []
+    for name in SECONDS:
+        for level in levels(machine.cores()):
+            if level.only in ("", name) and a.only in f"{name}, {level.name}":
+                jobs.append((name, level))
+    measured: dict[tuple[str, str], list[Round]] = {(name, level.name): [] for name, level in jobs}
     with TemporaryDirectory() as folder:
         recipe = quick_recipe(load_recipe("paper").changed(["data.split=patient"]))
         pngs = write_reference_pngs(Dataset(a.data), recipe, Path(folder) / "png")
         for number in range(a.rounds):
-            for name, one in random.Random(number).sample(jobs, len(jobs)):
-                found[name, one.name].append(once(one, name, a.data, pngs))
-                print(f"{name}, {one.name}: {found[name, one.name][-1].images_s:.3g}", file=sys.stderr, flush=True)
+            for name, level in random.Random(number).sample(jobs, len(jobs)):
+                result = once(level, name, a.data, pngs)
+                measured[name, level.name].append(result)
+                print(f"{name}, {level.name}: {result.images_s:.3g}", file=sys.stderr, flush=True)
     for name in dict.fromkeys(name for name, _ in jobs):
         print(f"\n| `{name}` | images a second | gain | over | MB |\n| --- | --- | --- | --- | --- |")
-        middle = {
-            level: statistics.median(r.images_s for r in rounds) for (n, level), rounds in found.items() if n == name
-        }
-        for one in (one for n, one in jobs if n == name):
-            rounds = found[name, one.name]
-            rates = sorted(r.images_s for r in rounds)
-            known = one.over in middle
-            gain = f"{middle[one.name] / middle[one.over]:.2f} | {one.over.removeprefix('+ ')}" if known else " | "
-            memory = max(r.memory_mb for r in rounds)
-            print(
-                f"| {one.name} | {middle[one.name]:.3g} ({rates[0]:.3g} to {rates[-1]:.3g}) | {gain} | {memory:.0f} |"
-            )
+        levels_of_recipe = [level for recipe_name, level in jobs if recipe_name == name]
+        rates = {level.name: sorted(r.images_s for r in measured[name, level.name]) for level in levels_of_recipe}
+        for level in levels_of_recipe:
+            level_rates = rates[level.name]
+            middle, gain = statistics.median(level_rates), " | "
+            if level.over in rates:
+                times = middle / statistics.median(rates[level.over])
+                gain = f"{times:.2f} | {level.over.removeprefix('+ ')}"
+            memory_mb = max(r.memory_mb for r in measured[name, level.name])
+            spread = f"{level_rates[0]:.3g} to {level_rates[-1]:.3g}"
+            print(f"| {level.name} | {middle:.3g} ({spread}) | {gain} | {memory_mb:.0f} |")
     if a.json:
-        rates = {f"{name}, {level}": [r.images_s for r in rounds] for (name, level), rounds in found.items()}
-        a.json.write_text(json.dumps({"images_s": rates}, indent=1) + "\n")
+        images_s = {f"{name}, {level}": [r.images_s for r in rounds] for (name, level), rounds in measured.items()}
+        a.json.write_text(json.dumps({"images_s": images_s}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

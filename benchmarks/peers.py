@@ -36,7 +36,7 @@ WHOLE_S = 4 * 3600.0  #: ... and one that ends by itself this long
 def setup(folder: Path, chosen: list[Contender]) -> None:
     """Makes the environments; one that is whole is left alone."""
     constraints = HERE.parent / "constraints.txt"
-    for name in sorted({one.environment for one in chosen if not one.ours}):
+    for name in sorted({contender.environment for contender in chosen if not contender.ours}):
         home = folder / name
         if (home / "ready").exists():
             print(f"{name}: ready")
@@ -63,62 +63,67 @@ def run(a: argparse.Namespace, chosen: list[Contender]) -> int:
     dataset = Dataset(a.data)
     parts = export(dataset, a.out / "data")
     failed = 0
-    for one in chosen:
-        result = a.out / f"{one.name}.json"
+    for contender in chosen:
+        result = a.out / f"{contender.name}.json"
         if result.exists() and not a.again:
-            print(f"{one.name}: has run ({result})", flush=True)
+            print(f"{contender.name}: has run ({result})", flush=True)
             continue
-        print(f"{one.name}: running", flush=True)
-        found = _run_one(a, one, dataset, parts["test"], len(cores))
-        if found is None:
+        print(f"{contender.name}: running", flush=True)
+        measured = _run_one(a, contender, dataset, parts["test"], len(cores))
+        if measured is None:
             failed += 1
             continue
         partial = result.with_suffix(".part")
-        partial.write_text(json.dumps(found, indent=1) + "\n")
+        partial.write_text(json.dumps(measured, indent=1) + "\n")
         partial.replace(result)
-        last = found["rows"][-1]
-        print(f"{one.name}: Dice {last['dice']:.3f} after {last['seconds']:.0f} s", flush=True)
+        last = measured["rows"][-1]
+        print(f"{contender.name}: Dice {last['dice']:.3f} after {last['seconds']:.0f} s", flush=True)
     return failed
 
 
 def _run_one(
-    a: argparse.Namespace, one: Contender, dataset: Any, test: dict[str, str], cores: int
+    a: argparse.Namespace, contender: Contender, dataset: Any, test: dict[str, str], cores: int
 ) -> dict[str, Any] | None:
     from peers.measure import run_alone
     from peers.score import score
 
     from hemotorch.system.device import environment
 
-    work = (a.out / "work" / one.name).resolve()
+    work = (a.out / "work" / contender.name).resolve()
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    python = Path(sys.executable) if one.ours else (a.folder / one.environment / "bin" / "python").absolute()
-    if not python.exists():
-        print(f"{one.name}: no environment at {python}; run `setup` first", file=sys.stderr)
-        return None
+    python = (a.folder / contender.environment / "bin" / "python").absolute()
+    options = contender.options
     # Peers do not see hemotorch; it sees what this process does.
-    seen = [str(HERE), *(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)) if one.ours else ())]
+    seen = [str(HERE)]
+    if contender.ours:
+        python = Path(sys.executable)
+        options = {**options, "data": str(a.data.resolve()), "test": test}
+        seen += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    if not python.exists():
+        print(f"{contender.name}: no environment at {python}; run `setup` first", file=sys.stderr)
+        return None
     threads = {"OMP_NUM_THREADS": str(cores), "OMP_WAIT_POLICY": "PASSIVE"}
     variables = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(seen)}
-    options = {**one.options, "data": str(a.data.resolve()), "test": test} if one.ours else one.options
     job = {
         **{"data": str((a.out / "data").resolve()), "work": str(work), "minutes": a.minutes, "every_s": 60 * a.every},
         **{"cores": cores, "seed": 0, "options": options, "began": time.time()},
     }
     (work / "job.json").write_text(json.dumps(job, indent=1))
-    limit_s = WHOLE_S if one.whole else 60 * a.minutes * NOT_TRAINING + 1800
-    command = [str(python), "-m", f"peers.{one.module}", str(work / "job.json")]
+    limit_s = WHOLE_S if contender.whole else 60 * a.minutes * NOT_TRAINING + 1800
+    command = [str(python), "-m", f"peers.{contender.module}", str(work / "job.json")]
     status, peak_mb = run_alone(command, variables, work / "log.txt", limit_s)
     if status or not (work / "about.json").exists():
         tail = (work / "log.txt").read_text(errors="replace").splitlines()[-12:]
-        print(f"{one.name}: failed with status {status}\n    " + "\n    ".join(tail), file=sys.stderr, flush=True)
+        print(f"{contender.name}: failed with status {status}\n    " + "\n    ".join(tail), file=sys.stderr, flush=True)
         return None
     rows = [json.loads(line) for line in (work / "rows.jsonl").read_text().splitlines()]
     for row in rows:
         row.update(score(dataset, test, work / row.pop("file")))
     return {
-        **{"name": one.name, "title": one.title, "source": one.source, "deviations": list(one.deviations)},
-        **{"settings": one.options, "minutes": None if one.whole else a.minutes, "peak_mb": round(peak_mb)},
+        **{"name": contender.name, "title": contender.title, "source": contender.source},
+        **{"deviations": list(contender.deviations), "settings": contender.options},
+        **{"minutes": None if contender.whole else a.minutes, "peak_mb": round(peak_mb)},
         **{"cores": cores, "test_scans": len(test), "machine": environment()},
         **{"notes": [], **json.loads((work / "about.json").read_text())},
         "rows": [_finite(row) for row in rows],
@@ -137,7 +142,7 @@ def show(folder: Path) -> None:
     from peers.chart import draw
     from peers.table import NOTES, table, targets, wins
 
-    order = [one.name for one in CONTENDERS]
+    order = [contender.name for contender in CONTENDERS]
     results = [
         json.loads((folder / f"{name}.json").read_text()) for name in order if (folder / f"{name}.json").exists()
     ]
@@ -150,10 +155,10 @@ def show(folder: Path) -> None:
     print("\nWhere `fast` is beaten:\n" + "\n".join(f"- {line}" for line in wins(results) or ["nowhere"]))
     print("\nAlike for all:\n" + "\n".join(f"- {line}" for line in ALIKE))
     print("\nOtherwise than by its defaults:")
-    for one in results:
-        versions = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
-        print(f"\n{one['title']} ({one['source']}; {versions}):")
-        print("\n".join(f"- {line}" for line in [*one["deviations"], *one["notes"]] or ["nothing"]))
+    for contender in results:
+        versions = ", ".join(f"{name} {number}" for name, number in contender["versions"].items())
+        print(f"\n{contender['title']} ({contender['source']}; {versions}):")
+        print("\n".join(f"- {line}" for line in [*contender["deviations"], *contender["notes"]] or ["nothing"]))
     for ending in ("png", "svg"):
         draw(results, folder / f"peers.{ending}")
         print(f"\n{folder / f'peers.{ending}'}", end="")
@@ -164,7 +169,7 @@ def main() -> int:
     """One of setup, run and table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    names = [one.name for one in CONTENDERS]
+    names = [contender.name for contender in CONTENDERS]
     p = commands.add_parser("setup", help="make an environment a peer")
     p.add_argument("folder", type=Path, metavar="DIR")
     p.add_argument("--only", metavar="NAME,...", help=f"of: {', '.join(names)}")
@@ -189,11 +194,11 @@ def main() -> int:
     wanted = a.only.split(",") if a.only else names
     if unknown := set(wanted) - set(names):
         parser.error(f"no contender {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    chosen = [one for one in CONTENDERS if one.name in wanted]
+    chosen = [contender for contender in CONTENDERS if contender.name in wanted]
     if a.command == "setup":
         setup(a.folder, chosen)
         return 0
-    return run(a, [paper(a.paper_epochs) if one.name == "paper" else one for one in chosen])
+    return run(a, [paper(a.paper_epochs) if contender.name == "paper" else contender for contender in chosen])
 
 
 if __name__ == "__main__":

@@ -59,13 +59,13 @@ def ours(src: Path, out: Path, png: bool) -> None:
         sys.exit("\n".join(summary.failed.values()))
 
 
-def same_pixels(one: Path, other: Path) -> int:
+def same_pixels(folder: Path, other: Path) -> int:
     """How many PNGs both folders hold; ends the program where any differs."""
-    names = [sorted(path.relative_to(root) for path in root.rglob("*.png")) for root in (one, other)]
+    names = [sorted(path.relative_to(root) for path in root.rglob("*.png")) for root in (folder, other)]
     if names[0] != names[1]:
         sys.exit(f"not the same files: {len(names[0])} and {len(names[1])}")
     for name in names[0]:
-        if not np.array_equal(np.asarray(Image.open(one / name)), np.asarray(Image.open(other / name))):
+        if not np.array_equal(np.asarray(Image.open(folder / name)), np.asarray(Image.open(other / name))):
             sys.exit(f"{name} differs")
     return len(names[0])
 

@@ -39,8 +39,8 @@ def trained(data: Path, run: Path, steps: int, way: str) -> list[dict[str, Any]]
         f"train.epochs={epochs}",
         f"train.validate_every={epochs}",
     ]
-    asked = [part for setting in [*common, *settings] for part in ("--set", setting)]
-    command = [sys.executable, "-m", "hemotorch.cli", *how, str(data), str(run), "--recipe", "fast", *asked]
+    options = [part for setting in [*common, *settings] for part in ("--set", setting)]
+    command = [sys.executable, "-m", "hemotorch.cli", *how, str(data), str(run), "--recipe", "fast", *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -52,22 +52,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--json", type=Path, metavar="FILE")
     a = parser.parse_args()
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, way in enumerate(WAYS):
             rows = trained(a.data, Path(folder) / str(number), a.steps, way)
             val = rows[-1]["val"]
-            found[way] = {"loss": [row["loss"] for row in rows], "dice": val["dice"], "scans": val["n"]}
+            results[way] = {"loss": [row["loss"] for row in rows], "dice": val["dice"], "scans": val["n"]}
             print(f"{way}: {rows[-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
-    first = next(iter(found.values()))["loss"]
+    first = next(iter(results.values()))["loss"]
     print(f"| | loss, first {EVERY} steps | away from 1 rank | loss, last {EVERY} | away from 1 rank, mean | Dice |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for way, one in found.items():
-        away = [abs(mine - theirs) for mine, theirs in zip(one["loss"], first, strict=True)]
-        ends = f"{one['loss'][0]:.4f} | {away[0]:.1e} | {one['loss'][-1]:.4f} | {sum(away) / len(away):.1e}"
-        print(f"| {way} | {ends} | {one['dice']:.3f} ({one['scans']}) |")
+    for way, result in results.items():
+        away = [abs(mine - theirs) for mine, theirs in zip(result["loss"], first, strict=True)]
+        ends = f"{result['loss'][0]:.4f} | {away[0]:.1e} | {result['loss'][-1]:.4f} | {sum(away) / len(away):.1e}"
+        print(f"| {way} | {ends} | {result['dice']:.3f} ({result['scans']}) |")
     if a.json:
-        a.json.write_text(json.dumps(found, indent=1) + "\n")
+        a.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

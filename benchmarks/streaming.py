@@ -33,14 +33,14 @@ def dataset(folder: Path, patients: int) -> Path:
 
 def peak_mb(data: Path, run: Path) -> float:
     """The most memory that a training on `data` held."""
-    asked = [part for setting in SETTINGS for part in ("--set", setting)]
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
     child = subprocess.Popen(
-        [*HEMOTORCH, "train", str(data), str(run), "--recipe", "fast", *asked], stdout=subprocess.DEVNULL
+        [*HEMOTORCH, "train", str(data), str(run), "--recipe", "fast", *settings], stdout=subprocess.DEVNULL
     )
-    _, status, recipe = os.wait4(child.pid, 0)
+    _, status, usage = os.wait4(child.pid, 0)
     if status:
         sys.exit(f"training failed with status {status}")
-    return recipe.ru_maxrss * KIB / 1e6
+    return usage.ru_maxrss * KIB / 1e6
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sizes = (a.patients, a.patients * a.times)
         places = {count: dataset(Path(folder) / str(count), count) for count in sizes}
-        bytes_ = {n: sum(f.stat().st_size for f in place.rglob("*") if f.is_file()) for n, place in places.items()}
+        bytes_ = {n: sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) for n, root in places.items()}
         peaks: dict[int, list[float]] = {count: [] for count in sizes}
         for number in range(a.rounds):
             for count in sizes if number % 2 else sizes[::-1]:

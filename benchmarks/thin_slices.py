@@ -34,8 +34,8 @@ def finer(scan: Scan, mask: np.ndarray, times: int) -> tuple[Scan, np.ndarray]:
     places = (np.arange(len(scan.hu) * times) + 0.5) / times - 0.5
     spline = CubicSpline(np.arange(len(scan.hu)), scan.hu.astype(np.float32), axis=0)
     hu = np.empty((len(places), *scan.shape[1:]), np.int16)
-    for number, place in enumerate(places.clip(0, len(scan.hu) - 1)):
-        hu[number] = np.rint(spline(place)).clip(-1024, 3071)
+    for number, position in enumerate(places.clip(0, len(scan.hu) - 1)):
+        hu[number] = np.rint(spline(position)).clip(-1024, 3071)
     step = np.diff(scan.slice_origins_mm, axis=0).mean(axis=0)
     origins = scan.slice_origins_mm[0] + places[:, None] * step
     nearest = np.repeat(mask, times, axis=0)
@@ -44,14 +44,14 @@ def finer(scan: Scan, mask: np.ndarray, times: int) -> tuple[Scan, np.ndarray]:
 
 def coarser(scan: Scan, mask: np.ndarray) -> tuple[Scan, np.ndarray]:
     """Every second slice."""
-    kept = replace(scan, hu=scan.hu[::2].copy(), slice_origins_mm=scan.slice_origins_mm[::2], slice_numbers=())
-    return kept, mask[::2]
+    halved = replace(scan, hu=scan.hu[::2].copy(), slice_origins_mm=scan.slice_origins_mm[::2], slice_numbers=())
+    return halved, mask[::2]
 
 
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
+def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
     """Of two masks in pixels."""
-    both = np.count_nonzero((found > 0) & (truth > 0))
-    return 2 * both / max(1, np.count_nonzero(found) + np.count_nonzero(truth))
+    both = np.count_nonzero((predicted > 0) & (truth > 0))
+    return 2 * both / max(1, np.count_nonzero(predicted) + np.count_nonzero(truth))
 
 
 def variants(scan: Scan, mask: np.ndarray) -> list[tuple[Scan, np.ndarray]]:
@@ -78,28 +78,28 @@ def main() -> None:
         truth = read_mask(folder / f"{head}_mask.nii.gz", scan)
         heads = variants(scan, truth)
         for way, model in ways.items():
-            own = 0.0
+            own_ml = 0.0
             for number, (changed, mask) in enumerate(heads):
                 began = time.perf_counter()
-                found = model.predict(changed)
+                prediction = model.predict(changed)
                 seconds = time.perf_counter() - began
-                ml = found.volume_ml["total"]
-                own = own if number else ml
+                ml = prediction.volume_ml["total"]
+                own_ml = own_ml if number else ml
                 row = {
                     "head": head,
                     "way": way,
                     "slice_mm": float(np.median(changed.slice_distances_mm)),
                     "ml": ml,
-                    "of_own": ml / own,
+                    "of_own": ml / own_ml,
                     "truth_ml": changed.volume_ml(mask),
-                    "dice": dice(found.mask, mask),
+                    "dice": dice(prediction.mask, mask),
                     "seconds": seconds,
                 }
                 rows.append(row)
-                figures = f"{row['slice_mm']:5.2f} {ml:6.1f} {ml / own:8.2f} {row['dice']:7.3f} {seconds:7.1f}"
+                figures = f"{row['slice_mm']:5.2f} {ml:6.1f} {ml / own_ml:8.2f} {row['dice']:7.3f} {seconds:7.1f}"
                 print(f"{head:10} {way:12} {figures}", flush=True)
                 if way == "by distance" and number <= len(FINER):
-                    worst = max(worst, abs(ml / own - 1))
+                    worst = max(worst, abs(ml / own_ml - 1))
     if a.json:
         a.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(f"by distance, finer slices change the mL by at most {worst:.0%} ({ALLOWED:.0%} are allowed)")

@@ -20,8 +20,13 @@ GAP = 0.043  #: between two labels, as a share of the axis
 
 def draw(results: Sequence[Result], path: Path) -> None:
     """Writes PATH (.png or .svg by its name). Time is logarithmic, since `fast` ends where others begin."""
-    lines = [(_label(one), [(s / 60, d) for s, d in curve(one)]) for one in results if not is_fast(one) and curve(one)]
-    fast = sorted((curve(one)[-1], str(one["title"])) for one in results if is_fast(one) and curve(one))
+    lines, fast = [], []
+    for result in filter(curve, results):
+        if is_fast(result):
+            fast.append((curve(result)[-1], str(result["title"])))
+        else:
+            lines.append((_label(result), [(seconds / 60, dice) for seconds, dice in curve(result)]))
+    fast.sort()
     ours = [(seconds / 60, dice) for (seconds, dice), _ in fast]
     lengths = [title.rpartition(", ")[2] for _, title in fast]
     with mpl.rc_context({"font.size": 10, "svg.fonttype": "none", "axes.edgecolor": FAINT}):
@@ -59,16 +64,16 @@ def draw(results: Sequence[Result], path: Path) -> None:
         figure.savefig(path, dpi=150)
 
 
-def _label(one: Result) -> str:
-    return str(one["title"]).removeprefix("hemotorch ").replace(" U-Net", "")
+def _label(result: Result) -> str:
+    return str(result["title"]).removeprefix("hemotorch ").replace(" U-Net", "")
 
 
 def _name_ends(axes: mpl.axes.Axes, ends: list[tuple[float, float, str, str]], top: float) -> None:
     """Each line's name right of the axes at the height of its end, moved apart where two would touch."""
-    placed: list[float] = []
+    heights: list[float] = []
     for dice, minutes, label, colour in sorted(ends):
-        height = max([dice / top, *(low + GAP for low in placed[-1:])])
-        placed.append(height)
+        height = max([dice / top, *(low + GAP for low in heights[-1:])])
+        heights.append(height)
         axes.annotate(
             f"{label}  {dice:.2f}",
             (minutes, dice),

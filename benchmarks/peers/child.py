@@ -115,13 +115,13 @@ class Recorder:
         """Writes about.json: versions, speed, and what the contender says of itself."""
         rows = [json.loads(line) for line in (self._job.work / "rows.jsonl").read_text().splitlines()]
         span = rows[-1]["seconds"] - (self._started or 0.0)
-        found = {
+        record = {
             "images_s": rows[-1]["images"] / span if span > 0 else None,
             "start_s": self._started,
             "versions": {"python": sys.version.split()[0]} | {name: _version(name) for name in packages},
             **about,
         }
-        (self._job.work / "about.json").write_text(json.dumps(found, indent=2))
+        (self._job.work / "about.json").write_text(json.dumps(record, indent=2))
 
 
 def _version(package: str) -> str:

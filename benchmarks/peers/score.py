@@ -37,12 +37,12 @@ def score(dataset: Dataset, ids: Mapping[str, str], file: Path) -> dict[str, Any
         masks = {ids[name]: stored[name] for name in stored.files}
     order = slices_of(dataset, split, "test")
     stored_masks = _Stored(masks[case] for case in order)
-    found = evaluate(stored_masks, dataset, split, "test", baseline=None, examples=False)
-    dice = found.summary["dice"]["scan"]
+    scores = evaluate(stored_masks, dataset, split, "test", baseline=None, examples=False)
+    dice = scores.summary["dice"]["scan"]
     return {
         "dice": dice["mean"],
         "ci95": dice["ci95"],
         "scans": dice["n"],
-        "normal_ml": found.summary["false_positive_ml"]["mean"],
-        "each": {scan.case: scan.network.volume.dice for scan in found.scans if scan.network.bleeding},
+        "normal_ml": scores.summary["false_positive_ml"]["mean"],
+        "each": {scan.case: scan.network.volume.dice for scan in scores.scans if scan.network.bleeding},
     }

@@ -1,4 +1,4 @@
-"""Results -> the one table, in Markdown: who was how good after how long, how fast, at what memory, and who wins."""
+"""Results -> one table, in Markdown: who was how good after how long, how fast, at what memory, and who wins."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ NOTES = (
 
 #: What is compared with `fast` at its own length, whether more of it is better, and how it is written.
 MEASURES: tuple[tuple[str, Callable[[Result], float | None], bool, str], ...] = (
-    ("Dice at the end", lambda one: one["rows"][-1]["dice"], True, ".3f"),
-    ("images a second", lambda one: one["images_s"], True, ".1f"),
-    ("mL in normal scans", lambda one: one["rows"][-1]["normal_ml"], False, ".1f"),
-    ("peak memory, GiB", lambda one: one["peak_mb"] / 1024, False, ".2f"),
-    ("seconds to outline a scan", lambda one: one["rows"][-1]["predict_s"] / one["test_scans"], False, ".2f"),
-    ("parameters, M", lambda one: one["parameters_m"], False, ".2f"),
-    ("GFLOP a slice", lambda one: one["gflop_slice"], False, ".1f"),
+    ("Dice at the end", lambda result: result["rows"][-1]["dice"], True, ".3f"),
+    ("images a second", lambda result: result["images_s"], True, ".1f"),
+    ("mL in normal scans", lambda result: result["rows"][-1]["normal_ml"], False, ".1f"),
+    ("peak memory, GiB", lambda result: result["peak_mb"] / 1024, False, ".2f"),
+    ("seconds to outline a scan", lambda result: result["rows"][-1]["predict_s"] / result["test_scans"], False, ".2f"),
+    ("parameters, M", lambda result: result["parameters_m"], False, ".2f"),
+    ("GFLOP a slice", lambda result: result["gflop_slice"], False, ".1f"),
 )
 
 
@@ -51,12 +51,12 @@ def is_fast(result: Result) -> bool:
 
 def fast_points(results: Sequence[Result]) -> list[Point]:
     """Where the runs of `fast`, each of its own length, ended; in the order of time."""
-    return sorted(curve(one)[-1] for one in results if is_fast(one) and curve(one))
+    return sorted(curve(result)[-1] for result in results if is_fast(result) and curve(result))
 
 
 def time_to(points: Sequence[Point], dice: float) -> float | None:
     """Seconds of the first point that has at least this Dice. Nothing is read between points; None: never."""
-    return next((seconds for seconds, found in points if found >= dice), None)
+    return next((seconds for seconds, value in points if value >= dice), None)
 
 
 def dice_after(points: Sequence[Point], seconds: float) -> float | None:
@@ -65,33 +65,34 @@ def dice_after(points: Sequence[Point], seconds: float) -> float | None:
 
 
 def table(results: Sequence[Result]) -> str:
-    """A row a contender. Bold: better than `fast` at its own length."""
+    """A row for each contender. Bold: better than `fast` at its own length."""
     after = [f"Dice after {mark} min" for mark in MARKS_MIN]
     head = ["contender", "trained, min", *after, "Dice at the end", "`fast` has that after, min"]
     head += ["images a second (side, batch)", *(name for name, *_ in MEASURES[2:])]
-    ours = next((one for one in results if one["name"] == "fast"), None)
-    rows = [_row(one, ours, fast_points(results)) for one in results]
+    ours = next((result for result in results if result["name"] == "fast"), None)
+    rows = [_row(result, ours, fast_points(results)) for result in results]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
-def _row(one: Result, ours: Result | None, points: Sequence[Point]) -> list[str]:
-    own, last = curve(one), one["rows"][-1]
+def _row(result: Result, ours: Result | None, points: Sequence[Point]) -> list[str]:
+    reached, last = curve(result), result["rows"][-1]
     measured = []
     for _, value, more, form in MEASURES:
-        text = _number(value(one), form)
-        measured.append(f"**{text}**" if beats(value(one), ours and value(ours), more) and not is_fast(one) else text)
+        text = _number(value(result), form)
+        better = not is_fast(result) and beats(value(result), ours and value(ours), more)
+        measured.append(f"**{text}**" if better else text)
     low, high = last["ci95"] if last["ci95"] and None not in last["ci95"] else (None, None)
     measured[0] += "" if low is None else f" [{low:.2f}, {high:.2f}]"
-    measured[1] += f" ({one['image_px']}, {one['batch']})"
-    marks = [_number(dice_after(own, 60 * mark), ".3f") if own else "" for mark in MARKS_MIN]
-    race = "" if is_fast(one) or not own else _race(own, points)
-    return [one["title"], f"{last['seconds'] / 60:.1f}", *marks, measured[0], race, *measured[1:]]
+    measured[1] += f" ({result['image_px']}, {result['batch']})"
+    marks = [_number(dice_after(reached, 60 * mark), ".3f") if reached else "" for mark in MARKS_MIN]
+    race = "" if is_fast(result) or not reached else _race(reached, points)
+    return [result["title"], f"{last['seconds'] / 60:.1f}", *marks, measured[0], race, *measured[1:]]
 
 
-def _race(own: Sequence[Point], points: Sequence[Point]) -> str:
+def _race(reached: Sequence[Point], points: Sequence[Point]) -> str:
     """When `fast` has the Dice that a contender ends with; against when that ended, and when it first had it."""
-    end, dice = own[-1]
-    seconds, first = time_to(points, dice), time_to(own, dice)
+    end, dice = reached[-1]
+    seconds, first = time_to(points, dice), time_to(reached, dice)
     if seconds is None or first is None:
         return "**never**"
     return f"{seconds / 60:.1f}, {_ratio(seconds, end)} ({_ratio(seconds, first)})"
@@ -112,22 +113,22 @@ def beats(its: float | None, mine: float | None, more: bool) -> bool:
 
 def wins(results: Sequence[Result]) -> list[str]:
     """Where another contender does better than `fast` at its own length, in a line each."""
-    ours = next((one for one in results if one["name"] == "fast"), None)
+    ours = next((result for result in results if result["name"] == "fast"), None)
     if ours is None:
         return ["unknown: `fast` has not run at its own length"]
     lines = []
     for name, value, more, form in MEASURES:
-        for one in results:
-            if not is_fast(one) and beats(value(one), value(ours), more):
-                lines.append(f"{name}: {one['title']} has {value(one):{form}}, `fast` {value(ours):{form}}")
+        for result in results:
+            if not is_fast(result) and beats(value(result), value(ours), more):
+                lines.append(f"{name}: {result['title']} has {value(result):{form}}, `fast` {value(ours):{form}}")
     return lines
 
 
 def targets(results: Sequence[Result]) -> list[str]:
     """The project's targets, in a line each, so far as their contenders have run."""
-    points, curves = fast_points(results), {one["name"]: curve(one) for one in results if curve(one)}
-    ends = {name: own[-1] for name, own in curves.items()}
-    found = []
+    points, curves = fast_points(results), {result["name"]: curve(result) for result in results if curve(result)}
+    ends = {name: reached[-1] for name, reached in curves.items()}
+    lines = []
     for text, names, least, aim in TARGETS:
         there = [name for name in names if name in ends]
         if not there or not points:
@@ -142,8 +143,8 @@ def targets(results: Sequence[Result]) -> list[str]:
         missed = "missed" if ours is None or ours * least > end else "aim reached" if ours * aim <= end else "reached"
         lacking = [name for name in names if name not in ends]
         without = f" (without {', '.join(lacking)}, not run)" if lacking else ""
-        found.append(
+        lines.append(
             f"Dice of {text}{without} ({best}: {dice:.3f} after {end / 60:.1f} min): `fast` has it {got}; "
             f"at least 1/{least}, aim 1/{aim}: {missed}"
         )
-    return found
+    return lines

@@ -74,22 +74,22 @@ def outlined(job: Job, model: torch.nn.Module) -> dict[str, np.ndarray]:
         scan = datasets.MRI2DSegmentationDataset(pair, transform=changes)
         loader = torch.utils.data.DataLoader(scan, BATCH, collate_fn=datasets.mt_collate)
         with torch.no_grad():
-            found = torch.cat([model(batch["input"])[:, 0] for batch in loader]).numpy() >= THRESHOLD
+            predicted = torch.cat([model(batch["input"])[:, 0] for batch in loader]).numpy() >= THRESHOLD
         shape = scan.handlers[0].get_pair_shapes()[0]
-        masks[case] = uncropped(found, shape[:2]).transpose(0, 2, 1)
+        masks[case] = uncropped(predicted, shape[:2]).transpose(0, 2, 1)
     model.train()
     return masks
 
 
-def uncropped(found: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def uncropped(predicted: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """(slices, ...) of the middle crop back in images of that shape."""
-    out = np.zeros((len(found), *shape), found.dtype)
+    out = np.zeros((len(predicted), *shape), predicted.dtype)
     ours, theirs = [], []
-    for whole, cut in zip(shape, found.shape[1:], strict=True):
+    for whole, cut in zip(shape, predicted.shape[1:], strict=True):
         start = round((whole - cut) / 2)
         ours.append(slice(max(0, start), min(whole, start + cut)))
         theirs.append(slice(max(0, -start), max(0, -start) + ours[-1].stop - ours[-1].start))
-    out[:, ours[0], ours[1]] = found[:, theirs[0], theirs[1]]
+    out[:, ours[0], ours[1]] = predicted[:, theirs[0], theirs[1]]
     return out
 
 

@@ -85,13 +85,13 @@ def train(job: Job, recorder: Recorder, preprocessed: Path) -> Any:
     class Trainer(nnUNetTrainer):
         def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
             self.lr_scheduler.step(recorder.share * self.num_epochs)
-            found = super().train_step(batch)
-            recorder.step(len(batch["data"]), float(found["loss"]))
+            losses = super().train_step(batch)
+            recorder.step(len(batch["data"]), float(losses["loss"]))
             if recorder.due:
                 recorder.point(lambda: outlined(job, self))
             if recorder.over:
                 raise TimeIsUp
-            return found
+            return losses
 
     plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
     planned = plans["configurations"]["2d"]["batch_size"]
