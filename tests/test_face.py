@@ -50,3 +50,38 @@ def test_a_scan_is_predicted_from_python(tiny_run: Path, tmp_path: Path) -> None
     found = hemotorch.predict(tiny_run, tmp_path / "a.nii.gz", device="cpu")
     again = hemotorch.predict(hemotorch.load_model(tiny_run, "cpu"), hemotorch.read_scan(tmp_path / "a.nii.gz"))
     assert found.volume_ml == again.volume_ml and found.mask.any() and found.mask.shape == scan.shape
+
+
+WITHOUT_TORCH = """
+import sys
+import numpy as np
+from hemotorch.grid import SliceSpacing
+from hemotorch.inference.deployment import Deployment
+from hemotorch.inference.predictor import Predictor
+from hemotorch.recipe import GridSection, Predict, Tiles
+from hemotorch.scan import even_scan
+from hemotorch.task import BLEEDING
+
+
+class Bright:
+    multiple, spacings = 8, (SliceSpacing(5.0, 5.0, 5.0),)
+
+    def batch(self, rows, columns):
+        return 2
+
+    def probabilities(self, hu, positions_mm=None, slices=None):
+        return (hu[None, slices.start : slices.stop] > 50).astype(np.float32)
+
+
+hu = np.zeros((5, 90, 90), np.int16)
+hu[2, 30:40, 50:60] = 70
+deployment = Deployment(BLEEDING, GridSection(2.0, 80), Tiles(), Predict(), "auto", None, "bright")
+result = Predictor(Bright(), deployment).predict(even_scan(hu, 2.0, 5.0))
+assert result.mask.sum() == 100 and result.mask[2, 30:40, 50:60].all()
+print(result.volume_ml["total"], "torch" in sys.modules)
+"""
+
+
+def test_a_model_of_another_kind_predicts_without_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
+    assert done.stdout == "2.0 False\n", done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy import ndimage
 
@@ -71,7 +70,7 @@ def test_downsampling_is_pillows_antialiased_bilinear_resize():
     values = rng.normal(30, 20, (64, 64)).astype(np.float32)
     scan = even_scan(values.astype(np.int16)[None], 0.5, 5.0)
     placement = place(Grid(pixel_mm=1.0), scan)
-    ours = placement.to_working(torch.from_numpy(values)[None], 0.0)[0].numpy()
+    ours = placement.to_working(values[None], 0.0)[0]
     theirs = np.asarray(Image.fromarray(values).resize((32, 32), Image.Resampling.BILINEAR))
     # Pillow renormalises the filter at the border; there we have air instead.
     assert np.abs(ours - theirs)[2:-2, 2:-2].max() < 1e-3
@@ -81,7 +80,7 @@ def test_upsampling_is_linear_interpolation_at_the_right_places():
     placement = place(Grid(pixel_mm=1.3, size_px=40), _head(1, 100, 0.5, 50, 50))
     rng = np.random.default_rng(2)
     small = ndimage.gaussian_filter(rng.random((40, 40)), 2).astype(np.float32)
-    ours = placement.from_working(torch.from_numpy(small)[None])[0].numpy()
+    ours = placement.from_working(small[None])[0]
     rows = (np.arange(100) - placement.rows.start) / placement.rows.step
     columns = (np.arange(100) - placement.columns.start) / placement.columns.step
     wanted = ndimage.map_coordinates(small, np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest")
@@ -97,8 +96,8 @@ def test_a_mask_goes_there_and_back_in_place(grid):
     mask[1, np.hypot((rows - 80) * 0.7, (columns - 110) * 0.7) < 15] = 3
     placement = place(grid, scan)
     working = target_to_working((mask > 0).astype(np.uint8), placement)
-    assert working.dtype == torch.uint8 and set(working.unique().tolist()) == {0, 1}
-    back = placement.from_working(working).numpy() >= 0.5
+    assert working.dtype == np.uint8 and set(np.unique(working)) == {0, 1}
+    back = placement.from_working(working) >= 0.5
     both = 2 * (back & (mask > 0)).sum() / (back.sum() + (mask > 0).sum())
     assert both > 0.96 and not back[0].any()
     assert ndimage.center_of_mass(back[1]) == pytest.approx(ndimage.center_of_mass(mask[1] > 0), abs=0.35)
@@ -172,16 +171,16 @@ def test_weights_do_not_depend_on_what_else_is_predicted():
 
 def test_a_linear_change_through_the_slices_is_kept_exactly():
     positions = np.arange(30) * 0.7
-    values = torch.from_numpy(100 * positions)[:, None, None].float().expand(30, 2, 2)
+    values = np.broadcast_to((100 * positions).astype(np.float32)[:, None, None], (30, 2, 2))
     found = average_slices(values, _weights(list(positions), 4.9))  # 7 slices, middle slices without ends
-    assert found[10:20, 1, 0, 0].numpy() == pytest.approx(100 * positions[10:20], rel=1e-5)
-    assert found[10:20, 2, 0, 0].numpy() == pytest.approx(100 * (positions[10:20] + 4.9), rel=1e-5)
+    assert found[10:20, 1, 0, 0] == pytest.approx(100 * positions[10:20], rel=1e-5)
+    assert found[10:20, 2, 0, 0] == pytest.approx(100 * (positions[10:20] + 4.9), rel=1e-5)
 
 
 def test_averaging_restores_the_noise_of_thick_slices():
-    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 20, (60, 40, 40)).round().astype(np.int16))
+    noise = np.random.default_rng(0).normal(0, 20, (60, 40, 40)).round().astype(np.int16)
     stacks = stacks_to_working(noise, _weights(list(np.arange(60) * 0.5), 4.5))
-    assert stacks.dtype == torch.int16 and float(stacks[30, 1].float().std()) == pytest.approx(20 / 3, rel=0.1)
+    assert stacks.dtype == np.int16 and float(stacks[30, 1].std()) == pytest.approx(20 / 3, rel=0.1)
 
 
 def test_a_mask_is_averaged_with_its_slices_and_half_is_bleeding():
@@ -227,10 +226,10 @@ def _by_hand(shares: dict[int, np.ndarray], half: float) -> tuple[np.ndarray, np
 def test_a_target_on_the_grid_is_what_each_sets_own_share_says(grid):
     scan, target = _head(5, 60, 1.0, 28, 33), _target(1)
     placement = place(grid, scan)
-    shares = {value: placement.to_working(torch.from_numpy(target == value), 0.0).numpy() for value in set(VALUES)}
+    shares = {value: placement.to_working(target == value, 0.0) for value in set(VALUES)}
     shares[0] = 1 - sum(share for value, share in shares.items() if value)  # what lies outside the slice, too
     expected, margin = _by_hand(shares, 0.5)
-    working = target_to_working(target, placement).numpy()
+    working = target_to_working(target, placement)
     clear = margin > 1e-5
     assert clear.mean() > 0.98 and working.dtype == np.uint8
     np.testing.assert_array_equal(working[clear], expected[clear])
@@ -243,11 +242,11 @@ def test_a_target_of_slabs_is_what_each_sets_own_share_says():
     weights = _weights(np.arange(8) * 1.25, 5.0)
     shares = {}
     for value in set(VALUES):
-        on_grid = placement.to_working(torch.from_numpy(target == value), 0.0)
-        shares[value] = average_slices(on_grid, weights).numpy()
+        on_grid = placement.to_working(target == value, 0.0)
+        shares[value] = average_slices(on_grid, weights)
     shares[0] = 1 - sum(share for value, share in shares.items() if value)
     expected, margin = _by_hand(shares, 0.5)
-    decided = TargetShares.of(target, placement).decided(weights).numpy()
+    decided = TargetShares.of(target, placement).decided(weights)
     clear = margin > 1e-5
     assert decided.shape == (8, 3, 18, 18) and clear.mean() > 0.9  # slabs share whole slices, so that ties are common
     np.testing.assert_array_equal(decided[clear], expected[clear])
@@ -258,13 +257,13 @@ def test_a_typed_target_bleeds_where_the_plain_mask_does(grid):
     scan, target = _head(5, 60, 1.0, 28, 33), _target(3)
     placement, weights = place(grid, scan), _weights(np.arange(5) * 2.0, 5.0)
     plain = ((target & BLEEDING_BITS) > 0).astype(np.uint8)
-    share = placement.to_working(torch.from_numpy(plain), 0.0)
+    share = placement.to_working(plain, 0.0)
     working = target_to_working(plain, placement)
-    assert torch.equal(working, (share >= 0.5).to(torch.uint8))
-    assert torch.equal((target_to_working(target, placement) & BLEEDING_BITS) > 0, working > 0)
+    assert np.array_equal(working, (share >= 0.5).astype(np.uint8))
+    assert np.array_equal((target_to_working(target, placement) & BLEEDING_BITS) > 0, working > 0)
     slabs = TargetShares.of(plain, placement).decided(weights)
-    assert torch.equal(slabs, (average_slices(share, weights) >= 0.5 - 1e-6).to(torch.uint8))
-    assert torch.equal((TargetShares.of(target, placement).decided(weights) & BLEEDING_BITS) > 0, slabs > 0)
+    assert np.array_equal(slabs, (average_slices(share, weights) >= 0.5 - 1e-6).astype(np.uint8))
+    assert np.array_equal((TargetShares.of(target, placement).decided(weights) & BLEEDING_BITS) > 0, slabs > 0)
 
 
 @pytest.mark.parametrize("value", [0, INSIDE_BIT, 2])
@@ -334,9 +333,9 @@ def test_blocks_cover_the_image_with_the_last_flush_to_the_edge() -> None:
 def test_a_part_of_the_scan_gets_what_the_whole_gets(grid: Grid) -> None:
     scan, _ = tiny.head(3)
     placement = place(grid, scan)
-    values = torch.rand(2, placement.rows.working, placement.columns.working)
+    values = np.random.default_rng(0).random((2, *placement.working), np.float32)
     whole = placement.from_working(values)
     rows, columns = slice(10, 31), slice(50, 64)
     part = placement.from_working(values, rows, columns)
     assert part.shape == (2, 21, 14) and part.any()
-    torch.testing.assert_close(part, whole[:, rows, columns], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(part, whole[:, rows, columns], rtol=1e-5, atol=1e-6)

@@ -110,9 +110,9 @@ def test_the_type_of_a_voxel_is_the_most_probable_one_on_the_scans_pixels(typed:
     scan, _ = head(102)
     result = typed.predict(scan)
     placement = place(typed.grid, scan)
-    probabilities = torch.from_numpy(typed.model.probabilities(hu_to_working(scan.hu, placement).numpy()))
-    everywhere = torch.stack([placement.from_working(channel) for channel in probabilities[: TYPED.bleeding]])
-    codes = everywhere.argmax(dim=0).numpy() + 1
+    probabilities = typed.model.probabilities(hu_to_working(scan.hu, placement))
+    everywhere = np.stack([placement.from_working(channel) for channel in probabilities[: TYPED.bleeding]])
+    codes = everywhere.argmax(axis=0) + 1
     agree = (codes == result.mask)[result.mask > 0]
     assert result.mask.any() and agree.mean() > 0.999  # but for two that are equal to rounding
     assert np.array_equal(result.mask > 0, (typed.deployment.predict.threshold <= result.probability))
@@ -124,7 +124,7 @@ def test_types_are_asked_for_where_something_is_outlined_and_only_there(grid: Gr
     placement = place(grid, scan)
     mask = np.zeros(scan.shape, np.uint8)
     mask[2, 20:25, 30:40] = 1
-    types = np.zeros((5, placement.rows.working, placement.columns.working), np.float32)
+    types = np.zeros((5, *placement.working), np.float32)
     types[3] = 0.5
     result = with_types(mask, {2: types}, placement, TYPED)
     assert np.array_equal(result, 4 * mask) and result.dtype == np.uint8

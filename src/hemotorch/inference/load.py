@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemotorch.errors import InputError
+from hemotorch.inference.deployment import Deployment
+from hemotorch.inference.model import Ensemble, Model
 from hemotorch.io import read_scan
 from hemotorch.scan import Prediction, Scan
 
 if TYPE_CHECKING:
-    from hemotorch.inference.deployment import Deployment
     from hemotorch.inference.predictor import Predictor
     from hemotorch.inference.torch_model import TorchModel
     from hemotorch.system.device import Device
@@ -36,7 +37,6 @@ def load_model(model: ModelPath | Sequence[ModelPath], device: str = "auto") -> 
         InputError: if a checkpoint is missing, damaged, or not one of hemotorch, or if several do not go together.
         OptionError: if the device does not exist.
     """
-    from hemotorch.inference.model import Ensemble, Model
     from hemotorch.inference.predictor import Predictor
 
     paths = [model] if isinstance(model, (str, Path)) else list(model)

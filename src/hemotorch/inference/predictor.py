@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from hemotorch.errors import RunError
@@ -27,8 +26,6 @@ from hemotorch.scan import Prediction, Scan
 from hemotorch.system import limits
 from hemotorch.system.events import progress
 from hemotorch.task import Task
-
-MAPPED_AT_ONCE = 8  #: slices that are brought back to the scan's pixels together
 
 
 @dataclass(frozen=True)
@@ -62,13 +59,12 @@ class Predictor:
         positions = slice_positions_mm(scan)
         warnings = self._warnings(scan, positions, any_anatomy)
         placement = place(self.grid, scan)
-        working_shape = (len(scan.hu), placement.rows.working, placement.columns.working)
-        limits.check_voxels(working_shape, f"{scan.name} on the network's grid")
-        working = hu_to_working(scan.hu, placement).numpy()
+        limits.check_voxels((len(scan.hu), *placement.working), f"{scan.name} on the network's grid")
+        working = hu_to_working(scan.hu, placement)
         clock.lap("prepare")
         bleeding, types = self._probabilities(working, positions)
         clock.lap("network")
-        probability = to_scan(bleeding, placement)
+        probability = placement.from_working(bleeding)
         task = self.deployment.task
         mask = postprocess(probability, scan, self.deployment.predict)
         mask = with_types(mask, types, placement, task)
@@ -126,12 +122,6 @@ class Predictor:
         return bleeding, types
 
 
-def to_scan(values: np.ndarray, placement: Placement) -> np.ndarray:
-    """(n, H, W) float32 on the grid to float32 (n, rows, columns) of the scan."""
-    parts = torch.from_numpy(values).split(MAPPED_AT_ONCE)
-    return torch.cat([placement.from_working(part) for part in parts]).numpy()
-
-
 def with_types(mask: np.ndarray, types: dict[int, np.ndarray], placement: Placement, task: Task) -> np.ndarray:
     """The mask with the code of the most probable type in place of each 1.
 
@@ -146,7 +136,7 @@ def with_types(mask: np.ndarray, types: dict[int, np.ndarray], placement: Placem
     out = np.zeros_like(mask)
     for index in np.flatnonzero(mask.any(axis=(1, 2))).tolist():
         ((rows, columns),) = ndimage.find_objects(mask[index])
-        on_scan = placement.from_working(torch.from_numpy(types[index]), rows, columns).numpy()
+        on_scan = placement.from_working(types[index], rows, columns)
         out[index, rows, columns] = task.mask(mask[index, rows, columns] > 0, on_scan)
     return out
 

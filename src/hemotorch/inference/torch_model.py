@@ -58,25 +58,25 @@ class TorchModel:
         """See `Model.probabilities`."""
         if slices is None:
             slices = range(len(hu))
-        stacks = self._stacks(torch.from_numpy(hu), positions_mm)
+        stacks = self._stacks(hu, positions_mm)
         step = self.batch(*hu.shape[1:])
         parts = []
         with torch.inference_mode():
             for first in range(slices.start, slices.stop, step):
-                stack = stacks(first, min(first + step, slices.stop))
+                stack = torch.from_numpy(stacks(first, min(first + step, slices.stop)))
                 parts.append(self._stitched(stack[0]) if self.tiles.size_px else self._forward(stack))
             return torch.cat(parts).transpose(0, 1).numpy()
 
-    def _stacks(self, hu: Tensor, positions_mm: np.ndarray | None) -> Callable[[int, int], Tensor]:
+    def _stacks(self, hu: np.ndarray, positions_mm: np.ndarray | None) -> Callable[[int, int], np.ndarray]:
         """What gives the stacks (m, slices, H, W) that the network sees of the slices from `first` up to `last`."""
         count, radius = len(hu), self.net.slices // 2
         if positions_mm is None or self.spacing is None or taken_by_index(positions_mm, self.spacing, self.net.slices):
-            neighbours = torch.arange(count)[:, None] + torch.arange(-radius, radius + 1)
-            indices = neighbours.clamp(0, count - 1)
+            neighbours = np.arange(count)[:, None] + np.arange(-radius, radius + 1)
+            indices = neighbours.clip(0, count - 1)
             return lambda first, last: hu[indices[first:last]]
         positions, distance = positions_mm, self.spacing.usual_mm
 
-        def averaged(first: int, last: int) -> Tensor:
+        def averaged(first: int, last: int) -> np.ndarray:
             weights = stack_weights(positions, distance, self.net.slices, np.arange(first, last))
             return stacks_to_working(hu, weights)
 

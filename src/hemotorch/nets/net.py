@@ -71,7 +71,7 @@ class Net(nn.Module):
     name, options: what `nets.build` was given, defaults filled in, ready for JSON or TOML; `build(name, **options)`
     makes the same network again. slices: the neighbouring slices it looks at, odd, the middle one is outlined.
     outputs: channels of the logits, see `task.py`.
-    multiple: rows and columns must be multiples of it (`grid.py` pads). `window` always computes in float32; `body` in
+    multiple: rows and columns must be multiples of it (`grid/` pads). `window` always computes in float32; `body` in
     the type of its weights, or in autocast's.
     """
 

@@ -176,12 +176,13 @@ def _load(
     if weights is None:
         seen = np.unique(neighbours)
         rows = np.searchsorted(seen, neighbours)
-        return hu_to_working(scan.hu[seen], placement), target_to_working(target[seen], placement), rows
+        hu, targets = hu_to_working(scan.hu[seen], placement), target_to_working(target[seen], placement)
+        return torch.from_numpy(hu), torch.from_numpy(targets), rows
     working, shares = hu_to_working(scan.hu, placement), TargetShares.of(target, placement)
     # Sample by sample, since averages are made in float32, twice the size of what is held.
-    hu = torch.cat([stacks_to_working(working, sample) for sample in weights])
-    targets = torch.cat([shares.decided(sample) for sample in weights])
-    return hu, targets, np.arange(len(hu)).reshape(neighbours.shape)
+    hu = np.concatenate([stacks_to_working(working, sample) for sample in weights])
+    targets = np.concatenate([shares.decided(sample) for sample in weights])
+    return torch.from_numpy(hu), torch.from_numpy(targets), np.arange(len(hu)).reshape(neighbours.shape)
 
 
 def _stack(stacks: list[Tensor], frame: np.ndarray, fill: int) -> Tensor:
@@ -213,12 +214,12 @@ class Streamed:
         hu, targets = [], []
         for number in numbers.tolist():
             sample_hu, sample_target = self._read(number)
-            hu.append(sample_hu)
-            targets.append(sample_target)
+            hu.append(torch.from_numpy(sample_hu))
+            targets.append(torch.from_numpy(sample_target))
         rows = torch.arange(sum(map(len, hu))).view(len(hu), -1)
         return _stack(hu, self._frame, AIR_HU), _stack(targets, self._frame, 0), rows
 
-    def _read(self, number: int) -> tuple[Tensor, Tensor]:
+    def _read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """HU and target of one sample, both (inputs, H, W)."""
         table, case_number = self._table, self._table.case_of[number]
         case, placement = table.cases[case_number], self._placements[case_number]
