@@ -25,7 +25,7 @@ def generator(*key: int) -> np.random.Generator:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Places in the head: x to the patient's right, y to the front, z to the top, millimetres from the anterior
+    """Positions in the head: x to the patient's right, y to the front, z to the top, millimetres from the anterior
     commissure, in the frame of the MNI average head. `edge` is the width (mm) over which a surface is smoothed."""
 
     x: Array
@@ -106,10 +106,11 @@ def _cell(v: Array) -> tuple[Array, Array]:
 
 def _knots(n: int, step: float, period: float) -> Array:
     """(n, nodes) cubic B-spline weights that carry values on nodes `period` apart to n samples `step` apart."""
-    where = np.arange(n) * (step / period) + 1
-    nodes = int(np.ceil(where[-1])) + 3
-    t = np.abs(where[:, None] - np.arange(nodes)[None])
-    near, far = 2 / 3 - t**2 + t**3 / 2, (2 - t) ** 3 / 6
+    positions = np.arange(n) * (step / period) + 1
+    nodes = int(np.ceil(positions[-1])) + 3
+    t = np.abs(positions[:, None] - np.arange(nodes)[None])
+    near = 2 / 3 - t**2 + t**3 / 2
+    far = (2 - t) ** 3 / 6
     return np.where(t < 1, near, np.where(t < 2, far, 0)).astype(np.float32)
 
 
@@ -144,25 +145,26 @@ def ellipsoid(p: Points, centre: tuple[float, ...], axes: tuple[float, ...]) -> 
     x = (p.x - np.float32(centre[0])) / np.float32(axes[0])
     y = (p.y - np.float32(centre[1])) / np.float32(axes[1])
     z = (p.z - np.float32(centre[2])) / np.float32(axes[2])
-    f = np.sqrt(x * x + y * y + z * z) + np.float32(1e-6)
+    scaled = np.sqrt(x * x + y * y + z * z) + np.float32(1e-6)
     slope = np.sqrt((x / axes[0]) ** 2 + (y / axes[1]) ** 2 + (z / axes[2]) ** 2) + np.float32(1e-6)
-    return (f * (f - 1) / slope).astype(np.float32)
+    return (scaled * (scaled - 1) / slope).astype(np.float32)
 
 
 def tube(p: Points, path: tuple[Waypoint, ...]) -> Array:
-    """Signed distance to a tube along (x, y, z, radius) waypoints, the radius changing linearly between them."""
-    best: Array | None = None
-    for start, end in pairwise(path):
-        sx, sy, sz, sr = (np.float32(v) for v in start)
-        ux, uy, uz = end[0] - start[0], end[1] - start[1], end[2] - start[2]
-        length2 = ux * ux + uy * uy + uz * uz + 1e-6
-        dx, dy, dz = p.x - sx, p.y - sy, p.z - sz
-        t = np.clip((dx * np.float32(ux) + dy * np.float32(uy) + dz * np.float32(uz)) / np.float32(length2), 0, 1)
-        ex, ey, ez = dx - t * np.float32(ux), dy - t * np.float32(uy), dz - t * np.float32(uz)
-        d = np.sqrt(ex * ex + ey * ey + ez * ez) - (sr + t * np.float32(end[3] - start[3]))
-        best = d if best is None else np.minimum(best, d)
-    assert best is not None
-    return best
+    """Signed distance to a tube along waypoints, the radius changing linearly between them."""
+    return np.minimum.reduce([_cone(p, start, end) for start, end in pairwise(path)])
+
+
+def _cone(p: Points, start: Waypoint, end: Waypoint) -> Array:
+    """Signed distance to a piece of a tube, round at both ends."""
+    sx, sy, sz, radius = (np.float32(v) for v in start)
+    ux, uy, uz = end[0] - start[0], end[1] - start[1], end[2] - start[2]
+    length2 = ux * ux + uy * uy + uz * uz + 1e-6
+    dx, dy, dz = p.x - sx, p.y - sy, p.z - sz
+    along = (dx * np.float32(ux) + dy * np.float32(uy) + dz * np.float32(uz)) / np.float32(length2)
+    t = np.clip(along, 0, 1)
+    ex, ey, ez = dx - t * np.float32(ux), dy - t * np.float32(uy), dz - t * np.float32(uz)
+    return np.sqrt(ex * ex + ey * ey + ez * ez) - (radius + t * np.float32(end[3] - start[3]))
 
 
 def smooth_min(a: Array, b: Array, k: float | np.floating) -> Array:
@@ -178,7 +180,9 @@ def smooth_max(a: Array, b: Array, k: float | np.floating) -> Array:
 
 def near(p: Points, low: tuple[float, float, float], high: tuple[float, float, float]) -> Array:
     """Indices of the points in a box, so that a small structure is computed only where it can be."""
-    inside = (p.z > low[2]) & (p.z < high[2]) & (p.y > low[1]) & (p.y < high[1]) & (p.x > low[0]) & (p.x < high[0])
+    inside = (p.z > low[2]) & (p.z < high[2])
+    inside &= (p.y > low[1]) & (p.y < high[1])
+    inside &= (p.x > low[0]) & (p.x < high[0])
     return np.flatnonzero(inside)
 
 

@@ -60,13 +60,13 @@ def _direction(p: Points) -> tuple[Array, Array, Array]:
 def thickness(lesion: Lesion, p: Points, noise: Noise) -> Array:
     """How thick a lesion on the inner table is under each point, mm (points,): a lens or a crescent."""
     dx, dy, dz = _direction(p)
-    c = np.array(lesion.centre) / (np.linalg.norm(lesion.centre) + 1e-6)
-    across, along = np.cross(c, (0.0, 0.0, 1.0)), None
+    middle = np.array(lesion.centre) / (np.linalg.norm(lesion.centre) + 1e-6)
+    across = np.cross(middle, (0.0, 0.0, 1.0))
     across = across / (np.linalg.norm(across) + 1e-6)
-    along = np.cross(across, c)
+    along = np.cross(across, middle)
     u = (dx * across[0] + dy * across[1] + dz * across[2]) * np.float32(SURFACE_MM / lesion.axes[0])
     v = (dx * along[0] + dy * along[1] + dz * along[2]) * np.float32(SURFACE_MM / lesion.axes[1])
-    facing = dx * c[0] + dy * c[1] + dz * c[2]
+    facing = dx * middle[0] + dy * middle[1] + dz * middle[2]
     w = noise.at(dx * 80, dy * 80, dz * 80)
     e2 = u * u + v * v + 0.14 * w * np.sqrt(u * u + v * v)
     if lesion.kind == "epidural":
@@ -86,11 +86,12 @@ def displaced(lesions: list[Lesion], p: Points, depth: Array) -> tuple[Points, A
         if lesion.push <= 0:
             continue
         if lesion.site in ("vault", "crossing"):
-            t = np.maximum(thickness(lesion, p, _noise(lesion)), 0) * np.exp(-depth / np.float32(28))
+            full = np.maximum(thickness(lesion, p, _noise(lesion)), 0)
+            inward = full * np.exp(-depth / np.float32(28))
+            inward *= np.float32(lesion.push)
             dx, dy, dz = _direction(p)
-            t *= np.float32(lesion.push)
-            x, y, z = x + t * dx, y + t * dy, z + t * dz
-            source_depth -= np.maximum(thickness(lesion, p, _noise(lesion)), 0) * np.exp(-depth / np.float32(50))
+            x, y, z = x + inward * dx, y + inward * dy, z + inward * dz
+            source_depth -= full * np.exp(-depth / np.float32(50))
         elif lesion.site == "brain":
             rx, ry, rz = (a - np.float32(c) for a, c in zip((p.x, p.y, p.z), lesion.centre, strict=True))
             r = np.sqrt(rx * rx + ry * ry + rz * rz) + np.float32(0.5)
@@ -112,14 +113,17 @@ def swelling(lesions: list[Lesion], p: Points) -> Array | float:
 
 def _noise(lesion: Lesion) -> Noise:
     """The lesion's own noise field."""
-    size = 2.0 * min(lesion.axes[0], lesion.axes[1]) if lesion.site == "brain" else 24.0
+    size = 24.0
+    if lesion.site == "brain":
+        size = 2.0 * min(lesion.axes[0], lesion.axes[1])
     return Noise(np.random.Generator(np.random.Philox(lesion.seed)), float(np.clip(size, 5, 30)))
 
 
 def _region(lesion: Lesion, p: Points) -> Array:
     """Where in the head a lesion without a shape of its own may be, 0 to 1."""
-    a = lesion.axes
-    terms = [(v - np.float32(c)) / np.float32(s) for v, c, s in zip((p.x, p.y, p.z), lesion.centre, a, strict=True)]
+    terms = []
+    for values, centre, axis in zip((p.x, p.y, p.z), lesion.centre, lesion.axes, strict=True):
+        terms.append((values - np.float32(centre)) / np.float32(axis))
     return bump(*terms)
 
 
@@ -149,7 +153,7 @@ def _amount(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
         chosen = np.flatnonzero(brain.ventricle < 1)
         q = brain.position.where(chosen)
         amount = q.filled(brain.ventricle[chosen] + 0.15)
-        return chosen, amount * _filling(lesion, brain, q, noise)
+        return chosen, amount * _filling(lesion, q, noise)
     if lesion.kind == "subarachnoid":
         chosen = np.flatnonzero(brain.fluid > 0.02)
         q = brain.position.where(chosen)
@@ -157,20 +161,28 @@ def _amount(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
         return chosen, brain.fluid[chosen] * patchy
     if lesion.site in ("vault", "crossing"):
         chosen = np.flatnonzero(brain.depth < lesion.axes[2] * 1.9 + 2)
-        q, depth = brain.position.where(chosen), brain.depth[chosen]
-        return chosen, q.filled(np.maximum(depth - thickness(lesion, q, noise), np.float32(0.2) - depth))
+        return chosen, _under_the_table(lesion, brain, chosen, noise, np.float32(0.2))
     if lesion.site in ("falx", "tentorium"):
         return _on_a_membrane(lesion, brain, noise)
     return _within(lesion, brain, noise)
 
 
-def _filling(lesion: Lesion, brain: Brain, q: Points, noise: Noise) -> Array:
+def _under_the_table(lesion: Lesion, brain: Brain, chosen: Array, noise: Noise, gap_mm: float | np.floating) -> Array:
+    """Shares of what lies on the inner table, as thick as the lesion is there."""
+    q, depth = brain.position.where(chosen), brain.depth[chosen]
+    return q.filled(np.maximum(depth - thickness(lesion, q, noise), gap_mm - depth))
+
+
+def _filling(lesion: Lesion, q: Points, noise: Noise) -> Array:
     """How far a ventricle is filled: blood settles behind (the patient lies on the back) or clots in one part."""
     if lesion.mixed > 0.5:
         return step(_region(lesion, q) - 0.3 + 0.12 * noise.of(q), 0.08)
     front, back = 34.0, -78.0
     height = back + (front - back) * lesion.level
-    return step(height - q.y + 0.15 * q.z + (1.2 * noise.of(q) if lesion.mixed > 0 else 0), 1.0)
+    level = height - q.y + 0.15 * q.z
+    if lesion.mixed > 0:
+        level = level + 1.2 * noise.of(q)
+    return step(level, 1.0)
 
 
 def _on_a_membrane(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
@@ -179,16 +191,18 @@ def _on_a_membrane(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, A
     reach = (np.abs(p.y - lesion.centre[1]) < lesion.axes[0] + 5) & (np.abs(p.z - lesion.centre[2]) < 60)
     chosen = np.flatnonzero(reach & (brain.depth > 0))
     q, w = p.where(chosen), noise.at(p.x[chosen] * 0, p.y[chosen], p.z[chosen])
+    along = ((q.y - lesion.centre[1]) / lesion.axes[0]) ** 2
     if lesion.site == "falx":
-        e2 = ((q.y - lesion.centre[1]) / lesion.axes[0]) ** 2 + ((q.z - lesion.centre[2]) / lesion.axes[1]) ** 2
+        e2 = along + ((q.z - lesion.centre[2]) / lesion.axes[1]) ** 2
         height = brain.p.x[chosen] * lesion.side
-        limit = brain.tent[chosen] < 2
+        beyond = brain.tent[chosen] < 2
     else:
-        e2 = ((q.y - lesion.centre[1]) / lesion.axes[0]) ** 2 + ((q.x - 32 * lesion.side) / 28) ** 2
+        e2 = along + ((q.x - 32 * lesion.side) / 28) ** 2
         height = brain.tent[chosen]
-        limit = q.y + 12 + 0.62 * np.abs(q.x) > 0
-    t = lesion.axes[2] * (np.sqrt(np.maximum(1 - e2, 0)) * (1 + 0.3 * w)) - 0.3 * (e2 > 1) - 9 * limit
-    return chosen, q.filled(np.maximum(height - t, -height + 0.3))
+        beyond = q.y + 12 + 0.62 * np.abs(q.x) > 0
+    profile = np.sqrt(np.maximum(1 - e2, 0)) * (1 + 0.3 * w)
+    thick = lesion.axes[2] * profile - 0.3 * (e2 > 1) - 9 * beyond
+    return chosen, q.filled(np.maximum(height - thick, -height + 0.3))
 
 
 def _shape(lesion: Lesion, p: Points, noise: Noise) -> Array:
@@ -197,16 +211,16 @@ def _shape(lesion: Lesion, p: Points, noise: Noise) -> Array:
     return ellipsoid(p, lesion.centre, lesion.axes) + np.float32(0.17) * size * noise.of(p)
 
 
-def _box(lesion: Lesion, brain: Brain, margin: float) -> Array:
+def _near_lesion(lesion: Lesion, brain: Brain, margin: float) -> Array:
     """Indices of the points around a lesion in the brain."""
-    low = tuple(c - 1.5 * a - margin for c, a in zip(lesion.centre, lesion.axes, strict=True))
-    high = tuple(c + 1.5 * a + margin for c, a in zip(lesion.centre, lesion.axes, strict=True))
-    return near(brain.position, low, high)  # type: ignore[arg-type]
+    x, y, z = (1.5 * axis + margin for axis in lesion.axes)
+    cx, cy, cz = lesion.centre
+    return near(brain.position, (cx - x, cy - y, cz - z), (cx + x, cy + y, cz + z))
 
 
 def _within(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
     """An irregular clot in the brain."""
-    chosen = _box(lesion, brain, 2)
+    chosen = _near_lesion(lesion, brain, 2)
     q = brain.position.where(chosen)
     inside = np.maximum(_shape(lesion, q, noise), 1.6 - brain.depth[chosen])
     return chosen, q.filled(inside)
@@ -214,7 +228,7 @@ def _within(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
 
 def _oedema(lesion: Lesion, brain: Brain, noise: Noise) -> None:
     """A dark rim around a clot, broader in white matter."""
-    chosen = _box(lesion, brain, lesion.oedema_mm + 4)
+    chosen = _near_lesion(lesion, brain, lesion.oedema_mm + 4)
     q = brain.position.where(chosen)
     distance = _shape(lesion, q, noise) - lesion.oedema_mm * (1 + 0.4 * noise.at(q.y, q.z, q.x))
     rim = step(-distance, 2.0) * step(brain.hu[chosen] - 20, 5)
@@ -240,11 +254,10 @@ def _confound(lesion: Lesion, brain: Brain, noise: Noise) -> None:
     """What is not bleeding: old and fresh infarcts, hygromas, dense tumours, calcified spots."""
     if lesion.kind == "hygroma":
         chosen = np.flatnonzero(brain.depth < lesion.axes[2] * 1.9 + 2)
-        q, depth = brain.position.where(chosen), brain.depth[chosen]
-        amount = q.filled(np.maximum(depth - thickness(lesion, q, noise), 0.2 - depth))
+        amount = _under_the_table(lesion, brain, chosen, noise, 0.2)
         blend(brain.hu, chosen, amount, np.float32(CSF + lesion.contrast))
         return
-    chosen = _box(lesion, brain, 3)
+    chosen = _near_lesion(lesion, brain, 3)
     q = brain.position.where(chosen)
     shape = _shape(lesion, q, noise)
     if lesion.kind == "infarct":
