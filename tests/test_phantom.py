@@ -14,7 +14,7 @@ from hemotorch.data.phantom_folders import write_phantom
 from hemotorch.errors import InputError, OptionError
 from hemotorch.labels import CODES, TYPES, types_per_slice
 from hemotorch.phantom import PRESETS, VERSION, make_case
-from hemotorch.phantom.case import draw_case
+from hemotorch.phantom.case import sample_case
 from hemotorch.phantom.presets import preset
 
 TINY = preset("small", patients=4, size=64)
@@ -87,7 +87,7 @@ def test_what_lies_inside_the_skull_is_one_closed_space_with_all_the_bleeding(le
 
 def test_the_spinal_canal_is_not_inside_the_skull():
     spec = preset("demo", patients=40, size=96)
-    low = [i for i in range(40) if draw_case(spec, i, 0)[1].bottom_mm < -80]
+    low = [i for i in range(40) if sample_case(spec, i, 0)[1].bottom_mm < -80]
     assert low
     case = make_case(spec, low[0])
     assert not case.inside[0].any() and case.inside[len(case.inside) // 2].any()
@@ -103,20 +103,20 @@ def test_positive_patients_are_counted_exactly_and_every_type_leads():
 
 
 def test_scanners_differ_as_much_as_the_field_says():
-    drawn = [draw_case(PRESETS["small"], i, 0) for i in range(60)]
-    protocols = [protocol for _, protocol, _, _ in drawn]
+    sampled = [sample_case(PRESETS["small"], i, 0) for i in range(60)]
+    protocols = [protocol for _, protocol, _, _ in sampled]
     noise, thick = [p.noise_hu for p in protocols], [p.slice_mm for p in protocols]
     fields = [p.pixel_mm * p.size_px for p in protocols]
     assert min(noise) < 3.5 and max(noise) > 7 and min(noise) >= 2 and max(noise) <= 15
     assert min(thick) < 4 and max(thick) > 7 and min(fields) < 225 and 270 < max(fields) <= 500
-    contrasts = [lesion.contrast for _, _, lesions, _ in drawn for lesion in lesions if lesion.code]
+    contrasts = [lesion.contrast for _, _, lesions, _ in sampled for lesion in lesions if lesion.code]
     assert np.percentile(contrasts, 10) < 25 and np.percentile(contrasts, 90) > 32
 
 
 def test_ct_ich_has_the_published_subjects_and_sizes():
     spec = PRESETS["ct-ich"]
     assert [spec.case_name(i) for i in (0, 9, 10, 74)] == ["049", "058", "066", "130"]
-    protocols = [draw_case(spec, i, 0)[1] for i in range(75)]
+    protocols = [sample_case(spec, i, 0)[1] for i in range(75)]
     assert 2600 < sum(p.slices for p in protocols) < 3100  # published: 2814
     assert 4.9 < np.median([p.slice_mm for p in protocols]) < 5.1 and spec.size_px == 512
 

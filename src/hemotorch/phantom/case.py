@@ -21,16 +21,15 @@ from hemotorch.phantom.scanner import Protocol
 from hemotorch.phantom.shell import ears, paint_shell
 from hemotorch.scan import CaseInfo, Scan, even_scan
 
-DRAWN_MM = (0.8, 1.8)  #: finest and coarsest grid on which the head is drawn, before it is carried to the image's
+RENDERED_MM = (0.8, 1.8)  #: finest and coarsest grid on which the head is rendered, before it is carried to the image's
 WARP_MM = 1.1  #: by which no head is the average one
 LAYER_MM = 1.8  #: thickness of the layers a slice is averaged from
-WHITE_HU, SEEN_MM = (
-    120.0,
-    0.5,
-)  #: above it, seen with this blur and a third of a pixel, a voxel at the skull's edge is taken for bone
-LEAST_ML, TRIES = 0.2, 4  #: a patient who is to bleed bleeds at least so much, or is drawn anew
-FRACTURE_SHARE = 0.3  #: of a voxel, above which a slice counts as showing a fracture
-OVERLAP_MM = 1.2  #: to either side of the inner table, where both bone and brain are drawn and mixed
+WHITE_HU = 120.0  #: above it a voxel at the skull's edge is taken for bone
+SEEN_MM = 0.5  #: blur with which a reader sees that, beside a third of a pixel
+LEAST_ML, TRIES = 0.2, 4  #: a patient who is to bleed bleeds at least so much, or is sampled anew
+SPECK_VOXELS = 3  #: smaller regions of a mask are left out
+FRACTURE_SHARE, FRACTURE_VOXELS = 0.3, 3  #: a slice shows a fracture if so many voxels are cracks to that share
+OVERLAP_MM = 1.2  #: to either side of the inner table, where both bone and brain are rendered and mixed
 HALF_MM = (112.0, 132.0)  #: half-size of the box that holds the head, left-right and front-back
 
 
@@ -52,7 +51,7 @@ class PhantomCase:
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """The grid on which a head is drawn: `count` layers a slice, `step_mm` in plane, around the head's centre."""
+    """The grid on which a head is rendered: `count` layers per slice, `step_mm` in plane, around the head's centre."""
 
     slices: int
     count: int
@@ -63,11 +62,11 @@ class Layers:
 
     @staticmethod
     def of(protocol: Protocol) -> Layers:
-        """The grid for a protocol: as fine as the pixels, within DRAWN_MM, and a box around the head."""
-        fine = float(np.clip(protocol.pixel_mm, *DRAWN_MM))
+        """The grid for a protocol: as fine as the pixels, within RENDERED_MM, and a box around the head."""
+        step_mm = float(np.clip(protocol.pixel_mm, *RENDERED_MM))
         count = int(np.clip(round(protocol.slice_mm / LAYER_MM), 2, 4))
-        rows, columns = (int(2 * half / fine) for half in reversed(HALF_MM))
-        return Layers(protocol.slices, count, rows, columns, fine, protocol.slice_mm / count)
+        rows, columns = (int(2 * half / step_mm) for half in reversed(HALF_MM))
+        return Layers(protocol.slices, count, rows, columns, step_mm, protocol.slice_mm / count)
 
     def averaged(self, values: Array) -> Array:
         """Layers to slices, the mean over each slice's thickness: partial volume along z."""
@@ -80,24 +79,31 @@ def _points(protocol: Protocol, grid: Layers, patient: Patient, rng: np.random.G
     u = (np.arange(grid.columns, dtype=np.float32) - (grid.columns - 1) / 2) * np.float32(grid.step_mm)
     v = (np.arange(grid.rows, dtype=np.float32) - (grid.rows - 1) / 2) * np.float32(grid.step_mm)
     w = (np.arange(shape[0], dtype=np.float32) + 0.5) * np.float32(grid.layer_mm) + np.float32(protocol.bottom_mm)
-    yaw, pitch, roll = np.radians(protocol.angles_deg)
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
-    turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    turn = (turn @ np.array([[cr, 0, sr], [0, 1, 0], [-sr, 0, cr]])).astype(np.float32)
     right, front, up = -u[None, None, :], -v[None, :, None], w[:, None, None]
     if protocol.tilt_deg:
         up = up + front * np.float32(np.tan(np.radians(protocol.tilt_deg)))
     warp = [grid_noise(rng, shape, (grid.layer_mm, grid.step_mm, grid.step_mm), 48.0) for _ in range(3)]
-    out = []
+    turn, points = _rotation(protocol.angles_deg), []
     for axis, centre in enumerate((0.0, -17.0, 0.0)):
         along = turn[axis, 0] * right + turn[axis, 1] * front + turn[axis, 2] * up
-        out.append(along / np.float32(patient.size[axis]) + np.float32(centre) + np.float32(WARP_MM) * warp[axis])
-    return out[0], out[1], out[2]
+        scaled = along / np.float32(patient.size[axis])
+        points.append(scaled + np.float32(centre) + np.float32(WARP_MM) * warp[axis])
+    x, y, z = points
+    return x, y, z
+
+
+def _rotation(angles_deg: tuple[float, float, float]) -> Array:
+    """The matrix (3, 3) float32 of yaw, pitch and roll."""
+    yaw, pitch, roll = np.radians(angles_deg)
+    about_z = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+    about_y = np.array([[np.cos(roll), 0, np.sin(roll)], [0, 1, 0], [-np.sin(roll), 0, np.cos(roll)]])
+    return (about_z @ about_x @ about_y).astype(np.float32)
 
 
 @dataclass(eq=False)
-class Drawn:
-    """What was drawn at a list of points, float32 (points,), or averaged to slices (slices, rows, columns).
+class Rendered:
+    """What lies at a list of points, float32 (points,), or averaged to slices (slices, rows, columns).
 
     hu: values. cavity: share of each voxel that lies inside the skull; crack: share that is a crack in bone; blood:
     share of each type of bleeding present, by its code.
@@ -109,45 +115,47 @@ class Drawn:
     blood: dict[int, Array]
 
     @staticmethod
-    def air(points: int) -> Drawn:
+    def air(points: int) -> Rendered:
         """Nothing but air."""
         hu = np.full(points, AIR, np.float32)
-        return Drawn(hu, np.zeros(points, np.float32), np.zeros(points, np.float32), {})
+        return Rendered(hu, np.zeros(points, np.float32), np.zeros(points, np.float32), {})
 
     def add_blood(self, code: int, where: Array | slice, share: Array) -> None:
         """Sets the share of one type at some of the points."""
         self.blood.setdefault(code, np.zeros(len(self.hu), np.float32))[where] = share
 
-    def put(self, where: slice, part: Drawn) -> None:
-        """Takes over what was drawn at some of the points."""
-        self.hu[where], self.cavity[where], self.crack[where] = part.hu, part.cavity, part.crack
+    def put(self, where: slice, part: Rendered) -> None:
+        """Takes over what lies at some of the points."""
+        self.hu[where] = part.hu
+        self.cavity[where] = part.cavity
+        self.crack[where] = part.crack
         for code, share in part.blood.items():
             self.add_blood(code, where, share)
 
-    def changed(self, change: Callable[[Array], Array]) -> Drawn:
+    def changed(self, change: Callable[[Array], Array]) -> Rendered:
         """Everything, changed in the same way."""
         blood = {code: change(share) for code, share in self.blood.items()}
-        return Drawn(change(self.hu), change(self.cavity), change(self.crack), blood)
+        return Rendered(change(self.hu), change(self.cavity), change(self.crack), blood)
 
 
-def _draw(
+def _render(
     head: Head, brain: Inside, lesions: list[Lesion], grid: Layers, xyz: tuple[Array, Array, Array], protocol: Protocol
-) -> Drawn:
+) -> Rendered:
     """What every slice holds, on the layers' grid."""
     shape = xyz[0].shape
     x, y, z = (a.ravel() for a in xyz)
-    drawn = Drawn.air(x.size)
+    rendered = Rendered.air(x.size)
     block = shape[1] * shape[2] * grid.count * 3
     for start in range(0, x.size, block):
         part = slice(start, min(start + block, x.size))
         points = Points(x[part], y[part], z[part], grid.step_mm * 1.05)
-        drawn.put(part, _draw_points(head, brain, lesions, points, protocol))
-    return drawn.changed(grid.averaged)
+        rendered.put(part, _render_points(head, brain, lesions, points, protocol))
+    return rendered.changed(grid.averaged)
 
 
-def _draw_points(head: Head, brain: Inside, lesions: list[Lesion], p: Points, protocol: Protocol) -> Drawn:
+def _render_points(head: Head, brain: Inside, lesions: list[Lesion], p: Points, protocol: Protocol) -> Rendered:
     """What the points hold."""
-    drawn = Drawn.air(len(p))
+    rendered = Rendered.air(len(p))
     possible = np.flatnonzero((np.abs(p.x) < 105) & (p.y > -135) & (p.y < 122) & (p.z < 100))
     p = p.where(possible)
     cavity, dome = head.cavity(p)
@@ -155,21 +163,23 @@ def _draw_points(head: Head, brain: Inside, lesions: list[Lesion], p: Points, pr
     cavity[rough] += np.float32(0.35) * head.rough_noise.of(p.where(rough))
     value = np.full(len(p), AIR, np.float32)
     shell = np.flatnonzero(cavity > -OVERLAP_MM)
-    value[shell], drawn.crack[possible[shell]] = _draw_shell(head, p.where(shell), cavity[shell], dome[shell], protocol)
+    value[shell], rendered.crack[possible[shell]] = _render_shell(
+        head, p.where(shell), cavity[shell], dome[shell], protocol
+    )
     brainy = np.flatnonzero(cavity < OVERLAP_MM)
     if len(brainy):
         points, depth = p.where(brainy), -cavity[brainy]
-        soft, blood = _draw_brain(brain, lesions, points, depth, protocol)
+        soft, blood = _render_brain(brain, lesions, points, depth, protocol)
         rim = points.filled(depth)
         value[brainy] = soft * (1 - rim) + np.where(depth < OVERLAP_MM, value[brainy], 0) * rim
-        drawn.cavity[possible[brainy]] = (1 - rim) * (1 - head.canal(points))
+        rendered.cavity[possible[brainy]] = (1 - rim) * (1 - head.canal(points))
         for code, share in blood.items():
-            drawn.add_blood(code, possible[brainy], share * (1 - rim))
-    drawn.hu[possible] = value
-    return drawn
+            rendered.add_blood(code, possible[brainy], share * (1 - rim))
+    rendered.hu[possible] = value
+    return rendered
 
 
-def _draw_shell(head: Head, p: Points, cavity: Array, dome: Array, protocol: Protocol) -> tuple[Array, Array]:
+def _render_shell(head: Head, p: Points, cavity: Array, dome: Array, protocol: Protocol) -> tuple[Array, Array]:
     """HU of what surrounds the brain, and the share of cracks in bone."""
     hu, crack = np.full(len(p), AIR, np.float32), np.zeros(len(p), np.float32)
     skin = head.skin(p, dome)
@@ -186,7 +196,7 @@ def _draw_shell(head: Head, p: Points, cavity: Array, dome: Array, protocol: Pro
     return hu, crack
 
 
-def _draw_brain(
+def _render_brain(
     brain: Inside, lesions: list[Lesion], p: Points, depth: Array, protocol: Protocol
 ) -> tuple[Array, dict[int, Array]]:
     """HU of what lies inside the skull, and the share of each type of bleeding present. depth: mm under the bone."""
@@ -207,97 +217,124 @@ def _to_image(values: Array, grid: Layers, protocol: Protocol, background: float
     """From the layers' grid to the image's: (rows, columns) of one slice, linear, `background` outside the box."""
     size = protocol.size_px
     dx, dy = protocol.shift_mm
-    at = (np.arange(size) - (size - 1) / 2) * protocol.pixel_mm
-    rows = (at - dy) / grid.step_mm + (grid.rows - 1) / 2
-    columns = (at - dx) / grid.step_mm + (grid.columns - 1) / 2
-    out = _linear(_linear(values, rows, 0), columns, 1)
-    inside = ((rows >= 0) & (rows <= grid.rows - 1))[:, None] & ((columns >= 0) & (columns <= grid.columns - 1))[None]
-    return np.where(inside, out, background).astype(np.float32)
+    image_mm = (np.arange(size) - (size - 1) / 2) * protocol.pixel_mm
+    rows = (image_mm - dy) / grid.step_mm + (grid.rows - 1) / 2
+    columns = (image_mm - dx) / grid.step_mm + (grid.columns - 1) / 2
+    image = _linear(_linear(values, rows, 0), columns, 1)
+    in_rows = (rows >= 0) & (rows <= grid.rows - 1)
+    in_columns = (columns >= 0) & (columns <= grid.columns - 1)
+    return np.where(in_rows[:, None] & in_columns[None], image, background).astype(np.float32)
 
 
-def _linear(values: Array, where: Array, axis: int) -> Array:
+def _linear(values: Array, positions: Array, axis: int) -> Array:
     n = values.shape[axis]
-    low = np.clip(np.floor(where).astype(int), 0, n - 2)
-    share = np.clip(where - low, 0, 1).astype(np.float32)
+    low = np.clip(np.floor(positions).astype(int), 0, n - 2)
+    share = np.clip(positions - low, 0, 1).astype(np.float32)
     share = share[:, None] if axis == 0 else share[None]
     return np.take(values, low, axis) * (1 - share) + np.take(values, low + 1, axis) * share
 
 
-def draw_case(
+def sample_case(
     chosen: Preset, index: int, seed: int, attempt: int = 0
 ) -> tuple[Patient, Protocol, list[Lesion], tuple[Injury, ...]]:
     """Who patient `index` is, how it is scanned and what is wrong: independent streams of (seed, index)."""
     patient = Patient.sample(generator(seed, index, 1))
-    protocol = Protocol.draw(generator(seed, index, 2), chosen)
+    protocol = Protocol.sample(generator(seed, index, 2), chosen)
     leading = chosen.leading_type(index, seed)
-    lesions = sample_lesions.sample_bleeding(generator(seed, index, 3, attempt), leading) if leading else []
-    injuries = tuple(sample_lesions.sample_injuries(generator(seed, index, 6), lesions))
-    return patient, protocol, lesions + sample_lesions.sample_confounders(generator(seed, index, 4), patient), injuries
+    lesions: list[Lesion] = []
+    if leading is not None:
+        lesions = sample_lesions.sample_bleeding(generator(seed, index, 3, attempt), leading)
+    injuries = sample_lesions.sample_injuries(generator(seed, index, 6), lesions)
+    confounders = sample_lesions.sample_confounders(generator(seed, index, 4), patient)
+    return patient, protocol, lesions + confounders, tuple(injuries)
 
 
 def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = False) -> PhantomCase:
     """Patient `index` of a phantom dataset; a function of (preset, index, seed) and of nothing else.
 
-    spec: a name of PRESETS, or a Preset. projection: scan it the long way (see `projection.py`), which is slow.
-    Raises OptionError for an unknown preset.
+    Args:
+        spec: a name of PRESETS, or a Preset.
+        index: of the patient, from 0.
+        seed: of the dataset.
+        projection: scan it the long way (see `projection.py`), which is slow.
+
+    Raises:
+        OptionError: for an unknown preset.
     """
     chosen = preset(spec)
     for attempt in range(TRIES):
-        patient, protocol, lesions, injuries = draw_case(chosen, index, seed, attempt)
+        patient, protocol, lesions, injuries = sample_case(chosen, index, seed, attempt)
         grid = Layers.of(protocol)
         xyz = _points(protocol, grid, patient, generator(seed, index, 5))
-        drawn = _draw(Head(patient, injuries), Inside(patient), lesions, grid, xyz, protocol)
-        holder = scanner.holder_hu(protocol)
-        hu = np.stack([np.maximum(_to_image(s, grid, protocol, AIR), holder) for s in drawn.hu])
-        cavity, crack = (_shares(share, grid, protocol) for share in (drawn.cavity, drawn.crack))
-        blood = {code: _shares(share, grid, protocol) for code, share in drawn.blood.items()}
+        rendered = _render(Head(patient, injuries), Inside(patient), lesions, grid, xyz, protocol)
+        hu = _tissue_on_image(rendered.hu, grid, protocol)
+        blood = {code: _share_on_image(share, grid, protocol) for code, share in rendered.blood.items()}
         tissue = scanner.mixed_slices(hu, protocol) if protocol.tilt_deg else hu
         mask = _mask(blood, tissue, protocol.pixel_mm)
         ml = np.count_nonzero(mask) * protocol.pixel_mm**2 * protocol.slice_mm / 1000
         if ml >= LEAST_ML or not any(lesion.code for lesion in lesions):
             break
-    image = (finish_projected if projection else scanner.finish)(hu, protocol, grid.step_mm)
+    cavity = _share_on_image(rendered.cavity, grid, protocol)
+    crack = _share_on_image(rendered.crack, grid, protocol)
+    finish = finish_projected if projection else scanner.finish
+    image = finish(hu, protocol, grid.step_mm)
     if protocol.tilt_deg:
         image = scanner.mixed_slices(image, protocol)
     name = chosen.case_name(index)
-    scan = even_scan(np.rint(np.clip(image, -1024, 3071)).astype(np.int16), protocol.pixel_mm, protocol.slice_mm, name)
-    info = _facts(name, patient, scan, mask, crack)
-    return PhantomCase(scan, mask, (cavity >= 0.5) | (mask > 0), info, tuple(lesions), protocol)
+    image_hu = np.rint(np.clip(image, -1024, 3071)).astype(np.int16)
+    scan = even_scan(image_hu, protocol.pixel_mm, protocol.slice_mm, name)
+    inside = (cavity >= 0.5) | (mask > 0)
+    info = _case_info(name, patient, scan, mask, crack)
+    return PhantomCase(scan, mask, inside, info, tuple(lesions), protocol)
 
 
-def _shares(share: Array, grid: Layers, protocol: Protocol) -> Array:
+def _tissue_on_image(hu: Array, grid: Layers, protocol: Protocol) -> Array:
+    """HU from the layers' grid on the image's, with the table and head rest; (slices, rows, columns)."""
+    holder = scanner.holder_hu(protocol)
+    return np.stack([np.maximum(_to_image(slice_hu, grid, protocol, AIR), holder) for slice_hu in hu])
+
+
+def _share_on_image(share: Array, grid: Layers, protocol: Protocol) -> Array:
     """A share of each voxel on the layers' grid as one on the image's, (slices, rows, columns)."""
-    on_image = np.stack([_to_image(one_slice, grid, protocol, 0.0) for one_slice in share])
+    on_image = np.stack([_to_image(slice_share, grid, protocol, 0.0) for slice_share in share])
     return scanner.mixed_slices(on_image, protocol) if protocol.tilt_deg else on_image
 
 
 def _mask(shares: dict[int, Array], tissue: Array, pixel_mm: float) -> np.ndarray:
-    """Typed mask: where blood fills at least half of a voxel, the code of its largest part; no specks, and not where
-    bone whitens the voxel so that no reader would see blood in it. tissue: HU before noise and blur."""
+    """A typed mask: a voxel of which blood fills at least half has the code of its largest part.
+
+    No specks, and no voxel that bone whitens so that no reader would see blood in it.
+
+    Args:
+        shares: (slices, rows, columns) of each code.
+        tissue: HU before noise and blur.
+        pixel_mm: size of a pixel.
+    """
     mask = np.zeros(tissue.shape, np.uint8)
     if not shares:
         return mask
     codes = np.array(sorted(shares), np.uint8)
     stack = np.stack([shares[int(code)] for code in codes])
     sigma = SEEN_MM / pixel_mm + 0.35
-    seen = (stack.sum(axis=0) >= 0.5) & (ndimage.gaussian_filter(tissue, (0, sigma, sigma)) < WHITE_HU)
-    mask = np.where(seen, codes[stack.argmax(axis=0)], 0).astype(np.uint8)
-    found, count = ndimage.label(mask > 0)
+    seen = ndimage.gaussian_filter(tissue, (0, sigma, sigma)) < WHITE_HU
+    bleeds = (stack.sum(axis=0) >= 0.5) & seen
+    mask = np.where(bleeds, codes[stack.argmax(axis=0)], 0).astype(np.uint8)
+    regions, count = ndimage.label(mask > 0)
     if count:
-        sizes = np.bincount(found.ravel())
-        mask[(sizes < 3)[found]] = 0
+        sizes = np.bincount(regions.ravel())
+        mask[(sizes < SPECK_VOXELS)[regions]] = 0
     return mask
 
 
-def _facts(name: str, patient: Patient, scan: Scan, mask: np.ndarray, crack: Array) -> CaseInfo:
+def _case_info(name: str, patient: Patient, scan: Scan, mask: np.ndarray, crack: Array) -> CaseInfo:
+    """What a dataset's tables would say of the case."""
     types = types_per_slice(mask)
-    per_slice = {
-        number: frozenset(t for t, there in zip(TYPES, row, strict=True) if there)
-        for number, row in zip(scan.slice_numbers, types, strict=True)
-    }
-    shown = (crack > FRACTURE_SHARE).sum(axis=(1, 2)) >= 3
-    cracked = frozenset(number for number, there in zip(scan.slice_numbers, shown, strict=True) if there)
-    return CaseInfo(name, name, patient.age, patient.sex, per_slice, cracked, bool(types.any()), "phantom")
+    per_slice = {}
+    for number, held in zip(scan.slice_numbers, types, strict=True):
+        per_slice[number] = frozenset(np.array(TYPES)[held].tolist())
+    cracked = (crack > FRACTURE_SHARE).sum(axis=(1, 2)) >= FRACTURE_VOXELS
+    fractures = frozenset(np.array(scan.slice_numbers)[cracked].tolist())
+    return CaseInfo(name, name, patient.age, patient.sex, per_slice, fractures, bool(types.any()), "phantom")
 
 
-__all__ = ["PRESETS", "PhantomCase", "draw_case", "make_case"]
+__all__ = ["PRESETS", "PhantomCase", "make_case", "sample_case"]

@@ -213,9 +213,10 @@ def _shape(lesion: Lesion, p: Points, noise: Noise) -> Array:
 
 def _near_lesion(lesion: Lesion, brain: Brain, margin: float) -> Array:
     """Indices of the points around a lesion in the brain."""
-    x, y, z = (1.5 * axis + margin for axis in lesion.axes)
-    cx, cy, cz = lesion.centre
-    return near(brain.position, (cx - x, cy - y, cz - z), (cx + x, cy + y, cz + z))
+    (x, y, z), (rx, ry, rz) = lesion.centre, (1.5 * axis for axis in lesion.axes)
+    low = (x - rx - margin, y - ry - margin, z - rz - margin)
+    high = (x + rx + margin, y + ry + margin, z + rz + margin)
+    return near(brain.position, low, high)
 
 
 def _within(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ from hemotorch.phantom.lesions import Lesion
 from hemotorch.scan import Scan
 
 LAYERS = 3  #: a slice's partial volume is the mean over so many layers
-EDGE_MM, CALM_MM = 1.0, 1.3  #: blur of the painted edges, and of the scan where its own tissue is told apart
+EDGE_MM, CALM_MM = 1.0, 1.3  #: blur of the painted edges, and of the scan to tell its own tissue apart
 BRAIN_HU = (5, 70)  #: where the level of the brain is looked for
 EDGE_HU, EDGE_ZONE_MM = 95, 4.0  #: brighter than this, so near the skull, is taken for partial bone
 LOW = 9.0  #: HU under the brain's level at which a calm voxel is half fluid
@@ -29,23 +29,30 @@ FULL_SIZE_MM2 = 6000.0  #: least area inside the skull on its fullest slice
 def paint(
     scan: Scan, lesions: list[Lesion] | None = None, seed: int = 0, leading: str | None = None
 ) -> tuple[Scan, np.ndarray]:
-    """Paints bleeding into a scan: the new scan, and its typed mask (slices, rows, columns) uint8.
+    """Paints bleeding into a scan. Its own noise stays; the brain is not displaced.
 
-    lesions: in the phantom's frame, which is fitted to the box of the space inside the skull; by default drawn from
-    `seed`, led by the type `leading` or a random one. The scan's own noise stays. The brain is not displaced, and
-    fluid is taken from the scan's low densities. Raises InputError for a scan without a head's skull or spacing.
+    Args:
+        scan: what is painted into. Its low densities are taken for fluid.
+        lesions: in the phantom's frame, which is fitted to the box of the space inside the skull; by default random.
+        seed: of random lesions.
+        leading: the type that leads them; by default a random one.
+
+    Returns:
+        The new scan, and its typed mask (slices, rows, columns) uint8.
+
+    Raises:
+        InputError: for a scan without a head's skull or spacing.
     """
     if not scan.spacing_known or len(scan.hu) < 2:
-        raise InputError(
-            "bleeding can be painted only where the distances between pixels and slices are known", scan.name
-        )
+        what = "bleeding can be painted only if the distances between pixels and slices are known"
+        raise InputError(what, scan.name)
     rng = generator(seed, 0xB1EED)
     if lesions is None:
         lesions = sample_lesions.sample_bleeding(rng, leading or str(rng.choice(TYPES)))
     inside = enclosed(scan)
     row_mm, column_mm = scan.pixel_mm
     if inside.sum(axis=(1, 2)).max() * row_mm * column_mm < FULL_SIZE_MM2:
-        raise InputError("no skull encloses a brain in this scan, so that bleeding has no place", scan.name)
+        raise InputError("no skull encloses a brain in this scan, so that there is nowhere to bleed", scan.name)
     frame = _Frame.fit(scan, inside)
     sigma = (0, CALM_MM / row_mm, CALM_MM / column_mm)
     calm = ndimage.gaussian_filter(np.clip(scan.hu, -200, 300).astype(np.float32), sigma)
@@ -54,16 +61,17 @@ def paint(
     depth = _depth(scan, inside)
     # Voxels that share bone at the skull's edge stay as they are.
     inside &= (scan.hu < EDGE_HU) | (depth > EDGE_ZONE_MM)
-    drawn, shares = _drawn(lesions, scan, frame, inside, depth, calm - level)
+    change, shares = _rendered(lesions, scan, frame, inside, depth, calm - level)
     soft = (0, EDGE_MM / 2 / row_mm, EDGE_MM / 2 / column_mm)
-    change = ndimage.gaussian_filter(drawn, soft)
+    change = ndimage.gaussian_filter(change, soft)
     hu = np.rint(np.clip(scan.hu + change, -1024, 3071)).astype(np.int16)
     mask = np.zeros(scan.shape, np.uint8)
     if shares:
         codes = np.array(sorted(shares), np.uint8)
         stack = np.stack([shares[int(code)] for code in codes])
         mask = np.where(stack.sum(axis=0) >= 0.5, codes[stack.argmax(axis=0)], 0).astype(np.uint8)
-    return replace(scan, hu=hu, source=None, warnings=(*scan.warnings, "synthetic bleeding was painted into it")), mask
+    warnings = (*scan.warnings, "synthetic bleeding was painted into it")
+    return replace(scan, hu=hu, source=None, warnings=warnings), mask
 
 
 class _Frame:
@@ -87,12 +95,12 @@ class _Frame:
         scale[2] = float(np.clip(scale[:2].mean(), 0.85, 1.15))
         return _Frame(np.array([columns.mean(), rows.mean()]), scale, top)
 
-    def points(self, scan: Scan, k: int, where: tuple[Array, Array], offset: float) -> Points:
-        """The places of pixels (rows, columns) of slice k, `offset` slices above its middle."""
+    def points(self, scan: Scan, k: int, pixels: tuple[Array, Array], offset: float) -> Points:
+        """The positions of pixels (rows, columns) of slice k, `offset` slices above its middle."""
         row_mm, column_mm = scan.pixel_mm
         height = float(scan.slice_origins_mm[k] @ scan.normal) + offset * float(scan.shares_mm[k])
-        x = (self.centre[0] - where[1]) * column_mm / self.scale[0] + DOME_CENTRE[0]
-        y = (self.centre[1] - where[0]) * row_mm / self.scale[1] + DOME_CENTRE[1]
+        x = (self.centre[0] - pixels[1]) * column_mm / self.scale[0] + DOME_CENTRE[0]
+        y = (self.centre[1] - pixels[0]) * row_mm / self.scale[1] + DOME_CENTRE[1]
         z = np.full(len(x), (height - self.top) / self.scale[2] + DOME_CENTRE[2] + DOME_AXES[2])
         return Points(x.astype(np.float32), y.astype(np.float32), z.astype(np.float32), max(column_mm, 1.0))
 
@@ -108,7 +116,7 @@ def _depth(scan: Scan, inside: np.ndarray) -> Array:
     return depth
 
 
-def _drawn(
+def _rendered(
     lesions: list[Lesion], scan: Scan, frame: _Frame, inside: np.ndarray, depth: Array, calm: Array
 ) -> tuple[Array, dict[int, Array]]:
     """Change in HU and shares of blood, (slices, rows, columns) float32 each. calm: HU at the phantom's own level."""
@@ -118,22 +126,22 @@ def _drawn(
     shares = {lesion.code: np.zeros(scan.shape, np.float32) for lesion in lesions if lesion.code}
     for k in range(len(scan.hu)):
         rows, columns = np.nonzero(inside[k])
-        where = (rows, columns)
         if not len(rows):
             continue
-        before = calm[k][where]
+        pixels = (rows, columns)
+        before = calm[k][pixels]
         for layer in range(LAYERS):
             offset = (layer + 0.5) / LAYERS - 0.5
-            p = frame.points(scan, k, where, offset)
+            p = frame.points(scan, k, pixels, offset)
             near = min(max(k + (1 if offset > 0 else -1), 0), len(depth) - 1)
-            deep = depth[k][where] * (1 - abs(offset)) + depth[near][where] * abs(offset)
-            # Low density near where ventricles are is taken for ventricle, all other for sulci and cisterns.
+            deep = depth[k][pixels] * (1 - abs(offset)) + depth[near][pixels] * abs(offset)
+            # Low density near the usual ventricles is taken for ventricle, all other for sulci and cisterns.
             template = inner.ventricles(p)
-            wet = fluid[k][where]
+            wet = fluid[k][pixels]
             ventricle = np.where(template < 7, (0.5 - wet) * 2, 9).astype(np.float32)
             brain = Brain(p, p, deep, before.copy(), wet * (template >= 7), ventricle, inner.tent(p), deep)
-            found = bleeding.apply(lesions, brain)
-            change[k][where] += (brain.hu - before) / LAYERS
-            for code, share in found.items():
-                shares[code][k][where] += share / LAYERS
+            blood = bleeding.apply(lesions, brain)
+            change[k][pixels] += (brain.hu - before) / LAYERS
+            for code, share in blood.items():
+                shares[code][k][pixels] += share / LAYERS
     return change, shares

@@ -19,8 +19,13 @@ CT_ICH_SUBJECTS = (*range(49, 59), *range(66, 131))  #: PhysioNet CT-ICH v1.3.1:
 
 @dataclass(frozen=True)
 class Preset:
-    """One kind of phantom dataset. Sizes in pixels and millimetres; `vary` is the share of scans whose pixel and slice
-    sizes leave the usual range for the whole range of scanners."""
+    """What a phantom dataset is made of.
+
+    patients: how many. positive: share of them with bleeding. size_px, pixel_mm, pixel_spread: side of the images, size
+    of their pixels, and how much that varies, relative to it. slice_mm: distance between slices. vary: share of the
+    scans whose pixel and slice sizes leave the usual range for the whole range of scanners. coverage_mm: from the
+    lowest to the highest slice.
+    """
 
     name: str
     patients: int
@@ -36,13 +41,18 @@ class Preset:
         """The case's file name: CT-ICH's subject numbers first, then on from 131."""
         if self.name == "ct-ich" and index < len(CT_ICH_SUBJECTS):
             return f"{CT_ICH_SUBJECTS[index]:03d}"
-        return f"{index + 1 if self.name != 'ct-ich' else index + 131 - len(CT_ICH_SUBJECTS):03d}"
+        number = index + 1
+        if self.name == "ct-ich":
+            number = index + 131 - len(CT_ICH_SUBJECTS)
+        return f"{number:03d}"
 
     def leading_type(self, index: int, seed: int) -> str | None:
         """The type that leads in this case, None for one without bleeding; the share of each is kept exactly."""
         order = generator(seed, 0x5EED).permutation(self.patients)
-        place = int((order == index).argmax()) if index < self.patients else index
-        return LEADING[place % len(LEADING)] if place < round(self.positive * self.patients) else None
+        rank = int((order == index).argmax()) if index < self.patients else index
+        if rank >= round(self.positive * self.patients):
+            return None
+        return LEADING[rank % len(LEADING)]
 
 
 PRESETS = {
@@ -69,4 +79,6 @@ def preset(name: str | Preset, patients: int | None = None, size: int | None = N
         raise OptionError(f"a phantom's images need at least 32 pixels a side, not {size}")
     if size is not None:
         chosen = replace(chosen, size_px=size, pixel_mm=chosen.pixel_mm * chosen.size_px / size)
-    return replace(chosen, patients=patients) if patients is not None else chosen
+    if patients is not None:
+        chosen = replace(chosen, patients=patients)
+    return chosen

@@ -10,7 +10,7 @@ import numpy as np
 
 from hemotorch.hu import from_attenuation
 from hemotorch.phantom.fields import Array
-from hemotorch.phantom.scanner import Kernel, Protocol, undrawn
+from hemotorch.phantom.scanner import Kernel, Protocol, sharpened
 
 ANGLES_A_PIXEL = np.pi / 2  #: views over 180 degrees for each pixel of the image's side: enough not to alias
 BONE_HU = 250.0  #: above it, the excess over water counts as bone mineral
@@ -39,9 +39,9 @@ def project(image: Array, angles: Array) -> Array:
         along, across = 0.25 * np.cos(angle), 0.25 * np.sin(angle)
         low, share = _cells(xs, ys, angle, size)
         for shift in (along + across, along - across, across - along, -along - across):
-            place = share + np.float32(shift)
-            cell = low + np.floor(place).astype(np.int64)
-            weight = flat * (place - np.floor(place))
+            position = share + np.float32(shift)
+            cell = low + np.floor(position).astype(np.int64)
+            weight = flat * (position - np.floor(position))
             out[k] += np.bincount(cell, flat - weight, size + 2) + np.bincount(cell + 1, weight, size + 2)
     return out[:, :size].astype(np.float32)
 
@@ -78,22 +78,25 @@ def filtered(views: Array, kernel: Kernel, pixel_mm: float) -> Array:
     blur that `Kernel.mtf` holds, so that its share is divided out here."""
     size = views.shape[1]
     n = 2 * size
-    place = np.minimum(np.arange(n), n - np.arange(n))
-    ramp = np.where(place % 2 == 1, -1 / (np.pi * np.maximum(place, 1)) ** 2, 0.0)
+    distance = np.minimum(np.arange(n), n - np.arange(n))
+    ramp = np.where(distance % 2 == 1, -1 / (np.pi * np.maximum(distance, 1)) ** 2, 0.0)
     ramp[0] = 0.25
     response = np.fft.rfft(ramp).real
     f = np.fft.rfftfreq(n, pixel_mm).astype(np.float32)
     response = response * kernel.mtf(f, pixel_mm) / np.sinc(f * pixel_mm) ** 2
-    return np.fft.irfft(np.fft.rfft(views, n, axis=1) * response, n, axis=1)[:, :size].astype(np.float32)
+    spectrum = np.fft.rfft(views, n, axis=1) * response
+    return np.fft.irfft(spectrum, n, axis=1)[:, :size].astype(np.float32)
 
 
 def scanned(hu: Array, protocol: Protocol, photons: float, rng: np.random.Generator) -> Array:
     """One slice (rows, columns) of true HU as the scanner shows it. photons: per ray without a patient."""
     size, pixel = len(hu), protocol.pixel_mm
-    angles = np.pi * np.arange(int(size * ANGLES_A_PIXEL)) / int(size * ANGLES_A_PIXEL)
-    above = np.maximum(hu - BONE_HU, 0) / np.float32(CORTICAL_HU)
-    bone = project(above, angles) * pixel
-    water = project(np.maximum(1 + np.minimum(hu, BONE_HU) / 1000, 0) + above * BONE_HU / CORTICAL_HU, angles) * pixel
+    views = int(size * ANGLES_A_PIXEL)
+    angles = np.pi * np.arange(views) / views
+    mineral = np.maximum(hu - BONE_HU, 0) / np.float32(CORTICAL_HU)
+    soft = np.maximum(1 + np.minimum(hu, BONE_HU) / 1000, 0) + mineral * BONE_HU / CORTICAL_HU
+    bone = project(mineral, angles) * pixel
+    water = project(soft, angles) * pixel
     seen = np.zeros_like(bone)
     for share, w, b in zip(BEAM, WATER, BONE, strict=True):
         seen += share * np.exp(-np.minimum(w * water + b * bone, 30))
@@ -123,7 +126,7 @@ def _bone_corrected(bone: Array, water: Array, strength: float) -> Array:
 
 
 def photons_for(noise_hu: float, protocol: Protocol, path_mm: float = 190.0) -> float:
-    """Photons a ray that give a noise of `noise_hu` behind `path_mm` of head.
+    """Photons per ray that give a noise of `noise_hu` behind `path_mm` of head.
 
     The variance of a pixel is pi^2 / views / pixel^2 times the filter's mean square times a ray's variance 1 / counts.
     """
@@ -131,12 +134,17 @@ def photons_for(noise_hu: float, protocol: Protocol, path_mm: float = 190.0) -> 
     f = np.linspace(0, 0.5 / pixel, 2000, dtype=np.float32)
     power = float(np.trapezoid((f * protocol.kernel.mtf(f, pixel)) ** 2, f)) * 2 * pixel**2 * pixel
     views = int(size * ANGLES_A_PIXEL)
-    variance_a_ray = (noise_hu * EFFECTIVE_WATER / 1000 * pixel) ** 2 / (np.pi**2 / views * power)
-    return float(np.exp(EFFECTIVE_WATER * path_mm) / variance_a_ray)
+    pixel_variance = (noise_hu * EFFECTIVE_WATER / 1000 * pixel) ** 2
+    ray_variance = pixel_variance / (np.pi**2 / views * power)
+    return float(np.exp(EFFECTIVE_WATER * path_mm) / ray_variance)
 
 
-def finish_projected(hu: Array, protocol: Protocol, drawn_mm: float) -> Array:
+def finish_projected(hu: Array, protocol: Protocol, rendered_mm: float) -> Array:
     """From tissue to image, (slices, rows, columns) float32 both: every slice projected and reconstructed."""
     rng = np.random.Generator(np.random.Philox(protocol.seed))
     photons = photons_for(protocol.noise_hu, protocol)
-    return np.stack([scanned(undrawn(one, protocol.pixel_mm, drawn_mm), protocol, photons, rng) for one in hu])
+    images = []
+    for true_hu in hu:
+        sharp = sharpened(true_hu, protocol.pixel_mm, rendered_mm)
+        images.append(scanned(sharp, protocol, photons, rng))
+    return np.stack(images)

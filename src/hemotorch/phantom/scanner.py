@@ -37,7 +37,8 @@ class Kernel:
         cutoff = 1 / np.sqrt(self.cutoff**-2 + (COARSE_PIXEL * pixel_mm) ** 2)
         t = (f / np.float32(cutoff)) ** 2
         main = np.exp(-t) * (1 + np.float32(self.boost) * t) * np.sinc(f * np.float32(pixel_mm)) ** 2
-        return main * (1 - np.float32(self.veil)) + np.float32(self.veil) * np.exp(-((f / np.float32(VEIL_LP_MM)) ** 2))
+        veil = np.exp(-((f / np.float32(VEIL_LP_MM)) ** 2))
+        return main * (1 - np.float32(self.veil)) + np.float32(self.veil) * veil
 
     def noise_amplitude(self, f: Array, pixel_mm: float) -> Array:
         """Square root of the noise power, unscaled: the ramp filter's sqrt(f) times the MTF."""
@@ -70,41 +71,60 @@ class Protocol:
     seed: int
 
     @staticmethod
-    def draw(rng: np.random.Generator, preset: Preset) -> Protocol:
+    def sample(rng: np.random.Generator, preset: Preset) -> Protocol:
         """A random protocol around a preset's sizes; a share of the scans leaves them for the whole range."""
-        pixel = preset.pixel_mm * float(np.clip(rng.normal(1, preset.pixel_spread), 0.85, 1.18))
-        thick = preset.slice_mm * float(np.clip(rng.normal(1, 0.03), 0.9, 1.1))
-        if rng.random() < preset.vary:
-            field_mm = float(rng.uniform(215, 270)) if rng.random() < 0.8 else float(rng.uniform(270, 500))
-            pixel = field_mm / preset.size_px
-            thick = float(rng.uniform(2.5, 8.0))
+        pixel_mm, slice_mm = _sample_sizes(rng, preset)
         low = -58 - 0.4 * (preset.coverage_mm - 140)
-        bottom = float(np.clip(rng.normal(low, 13), low - 37, low + 28))
-        slices = int(np.clip(round((preset.coverage_mm + rng.normal(6, 8) + (-45 - bottom) * 0.8) / thick), 12, 70))
+        bottom_mm = float(np.clip(rng.normal(low, 13), low - 37, low + 28))
+        covered_mm = preset.coverage_mm + rng.normal(6, 8) + (-45 - bottom_mm) * 0.8
+        slices = int(np.clip(round(covered_mm / slice_mm), 12, 70))
         sharp = rng.random() < 0.22
-        kernel = Kernel(
-            float(rng.uniform(*(SHARP_CUTOFF if sharp else SOFT_CUTOFF))),
-            float(rng.uniform(0, 0.5)),
-            float(rng.uniform(0, 0.035)),
-        )
+        cutoff = rng.uniform(*(SHARP_CUTOFF if sharp else SOFT_CUTOFF))
+        kernel = Kernel(float(cutoff), float(rng.uniform(0, 0.5)), float(rng.uniform(0, 0.035)))
         # Thin slices and sharp kernels are noisier; small pixels of a soft kernel are not.
-        noise = float(np.exp(rng.normal(np.log(5.2), 0.38))) * (1.6 if sharp else 1.0) * (5 / thick) ** 0.3
+        noise_hu = float(np.exp(rng.normal(np.log(5.2), 0.38))) * (1.6 if sharp else 1.0) * (5 / slice_mm) ** 0.3
         # Two families of scanners, one reading low and one high, and some between: grey matter at 25 to 50 HU.
-        level = float(-13 + 25 * rng.beta(0.55, 0.55))
+        level_hu = float(-13 + 25 * rng.beta(0.55, 0.55))
         return Protocol(
-            preset.size_px, pixel, slices, thick, bottom,
+            size_px=preset.size_px,
+            pixel_mm=pixel_mm,
+            slices=slices,
+            slice_mm=slice_mm,
+            bottom_mm=bottom_mm,
             shift_mm=(float(rng.normal(0, 7)), float(rng.normal(4, 8))),
             angles_deg=(float(rng.normal(0, 6)), float(rng.normal(9, 8)), float(rng.normal(0, 4))),
-            tilt_deg=float(rng.uniform(8, 24) * rng.choice((-1, 1), p=(0.2, 0.8))) if rng.random() < 0.2 else 0.0,
-            kernel=kernel, noise_hu=float(np.clip(noise, 3.0, 15)),
-            level_hu=level, gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
+            tilt_deg=_sample_tilt(rng),
+            kernel=kernel,
+            noise_hu=float(np.clip(noise_hu, 3.0, 15)),
+            level_hu=level_hu,
+            gain=float(np.clip(rng.normal(1, 0.08), 0.8, 1.2)),
             hardening=float(np.clip(rng.gamma(2.2, 0.4), 0.1, 2.2)),
             cupping_hu=float(np.clip(rng.normal(6, 3), -1, 12)),
             vertex_hu=float(np.clip(rng.normal(5, 4), -2, 14)),
-            motion_mm=float(rng.gamma(2, 1.2)) if rng.random() < 0.15 else 0.0, metal=bool(rng.random() < 0.06),
-            table=float(rng.uniform(112, 150)), holder=int(rng.choice(3, p=(0.25, 0.55, 0.2))),
+            motion_mm=float(rng.gamma(2, 1.2)) if rng.random() < 0.15 else 0.0,
+            metal=bool(rng.random() < 0.06),
+            table=float(rng.uniform(112, 150)),
+            holder=int(rng.choice(3, p=(0.25, 0.55, 0.2))),
             seed=int(rng.integers(2**31)),
-        )  # fmt: skip
+        )
+
+
+def _sample_sizes(rng: np.random.Generator, preset: Preset) -> tuple[float, float]:
+    """Pixel size and slice distance, mm."""
+    pixel_mm = preset.pixel_mm * float(np.clip(rng.normal(1, preset.pixel_spread), 0.85, 1.18))
+    slice_mm = preset.slice_mm * float(np.clip(rng.normal(1, 0.03), 0.9, 1.1))
+    if rng.random() >= preset.vary:
+        return pixel_mm, slice_mm
+    usual_field = rng.random() < 0.8
+    field_mm = float(rng.uniform(215, 270) if usual_field else rng.uniform(270, 500))
+    return field_mm / preset.size_px, float(rng.uniform(2.5, 8.0))
+
+
+def _sample_tilt(rng: np.random.Generator) -> float:
+    """Degrees; 0 for most."""
+    if rng.random() >= 0.2:
+        return 0.0
+    return float(rng.uniform(8, 24) * rng.choice((-1, 1), p=(0.2, 0.8)))
 
 
 def frequencies(size: int, pixel_mm: float) -> Array:
@@ -113,24 +133,32 @@ def frequencies(size: int, pixel_mm: float) -> Array:
     return np.hypot(fy[:, None], fx[None]).astype(np.float32)
 
 
-def blurred(hu: Array, kernel: Kernel, pixel_mm: float, drawn_mm: float) -> Array:
-    """One slice seen through kernel and detector cells, the blur with which it was drawn (on pixels of `drawn_mm`)
-    taken off as far as it can be: (rows, columns) float32."""
+def blurred(hu: Array, kernel: Kernel, pixel_mm: float, rendered_mm: float) -> Array:
+    """One slice seen through kernel and detector cells, (rows, columns) float32.
+
+    The blur of having been rendered on pixels of `rendered_mm` is taken off as far as it can be.
+    """
     f = frequencies(len(hu), pixel_mm)
-    transfer = kernel.mtf(f, pixel_mm) * np.sinc(f * np.float32(pixel_mm)) ** 2 * _undrawn(f, pixel_mm, drawn_mm)
+    transfer = kernel.mtf(f, pixel_mm) * np.sinc(f * np.float32(pixel_mm)) ** 2
+    return _filtered_slice(hu, transfer * _sharpening(f, pixel_mm, rendered_mm))
+
+
+def sharpened(hu: Array, pixel_mm: float, rendered_mm: float) -> Array:
+    """One slice without the blur of having been rendered on pixels of `rendered_mm`, as far as the detector cells will
+    put it back."""
+    f = frequencies(len(hu), pixel_mm)
+    return _filtered_slice(hu, _sharpening(f, pixel_mm, rendered_mm))
+
+
+def _filtered_slice(hu: Array, transfer: Array) -> Array:
     return np.fft.irfft2(np.fft.rfft2(hu) * transfer, s=hu.shape).astype(np.float32)
 
 
-def undrawn(hu: Array, pixel_mm: float, drawn_mm: float) -> Array:
-    """One slice with the blur taken off with which it was drawn, as far as the detector cells will put it back."""
-    transfer = _undrawn(frequencies(len(hu), pixel_mm), pixel_mm, drawn_mm)
-    return np.fft.irfft2(np.fft.rfft2(hu) * transfer, s=hu.shape).astype(np.float32)
-
-
-def _undrawn(f: Array, pixel_mm: float, drawn_mm: float) -> Array:
-    """What undoes linear interpolation from pixels of `drawn_mm`, kept within what detector cells blur again."""
-    cells, drawn = np.sinc(f * np.float32(pixel_mm)) ** 2, np.sinc(f * np.float32(drawn_mm)) ** 2
-    return np.minimum(1 / np.maximum(drawn, 0.4), 1.5 / np.maximum(cells, 0.1))
+def _sharpening(f: Array, pixel_mm: float, rendered_mm: float) -> Array:
+    """What undoes linear interpolation from pixels of `rendered_mm`, within what detector cells blur again."""
+    cells = np.sinc(f * np.float32(pixel_mm)) ** 2
+    interpolation = np.sinc(f * np.float32(rendered_mm)) ** 2
+    return np.minimum(1 / np.maximum(interpolation, 0.4), 1.5 / np.maximum(cells, 0.1))
 
 
 def texture(rng: np.random.Generator, size: int, kernel: Kernel, pixel_mm: float) -> Array:
@@ -174,51 +202,68 @@ def _filtered(sinogram: Array, size: int) -> Array:
 def artefacts(hu: Array, protocol: Protocol, rng: np.random.Generator) -> tuple[Array, Array]:
     """Beam hardening, streaks of motion and metal, and where the noise is strong.
 
-    hu: (slices, rows, columns) float32. Returns two coarse volumes (slices, COARSE_PX, COARSE_PX): HU to add, and a
-    factor on the noise. Bone's path lengths are projected, bent as a beam bends them, and projected back.
+    Bone's path lengths are projected, bent as a beam bends them, and projected back, on a coarse grid.
+
+    Args:
+        hu: (slices, rows, columns) float32.
+        protocol: how the scan is made.
+        rng: of the streaks.
+
+    Returns:
+        HU to add, and a factor on the noise, both (slices, COARSE_PX, COARSE_PX).
     """
     size, slices = COARSE_PX, len(hu)
-    block = ndimage.zoom(hu, (1, size / hu.shape[1], size / hu.shape[2]), order=1, grid_mode=True, mode="nearest")
-    cell = protocol.pixel_mm * protocol.size_px / size
+    zoom = (1, size / hu.shape[1], size / hu.shape[2])
+    coarse = ndimage.zoom(hu, zoom, order=1, grid_mode=True, mode="nearest")
+    cell_mm = protocol.pixel_mm * protocol.size_px / size
     matrix, _ = _projector(size, COARSE_ANGLES)
-    flat = block.reshape(slices, -1).T
+    flat = coarse.reshape(slices, -1).T
     bone = np.clip(flat - 120, 0, 3000) / np.float32(1000)
     water = np.clip(flat / 1000 + 1, 0, 3)
-    bone_path = (matrix @ bone) * np.float32(cell / 10)  # cm of extra water
-    path = (matrix @ water) * np.float32(cell * WATER_MU)
+    bone_path = (matrix @ bone) * np.float32(cell_mm / 10)  # cm of extra water
+    path = (matrix @ water) * np.float32(cell_mm * WATER_MU)
     bent = -0.005 * protocol.hardening * bone_path**2 - 0.002 * protocol.hardening * bone_path * path
     if protocol.motion_mm > 0:
-        jump = np.zeros((COARSE_ANGLES, 1, slices), np.float32)
-        start = int(rng.integers(COARSE_ANGLES))
-        jump[start : start + int(rng.integers(5, 30))] = rng.normal(0, protocol.motion_mm / cell, slices)
-        views = path.reshape(COARSE_ANGLES, size, slices)
-        bent = bent + (jump * np.gradient(views, axis=1)).reshape(bent.shape) * 0.5
+        bent = bent + _motion(path, protocol.motion_mm / cell_mm, rng, slices)
     if protocol.metal:
         bent = bent + _metal(matrix, rng, slices, size)
     starved = np.exp(np.minimum(path, 9.5) / 2)
     grain = rng.standard_normal(path.shape, dtype=np.float32) * starved
-    grain = ndimage.gaussian_filter(grain.reshape(COARSE_ANGLES, size, slices), (0, 0.8, 0)).reshape(path.shape)
-    to_hu = np.float32(1000 / (WATER_MU * cell))
-    added = _evened(_filtered(bent.astype(np.float32), size) * to_hu, water, cell)
+    views = grain.reshape(COARSE_ANGLES, size, slices)
+    grain = ndimage.gaussian_filter(views, (0, 0.8, 0)).reshape(path.shape)
+    to_hu = np.float32(1000 / (WATER_MU * cell_mm))
+    added = _evened(_filtered(bent.astype(np.float32), size) * to_hu, water, cell_mm)
+    streaks = _filtered(grain, size)
+    streaks *= 0.22 * protocol.noise_hu / max(float(streaks[(water > 0.9)].std()), 1e-6)
+    in_tissue = 0.25 + 0.75 * np.clip((water - 0.5) * 4, 0, 1)
+    to_add = np.clip(added + streaks, -400, 400) * in_tissue
+    volume = (slices, size, size)
+    noise = _noise_level(matrix, starved, water)
+    return to_add.T.reshape(volume).astype(np.float32), noise.T.reshape(volume).astype(np.float32)
+
+
+def _motion(path: Array, moved_cells: float, rng: np.random.Generator, slices: int) -> Array:
+    """What a head that moves during some views adds to its rays."""
+    jump = np.zeros((COARSE_ANGLES, 1, slices), np.float32)
+    start = int(rng.integers(COARSE_ANGLES))
+    jump[start : start + int(rng.integers(5, 30))] = rng.normal(0, moved_cells, slices)
+    views = path.reshape(COARSE_ANGLES, COARSE_PX, slices)
+    return (jump * np.gradient(views, axis=1)).reshape(path.shape) * 0.5
+
+
+def _noise_level(matrix: sparse.csr_matrix, starved: Array, water: Array) -> Array:
+    """A factor on the noise of each coarse cell, 1 in the middle of the tissue."""
     level = np.sqrt((matrix.T @ starved**2) / COARSE_ANGLES + 1)
-    middle = (
-        np.median(level[(water > 0.97) & (water < 1.1)]) if ((water > 0.97) & (water < 1.1)).any() else level.mean()
-    )
-    grains = _filtered(grain, size)
-    grains *= 0.22 * protocol.noise_hu / max(float(grains[(water > 0.9)].std()), 1e-6)
-    shape = (slices, size, size)
-    tissue = np.clip((water - 0.5) * 4, 0, 1)
-    return (
-        (np.clip(added + grains, -400, 400) * (0.25 + 0.75 * tissue)).T.reshape(shape).astype(np.float32),
-        np.clip(level / middle, 0.25, 3).T.reshape(shape).astype(np.float32),
-    )
+    tissue = (water > 0.97) & (water < 1.1)
+    middle = np.median(level[tissue]) if tissue.any() else level.mean()
+    return np.clip(level / middle, 0.25, 3)
 
 
-def _evened(added: Array, water: Array, cell: float) -> Array:
+def _evened(added: Array, water: Array, cell_mm: float) -> Array:
     """Takes most of the slow part off, as a scanner's own bone correction does: bands and streaks stay. Bone's own
     error is replaced by its neighbours', since coarse cells would smear it over the brain beside it."""
-    size = COARSE_PX
-    cube, inside = added.reshape(size, size, -1), ((water > 0.9) & (water < 1.1)).reshape(size, size, -1)
+    cube = added.reshape(COARSE_PX, COARSE_PX, -1)
+    inside = ((water > 0.9) & (water < 1.1)).reshape(cube.shape)
     weight = inside.astype(np.float32)
 
     def spread(sigma: float, floor: float) -> Array:
@@ -226,8 +271,9 @@ def _evened(added: Array, water: Array, cell: float) -> Array:
         total = ndimage.gaussian_filter(cube * weight, blur)
         return total / (ndimage.gaussian_filter(weight, blur) + np.float32(floor))
 
-    slow = spread(SLOW_MM / cell, 0.02)
-    return (np.where(inside, cube, spread(1.2, 1e-3)) - np.float32(0.92) * slow).reshape(added.shape)
+    slow = spread(SLOW_MM / cell_mm, 0.02)
+    filled = np.where(inside, cube, spread(1.2, 1e-3))
+    return (filled - np.float32(0.92) * slow).reshape(added.shape)
 
 
 def _metal(matrix: sparse.csr_matrix, rng: np.random.Generator, slices: int, size: int) -> Array:
@@ -246,13 +292,13 @@ def upsampled(coarse: Array, size: int) -> Array:
     return ndimage.zoom(coarse, factor, order=1, grid_mode=True, mode="nearest", output=np.float32)[:size, :size]
 
 
-def finish(hu: Array, protocol: Protocol, drawn_mm: float) -> Array:
+def finish(hu: Array, protocol: Protocol, rendered_mm: float) -> Array:
     """From tissue to image: (slices, rows, columns) float32 in, the same out. Kernel, artefacts, noise."""
     rng = np.random.Generator(np.random.Philox(protocol.seed))
     added, noise_map = artefacts(hu, protocol, rng)
     out = np.empty_like(hu)
     for k in range(len(hu)):
-        image = blurred(hu[k], protocol.kernel, protocol.pixel_mm, drawn_mm)
+        image = blurred(hu[k], protocol.kernel, protocol.pixel_mm, rendered_mm)
         grain = texture(rng, protocol.size_px, protocol.kernel, protocol.pixel_mm)
         image += upsampled(added[k], protocol.size_px)
         image += grain * upsampled(noise_map[k], protocol.size_px) * np.float32(protocol.noise_hu)
@@ -290,9 +336,9 @@ def mixed_slices(volume: Array, protocol: Protocol) -> Array:
     rows, slices = volume.shape[1], len(volume)
     back = (np.arange(rows) - (rows - 1) / 2) * protocol.pixel_mm
     offset = back * np.tan(np.radians(protocol.tilt_deg)) / protocol.slice_mm
-    where = np.clip(np.arange(slices)[:, None] + offset[None], 0, slices - 1)
-    low = np.minimum(np.floor(where).astype(int), slices - 2)
-    share = (where - low).astype(np.float32)[..., None]
+    position = np.clip(np.arange(slices)[:, None] + offset[None], 0, slices - 1)
+    low = np.minimum(np.floor(position).astype(int), slices - 2)
+    share = (position - low).astype(np.float32)[..., None]
     row = np.arange(rows)[None]
     return volume[low, row] * (1 - share) + volume[low + 1, row] * share
 
