@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ import pytest
 from sklearn.metrics import f1_score
 
 import tiny
+from hemotorch.cli import main
 from hemotorch.data.audit import audit
-from hemotorch.data.dataset import Dataset
+from hemotorch.data.dataset import Dataset, group_folder
 from hemotorch.data.prepare import prepare
 from hemotorch.data.splits import Split
 from hemotorch.errors import InputError, OptionError
@@ -26,15 +29,18 @@ from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import CODES
 from hemotorch.report.run_report import evaluate_run
 from hemotorch.scan import Prediction, Scan, even_scan
+from hemotorch.system.events import Problem, listening
 
 
 class Shifted:
     """Outlines the truth, one to three columns off, and marks a 2 x 5 box in the first slice of every scan."""
 
-    def __init__(self, dataset: Dataset):
-        self.dataset, self.seen = dataset, []
+    def __init__(self, dataset: Dataset, fails: tuple[str, ...] = ()):
+        self.dataset, self.fails, self.seen = dataset, fails, []
 
     def predict(self, scan: Scan) -> Prediction:
+        if scan.name in self.fails:
+            raise RuntimeError("the network choked")
         self.seen.append((scan.name, scan.shape))
         mask = self.dataset.mask(scan.name)
         mask = np.zeros(scan.shape, np.uint8) if mask is None else mask
@@ -185,6 +191,43 @@ def test_each_scan_is_predicted_once_and_examples_again(dataset: Dataset, everyo
     assert [e.dice for e in scores.examples[:3]] == [ranked[6], ranked[3], ranked[0]]
     for example in scores.examples:
         assert example.hu.shape == example.truth.shape == example.predicted.shape and len(example.hu) <= 4
+
+
+def test_a_scan_that_fails_does_not_end_the_others(dataset: Dataset, everyone: Split) -> None:
+    case = dataset.cases[4]
+    events = []
+    with listening(events.append):
+        scores = evaluate(Shifted(dataset, fails=(case,)), dataset, everyone)
+    whole = evaluate(Shifted(dataset), dataset, everyone)
+    assert list(scores.failed) == [case] and "the network choked" in scores.failed[case]
+    assert [event.text for event in events if isinstance(event, Problem)] == [scores.failed[case]]
+    assert [scan.network for scan in scores.scans] == [s.network for s in whole.scans if s.case != case]
+    assert scores.to_json()["failed"] == scores.failed and whole.to_json()["failed"] == {}
+    assert f"1 of 10 scans could not be measured: {case}" in scores.lines()
+    with pytest.raises(InputError, match=r"none of the 10 scans .* could be measured \(049: .*choked"):
+        evaluate(Shifted(dataset, fails=dataset.cases), dataset, everyone)
+
+
+def test_a_damaged_scan_is_named_and_the_status_is_1(
+    tiny_run: Path, tiny_prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = tmp_path / "prepared"
+    shutil.copytree(tiny_prepared, prepared)
+    case = next(iter(Dataset(prepared).splits["patient"].test))
+    shard = next(
+        path for path in (group_folder(prepared, case) / "hu").rglob("*") if path.is_file() and path.name != "zarr.json"
+    )
+    content = bytearray(shard.read_bytes())
+    content[300:500] = bytes(200)
+    shard.write_bytes(content)
+    report = tmp_path / "report"
+    assert main(["evaluate", str(tiny_run), "--data", str(prepared), "--out", str(report)]) == 1
+    assert "damaged" in capsys.readouterr().err
+    scores = json.loads((report / "scores.json").read_text())
+    assert list(scores["failed"]) == [case] and scores["scans"] > 0
+    assert f"could not be read or predicted: {scores['failed'][case]}"[:60] in unescape(
+        (report / "report.html").read_text()
+    )
 
 
 def test_the_training_loop_sees_the_same_dice(dataset: Dataset, everyone: Split) -> None:

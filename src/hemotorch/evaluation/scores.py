@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hemotorch.errors import some_of
 from hemotorch.evaluation.counts import EMPTY_RULE
 from hemotorch.evaluation.examples import Example, frames_of, legend_of
 from hemotorch.evaluation.lesion import FOUND_SHARE
@@ -112,7 +113,9 @@ class Scores:
         if "macro" in self.summary:
             lines.append(self._types_line())
         lines.append(self._volume_line())
-        lines += [f"not measured: {why}" for why in self.failed.values()]
+        if self.failed:
+            scans = len(self.scans) + len(self.failed)
+            lines.append(f"{len(self.failed)} of {scans} scans could not be measured: {some_of(list(self.failed))}")
         return lines
 
     def _dice_line(self) -> str:
