@@ -18,6 +18,7 @@ import tiny
 from conftest import require
 from hemotorch import io
 from hemotorch.cli import main
+from hemotorch.cli.output import volume_text
 from hemotorch.data.phantom_folders import write_phantom
 from hemotorch.run import Run
 
@@ -215,3 +216,10 @@ def test_several_models_predict_as_one(
     assert main(["predict", *models, "--out", str(tmp_path / "none"), *options]) == 1
     error = capsys.readouterr().err
     assert "only models are named, and no scan" in error and error.count("\n") == 1
+
+
+def test_volumes_are_told_by_type_the_largest_first() -> None:
+    assert volume_text({"total": 12.34}) == "12.3 mL"
+    assert volume_text({"total": None}) == volume_text({"total": float("nan"), "epidural": None}) == "unknown mL"
+    typed = {"total": 12.6, "epidural": 4.6, "subarachnoid": 0.0, "subdural": 8.04}
+    assert volume_text(typed) == "12.6 mL (subdural 8.0, epidural 4.6)"

@@ -19,7 +19,7 @@ from hemotorch.cli.options import (
     count,
     whole_number,
 )
-from hemotorch.cli.output import millilitres, show
+from hemotorch.cli.output import show, volume_text
 from hemotorch.errors import HemotorchError
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def predict(arguments: argparse.Namespace) -> int:
                 results.append({"scan": [str(path)], "error": str(result)})
             else:
                 results.append(result)
-                emit(Message(f"{path}   {millilitres(result['volume_ml']['total'])} mL"))
+                emit(Message(f"{path}   {volume_text(result['volume_ml'])}"))
     predicted = len(results) - failed
     text = f"{predicted} scans predicted, {done_before} done before, {failed} failed: {arguments.out}\n{NOTICE}"
     values = {"predictions": results, "done_before": done_before, "failed": failed, "notice": NOTICE}

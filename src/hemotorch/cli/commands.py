@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemotorch import NOTICE
-from hemotorch.cli.output import millilitres, show
+from hemotorch.cli.output import show, volume_text
 from hemotorch.errors import HemotorchError, OptionError
 
 if TYPE_CHECKING:
@@ -171,10 +171,10 @@ def predict(arguments: argparse.Namespace) -> int:
             results.append({"scan": [str(path)], "error": str(result)})
             continue
         results.append(result)
-        volume = millilitres(result["volume_ml"]["total"])
+        volume = volume_text(result["volume_ml"])
         slices = len(result["slices_with_bleeding"])
         seconds = sum(result["seconds"].values())
-        emit(Message(f"{path}   {volume} mL on {slices} slices   {seconds:.1f} s"))
+        emit(Message(f"{path}   {volume} on {slices} slices   {seconds:.1f} s"))
         for warning in result["warnings"]:
             emit(Message(f"    {warning}"))
     lines = [NOTICE]
