@@ -18,7 +18,7 @@ SOFT, SHARP = Kernel(0.42, 0.2, 0.0), Kernel(0.8, 0.4, 0.0)
 
 
 def protocol(kernel: Kernel) -> Protocol:
-    drawn = Protocol.draw(generator(1), PRESETS["small"])
+    drawn = Protocol.sample(generator(1), PRESETS["small"])
     return replace(drawn, size_px=SIZE, pixel_mm=PIXEL, kernel=kernel, noise_hu=NOISE, hardening=1.0)
 
 
