@@ -11,8 +11,11 @@ for name in ("data", "prepared", "run", "report/report.html", "predictions"):
 for reading in ("pixel", "slice"):
     for metric in ("jaccard", "dice", "sensitivity", "specificity"):
         assert {"min", "max", "std", "mean"} <= scores["table1"][reading][metric].keys()
-for result in (demo / "predictions").glob("*.json"):
-    assert {"volume_ml", "slices_with_bleeding", "warnings", "seconds"} <= json.loads(result.read_text()).keys()
+types = {"epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"}
+for path in (demo / "predictions").glob("*.json"):
+    result = json.loads(path.read_text())
+    assert {"volume_ml", "slices_with_bleeding", "warnings", "seconds"} <= result.keys()
+    assert result["volume_ml"].keys() == {"total", *types}, "the network does not tell types apart"
 
 dice, baseline = scores["dice"]["scan"], scores["baseline"]["dice"]["scan"]["mean"]
 print(f"demo: dice.scan {dice['mean']:.3f} {dice['ci95']} over {dice['n']} scans, rule-based baseline {baseline:.3f}")

@@ -150,10 +150,12 @@ def test_a_demo_stopped_in_its_first_stage_goes_on(tmp_path, monkeypatch):
     def stop(*_):
         raise Enough
 
-    write_json(tmp_path / "demo.json", {"phantom": VERSION, "recipe": load_recipe("fast").to_toml()})
+    write_json(
+        tmp_path / "demo.json", {"phantom": VERSION, "layout": demo.LAYOUT, "recipe": load_recipe("fast").to_toml()}
+    )
     (tmp_path / "data/ct_scans").mkdir(parents=True)
     (tmp_path / "data/ct_scans/001.nii").write_text("half a scan")
-    monkeypatch.setattr(demo, "write_phantom", lambda out, _: write_phantom(out, "demo", patients=1, size=48))
+    monkeypatch.setattr(demo, "write_phantom", lambda out, _, layout: write_phantom(out, "demo", patients=1, size=48))
     monkeypatch.setattr(demo, "prepare", stop)
     with pytest.raises(Enough):
         demo.demo(tmp_path)

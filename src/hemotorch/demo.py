@@ -20,6 +20,7 @@ from hemotorch.system.files import output_folder, read_json, write_json
 from hemotorch.training.loop import train
 
 PREDICTED = 3  #: test scans that are also predicted from their files, as a user would
+LAYOUT = "folder"  #: whose masks name the type of each voxel, where CT-ICH's name those of a slice
 
 
 def demo(out: Path | str) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def demo(out: Path | str) -> dict[str, Any]:
         The headline in words, the seconds of each stage, the report's path and the scores.
     """
     out = Path(out)
-    wanted = {"phantom": VERSION, "recipe": load_recipe("fast").to_toml()}
+    wanted = {"phantom": VERSION, "layout": LAYOUT, "recipe": load_recipe("fast").to_toml()}
     if (out / "demo.json").is_file():
         if read_json(out / "demo.json") != wanted:
             raise InputError("holds a demo of another version", out, "remove it, or choose another --out")
@@ -46,11 +47,11 @@ def demo(out: Path | str) -> dict[str, Any]:
     def done(name: str) -> None:
         seconds[name] = round(time.perf_counter() - seconds[name], 1)
 
-    stage("phantom", "1/5  making a synthetic dataset of head CTs in the layout of CT-ICH")
+    stage("phantom", "1/5  making a synthetic dataset of head CTs, their masks by type of bleeding")
     if not (out / "data" / "phantom.json").is_file():
         if (out / "data").exists():  # what a demo that was stopped left
             shutil.rmtree(out / "data")
-        write_phantom(out / "data", "demo")
+        write_phantom(out / "data", "demo", layout=LAYOUT)
     done("phantom")
     stage("prepare", "2/5  preparing it")
     summary = prepare(out / "data", out / "prepared")
@@ -65,7 +66,7 @@ def demo(out: Path | str) -> dict[str, Any]:
     done("evaluate")
     stage("predict", "5/5  predicting scans from their files")
     split = Dataset(out / "prepared").splits[run.recipe.data.split]
-    files = [out / "data" / "ct_scans" / f"{case}.nii" for case in sorted(split.test)[:PREDICTED]]
+    files = [out / "data" / "images" / f"{case}.nii.gz" for case in sorted(split.test)[:PREDICTED]]
     for _, result in predict_files(out / "run", files, out / "predictions", overwrite=True):
         if isinstance(result, HemotorchError):
             raise result
