@@ -15,7 +15,7 @@ from hemotorch.bench import setup as bench_setup_file
 from hemotorch.bench import train as bench_train_file
 from hemotorch.bench.records import Round, Row
 from hemotorch.bench.setup import engine_settings
-from hemotorch.bench.train import TrainOptions, bench_train
+from hemotorch.bench.train import bench_train
 from hemotorch.cli import main
 from hemotorch.data.prepare import prepare
 from hemotorch.recipe import load_recipe, recipe_from_toml
@@ -195,8 +195,7 @@ def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(bench_train_file, "measure", keep)
     settings = ("train.batch=2", "train.accumulate=3")
-    asked = TrainOptions(tiny_prepared, "paper", settings, "cpu", ("batch=5",), quick=True)
-    found = bench_train(asked)
+    found = bench_train(tiny_prepared, "paper", settings, device="cpu", sweep=("batch=5",), quick=True)
     assert CONTIGUOUS[1] in found.notes
     assert 'channels_last = "auto"' in found.settings["recipe_toml"], "another machine's may be compared with it"
     recipe = {spec.config.label: recipe_from_toml(spec.recipe, "spec") for spec in seen}

@@ -35,7 +35,8 @@ PREDICTION_PHASES = {
     "mask": "mask",
     "write": "writing",
 }
-SEEN, DRAWN = 0.005, 0.002  #: least share of a step that is named, and that is drawn
+#: Least share of a step that is named, and that is drawn.
+SEEN, DRAWN = 0.005, 0.002
 #: What Sokolovskyy et al. 2021 say of their own training: device and time.
 PUBLISHED = (("Tesla K80", ""), ("Tesla T4", ""), ("GeForce RTX 2080", "5 hours for 150 epochs"))
 
@@ -112,18 +113,22 @@ def bench_page(bench: Bench) -> str:
 
 def _bars(rows: Iterable[Row], names: Mapping[str, str]) -> tuple[list[Segment], list[Bar]]:
     """The legend, and a bar for each row whose time is known by phase."""
-    rows = [row for row in rows if row.last.images and any(row.shares.get(phase) for phase in names)]
-    legend, bars = [], []
-    for colour, phase in enumerate(names, 1):
-        if any(row.shares.get(phase, 0.0) >= SEEN for row in rows):
-            legend.append(Segment(names[phase], 0.0, colour))
-    colours = {segment.words: segment.colour for segment in legend}
+    legend: dict[str, Segment] = {}
+    bars = []
     for row in rows:
-        shares = {names[phase]: row.shares.get(phase, 0.0) for phase in names if names[phase] in colours}
-        spoken = ", ".join(f"{words} {share:.0%}" for words, share in shares.items() if share >= SEEN)
-        segments = (Segment(words, share, colours[words]) for words, share in shares.items() if share >= DRAWN)
-        bars.append(Bar(row.config.label, tuple(segments), spoken, duration(row.step_s)))
-    return legend, bars
+        if not row.last.images:  # a process that only imports torch
+            continue
+        segments = []
+        for colour, (phase, words) in enumerate(names.items(), 1):
+            segment = Segment(words, row.shares.get(phase, 0.0), colour)
+            if segment.share >= DRAWN:
+                segments.append(segment)
+            if segment.share >= SEEN:
+                legend[phase] = segment
+        if segments:
+            spoken = ", ".join(f"{each.words} {each.share:.0%}" for each in segments if each.share >= SEEN)
+            bars.append(Bar(row.config.label, tuple(segments), spoken, duration(row.step_s)))
+    return sorted(legend.values(), key=lambda segment: segment.colour), bars
 
 
 def _task(curves: Sequence[Curve]) -> Task:

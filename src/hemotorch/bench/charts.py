@@ -20,7 +20,8 @@ AXES = {
     "workers": "loading workers of the reference loop",
     "ranks": "processes of one thread, or GPUs, that share a batch",
 }
-SCALED = ("threads", "ranks")  #: of which perfect scaling is drawn too
+#: Of which perfect scaling is drawn too.
+SCALED = ("threads", "ranks")
 DEVICES = {"cpu": ("CPU", NET), "cuda": ("GPU", RULES)}
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 

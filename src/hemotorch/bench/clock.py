@@ -13,7 +13,8 @@ import torch
 from hemotorch.bench.records import PHASES
 from hemotorch.system import machine
 
-SIDES = {"cpu": 2048, "cuda": 8192}  #: of the matrix product that stands for a device's peak
+#: Of the matrix product that stands for a device's peak.
+SIDES = {"cpu": 2048, "cuda": 8192}
 PRODUCTS = 3  #: of which the fastest counts
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 
@@ -43,6 +44,7 @@ class Clock:
         self._wait()
         seconds, worked = time.perf_counter() - self._last, time.process_time() - self._worked
         if phase == "data":
+            # Reading is waiting whatever else is busy.
             self.seconds["data"] += seconds
         else:
             self._handing += handed
@@ -84,7 +86,9 @@ def peak_gflops(device: torch.device, precision: str, threads: int, side: int = 
         for turn in range(PRODUCTS + 1):
             wait()
             start = time.perf_counter()
-            torch.mm(a, b, out=c)  # into memory that is there: the system takes time to hand it out
+            # Into memory that is there: with a result of its own it measured 153 GFLOP/s in a process that had freed
+            # none before and 181 in one that had.
+            torch.mm(a, b, out=c)
             wait()
             if turn:
                 best = min(best, time.perf_counter() - start)

@@ -64,27 +64,24 @@ def _measuring(p: Parser) -> None:
 
 
 def _train(a: argparse.Namespace, show: Show) -> int:
-    from hemotorch.bench.train import TrainOptions, bench_train
+    from hemotorch.bench.train import bench_train
 
-    settings, sweep = tuple(a.set), tuple(a.sweep)
-    options = TrainOptions(a.data, a.recipe, settings, a.device, sweep, a.quick, a.rounds, a.price_per_hour)
-    bench = _written(a, show, lambda: bench_train(options, _say(a)))
+    options = {"sweep": a.sweep, "price_per_hour": a.price_per_hour, **_options(a)}
+    bench = _written(a, show, lambda: bench_train(a.data, a.recipe, a.set, **options))
     return 0 if any(row.measured and not row.config.reference for row in bench.rows) else 1
 
 
 def _predict(a: argparse.Namespace, show: Show) -> int:
     from hemotorch.bench.predict import bench_predict
 
-    options = {"device": a.device, "rounds": a.rounds, "quick": a.quick}
-    _written(a, show, lambda: bench_predict(a.run_folder, a.scan, **options, say=_say(a)))
+    _written(a, show, lambda: bench_predict(a.run_folder, a.scan, **_options(a)))
     return 0
 
 
 def _mlp(a: argparse.Namespace, show: Show) -> int:
     from hemotorch.bench.mlp import bench_mlp
 
-    options = {"device": a.device, "rounds": a.rounds, "quick": a.quick}
-    bench = _written(a, show, lambda: bench_mlp(a.data, a.net, **options, say=_say(a)))
+    bench = _written(a, show, lambda: bench_mlp(a.data, a.net, **_options(a)))
     return 0 if bench.curves else 1
 
 
@@ -112,8 +109,14 @@ def _compare(a: argparse.Namespace, show: Show) -> int:
     return 0
 
 
-def _say(a: argparse.Namespace) -> Callable[[str], None]:
-    return (lambda text: None) if a.json else (lambda text: print(text, flush=True))
+def _options(a: argparse.Namespace) -> dict[str, Any]:
+    """What every bench has."""
+
+    def say(text: str) -> None:
+        if not a.json:
+            print(text, flush=True)
+
+    return {"device": a.device, "rounds": a.rounds, "quick": a.quick, "say": say}
 
 
 def _rounds(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,6 +19,9 @@ SAME = {
     "slices": "the number of slices",
 }
 MACHINE = ("processor", "cores", "gpu", "gpus", "driver", "hemotorch", "torch", "cuda", "python", "variables")
+
+
+Role = tuple[Any, ...]  #: what rows of two benches have in common that are compared
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ class Comparison:
         lines = [f"warning: {text}" for text in self.warnings]
         lines += [f"differs: {text}" for text in self.differences]
         lines += ["", *text_lines(table(columns, self.pairs))] if self.pairs else ["no config is in both"]
-        lines += [f"only in A: {', '.join(self.only_a)}"] if self.only_a else []
-        lines += [f"only in B: {', '.join(self.only_b)}"] if self.only_b else []
+        for name, labels in (("A", self.only_a), ("B", self.only_b)):
+            if labels:
+                lines.append(f"only in {name}: {', '.join(labels)}")
         lines += [f"failed in {text}" for text in self.failed]
         return [*lines, "Faster and slower are said if the rounds of the two do not overlap."]
 
@@ -82,17 +86,23 @@ def compare(a: Bench, b: Bench) -> Comparison:
         other = rows_b.get(role)
         if other is not None and row.images_s > 0 and other.images_s > 0:
             pairs.append(_pair(row, other))
-    failed = []
-    for name, bench in (("A", a), ("B", b)):
-        failed += [f"{name}: {row.config.label} ({row.error})" for row in bench.rows if not row.measured]
     return Comparison(
-        tuple(pairs),
-        tuple(row.config.label for role, row in rows_a.items() if role not in rows_b and row.measured),
-        tuple(row.config.label for role, row in rows_b.items() if role not in rows_a and row.measured),
-        tuple(failed),
-        tuple(_warnings(a, b)),
-        tuple(_differences(a, b)),
+        pairs=tuple(pairs),
+        only_a=_only(rows_a, rows_b),
+        only_b=_only(rows_b, rows_a),
+        failed=(*_failed("A", a), *_failed("B", b)),
+        warnings=tuple(_warnings(a, b)),
+        differences=tuple(_differences(a, b)),
     )
+
+
+def _only(rows: Mapping[Role, Row], others: Mapping[Role, Row]) -> tuple[str, ...]:
+    """Labels of what was measured and has no partner."""
+    return tuple(row.config.label for role, row in rows.items() if role not in others and row.measured)
+
+
+def _failed(name: str, bench: Bench) -> list[str]:
+    return [f"{name}: {row.config.label} ({row.error})" for row in bench.rows if not row.measured]
 
 
 def _pair(row: Row, other: Row) -> Pair:
@@ -101,12 +111,12 @@ def _pair(row: Row, other: Row) -> Pair:
     return Pair(" / ".join(labels), row.images_s, other.images_s, other.images_s / row.images_s, apart)
 
 
-def _by_role(bench: Bench) -> dict[tuple[Any, ...], Row]:
+def _by_role(bench: Bench) -> dict[Role, Row]:
     cores = int(bench.environment.get("cores") or 0)
     return {_role(row.config, bench.kind, cores): row for row in bench.rows}
 
 
-def _role(config: Config, kind: str, cores: int) -> tuple[Any, ...]:
+def _role(config: Config, kind: str, cores: int) -> Role:
     """Its key, with -1 for as many threads as the machine has cores; ways to predict are told apart by their labels."""
     if kind == "predict":
         return (config.label,)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from hemotorch.bench.records import Config, Machine
 from hemotorch.errors import OptionError, nearest
 
-SWEEPS = {"batch": 1, "threads": 1, "workers": 0, "ranks": 1}  #: what --sweep can vary, and the least of each
+#: What --sweep can vary, and the least of each.
+SWEEPS = {"batch": 1, "threads": 1, "workers": 0, "ranks": 1}
 MOST = 4096
 EXAMPLE = "for example --sweep batch=1..32 threads=1,2 workers=0..2"
 

@@ -25,9 +25,11 @@ from hemotorch.training.batches import batches
 from hemotorch.training.learner import Learner, endless, open_job
 from hemotorch.training.loop import steps
 
-HIDDEN = (64, 32)  #: of the digits' perceptron; the pixel windows' is `nets.mlp`
+#: Of the digits' perceptron; the pixel windows' is `nets.mlp`.
+HIDDEN = (64, 32)
 DIGITS_BATCH = 64
-TESTED = 4  #: every fourth digit is not trained on
+#: Every fourth digit is not trained on.
+TESTED = 4
 SQUARE_BATCHES = 6  #: of squares, for a value
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "SGD": torch.optim.SGD,

@@ -18,7 +18,8 @@ from hemotorch.recipe import Recipe
 from hemotorch.training.learner import training_parts
 from hemotorch.training.slices import must_be_labelled
 
-QUICK_PX, QUICK_MM = 192, 1.2  #: rows and columns of a quick bench, and their size: the whole head
+#: Rows and columns of a quick bench, and their size: the whole head.
+QUICK_PX, QUICK_MM = 192, 1.2
 WHOLE_PX = 512  #: rows and columns of most CTs
 PHANTOM, QUICK_PHANTOM = ("ct-ich", 8), ("small", 10)  #: preset and patients
 WINDOW = "brain"  #: of the paper's PNGs

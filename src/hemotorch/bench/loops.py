@@ -24,7 +24,8 @@ from hemotorch.system.ranks import Ranks
 from hemotorch.training.learner import Job, Learner, endless, open_job, training_parts
 from hemotorch.training.loop import steps
 
-FLOPS_PX = 256  #: side of the slice whose arithmetic is counted; a convolution's grows with the pixels
+#: Side of the slice whose arithmetic is counted; a convolution's grows with the pixels.
+FLOPS_PX = 256
 
 
 @dataclass(frozen=True)

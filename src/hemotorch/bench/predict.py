@@ -23,8 +23,10 @@ from hemotorch.bench.records import Bench, Config, Round, Row, busy
 from hemotorch.errors import RunError
 from hemotorch.system.machine import peak_memory
 
-PHASES = ("start", "read", "prepare", "network", "mask", "write")  #: start: Python, torch, the model, and the end
-SLICES = {False: 32, True: 24}  #: of the phantom; True: of a quick one
+#: Start: Python, torch, the model, and the end.
+PHASES = ("start", "read", "prepare", "network", "mask", "write")
+#: Of the phantom; True: of a quick one.
+SLICES = {False: 32, True: 24}
 IMPORT = "import torch"
 #: What to change if most of the time goes to a phase.
 ADVICE = {
@@ -114,6 +116,7 @@ def once(config: Config, model: str, scans: Sequence[str], folder: Path, device:
     printed, errors = folder / "printed", folder / "errors"
     with open(printed, "wb") as stdout, open(errors, "wb") as stderr:
         start = time.perf_counter()
+        # wait4 alone says what this child held at most.
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, preexec_fn=bound, env=child_environment())
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start

@@ -31,7 +31,8 @@ SOURCE = Path(hemotorch.__file__).parents[1]
 POLL_S = 0.02
 WORDS = 240  #: characters of the last words
 SETTLE_S = 900.0  #: for trying layouts
-PROBE_S = 300.0  #: for a machine to say what it is; importing torch can take a minute from a slow disk
+#: For a machine to say what it is; importing torch can take a minute from a slow disk.
+PROBE_S = 300.0
 T = TypeVar("T")
 Say = Callable[[str], None]
 

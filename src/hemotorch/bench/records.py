@@ -22,8 +22,10 @@ FILE = "bench.json"
 #: What a step's time goes to. graph: a step replayed whole, whose phases cannot be told apart. waiting: on a CPU the
 #: time in which not all threads were busy, whatever for; on a GPU a metric on the host, and what no phase claims.
 PHASES = ("data", "augment", "forward", "backward", "optimiser", "graph", "waiting")
-TRAINING_FLOPS = 3  #: times those of a forward pass: the backward pass computes two gradients of the same size
-BUSY = 0.5  #: load per core at the start of a bench from which on it was not alone on its machine
+#: FLOP of a training step, times those of a forward pass: the backward pass computes two gradients of the same size.
+TRAINING_FLOPS = 3
+#: Load per core at the start of a bench from which on it was not alone on its machine.
+BUSY = 0.5
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  #: JSON's null is NaN
 

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 
 from hemotorch.bench.records import Machine, Row
 
-DATA, WAITING = 0.2, 0.25  #: shares of a step from which on they are what to change
-LAUNCH = 0.6  #: of a GPU's time waiting for Python's next call
-SCALING = 0.6  #: efficiency of threads below which they are not worth their cores
-CLEARLY = 1.1  #: times as fast, so that noise is not advice
-LOW_PEAK = 0.3  #: share of a matrix product's rate below which arithmetic is not what takes the time
+#: Shares of a step from which on they are what to change.
+DATA, WAITING = 0.2, 0.25
+#: Of a GPU's time waiting for Python's next call.
+LAUNCH = 0.6
+#: Efficiency of threads below which they are not worth their cores.
+SCALING = 0.6
+#: Times as fast, so that noise is not advice.
+CLEARLY = 1.1
+#: Share of a matrix product's rate below which arithmetic is not what takes the time.
+LOW_PEAK = 0.3
 
 #: Phases that say by themselves what to change: from which share of a step on, and the sentence.
 PHASE_RULES = (

@@ -9,7 +9,8 @@ from typing import Any
 
 from hemotorch.bench.records import Config, Row, highest
 
-UNSTEADY = 1.3  #: times the slowest round: a machine that does nothing else differs less
+#: Times the slowest round: a machine that does nothing else differs less.
+UNSTEADY = 1.3
 
 
 def compared(rows: Sequence[Row], cores: int, price: float | None = None) -> list[Row]:
@@ -38,6 +39,8 @@ def _compared(row: Row, rows: Sequence[Row], cpu: Config, price: float | None) -
         alone = images_s(rows, replace(one_unit, threads=1))
     else:
         alone = images_s(rows, one_unit, anything=("threads",))
+    # Each process measured its peak in its own minute, and several cores share their clock: the highest is the one that
+    # the machine can do.
     peaks = []
     for other in rows:
         if _peak_of(other.config, cores) == _peak_of(config, cores):

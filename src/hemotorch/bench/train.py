@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hemotorch.bench import data as bench_data
@@ -17,60 +17,71 @@ from hemotorch.bench.speedup import compared, unsteady
 from hemotorch.recipe import load_recipe
 from hemotorch.report.pages.numbers import duration
 
-SECONDS = {"cpu": 15.0, "cuda": 5.0}  #: of timed steps in each process
+#: Of timed steps in each process.
+SECONDS = {"cpu": 15.0, "cuda": 5.0}
 QUICK_SECONDS = 4.0
 QUICK_PACE = Pace(limit_s=150.0, budget_s=450.0)
 QUICK_SWEEP = "batch=1..8"
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """The options of `bench train`. data: None makes a phantom. device: auto, or a list such as cpu,cuda."""
+def bench_train(
+    data: Path | None = None,
+    recipe: str = "paper",
+    settings: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    sweep: Sequence[str] = (),
+    rounds: int = 3,
+    quick: bool = False,
+    price_per_hour: float | None = None,
+    say: Say = lambda text: None,
+) -> Bench:
+    """Measures a step of a training in each way that this machine has.
 
-    data: Path | None = None
-    recipe: str = "paper"
-    settings: tuple[str, ...] = ()
-    device: str = "auto"
-    sweep: tuple[str, ...] = ()
-    quick: bool = False
-    rounds: int = 3
-    price_per_hour: float | None = None
-
-
-def bench_train(options: TrainOptions, say: Say = lambda text: None) -> Bench:
-    """Measures, and returns what it came to. say: called with a line now and then.
+    Args:
+        data: a prepared dataset; None makes a phantom.
+        recipe: a recipe's name or file.
+        settings: changes of it, as `train.batch=2`.
+        device: auto, or a list such as cpu,cuda.
+        sweep: what else to vary, as `batch=1..8`.
+        rounds: how often each is measured.
+        quick: whether slices are small and measurements short.
+        price_per_hour: of the machine.
+        say: called with a line now and then.
 
     Raises:
         InputError, OptionError: before anything is measured; a config that fails is an error in its row.
     """
-    quick, start = options.quick, time.monotonic()
-    recipe = load_recipe(options.recipe).changed(options.settings)
-    recipe = bench_data.quick_recipe(recipe) if quick else recipe
-    sweep = parse_sweep(options.sweep or ((QUICK_SWEEP,) if quick else ()))
-    with set_up(options.data, recipe, options.device, quick, say) as setup:
+    start = time.monotonic()
+    trained = load_recipe(recipe).changed(settings)
+    pace, seconds = Pace(), SECONDS
+    if quick:
+        trained, sweep = bench_data.quick_recipe(trained), sweep or (QUICK_SWEEP,)
+        pace, seconds = QUICK_PACE, dict.fromkeys(SECONDS, QUICK_SECONDS)
+    varied = parse_sweep(sweep)
+    with set_up(data, trained, device, quick, say) as setup:
         scope, notes = setup.scope, setup.notes
-        pngs, reason = "", bench_data.why_no_reference(recipe)
+        pngs, reason = "", bench_data.why_no_reference(trained)
         if not reason:
-            pngs = str(bench_data.write_reference_pngs(setup.dataset, recipe, setup.folder / "png"))
+            pngs = str(bench_data.write_reference_pngs(setup.dataset, trained, setup.folder / "png"))
         base, left_out = base_configs(scope)
         around = {device: usual(scope, device) for device in scope.devices}
-        sweeps, not_swept = sweep_configs(sweep, scope, around)
+        sweeps, not_swept = sweep_configs(varied, scope, around)
         configs = unique([*base, *(config for members in sweeps.values() for config in members)], scope.batch)
         for text in dict.fromkeys(filter(None, [reason, *left_out, *not_swept])):
             notes.append(f"Left out: {text}.")
-        seconds = dict.fromkeys(SECONDS, QUICK_SECONDS) if quick else SECONDS
         specs = [setup.spec(config, seconds[config.device], pngs=pngs) for config in configs]
-        say(f"measuring a step of recipe {recipe.name}: {len(specs)} ways, at most {options.rounds} rounds")
-        rows, cut_short = measure(specs, replace(QUICK_PACE if quick else Pace(), rounds=options.rounds), say)
+        say(f"measuring a step of recipe {trained.name}: {len(specs)} ways, at most {rounds} rounds")
+        rows, cut_short = measure(specs, replace(pace, rounds=rounds), say)
     notes.append(f"Measuring took {duration(time.monotonic() - start)}.")
-    rows = compared(rows, scope.machine.cores, options.price_per_hour)
+    rows = compared(rows, scope.machine.cores, price_per_hour)
     warnings = [busy(setup.environment), unsteady(rows)]
     warnings.append(_quick_warning(rows) if quick else "")
     warnings.append(f"Measured in {cut_short}." if cut_short else "")
     return Bench(
         kind="train",
         sentence=bottleneck(rows, scope.machine),
-        settings=settings_of(setup, options.data) | {"price_per_hour": options.price_per_hour},
+        settings=settings_of(setup, data) | {"price_per_hour": price_per_hour},
         environment=setup.environment,
         rows=tuple(rows),
         sweeps=row_numbers(sweeps, configs),

@@ -38,9 +38,12 @@ from hemotorch.training.loop import steps
 #: Steps before the clock runs, the fastest of which says how many it is to run for. In the first ones kernels are
 #: chosen and compiled, and graphs captured.
 WARM_UP = {"cpu": 2, "cuda": 10}
-BLOCK_S = 0.2  #: a GPU is only waited for at the end of this long, so that it can run ahead of its host
-LEAST, MOST = 2, 1000  #: blocks of steps that are timed
-MARKED = 30  #: most steps of a GPU with the clock of phases
+#: A GPU is only waited for at the end of this long, so that it can run ahead of its host.
+BLOCK_S = 0.2
+#: Blocks of steps that are timed.
+LEAST, MOST = 2, 1000
+#: Most steps of a GPU with the clock of phases.
+MARKED = 30
 
 
 def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
@@ -125,6 +128,7 @@ def _marked(loop: Loop, steps: int, config: Config, clock: Clock) -> None:
     clock.start()
     for _ in range(steps):
         loop.step()
+        # What no phase has claimed until here.
         clock.mark("graph" if config.graphs else "waiting")
     loop.listen(_ignore)
 

@@ -113,10 +113,16 @@ def example_strip(example: Example) -> ExampleStrip:
 def _table1(scores: Scores, reading: str) -> Table:
     values = scores.summary["table1"][reading]
 
-    def decimals(key: str) -> Column:
-        return Column(key, lambda name: number(values[name][key], 3), "strong" if key == "mean" else "")
+    def decimals(key: str, kind: str = "") -> Column:
+        return Column(key, lambda name: number(values[name][key], 3), kind)
 
-    columns = [Column("", str.capitalize), *map(decimals, ("min", "max", "std", "mean"))]
+    columns = [
+        Column("", str.capitalize),
+        decimals("min"),
+        decimals("max"),
+        decimals("std"),
+        decimals("mean", "strong"),
+    ]
     if scores.baseline_summary["scans"]:
         rules = scores.baseline_summary["table1"][reading]
         columns.append(Column("baseline", lambda name: number(rules[name]["mean"], 3), "rules"))
@@ -124,6 +130,10 @@ def _table1(scores: Scores, reading: str) -> Table:
         Column("subjects", lambda name: part(values[name]["n"], values[name]["n"] + values[name]["undefined"]))
     )
     return table(columns, VALUES)
+
+
+#: Classes of the page's look for the names of predictors.
+PREDICTOR_KINDS = {"network": "words", "baseline": "words rules"}
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ def _detection(scores: Scores) -> Table:
                 rows.append(_detected(shown, predictor, name, summary["detection"][name]))
     columns = [
         Column("", lambda row: row.title),
-        Column("", lambda row: Cell(row.predictor, kind="words rules" if row.predictor == "baseline" else "words")),
+        Column("", lambda row: Cell(row.predictor, kind=PREDICTOR_KINDS[row.predictor])),
         Column("detected", lambda row: row.detected),
         Column("sensitivity", lambda row: row.sensitivity),
         Column("left clean", lambda row: row.clean),
@@ -244,8 +254,9 @@ def _scans(scores: Scores) -> Table:
     """A row for each scan: those with bleeding from the best Dice to the worst, then the others."""
 
     def order(scan: ScanScore) -> tuple[bool, float, str]:
-        bleeding = scan.network.bleeding
-        return not bleeding, -scan.network.volume.dice if bleeding else 0.0, scan.case
+        if not scan.network.bleeding:
+            return True, 0.0, scan.case
+        return False, -scan.network.volume.dice, scan.case
 
     with_baseline = bool(scores.baseline_summary["scans"])
     columns = [Column("scan", lambda scan: scan.case), Column("Dice", _scan_dice)]
@@ -277,12 +288,16 @@ def _baseline_dice(scan: ScanScore) -> str:
 
 
 def _baseline_ml(scan: ScanScore) -> str:
-    return number(scan.baseline.predicted_ml if scan.baseline else None, 1)
+    if scan.baseline is None:
+        return DASH
+    return number(scan.baseline.predicted_ml, 1)
 
 
 def _scan_lesions(scan: ScanScore) -> str:
     lesions = scan.network.lesions
-    return part(lesions.found, lesions.lesions) if lesions and lesions.lesions else DASH
+    if lesions is None or not lesions.lesions:
+        return DASH
+    return part(lesions.found, lesions.lesions)
 
 
 def _methods(scores: Scores) -> dict[str, str]:

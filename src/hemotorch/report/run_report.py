@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +30,11 @@ def write_report(
 ) -> Path:
     """Writes OUT/report.html and returns its path. It needs no other file, no network and no script.
 
-    metrics: the rows of a run's metrics.jsonl. details: title -> text to unfold at the end, such as the recipe and the
-    environment.
+    Args:
+        scores: what was measured.
+        out: folder of the report.
+        metrics: the rows of a run's metrics.jsonl.
+        details: title -> text to unfold at the end, such as the recipe and the environment.
     """
     path = Path(out) / PAGE
     write_text(path, evaluation_page(scores, metrics, details or {}))
@@ -48,19 +52,27 @@ def evaluate_run(
 ) -> Scores:
     """Measures a run's best network on a part of its split; leaves scores.json, scans.csv, slices.csv, report.html.
 
-    data: the prepared dataset, if not where the run was trained. One that holds the scans of the run's split is taken
-    for the same; of another dataset its own split of that name is scored. part: train, val, test or all.
-    Raises InputError, OptionError.
+    Args:
+        root: the run's folder.
+        out: folder of the report.
+        data: the prepared dataset, if not where the run was trained. One that holds the scans of the run's split is
+            taken for the same; of another dataset its own split of that name is scored.
+        part: train, val, test or all.
+        device: auto, cpu, cuda or cuda:N.
+        overwrite: replace a report that is there.
+
+    Raises:
+        InputError, OptionError: before anything is measured.
     """
     run = Run.open(root)
     record = run.record
     # All that the report needs is read before anything is measured, which may take hours.
     metrics, recipe = run.metrics, run.recipe
     recipe_text = (run.root / "recipe.toml").read_text(encoding="utf-8")
-    place = Path(data if data is not None else record["data"])
-    if data is None and not place.exists():
-        raise InputError("the dataset that this run was trained on is not there", place, "name it with --data")
-    dataset = Dataset(place)
+    folder = Path(record["data"] if data is None else data)
+    if data is None and not folder.exists():
+        raise InputError("the dataset that this run was trained on is not there", folder, "name it with --data")
+    dataset = Dataset(folder)
     out = _report_folder(Path(out), overwrite)
     split, external = split_for(run.split, record["scans"], dataset, part)
     predictor = load_model(run.root, device)
@@ -81,7 +93,8 @@ def _report_folder(out: Path, overwrite: bool) -> Path:
     Raises:
         InputError: if a report is there and is not to be replaced, or if files there are not those of a report.
     """
-    present = {path.name for path in out.iterdir() if ".part." not in path.name} if out.is_dir() else set()
+    names = os.listdir(out) if out.is_dir() else []
+    present = {name for name in names if ".part." not in name}
     others = sorted(present - set(FILES))
     if PAGE in present and not overwrite:
         raise InputError("holds a report already", out, "add --overwrite or choose another --out")
@@ -94,7 +107,8 @@ def _report_folder(out: Path, overwrite: bool) -> Path:
         )
     output_folder(out, may_exist=True)
     clear_parts(out)
-    (out / PAGE).unlink(missing_ok=True)  # first: from here on there is no report
+    # First of all: from here on there is no report, whatever ends this command.
+    (out / PAGE).unlink(missing_ok=True)
     return out
 
 
@@ -103,24 +117,35 @@ def _is_scores(path: Path) -> bool:
     return isinstance(value, dict) and "notice" in value
 
 
-def split_for(own: Split, digests: Mapping[str, str], dataset: Dataset, part: str = "test") -> tuple[Split, bool]:
-    """The run's own split and False where the dataset holds the very scans of it, their masks corrected or not; where
-    it holds none of them, the dataset's split of that name (any, for part "all") and True: it is another dataset.
+def split_for(
+    split_of_run: Split, digests: Mapping[str, str], dataset: Dataset, part: str = "test"
+) -> tuple[Split, bool]:
+    """The split to score, and whether it is of another dataset than the run's.
 
-    digests: of the scans of the run's split. Raises InputError where only some are the same, since those that were
-    trained on could then be scored as new.
+    If the dataset holds the very scans of the run's split, their masks corrected or not, it is that split. If it holds
+    none of them, it is the dataset's split of that name (any, for part "all").
+
+    Args:
+        split_of_run: what the run was trained with.
+        digests: of the scans of that split, by case.
+        dataset: what is to be scored.
+        part: train, val, test or all.
+
+    Raises:
+        InputError: if only some scans are the same, since those that were trained on could then be scored as new.
     """
     now = {case: dataset.digest(case) for case in dataset.cases}
     same = [case for case, digest in digests.items() if now.get(case) == digest]
     if len(same) == len(digests):
-        check_slices(own, dataset)
-        return own, False
+        check_slices(split_of_run, dataset)
+        return split_of_run, False
     if same or set(now.values()) & set(digests.values()):
         what = f"holds only {len(same)} of the {len(digests)} scans that the run was split on, as they were"
         raise InputError(what, dataset.root, "evaluate on the unchanged dataset, or on one with other scans")
     if part == "all":
-        return Split("none", "patient", {}, {}, {case: tuple(range(len(dataset.rows[case]))) for case in now}), True
-    if own.name not in dataset.splits:
+        every = {case: tuple(range(len(dataset.rows[case]))) for case in now}
+        return Split("none", "patient", {}, {}, every), True
+    if split_of_run.name not in dataset.splits:
         todo = "score every scan of it with --split all"
-        raise InputError(f"is another dataset and has no split '{own.name}'", dataset.root, todo)
-    return dataset.split(own.name), True
+        raise InputError(f"is another dataset and has no split '{split_of_run.name}'", dataset.root, todo)
+    return dataset.split(split_of_run.name), True

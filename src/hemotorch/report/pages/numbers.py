@@ -13,7 +13,7 @@ def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
     """A number with so many decimals, and thousands apart."""
     if value is None or not math.isfinite(value):
         return DASH
-    plus = "+" if sign else ""
+    plus = "+" * sign
     return f"{value:{plus},.{digits}f}".replace("-", MINUS)
 
 
