@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_the_whole(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(mlp, "TASKS", {"mlp": replace(mlp.TASKS["mlp"], quick_steps=4, points=2)})
     monkeypatch.setattr(mlp, "BATCHES", (2, 8))
     monkeypatch.setattr(mlp, "ALGORITHMS", {"Adam": mlp.ALGORITHMS["Adam"]})
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not installed
     monkeypatch.setattr(setup, "chosen_layout", lambda spec: CONTIGUOUS)
     found = bench_mlp(tiny_prepared, device="cpu", rounds=1, quick=True)
     assert any("scikit-learn is not installed; `pip install" in note for note in found.notes)
