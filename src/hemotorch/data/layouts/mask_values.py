@@ -98,9 +98,12 @@ def nnunet_codes(path: Path) -> tuple[dict[int, int], list[str]] | None:
     for value, name in sorted(names.items()):
         code = code_of(name)
         if _core(name) == _AMBIGUOUS:
-            is_type = bool(types) and CODES["intraparenchymal"] not in types
-            code = CODES["intraparenchymal"] if is_type else UNTYPED
-            meaning = "intraparenchymal, as it stands beside other types" if is_type else "bleeding of unknown type"
+            # Beside other types, and without another name for bleeding in the brain, it is one of the types.
+            code = UNTYPED
+            meaning = "bleeding of unknown type"
+            if types and CODES["intraparenchymal"] not in types:
+                code = CODES["intraparenchymal"]
+                meaning = "intraparenchymal, as it stands beside other types"
             warnings.append(f"{path.name}: '{name}' ({value}) is taken as {meaning}; {LABELS} can say otherwise")
         if code is None:
             raise InputError(f"mask value {value} is called '{name}', which is no known type of bleeding", path, _TODO)
@@ -131,24 +134,29 @@ def _names_by_value(labels: object, path: Path) -> dict[int, str]:
         raise InputError("'labels' must map names to mask values", path, _TODO)
     if all(is_number(key) and isinstance(name, str) and not is_number(name) for key, name in labels.items()):
         return {_mask_value(key, path): name for key, name in labels.items()}
-    size: dict[int, int] = {}
+    region_size: dict[int, int] = {}
     names: dict[int, str] = {}
-    for name, held in labels.items():
-        values = held if isinstance(held, list) else [held]
-        for value in {_mask_value(each, path) for each in values}:
-            smallest = size.get(value, _HIGHEST + 1)
-            if len(values) == smallest and code_of(name) != code_of(names[value]):
+    for name, region in labels.items():
+        if not isinstance(region, list):
+            region = [region]
+        for value in {_mask_value(each, path) for each in region}:
+            smallest = region_size.get(value, _HIGHEST + 1)
+            if len(region) == smallest and code_of(name) != code_of(names[value]):
                 raise InputError(f"mask value {value} is both '{names[value]}' and '{name}'", path, _TODO)
-            if len(values) < smallest:
-                size[value], names[value] = len(values), name
+            if len(region) < smallest:
+                region_size[value] = len(region)
+                names[value] = name
     return names
 
 
 def _mask_value(value: object, path: Path) -> int:
+    """The value that JSON gives as text or number. Raises InputError if a mask cannot hold it."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    text = ""
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        text = str(value)
     # Digits are counted before int() reads them: it refuses thousands of them with an error of its own.
-    text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     if not (is_number(text) and len(text) <= len(str(_HIGHEST)) and int(text) <= _HIGHEST):
         raise InputError(f"mask value '{str(value)[:40]}' is not a whole number from 0 to {_HIGHEST}", path)
     return int(text)

@@ -48,18 +48,8 @@ def identity(name: str) -> str:
         The common form; for comparing only, never shown.
     """
     text = unicodedata.normalize("NFKC", name).casefold()
-    text = unicodedata.normalize("NFKC", text)
-    letters = []
-    for letter in text:
-        kind = unicodedata.category(letter)
-        if letter.isspace() or kind in ("Cf", "Cc") or letter in _INVISIBLE:
-            continue
-        if kind == "Nd":
-            letter = str(unicodedata.decimal(letter))
-        if kind == "Pd" or letter == "\u2212":
-            letter = "-"
-        letters.append(letter)
-    bare = "".join(letters)
+    text = unicodedata.normalize("NFKC", text)  # again, since small letters may be composed otherwise
+    bare = "".join(map(_common_letter, text))
     bare = bare.strip(_QUOTES) or bare
     # A spreadsheet that took a column for numbers writes 2.0, or 2,0 in half of Europe.
     if number := re.fullmatch(r"([0-9]+)[.,]0+", bare):
@@ -67,10 +57,24 @@ def identity(name: str) -> str:
     return re.sub(r"0+(?=[0-9])", _leading, bare)
 
 
+def _common_letter(letter: str) -> str:
+    """The letter, digit or hyphen that another one stands for; "" for blanks and what has no shape."""
+    kind = unicodedata.category(letter)
+    if letter.isspace() or kind in ("Cf", "Cc") or letter in _INVISIBLE:
+        return ""
+    if kind == "Nd":
+        return str(unicodedata.decimal(letter))
+    if kind == "Pd" or letter == "\u2212":  # the minus sign
+        return "-"
+    return letter
+
+
 def _leading(zeros: re.Match[str]) -> str:
     """Zeros inside a number (the two of 1002) stay, those before one go."""
     before = zeros.string[: zeros.start()]
-    return zeros[0] if before[-1:].isdecimal() else ""
+    if before[-1:].isdecimal():
+        return zeros[0]
+    return ""
 
 
 def find_table(*folders: Path) -> Path | None:
@@ -94,18 +98,19 @@ def read_patients(path: Path) -> tuple[list[Entry], list[str]]:
     Raises:
         InputError: if columns or cells are missing, or two rows contradict each other.
     """
-    cells = read_cells(path)
-    has_site = bool(cells) and "site" in map(plain, cells[0][1])
-    columns = ("case", "patient", "site") if has_site else ("case", "patient")
+    columns = ["case", "patient"]
+    rows = read_cells(path)
+    if rows and "site" in map(plain, rows[0][1]):
+        columns.append("site")
     entries: dict[str, Entry] = {}
     spellings: dict[str, list[str]] = {}
     for line, row in read_table(path, columns):
         if not row["case"] or not row["patient"]:
             raise InputError(f"line {line} names no case or no patient", path)
-        known = spellings.setdefault(identity(row["patient"]), [])
-        if row["patient"] not in known:
-            known.append(row["patient"])
-        entry = Entry(row["case"], known[0], row.get("site") or None, line)
+        spellings_of_patient = spellings.setdefault(identity(row["patient"]), [])
+        if row["patient"] not in spellings_of_patient:
+            spellings_of_patient.append(row["patient"])
+        entry = Entry(row["case"], spellings_of_patient[0], row.get("site") or None, line)
         earlier = entries.setdefault(row["case"], entry)
         if (earlier.patient, earlier.site) != (entry.patient, entry.site):
             raise InputError(f"line {line} contradicts an earlier one on case {row['case']}", path)
@@ -135,9 +140,7 @@ def assign_patients(collection: Collection, table: Path | None) -> Collection:
     matched, spelled = _match(collection.cases, entries, table)
     if spelled:
         warnings.append(f"{table.name}: cases spelled otherwise than their files: {some_of(spelled)}")
-    used = {entry.case for entry in matched.values()}
-    listed = {identity(_bare(entry.case)) for entry in entries if entry.case in used}
-    if alone := sorted(e.case for e in entries if identity(_bare(e.case)) not in listed and e.case not in used):
+    if alone := _without_scan(entries, matched):
         warnings.append(f"{table.name} has cases without a scan: {some_of(alone)}")
     cases = []
     for case in collection.cases:
@@ -152,6 +155,17 @@ def assign_patients(collection: Collection, table: Path | None) -> Collection:
     return _with_assumption(replace(collection, cases=tuple(cases), warnings=tuple(warnings)), table)
 
 
+def _without_scan(entries: Iterable[Entry], matched: Mapping[str, Entry]) -> list[str]:
+    """Cases of the table that no scan belongs to, by any spelling."""
+    with_scan = {entry.case for entry in matched.values()}
+    identities = {identity(_bare(case)) for case in with_scan}
+    alone = []
+    for entry in entries:
+        if entry.case not in with_scan and identity(_bare(entry.case)) not in identities:
+            alone.append(entry.case)
+    return sorted(alone)
+
+
 def _with_assumption(collection: Collection, table: Path | None) -> Collection:
     """Says if patients are not known, or if each scan is taken for a patient of its own for want of better."""
     cases = collection.cases
@@ -161,7 +175,9 @@ def _with_assumption(collection: Collection, table: Path | None) -> Collection:
         collection = replace(collection, warnings=(text, *collection.warnings))
     if not cases or not all(case.patient_assumed and case.patient for case in cases):
         return collection
-    reason = f"there is no {PATIENTS}" if table is None else f"{table.name} names none of them"
+    reason = f"there is no {PATIENTS}"
+    if table is not None:
+        reason = f"{table.name} names none of them"
     text = f"{collection.description}; each scan taken for a patient of its own, as {reason}"
     return replace(collection, description=text)
 
@@ -174,42 +190,47 @@ def _match(cases: Iterable[Case], entries: Iterable[Entry], table: Path) -> tupl
     for entry in entries:
         names = exact.get(entry.case) or close.get(identity(_bare(entry.case)), [])
         if len(names) > 1:
-            text = f"line {entry.line}: case {entry.case} may be any of {some_of(names)}"
-            raise InputError(text, table, "spell it as the file is")
+            what = f"line {entry.line}: case {entry.case} may be any of {some_of(names)}"
+            raise InputError(what, table, "spell it as the file is")
         if not names:
             continue
-        earlier = matched.setdefault(names[0], entry)
+        name = names[0]
+        earlier = matched.setdefault(name, entry)
         if (earlier.patient, earlier.site) != (entry.patient, entry.site):
-            text = f"line {entry.line} contradicts line {earlier.line}: both are about case {names[0]}"
-            raise InputError(text, table, "correct the table")
+            what = f"line {entry.line} contradicts line {earlier.line}: both are about case {name}"
+            raise InputError(what, table, "correct the table")
         if entry.case not in exact:
-            spelled.append(f"{entry.case!r} is {names[0]!r}")
+            spelled.append(f"{entry.case!r} is {name!r}")
     return matched, spelled
 
 
 def _names(cases: Iterable[Case]) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
     """Cases by every name that a table may call them: as written, and by `identity`."""
-    exact: dict[str, list[str]] = {}
-    close: dict[str, list[str]] = {}
     cases = list(cases)
+    case_names = {case.name for case in cases}
+    exact = {name: [name] for name in case_names}
+    close: dict[str, list[str]] = {}
     for case in cases:
-        exact[case.name] = [case.name]
-    case_names = set(exact)
-    for case in cases:
+        identities = {identity(case.name)}
         for path in case.scan_paths:
+            identities.add(identity(_bare(path.name)))
             for name in (path.name, _bare(path.name, channel=False)):
+                # A case's own name is nobody else's, whatever their files are called.
+                if name in case_names:
+                    continue
                 owners = exact.setdefault(name, [])
-                if case.name not in owners and name not in case_names:
+                if case.name not in owners:
                     owners.append(case.name)
-        aliases = {case.name, *(_bare(path.name) for path in case.scan_paths)}
-        for key in {identity(name) for name in aliases}:
+        for key in identities:
             close.setdefault(key, []).append(case.name)
     return exact, close
 
 
 def _bare(name: str, channel: bool = True) -> str:
-    """A name without a file's suffix and, if `channel`, without nnU-Net's number of the channel."""
+    """A name without a file's suffix and, if `channel` is true, without nnU-Net's number of the channel."""
     # Spreadsheets list files as often as cases.
     if is_scan(name):
         name = stem(name)
-    return name.removesuffix(_CHANNEL) if channel else name
+    if channel:
+        name = name.removesuffix(_CHANNEL)
+    return name
