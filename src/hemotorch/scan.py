@@ -105,10 +105,14 @@ class Scan:
     @cached_property
     def normal(self) -> np.ndarray:
         """(3,) unit vector across the slices, toward the head."""
-        n = np.cross(self.column_step_mm, self.row_step_mm)
-        n = n / np.linalg.norm(n)
-        along = float((self.slice_origins_mm[-1] - self.slice_origins_mm[0]) @ n) if len(self.hu) > 1 else float(n[2])
-        return n if along >= 0 else -n
+        normal = np.cross(self.column_step_mm, self.row_step_mm)
+        normal = normal / np.linalg.norm(normal)
+        upward = np.array([0.0, 0.0, 1.0])
+        if len(self.hu) > 1:
+            upward = self.slice_origins_mm[-1] - self.slice_origins_mm[0]
+        if upward @ normal < 0:
+            return -normal
+        return normal
 
     @cached_property
     def slice_distances_mm(self) -> np.ndarray:
@@ -128,13 +132,17 @@ class Scan:
         missing, it is half the usual distance on that side. A single slice has the distance that its source states,
         or NaN if it states none.
         """
+        stated = np.full(1, np.nan if self.slice_mm is None else self.slice_mm)
         if len(self.hu) == 1:
-            return np.full(1, np.nan if self.slice_mm is None else self.slice_mm)
-        to_next, to_last = self.thickness_mm
-        first, last = to_next[:1], to_last[-1:]
+            return stated
+        to_upper, to_lower = self.thickness_mm
+        below_first = to_upper[:1]
+        above_last = to_lower[-1:]
         if self.slice_mm is not None:
-            first = last = np.full(1, self.slice_mm)
-        return (np.concatenate([first, to_last]) + np.concatenate([to_next, last])) / 2
+            below_first = above_last = stated
+        below = np.concatenate([below_first, to_lower])
+        above = np.concatenate([to_upper, above_last])
+        return (below + above) / 2
 
     @property
     def height_mm(self) -> float:
@@ -146,13 +154,16 @@ class Scan:
         if len(self.hu) == 1 or not self.spacing_known:
             return ""
         distances = self.slice_distances_mm
-        gaps = np.flatnonzero((self.thickness_mm != distances).any(axis=0))
-        if gaps.size:
-            first, second = self.slice_numbers[gaps[0]], self.slice_numbers[gaps[0] + 1]
+        is_gap = (self.thickness_mm != distances).any(axis=0)
+        if is_gap.any():
+            count = int(np.count_nonzero(is_gap))
+            first = int(is_gap.argmax())
+            below, above = self.slice_numbers[first : first + 2]
+            usual_mm = self.thickness_mm[0, first]
             return (
-                f"slices are missing in {gaps.size} place{'s' * (gaps.size > 1)}, first between {first} and {second}, "
-                f"{distances[gaps[0]]:.4g} mm apart: slices beside a gap stand for the usual "
-                f"{self.thickness_mm[0, gaps[0]]:.4g} mm, and what lies in the gap is not counted"
+                f"slices are missing in {count} place{'s' * (count > 1)}, first between {below} and {above}, "
+                f"{distances[first]:.4g} mm apart: slices beside a gap stand for the usual {usual_mm:.4g} mm, "
+                "and what lies in the gap is not counted"
             )
         if distances.max() > THICKEST_SLICE_MM:
             return f"slices are up to {distances.max():.4g} mm apart, more than any slice is thick: mL may be too high"
@@ -164,23 +175,28 @@ class Scan:
         if len(self.hu) < 3:
             return True
         steps = np.diff(self.slice_origins_mm, axis=0)
-        middle = np.median(steps, axis=0)
-        return bool((np.abs(steps - middle).max(axis=1) <= UNEVEN_TOLERANCE * np.linalg.norm(middle)).all())
+        usual = np.median(steps, axis=0)
+        deviation = np.abs(steps - usual).max()
+        return bool(deviation <= UNEVEN_TOLERANCE * np.linalg.norm(usual))
 
     @property
     def affine(self) -> np.ndarray:
-        """(4, 4) from (slice, row, column) to RAS mm. Raises InputError where the slices are uneven."""
+        """(4, 4) from (slice, row, column) to RAS mm. Raises InputError if the slices are uneven."""
         if not self.even:
             raise InputError("its slices are unevenly spaced, so that no single affine describes it", self.name)
-        step = self.normal if len(self.hu) == 1 else np.median(np.diff(self.slice_origins_mm, axis=0), axis=0)
+        slice_step = self.normal
+        if len(self.hu) > 1:
+            slice_step = np.median(np.diff(self.slice_origins_mm, axis=0), axis=0)
         affine = np.eye(4)
-        affine[:3, 0], affine[:3, 1], affine[:3, 2] = step, self.row_step_mm, self.column_step_mm
+        affine[:3, 0] = slice_step
+        affine[:3, 1] = self.row_step_mm
+        affine[:3, 2] = self.column_step_mm
         affine[:3, 3] = self.slice_origins_mm[0]
         return affine
 
     @cached_property
     def voxel_ml(self) -> np.ndarray:
-        """(slices,) mL of one voxel of each slice: area times share. NaN where spacing is unknown."""
+        """(slices,) mL of one voxel of each slice: area times share. NaN if spacing is unknown."""
         if not self.spacing_known:
             return np.full(len(self.hu), np.nan)
         area = float(np.linalg.norm(np.cross(self.row_step_mm, self.column_step_mm)))
@@ -205,7 +221,17 @@ class Scan:
         return text
 
     def volume_ml(self, mask: np.ndarray) -> float:
-        """mL of the non-zero voxels of a mask of this scan's shape. NaN where spacing is unknown."""
+        """mL of the non-zero voxels of a mask.
+
+        Args:
+            mask: of this scan's shape.
+
+        Returns:
+            NaN if spacing is unknown.
+
+        Raises:
+            InputError: if the mask has another shape.
+        """
         if mask.shape != self.shape:
             raise InputError(f"a mask of shape {mask.shape} does not fit a scan of shape {self.shape}", self.name)
         counts = np.count_nonzero(mask.reshape(len(mask), -1), axis=1)
@@ -233,32 +259,38 @@ def bridged_mm(distances: np.ndarray, slice_mm: float | None = None) -> np.ndarr
     bridged = np.stack([distances, distances])
     if slice_mm is not None:
         return np.where(bridged >= 1.5 * slice_mm, slice_mm, bridged)
-    usual = _usual(distances)
-    if not usual.any():
+    is_usual = _usual(distances)
+    if not is_usual.any():
         possible = distances[distances <= THICKEST_SLICE_MM]
         if not possible.size:
             possible = distances
-        middle = float(np.sort(possible)[(len(possible) - 1) // 2])
-        return np.where(bridged > LONE_GAP_RATIO * middle, middle, bridged)
-    at = np.flatnonzero(usual)
-    for index in np.flatnonzero(~usual):
-        below, above = at[at < index], at[at > index]
-        beside = [distances[near] for near in (*below[-1:], *above[:1])]
-        if distances[index] >= GAP_RATIO * max(beside):
-            bridged[:, index] = beside[0], beside[-1]
+        # The lower of two middle ones, so that it is a distance that the scan has.
+        median = float(np.sort(possible)[(len(possible) - 1) // 2])
+        return np.where(bridged > LONE_GAP_RATIO * median, median, bridged)
+    usual = np.flatnonzero(is_usual)
+    for index in np.flatnonzero(~is_usual):
+        nearest = [*usual[usual < index][-1:], *usual[usual > index][:1]]
+        if distances[index] >= GAP_RATIO * distances[nearest].max():
+            bridged[0, index] = distances[nearest[0]]
+            bridged[1, index] = distances[nearest[-1]]
     return bridged
 
 
 def _usual(distances: np.ndarray) -> np.ndarray:
     """Which distances are the scan's own, and not a gap: bool of the distances' shape."""
-    same = np.abs(np.diff(distances)) <= SAME_DISTANCE * np.minimum(distances[1:], distances[:-1])
-    edges = np.flatnonzero(np.concatenate([[True], ~same, [True]]))
+    shorter = np.minimum(distances[1:], distances[:-1])
+    is_same = np.abs(np.diff(distances)) <= SAME_DISTANCE * shorter
+    run_edges = np.flatnonzero(np.concatenate([[True], ~is_same, [True]]))
     usual = np.zeros(len(distances), bool)
-    for start, end in pairwise(edges.tolist()):
+    for start, end in pairwise(run_edges.tolist()):
         length = float(np.median(distances[start:end]))
-        between_shorter = start > 0 and end < len(distances) and GAP_RATIO * distances[[start - 1, end]].max() <= length
-        alone = end - start < 2 or (end - start == 2 and between_shorter)
-        usual[start:end] = not alone and length <= THICKEST_SLICE_MM
+        if length > THICKEST_SLICE_MM or end - start < 2:
+            continue
+        # Two long distances between shorter ones: a slice left alone in a gap.
+        is_inside = start > 0 and end < len(distances)
+        if end - start == 2 and is_inside and GAP_RATIO * distances[[start - 1, end]].max() <= length:
+            continue
+        usual[start:end] = True
     return usual
 
 
@@ -266,18 +298,23 @@ def even_scan(hu: np.ndarray, pixel_mm: float, slice_mm: float, name: str = "sca
     """An upright, evenly spaced scan around the origin: square pixels of `pixel_mm`, slices `slice_mm` apart."""
     slices, rows, columns = hu.shape
     corner = np.array([(columns - 1) / 2 * pixel_mm, (rows - 1) / 2 * pixel_mm, 0.0])
-    origins = corner + np.outer(np.arange(slices) * slice_mm, [0.0, 0.0, 1.0])
-    row, column = np.array([0.0, -pixel_mm, 0.0]), np.array([-pixel_mm, 0.0, 0.0])
-    return Scan(hu.astype(np.int16, copy=False), origins, row, column, name, **other)
+    return Scan(
+        hu.astype(np.int16, copy=False),
+        slice_origins_mm=corner + np.outer(np.arange(slices) * slice_mm, [0.0, 0.0, 1.0]),
+        row_step_mm=np.array([0.0, -pixel_mm, 0.0]),
+        column_step_mm=np.array([-pixel_mm, 0.0, 0.0]),
+        name=name,
+        **other,
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What a predictor found in a scan, in the scan's geometry.
 
-    mask: (slices, rows, columns) uint8, 0 or 1 (or codes of `labels` where the network has types).
-    probability: same shape, float32 in [0, 1], or None where a predictor has none (the rule-based baseline).
-    volume_ml: {"total": mL, and one entry per type if the network has types}; NaN where spacing is unknown.
+    mask: (slices, rows, columns) uint8, 0 or 1 (or codes of `labels` if the network has types).
+    probability: same shape, float32 in [0, 1], or None if a predictor has none (the rule-based baseline).
+    volume_ml: {"total": mL, and one entry per type if the network has types}; NaN if spacing is unknown.
     model: what produced it, in words; seconds: time spent, a stage each.
     task: what was asked of the scan: bleeding or not, or its types.
     """
@@ -300,8 +337,8 @@ class Prediction:
     @property
     def slices_with_bleeding(self) -> list[int]:
         """The source's own numbers of the slices that hold bleeding."""
-        found = np.count_nonzero(self.mask.reshape(len(self.mask), -1), axis=1)
-        return [number for number, pixels in zip(self.scan.slice_numbers, found, strict=True) if pixels]
+        holds_bleeding = self.mask.reshape(len(self.mask), -1).any(axis=1)
+        return [self.scan.slice_numbers[index] for index in np.flatnonzero(holds_bleeding)]
 
 
 @dataclass(frozen=True)
