@@ -14,7 +14,7 @@ import pytest
 from hemotorch.data.layouts import open_layout
 from hemotorch.errors import InputError
 from hemotorch.hu import AIR_HU
-from hemotorch.inference.outputs import find_scans
+from hemotorch.inference.scan_files import find_scans
 from hemotorch.io import files_of, is_scan, read_mask, read_scan, write_mask
 from hemotorch.io.nifti import PREDICTION_MARK
 

@@ -18,7 +18,7 @@ import pytest
 import tiny
 from hemotorch.data.layouts import open_layout
 from hemotorch.errors import InputError
-from hemotorch.inference.outputs import find_scans, name_scans
+from hemotorch.inference.scan_files import find_scans, name_scans
 from hemotorch.io import files_of, is_scan, read_mask, read_scan, slice_numbers, write_mask
 from hemotorch.scan import Frame, Scan, Source
 

@@ -16,8 +16,9 @@ from PIL import Image
 import tiny
 from hemotorch.data.layouts.tables import read_cells, write_table
 from hemotorch.errors import HemotorchError, InputError, explain, one_line
-from hemotorch.inference.outputs import find_scans, is_result, name_scans, predict_files
+from hemotorch.inference.outputs import is_result, predict_files
 from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.scan_files import find_scans, name_scans
 from hemotorch.io import nifti, read_mask, read_scan
 from hemotorch.system.files import clear_parts, exclusive, quoted, short_name, unquoted
 

@@ -25,8 +25,9 @@ from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.grid import SliceSpacing, tile_corners
 from hemotorch.inference.checkpoint import FORMAT, Checkpoint, load_checkpoint, save_checkpoint, write_values
 from hemotorch.inference.load import load_model
-from hemotorch.inference.outputs import find_scans, predict_files
+from hemotorch.inference.outputs import predict_files
 from hemotorch.inference.predictor import Predictor, postprocess
+from hemotorch.inference.scan_files import find_scans
 from hemotorch.recipe import Predict, Tiles
 from hemotorch.run import BEST, Run
 from hemotorch.scan import Scan, even_scan

@@ -25,7 +25,8 @@ from hemotorch.cluster.training import Devices
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
 from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.inference.load import load_model
-from hemotorch.inference.outputs import ENDINGS, Result, find_scans, is_result, make_room, name_scans, predict_file
+from hemotorch.inference.outputs import ENDINGS, Result, is_result, make_room, predict_file
+from hemotorch.inference.scan_files import find_scans, name_scans
 from hemotorch.run import BEST
 from hemotorch.system import threads
 from hemotorch.system.files import (

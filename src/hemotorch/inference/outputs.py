@@ -1,12 +1,9 @@
-"""A prediction as files: the mask in the scan's own grid, NAME.json and a contact sheet."""
+"""A prediction as files: the mask in the scan's own grid, NAME.json and a contact sheet; and what may be replaced."""
 
 from __future__ import annotations
 
-import os
 import time
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,8 @@ from hemotorch import NOTICE, __version__
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
 from hemotorch.inference.load import load_model
 from hemotorch.inference.predictor import Predictor
-from hemotorch.io import VOLUME_SUFFIXES, files_of, is_predicted, is_volume, nifti, read_scan, stem, write_mask
-from hemotorch.io.walk import grouped, walk, why_unread, without_parents
+from hemotorch.inference.scan_files import find_scans, name_scans
+from hemotorch.io import is_predicted, nifti, read_scan, write_mask
 from hemotorch.pictures import contact_sheet
 from hemotorch.scan import Prediction
 from hemotorch.system.device import is_out_of_memory
@@ -32,12 +29,15 @@ from hemotorch.system.files import (
     jsonable,
     output_folder,
     read_json,
-    short_name,
     write_json,
 )
 
 LOCK = ".lock"  #: in the output folder
-ENDINGS = ("_mask.nii.gz", ".png", ".json")  #: of the files that a scan leaves
+MASK, SHEET, RECORD = "_mask.nii.gz", ".png", ".json"
+ENDINGS = (MASK, SHEET, RECORD)  #: of the files that a scan leaves, the record last
+_ELSEWHERE = "move it elsewhere or choose another --out"
+_SHEET_MARK = ("Software", "hemotorch")  #: a text entry of each contact sheet
+
 Result = dict[str, Any] | HemotorchError
 
 
@@ -50,10 +50,22 @@ def predict_files(
     any_anatomy: bool = False,
     overwrite: bool = False,
 ) -> Iterator[tuple[Path, Result]]:
-    """Predicts files and folders of scans with one model load; yields each scan's path with its JSON or its error.
+    """Predicts files and folders of scans with one model load. A scan that fails, however, does not stop the others.
 
-    A scan that fails, however, does not stop the others. Raises InputError at once for a model or folder that cannot
-    be used, RunError if another process predicts into the folder.
+    Args:
+        model: a run, a model file, or several that are averaged.
+        scans: files and folders.
+        out: the folder to write into.
+        device: auto, cpu, cuda or cuda:N.
+        any_anatomy: predict what does not look like a head, too.
+        overwrite: replace earlier predictions that nobody changed since.
+
+    Yields:
+        Each scan's path, with the content of its NAME.json or its error.
+
+    Raises:
+        InputError: at once, for a model or folder that cannot be used.
+        RunError: if another process predicts into the folder.
     """
     folder = output_folder(out, may_exist=True)
     with exclusive(folder / LOCK, busy(folder)):
@@ -82,11 +94,11 @@ def predict_file(
 ) -> dict[str, Any]:
     """Predicts one scan and writes its files as `write_prediction` does. Raises HemotorchError."""
     try:
-        began = time.perf_counter()
+        start = time.perf_counter()
         scan = read_scan(path)
-        read = time.perf_counter() - began
+        reading = time.perf_counter() - start
         prediction = predictor.predict(scan, any_anatomy)
-        prediction.seconds["read"] = round(read, 4)
+        prediction.seconds["read"] = round(reading, 4)
         return write_prediction(prediction, folder, name)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -105,12 +117,16 @@ def make_room(folder: Path, name: str, scan: Path, overwrite: bool) -> None:
         InputError: if the scan is done and `overwrite` is False; if one of the files is the scan itself, was not
             written by a prediction, or was changed since.
     """
-    files = [folder / f"{name}{ending}" for ending in ENDINGS]
-    present = [file for file in files if file.exists() or file.is_symlink()]
-    for file in present:
-        if file.is_symlink() or not file.is_file() or (scan.exists() and file.samefile(scan)):
+    record = folder / f"{name}{RECORD}"
+    present = []
+    for ending in ENDINGS:
+        file = folder / f"{name}{ending}"
+        if not file.exists() and not file.is_symlink():
+            continue
+        present.append(file)
+        is_the_scan = scan.exists() and file.exists() and file.samefile(scan)
+        if file.is_symlink() or not file.is_file() or is_the_scan:
             raise InputError(f"{file.name} in {folder} is no prediction, and is not replaced", scan, _ELSEWHERE)
-    record = files[-1]
     digests: dict[str, str] | None = None
     if record in present:
         digests = _digests(record)
@@ -127,10 +143,6 @@ def make_room(folder: Path, name: str, scan: Path, overwrite: bool) -> None:
         file.unlink()
 
 
-_ELSEWHERE = "move it elsewhere or choose another --out"
-_SHEET_MARK = ("Software", "hemotorch")  #: a text entry of each contact sheet
-
-
 def is_result(value: object) -> bool:
     """Whether a JSON value is what `write_prediction` writes into NAME.json."""
     return isinstance(value, dict) and {"scan", "volume_ml", "hemotorch", "notice"} <= value.keys()
@@ -145,131 +157,71 @@ def _digests(record: Path) -> dict[str, str] | None:
     if not is_result(value):
         return None
     digests = value.get("sha256", {})
-    return digests if isinstance(digests, dict) else None
+    if not isinstance(digests, dict):
+        return None
+    return digests
 
 
 def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
+    """Whether a mask or a sheet is as a prediction wrote it.
+
+    Args:
+        file: of an earlier prediction, or of somebody else.
+        digests: of the files of the scan's record, None if there is no record.
+    """
     if digests and file.name in digests:
         return file_digest(file) == digests[file.name]
-    if file.name.endswith(ENDINGS[0]):
-        return is_predicted(file) or _cut_short(file)
+    if file.name.endswith(MASK):
+        is_empty = file.stat().st_size == 0  # what a full disk leaves, and nobody drew
+        return is_empty or is_predicted(file)
     try:
         with Image.open(file, formats=("PNG",)) as sheet:
-            return sheet.info.get(_SHEET_MARK[0]) == _SHEET_MARK[1] or bool(digests is not None)
+            key, mark = _SHEET_MARK
+            # Records from before there were digests belong to sheets from before there was a mark.
+            return sheet.info.get(key) == mark or digests is not None
     except (OSError, SyntaxError, ValueError):
         return False
 
 
-def _cut_short(mask: Path) -> bool:
-    """Whether there is nothing in the file at all, which no reader drew."""
-    return mask.stat().st_size == 0
-
-
 def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[str, Any]:
-    """Writes NAME_mask.nii.gz, NAME.png and, last, NAME.json, whose content is returned."""
-    began = time.perf_counter()
-    source = prediction.scan.source
-    files = [] if source is None else list(source.files)
-    sources = [file_status(path) for path in files]
-    write_mask(prediction.scan, prediction.mask, folder / f"{name}_mask.nii.gz", nifti.PREDICTION_MARK)
+    """Writes NAME_mask.nii.gz, NAME.png and, last, NAME.json, whose content is returned.
+
+    Args:
+        prediction: of one scan.
+        folder: that is there.
+        name: that the files are called.
+
+    Returns:
+        What NAME.json holds.
+
+    Raises:
+        RunError: if the disk is full or read-only.
+    """
+    start = time.perf_counter()
+    mask_file = folder / f"{name}{MASK}"
+    sheet_file = folder / f"{name}{SHEET}"
+    scan_files: list[str] = []
+    if prediction.scan.source is not None:
+        scan_files = list(prediction.scan.source.files)
+    # Before anything is written: a scan that changes meanwhile is then seen to have changed.
+    sources = [file_status(path) for path in scan_files]
+    write_mask(prediction.scan, prediction.mask, mask_file, nifti.PREDICTION_MARK)
     sheet = contact_sheet(prediction.scan, predicted=prediction.mask, typed=bool(prediction.task.types))
-    with atomic(folder / f"{name}.png") as temporary:
+    with atomic(sheet_file) as temporary:
         text = PngInfo()
         text.add_text(*_SHEET_MARK)
         sheet.save(temporary, compress_level=1, pnginfo=text)
     result = {
-        "scan": files,
-        "volume_ml": {name: round(volume, 3) for name, volume in prediction.volume_ml.items()},
+        "scan": scan_files,
+        "volume_ml": {kind: round(volume, 3) for kind, volume in prediction.volume_ml.items()},
         "slices_with_bleeding": prediction.slices_with_bleeding,
         "model": prediction.model,
         "hemotorch": __version__,
         "warnings": list(prediction.warnings),
-        "seconds": {**prediction.seconds, "write": round(time.perf_counter() - began, 4)},
+        "seconds": {**prediction.seconds, "write": round(time.perf_counter() - start, 4)},
         "sources": sources,
-        "sha256": {file.name: file_digest(file) for file in (folder / f"{name}{end}" for end in ENDINGS[:2])},
+        "sha256": {file.name: file_digest(file) for file in (mask_file, sheet_file)},
         "notice": NOTICE,
     }
-    write_json(folder / f"{name}.json", result)
+    write_json(folder / f"{name}{RECORD}", result)
     return dict(jsonable(result))
-
-
-def find_scans(given: Sequence[Path | str], out: Path) -> tuple[list[Path], list[tuple[Path, HemotorchError]]]:
-    """The files to predict, each once, and what of the paths given cannot be: folders without scans, other formats."""
-    found: list[Path] = []
-    failed: list[tuple[Path, HemotorchError]] = []
-    for path in map(Path, given):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside, unread = _in_folder(path, out)
-        found.extend(inside)
-        failed.extend((path, InputError(reason, path / names)) for names, reason in grouped(unread, path))
-        if not inside and not unread:
-            todo = f"name files of scans ({', '.join(VOLUME_SUFFIXES)}) or a folder of them"
-            failed.append((path, InputError("holds no scan", path, todo)))
-    # Known by where they are, not by where a link leads: two links to one file are two scans with names of their own.
-    return list({os.path.abspath(path): path for path in found}.values()), failed
-
-
-def _in_folder(folder: Path, out: Path) -> tuple[list[Path], dict[Path, str]]:
-    """All volumes in a folder and below it, but masks of scans beside them and what was predicted before.
-
-    Also returned: the reason for each thing that looks like a scan and is not read.
-    """
-    entries = walk(folder)
-    files, unread = entries.files, entries.unread
-    if out != folder.resolve():
-        files = [path for path in files if out not in path.resolve().parents]
-        unread = {path: reason for path, reason in unread.items() if out not in path.parents}
-    volumes = [path for path in files if is_volume(path)]
-    read = set(files_of(volumes))
-    unread = without_parents(unread, read, folder)
-    for path in files:
-        reason = why_unread(path)
-        if reason is not None and path not in read:
-            unread[path] = reason
-    stems = {(path.parent, stem(path)) for path in volumes}
-    scans = []
-    for path in volumes:
-        name = stem(path)
-        is_mask = name.endswith("_mask") and (path.parent, name.removesuffix("_mask")) in stems
-        if not is_mask:
-            scans.append(path)
-    return scans, unread
-
-
-def name_scans(paths: Sequence[Path]) -> dict[Path, str]:
-    """What each scan's files are called: its file's name; if names repeat, with its folder, suffix or whole path.
-
-    Names that differ only in letter case or in how letters are composed count as the same: some disks take them so.
-    """
-    absolute = {path: Path(os.path.abspath(path)) for path in paths}
-    longer: tuple[Callable[[Path], str], ...] = (
-        lambda path: f"{path.parent.name}_{stem(path)}",
-        lambda path: f"{path.parent.name}_{path.name.replace('.', '_')}",
-        lambda path: "_".join(path.parts[1:]).replace(".", "_"),
-    )
-    names = {path: _safe(stem(path)) for path in paths}
-    for name_of in longer:
-        repeated = Counter(map(_folded, names.values()))
-        for path, name in names.items():
-            if repeated[_folded(name)] > 1:
-                names[path] = _safe(name_of(absolute[path]))
-    taken: set[str] = set()
-    for path, name in names.items():
-        number, unique = 1, name
-        while _folded(unique) in taken:
-            number += 1
-            unique = f"{name}_{number}"
-        taken.add(_folded(unique))
-        names[path] = unique
-    return names
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _safe(name: str) -> str:
-    """Short enough for a file with our endings, and not hidden: what begins with a dot is the system's or our own."""
-    return short_name(f"_{name}" if name.startswith(".") else name)
