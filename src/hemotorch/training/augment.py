@@ -1,6 +1,6 @@
 """Augmentation of whole batches on their own device.
 
-What happens to a sample is a function of its key alone, which comes from (seed, epoch, step, place in the global
+What happens to a sample is a function of its key alone, which comes from (seed, epoch, step, index in the global
 batch): neither a worker, nor a resume, nor the number of processes changes it. Nothing is drawn on the host.
 """
 
@@ -18,13 +18,13 @@ from hemotorch.recipe import Augment
 from hemotorch.task import BLEEDING_BITS
 from hemotorch.training.kernels.sample import Samples, sample
 
-ELASTIC_NODES = 7  #: a side, of the coarse net by which images are bent
+ELASTIC_NODES = 7  #: per side of the coarse net by which images are bent
 
 
 def moves(options: Augment) -> bool:
-    """Whether pixels change their place."""
-    o = options
-    return bool(o.flip or o.rotate_deg or o.shift or o.shear or o.zoom or o.elastic)
+    """Whether pixels are moved."""
+    turned = options.rotate_deg or options.shear or options.zoom
+    return bool(options.flip or options.shift or turned or options.elastic)
 
 
 def augment(
@@ -61,34 +61,43 @@ def augment(
     crop = options.crop_px if not block and 0 < options.crop_px < min(height, width) else 0
     if moves(options) or crop:
         theta = _affine(options, random[:, :6], mirrored, height / width)
+        side = crop
         if block:
+            side = block[1]
             theta = _at_block(theta, *block, height, width)
         elif crop:
             theta = _near_bleeding(theta, _middle(target, rows), crop, random[:, 12:])
-        side = block[1] if block else crop
         field = _field(options, keys) if options.elastic else None
         size = (side or height, side or width)
         samples = Samples(hu, target, rows, theta, size, field, gain, offset, typed=typed)
         shown, moved_target = sample(samples, triton)
     else:
-        image = hu.index_select(0, rows.flatten()).view(*rows.shape, height, width)
-        moved_target = _middle(target, rows)
-        if block:
-            image, moved_target = _cut(image, *block, AIR_HU), _cut(moved_target, *block, 0)
-        shown = image.float()
+        shown, moved_target = _taken(hu, target, rows, block)
         if options.gain or options.offset_hu:
-            gain, offset = gain[:, None, None, None], offset[:, None, None, None]
-            shown = GAIN_CENTRE_HU + (shown - GAIN_CENTRE_HU) * gain + offset
+            shown = GAIN_CENTRE_HU + (shown - GAIN_CENTRE_HU) * _per_sample(gain) + _per_sample(offset)
     if options.noise_hu:
-        amount = options.noise_hu * rougher.abs()
         noise = normal(fold(keys, NOISE), tuple(shown.shape[1:]))
-        shown = shown + noise * amount[:, None, None, None]
+        shown = shown + noise * _per_sample(options.noise_hu * rougher.abs())
     if options.blur:
         # Above 0 is blurred, below 0 sharpened.
         amount = torch.where(blurred < options.blur, softer * 1.5 - 0.5, 0.0)
         smooth = F.avg_pool2d(F.pad(shown, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        shown = shown + amount[:, None, None, None] * (smooth - shown)
+        shown = shown + _per_sample(amount) * (smooth - shown)
     return shown, moved_target
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    """(N,) as (N, 1, 1, 1)."""
+    return values[:, None, None, None]
+
+
+def _taken(hu: Tensor, target: Tensor, rows: Tensor, block: tuple[Tensor, int] | None) -> tuple[Tensor, Tensor]:
+    """Samples, or their blocks, as they are in the stack: float32 HU, and the target."""
+    image = hu.index_select(0, rows.flatten()).view(*rows.shape, *hu.shape[1:])
+    middle = _middle(target, rows)
+    if block:
+        image, middle = _cut(image, *block, AIR_HU), _cut(middle, *block, 0)
+    return image.float(), middle
 
 
 def _middle(target: Tensor, rows: Tensor) -> Tensor:
@@ -129,23 +138,32 @@ def _at_block(theta: Tensor, corners: Tensor, size: int, height: int, width: int
     return _narrowed(theta, (size / width, size / height), middle[:, 1] / width - 1, middle[:, 0] / height - 1)
 
 
-def _near_bleeding(theta: Tensor, target: Tensor, crop: int, at: Tensor) -> Tensor:
-    """The maps narrowed to a square of `crop` pixels whose middle lies at least half its side within the image, on the
-    pixel grid, so that a square that is not turned is not interpolated.
+def _near_bleeding(theta: Tensor, target: Tensor, crop: int, random: Tensor) -> Tensor:
+    """The maps narrowed to a square of `crop` pixels near a pixel of bleeding.
 
-    at: (N, 3) from 0 to 1: which of the bleeding's pixels, in order, the middle is near; and how far off it (to either
-    side by half the square), or, without bleeding, where it lies.
+    Its middle lies at least half its side within the image, on the pixel grid, so that a square that is not turned is
+    not interpolated.
+
+    Args:
+        theta: (N, 2, 3) maps.
+        target: (N, 1, H, W) uint8 bits.
+        crop: side of the square, pixels.
+        random: (N, 3) from 0 to 1: which of the bleeding's pixels, in order, the middle is near; and how far off it, to
+            either side by half the square, or, without bleeding, where it lies.
     """
     height, width = target.shape[2:]
     counted = ((target & BLEEDING_BITS) > 0).flatten(1).cumsum(1, dtype=torch.int32)
     total = counted[:, -1:]
-    chosen = (at[:, :1] * total).to(torch.int32).clamp(max=(total - 1).clamp(min=0)) + 1
+    last = (total - 1).clamp(min=0)
+    chosen = (random[:, :1] * total).to(torch.int32).clamp(max=last) + 1
     pixel = torch.searchsorted(counted, chosen).clamp(max=height * width - 1)[:, 0]
-    middles, bleeds = [], total[:, 0] > 0
+    bleeds = total[:, 0] > 0
+    middles = []
     for axis, (index, extent) in enumerate(((pixel % width, width), (pixel // width, height))):
-        side = crop / extent
-        near = (index + 0.5) / extent * 2 - 1 + side * (at[:, 1 + axis] - 0.5)
-        middle = torch.where(bleeds, near, (2 * at[:, 1 + axis] - 1) * (1 - side)) + theta[:, axis, 2]
+        side, at = crop / extent, random[:, 1 + axis]
+        near = (index + 0.5) / extent * 2 - 1 + side * (at - 0.5)
+        anywhere = (2 * at - 1) * (1 - side)
+        middle = torch.where(bleeds, near, anywhere) + theta[:, axis, 2]
         corner = ((middle + 1 - side) * (extent / 2)).round().clamp(0, extent - crop)
         middles.append(corner * 2 / extent - 1 + side - theta[:, axis, 2])
     return _narrowed(theta, (crop / width, crop / height), *middles)
@@ -161,6 +179,8 @@ def _cut(values: Tensor, corners: Tensor, size: int, fill: int) -> Tensor:
     """Squares of `size` pixels at each sample's own corner (N, 2), filled up where the image ends."""
     padded = F.pad(values, (0, size, 0, size), value=fill)
     reach = torch.arange(size, device=values.device)
-    rows, columns = (corners[:, axis : axis + 1].clamp(max=values.shape[2 + axis]) + reach for axis in (0, 1))
+    rows = corners[:, :1].clamp(max=values.shape[2]) + reach
+    columns = corners[:, 1:2].clamp(max=values.shape[3]) + reach
     sample = torch.arange(len(values), device=values.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    cut = padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
+    return cut.permute(0, 3, 1, 2)

@@ -206,7 +206,7 @@ class Streamed:
         self._dataset, self._table, self._task = dataset, table, task
         cases = progress(table.cases, "measuring", unit="scan")
         self._placements: list[Placement] = [place(grid, dataset.scan(case)) for case in cases]
-        self.sizes = np.array([(placed.rows.working, placed.columns.working) for placed in self._placements])
+        self.sizes = np.array([(axes.rows.working, axes.columns.working) for axes in self._placements])
         self._frame = self.sizes.max(axis=0)
 
     def take(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,10 +1,10 @@
-"""Triton kernels, each beside the PyTorch reference that says what it computes and runs where Triton does not.
+"""Triton kernels, each beside the PyTorch reference that says what it computes and runs without Triton.
 
 Nothing here imports triton until a kernel is asked for: hemotorch trains without it.
 
 dice_ce         the sums of Dice and cross-entropy, and their gradient
 dice_ce_triton  the same as Triton kernels
-sample          slices to a moved, cut and brightened batch with its mask
+sample          slices to a moved, cut and brightened batch with its target
 sample_triton   the same as one Triton kernel
 """
 
@@ -27,7 +27,7 @@ def available(device: torch.device | str) -> bool:
 
 
 def demand(*tensors: Tensor) -> None:
-    """Raises OptionError, saying why, where the kernels do not run on these tensors; ValueError for two devices."""
+    """Raises OptionError, saying why, if the kernels do not run on these tensors; ValueError for two devices."""
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         raise ValueError(f"tensors lie on several devices: {', '.join(sorted(map(str, devices)))}")
@@ -38,7 +38,7 @@ def demand(*tensors: Tensor) -> None:
 
 @cache
 def _hindrance(device: torch.device) -> str:
-    """Why kernels do not run on a device, "" where they do."""
+    """Why kernels do not run on a device, "" if they do."""
     try:
         import triton
     except ImportError as error:

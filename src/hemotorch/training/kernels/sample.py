@@ -44,30 +44,36 @@ class Samples(NamedTuple):
     typed: bool = True
 
     def check(self) -> None:
-        """Raises ValueError for types and shapes that do not fit."""
-        count, hu, (low, width) = len(self.rows), self.hu, self.windows or (None, None)
-        nodes = 0 if self.field is None else self.field.shape[-1]
+        """Raises ValueError for types and shapes that do not belong together."""
+        count, hu = len(self.rows), self.hu
         real = torch.float64 if self.theta.dtype == torch.float64 else torch.float32
-        wanted = {
-            "hu": (hu, torch.int16, (len(hu), *hu.shape[-2:])),
-            "target": (self.target, torch.uint8, tuple(hu.shape)),
-            "rows": (self.rows, torch.int64, (count, self.rows.shape[-1])),
-            "theta": (self.theta, real, (count, 2, 3)),
-            "field": (self.field, torch.float32, (count, 2, nodes, nodes)),
-            "gain": (self.gain, torch.float32, (count,)),
-            "offset": (self.offset, torch.float32, (count,)),
-            "windows' lowest HU": (low, torch.float32, (0 if low is None else low.numel(),)),
-            "windows' width": (width, torch.float32, (0 if low is None else low.numel(),)),
-        }
-        for name, (tensor, dtype, shape) in wanted.items():
-            if tensor is not None and (tensor.dtype != dtype or tuple(tensor.shape) != shape or 0 in shape[1:]):
-                raise ValueError(f"{name} must be {dtype} {shape}, not {tensor.dtype} {tuple(tensor.shape)}")
+        _check("hu", hu, torch.int16, (len(hu), *hu.shape[-2:]))
+        _check("target", self.target, torch.uint8, tuple(hu.shape))
+        _check("rows", self.rows, torch.int64, (count, self.rows.shape[-1]))
+        _check("theta", self.theta, real, (count, 2, 3))
+        nodes = 1
+        if self.field is not None:
+            nodes = self.field.shape[-1]
+            _check("field", self.field, torch.float32, (count, 2, nodes, nodes))
+        for name, values in (("gain", self.gain), ("offset", self.offset)):
+            if values is not None:
+                _check(name, values, torch.float32, (count,))
+        if self.windows is not None:
+            low, width = self.windows
+            _check("windows' lowest HU", low, torch.float32, (low.numel(),))
+            _check("windows' width", width, torch.float32, (low.numel(),))
         if not (hu.is_contiguous() and self.target.is_contiguous()):
             raise ValueError("hu and target must be contiguous: a batch must not copy all slices")
-        pixels = (hu[0].numel(), self.size[0] * self.size[1], max(self.size) * (nodes or 1))
+        # Offsets within an image are 32-bit in the kernel.
+        pixels = (hu[0].numel(), self.size[0] * self.size[1], max(self.size) * nodes)
         if min(pixels) <= 0 or max(pixels) >= 2**30:
             shapes = f"{tuple(hu.shape[1:])} to {tuple(self.size)}"
             raise ValueError(f"images must have 1 to {2**30 - 1} pixels, not {shapes}")
+
+
+def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if tensor.dtype != dtype or tuple(tensor.shape) != shape or 0 in shape[1:]:
+        raise ValueError(f"{name} must be {dtype} {shape}, not {tensor.dtype} {tuple(tensor.shape)}")
 
 
 def sample(samples: Samples, triton: bool = False) -> tuple[Tensor, Tensor]:
@@ -95,15 +101,18 @@ def sample(samples: Samples, triton: bool = False) -> tuple[Tensor, Tensor]:
         return sample_reference(samples)
     if samples.theta.dtype != torch.float32:
         raise ValueError(f"theta must be float32 for the kernel, not {samples.theta.dtype}")
-    demand(*(x for x in (*samples, *(samples.windows or ())) if isinstance(x, Tensor)))
+    tensors = [value for value in (*samples, *(samples.windows or ())) if isinstance(value, Tensor)]
+    demand(*tensors)
     from hemotorch.training.kernels.sample_triton import launch
 
     return launch(samples)
 
 
 def sample_reference(samples: Samples) -> tuple[Tensor, Tensor]:
-    """What `sample` computes. float32, which finds pixels to about W * 6e-8 of a pixel: if neighbours are 1000 HU
-    apart, 0.05 HU for W = 512. With a float64 theta all is float64, exact to 1e-9 HU, and so is the HU returned.
+    """What `sample` computes.
+
+    In float32 pixels are found to about W * 6e-8 of a pixel: if neighbours are 1000 HU apart, 0.05 HU for W = 512. With
+    a float64 theta all is float64, exact to 1e-9 HU, and so is the HU returned.
     """
     hu, target, rows, theta, size, field, gain, offset, windows, typed = samples
     with torch.autocast(hu.device.type, enabled=False):
@@ -125,8 +134,9 @@ def sample_reference(samples: Samples) -> tuple[Tensor, Tensor]:
         if offset is not None:
             out = out + offset[:, None, None, None]
         if windows is not None:
-            bounds = zip(*(bound.unbind() for bound in windows), strict=True)
-            out = torch.cat([((out - low) / width).clamp(0.0, 1.0) for low, width in bounds], dim=1)
+            low, width = windows
+            shown = [((out - low[w]) / width[w]).clamp(0.0, 1.0) for w in range(len(low))]
+            out = torch.cat(shown, dim=1)
         return out, moved_target
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
 from hemotorch.task import BLEEDING_BITS
 
-BLOCK = 256  #: output pixels a program: two a thread, whose registers leave a GPU room for many threads that wait
+BLOCK = 256  #: output pixels per program: two per thread, whose registers leave a GPU room for many threads that wait
 
 
 def launch(samples: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
