@@ -45,6 +45,7 @@ def confuse(truth: np.ndarray, predicted: np.ndarray, weights: Iterable[float]) 
     """
     size = UNTYPED + 1
     amounts = np.zeros((size, size))
+    # A histogram of pairs for each slice, since voxels of unlike slices may weigh differently.
     for true_slice, predicted_slice, weight in zip(truth, predicted, weights, strict=True):
         pairs = true_slice.astype(np.intp) * size + predicted_slice
         amounts += weight * np.bincount(pairs.ravel(), minlength=size * size).reshape(size, size)

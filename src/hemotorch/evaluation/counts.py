@@ -14,7 +14,7 @@ from hemotorch.errors import InputError
 #: The rule every value in a report follows.
 EMPTY_RULE = (
     "A value whose denominator is zero is undefined (null in JSON), left out of means and counted: Dice and "
-    "Jaccard where truth and prediction are both empty, sensitivity where the truth is empty, specificity where "
+    "Jaccard if truth and prediction are both empty, sensitivity if the truth is empty, specificity if "
     "nothing is negative. Truth without prediction scores 0, and so does prediction without truth."
 )
 
@@ -126,6 +126,7 @@ def count_flags(truth: Iterable[bool], predicted: Iterable[bool]) -> Counts:
 
 def total(counts: Iterable[Counts], weights: Iterable[float] | None = None) -> Counts:
     """The sum of counts, each slice's times its own weight (the mL of its voxels, say) if weights are given."""
+    # Sums first: a mean of slices' values would weigh a slice of one voxel as one of a thousand.
     rows = np.array([astuple(slice_counts) for slice_counts in counts]).reshape(-1, 4)
     if weights is not None:
         rows = rows * np.array(list(weights), float)[:, None]

@@ -72,7 +72,8 @@ def ranking(truth: Sequence[bool], amounts: Sequence[float]) -> float:
     pairs = np.count_nonzero(positive) * np.count_nonzero(~positive)
     if not pairs or np.isnan(values).any():
         return math.nan
-    from scipy.stats import rankdata  # takes 0.7 s to import, which nobody else needs
+    # Takes 0.7 s to import, which nobody else needs.
+    from scipy.stats import rankdata
 
     ranks = rankdata(values)[positive]
     return float((ranks.sum() - len(ranks) * (len(ranks) + 1) / 2) / pairs)

@@ -140,6 +140,7 @@ def _score(
 ) -> tuple[ScanScore, str]:
     """One scan's score, and what the predictor calls itself."""
     scan, rows = dataset.scan(case), dataset.rows[case]
+    # Whole scans are predicted though only some slices may be scored: a network looks at a slice's neighbours.
     started = time.perf_counter()
     prediction = predictor.predict(scan)
     seconds = time.perf_counter() - started

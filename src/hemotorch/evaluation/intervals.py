@@ -7,7 +7,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-RESAMPLES = 2000  #: with 12 patients the ends of a Dice's interval then differ by 0.002 (one sd) between seeds
+#: With 12 patients the ends of a Dice's interval then differ by 0.002 (one sd) between seeds.
+RESAMPLES = 2000
 ENDS = (2.5, 97.5)  #: percentiles
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-FOUND_SHARE = 0.1  #: ours: a lesion is found when this share of its voxels is predicted; one stray voxel is no finding
+#: Ours: a lesion is found if this share of its voxels is predicted; one stray voxel is no finding.
+FOUND_SHARE = 0.1
 TOUCHING = np.ones((3, 3, 3))  #: voxels that share a face, an edge or a corner belong together
 
 

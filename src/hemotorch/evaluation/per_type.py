@@ -111,6 +111,7 @@ def _dice_by_type(scans: Scans) -> dict[str, tuple[list[float], list[Hashable]]]
 def score_confusion(scans: Scans) -> ConfusionSums:
     """The confusions of all scans in one. mL and voxels are never added."""
     in_ml = [scan for scan in scans if scan.comparison.has_ml]
+    # Scans of unknown spacing are left out if there are others.
     summed = in_ml or scans
     amounts = np.sum([np.array(scan.comparison.confusion) for scan in summed], axis=0)
     return ConfusionSums(

@@ -70,6 +70,7 @@ def truth_of(dataset: Dataset, case: str, indices: Sequence[int]) -> np.ndarray 
             if types is None or any(types):
                 return None
         return np.zeros(dataset.scan(case).shape, np.uint8)
+    # The published masks of CT-ICH have no types, but its table names those of each slice.
     codes = np.full(len(mask), UNTYPED, np.uint8)
     for index, types in enumerate(types_of_slices):
         if types is not None and sum(types) == 1:

@@ -25,7 +25,7 @@ NOTICE = "Research use only. hemotorch is not a medical device; no figure here s
 #: How each value was measured, in words; part of scores.json and of the report.
 DEFINITIONS = {
     "dice.scan": "Volumetric Dice of each scan whose truth holds bleeding, averaged over those scans. Every voxel "
-    "counts with its own volume, so that unevenly spaced slices weigh what they stand for; where slices are even, or "
+    "counts with its own volume, so that unevenly spaced slices weigh what they stand for; if slices are even, or "
     "spacing is unknown, that is the plain count of voxels. Scans without bleeding never enter it.",
     "ci95": "95 % percentile bootstrap over patients (2000 resamples, seeded): whole patients are drawn, since scans "
     "and slices of one patient are not independent. A share of which all or none is right has the exact interval of "
@@ -42,9 +42,9 @@ DEFINITIONS = {
     "if these say bleeding.",
     "detection.ranking": "The area under the ROC curve of the mL outlined in each scan.",
     "detection.lesion": "Lesions are connected pieces of the truth (26 neighbours), counted in scans scored whole; "
-    f"one is found when {FOUND_SHARE:.0%} of its voxels are. False lesions touch no bleeding.",
+    f"one is found if {FOUND_SHARE:.0%} of its voxels are. False lesions touch no bleeding.",
     "types": "The share of each type's voxels that was called bleeding, of whatever type; sums first, then "
-    "divided. Where a mask has no types, a slice whose labels name one type lends it that type.",
+    "divided. If a mask has no types, a slice whose labels name one type lends it that type.",
     "types.dice": "Of a network that tells types apart. Dice of each type over the scans whose truth holds it: the "
     "volumetric Dice of that type against all the rest, averaged over those scans. A voxel of unknown type (slice "
     "labels leave several possible, or name none) is left out of it and of the mL per type, since it decides nothing; "

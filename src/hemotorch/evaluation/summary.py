@@ -60,6 +60,7 @@ def summary(scans: Scans, seed: int = 0) -> Summary:
     if not scans:
         return Summary(scans=0)
     bleeding = [scan for scan in scans if scan.comparison.bleeding]
+    # A scan whose labels say bleeding is not normal, though nobody drew it: what is found in it may be right.
     normal = [scan for scan in scans if not scan.positive]
     subjects: dict[str, list[Counts]] = {}
     for scan in scans:

@@ -12,7 +12,8 @@ from scipy import ndimage
 MARGIN_MM = 14.0  #: kept around the skull: the scalp
 BONE_HU = 300  #: of a skull, and of little else
 AIR_HU = -300  #: below it is background
-LEAST_BONE = 0.002  #: share of a scan's voxels; with less, it shows no skull
+#: Share of a scan's voxels; with less it shows no skull, and what is not background is cut out.
+LEAST_BONE = 0.002
 COARSE = 3  #: every third row and column is enough to find the head
 
 Box = tuple[slice, slice]

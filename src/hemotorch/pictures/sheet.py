@@ -20,7 +20,8 @@ PAPER, INK, FAINT = (18, 18, 20), (238, 238, 238), (160, 160, 165)
 GAP = 3  #: pixels between tiles
 EDGE = GAP + 8  #: from the sheet's edge to text
 INSET = 5  #: from a tile's edge to text
-LEAST_WIDTH = 600  #: of a sheet: the notice and the window stand in one line
+#: Of a sheet: at 560 pixels the notice ran into the window's text.
+LEAST_WIDTH = 600
 HEADER, TYPES_LINE, FOOTER = 60, 24, 26  #: heights; TYPES_LINE is added for each line of types
 NAME_MIDDLE, LEGEND_MIDDLE, TYPES_MIDDLE, FOOT_MIDDLE = 18, 43, 66, 13  #: of lines; the last from the lower edge
 NAME_SIZE, LEGEND_SIZE, SMALL_SIZE = 18, 15, 13  #: of letters
