@@ -27,6 +27,7 @@ from hemotorch.bench.setup import engine_settings
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import InputError
 from hemotorch.recipe import Recipe, load_recipe
+from hemotorch.system.events import Event, listening
 from hemotorch.system.ranks import Ranks
 from hemotorch.training.png_pairs import ICHDataset
 
@@ -121,8 +122,9 @@ def test_the_layout_is_what_a_training_settles_on(tiny_prepared, recipe) -> None
 def test_a_worker_that_cannot_says_why_and_the_bench_goes_on(tiny_prepared, recipe) -> None:
     broken = spec(recipe, tiny_prepared / "nowhere", threads=1)
     fine = spec(recipe, tiny_prepared, threads=2)
-    said: list[str] = []
-    rows, told = measure([broken, fine], Pace(rounds=2, limit_s=LIMIT_S), said.append)
+    said: list[Event] = []
+    with listening(said.append):
+        rows, told = measure([broken, fine], Pace(rounds=2, limit_s=LIMIT_S))
     assert "no such folder" in rows[0].error and not rows[0].measured
     assert rows[1].measured and len(rows[1].rounds) == 2 and rows[1].error == "" and told == ""
     assert len(said) == 3, "what failed is not tried again"
@@ -134,7 +136,7 @@ def test_a_killed_worker_is_its_rows_error(tiny_prepared, recipe) -> None:
     )
     killed = threading.Thread(target=_kill_a_child_that_measures)
     killed.start()
-    rows, _ = measure([endless], Pace(rounds=3, limit_s=LIMIT_S), lambda line: None)
+    rows, _ = measure([endless], Pace(rounds=3, limit_s=LIMIT_S))
     killed.join()
     assert rows[0].error.startswith("was killed by signal SIGKILL")
 
@@ -156,7 +158,7 @@ def _kill_a_child_that_measures() -> None:
 
 
 def test_no_round_is_begun_that_would_take_too_long(tiny_prepared, recipe) -> None:
-    rows, told = measure([spec(recipe, tiny_prepared)], Pace(5, LIMIT_S, budget_s=0.1), lambda line: None)
+    rows, told = measure([spec(recipe, tiny_prepared)], Pace(5, LIMIT_S, budget_s=0.1))
     assert len(rows[0].rounds) == 1 and told.startswith("1 of 5 rounds")
 
 

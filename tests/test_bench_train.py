@@ -161,7 +161,7 @@ def unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unsettled")
 def test_nothing_measured_is_a_failure(tiny_prepared: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    def fail(specs, pace, say):
+    def fail(specs, pace):
         return [Row(spec.config, error="out of memory") for spec in specs], ""
 
     monkeypatch.setattr(bench_train_file, "measure", fail)
@@ -172,7 +172,7 @@ def test_nothing_measured_is_a_failure(tiny_prepared: Path, tmp_path: Path, monk
 
 @pytest.mark.usefixtures("unsettled")
 def test_the_reference_loop_alone_is_no_result(tiny_prepared: Path, tmp_path: Path, monkeypatch) -> None:
-    def only(specs, pace, say):
+    def only(specs, pace):
         rounds = (Round((1.0,), 4),)
         return [
             Row(s.config, rounds if s.config.reference else (), "" if s.config.reference else "x") for s in specs
@@ -189,7 +189,7 @@ def test_the_reference_loop_alone_is_no_result(tiny_prepared: Path, tmp_path: Pa
 def test_configs_reach_the_recipe(tiny_prepared: Path, monkeypatch) -> None:
     seen = []
 
-    def keep(specs, pace, say):
+    def keep(specs, pace):
         seen.extend(specs)
         return [Row(spec.config) for spec in specs], ""
 

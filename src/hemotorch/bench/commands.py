@@ -111,12 +111,7 @@ def _compare(a: argparse.Namespace, show: Show) -> int:
 
 def _options(a: argparse.Namespace) -> dict[str, Any]:
     """What every bench has."""
-
-    def say(text: str) -> None:
-        if not a.json:
-            print(text, flush=True)
-
-    return {"device": a.device, "rounds": a.rounds, "quick": a.quick, "say": say}
+    return {"device": a.device, "rounds": a.rounds, "quick": a.quick}
 
 
 def _rounds(text: str) -> int:

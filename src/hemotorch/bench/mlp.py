@@ -13,7 +13,7 @@ from pathlib import Path
 from hemotorch.bench import data as bench_data
 from hemotorch.bench.configs import Scope, row_numbers, sweep_configs, unique, usual
 from hemotorch.bench.curves import CurveSpec
-from hemotorch.bench.processes import Pace, Say, answer, in_rounds, measure
+from hemotorch.bench.processes import Pace, answer, in_rounds, measure
 from hemotorch.bench.records import Bench, Config, Curve
 from hemotorch.bench.setup import Setup, set_up, settings_of
 from hemotorch.bench.speedup import compared, unsteady
@@ -109,7 +109,6 @@ def bench_mlp(
     device: str = "auto",
     rounds: int = 3,
     quick: bool = False,
-    say: Say = lambda text: None,
 ) -> Bench:
     """Learning curves of each algorithm on each device, and rows of how long a step takes over batch and threads.
 
@@ -119,21 +118,20 @@ def bench_mlp(
         device: as `--device` names it.
         rounds: how often a step is measured, and with how many seeds each curve.
         quick: whether curves are short.
-        say: called with a line now and then.
 
     Raises:
         InputError, OptionError: before anything is measured.
     """
     recipe = small_recipe(net)
     trial = [*ALGORITHMS["Adam"], f"train.steps_per_epoch={TASKS[net].steps}"]
-    setting_up = set_up(data, recipe, device, quick, say, check=_with_held_out, patients=PATIENTS, trial=trial)
+    setting_up = set_up(data, recipe, device, quick, check=_with_held_out, patients=PATIENTS, trial=trial)
     with setting_up as setup:
-        curves = measure_curves(setup, _tasks(net, setup.notes), rounds, say)
+        curves = measure_curves(setup, _tasks(net, setup.notes), rounds)
         configs, sweeps = _step_configs(setup.scope)
         seconds = QUICK_SECONDS if quick else SECONDS
         specs = [setup.spec(config, seconds, ALGORITHMS["Adam"]) for config in configs]
         pace = QUICK_PACE if quick else Pace()
-        rows, cut_short = measure(specs, replace(pace, rounds=rounds), say)
+        rows, cut_short = measure(specs, replace(pace, rounds=rounds))
     rows = compared(rows, setup.scope.machine.cores)
     if cut_short:
         setup.notes.append(f"Measured in {cut_short}.")
@@ -187,7 +185,7 @@ def _with_held_out(data: Path | str, recipe: Recipe) -> Dataset:
     return dataset
 
 
-def measure_curves(setup: Setup, tasks: Sequence[str], rounds: int, say: Say) -> list[Curve]:
+def measure_curves(setup: Setup, tasks: Sequence[str], rounds: int) -> list[Curve]:
     """A curve for each task, device and algorithm, of as many runs as rounds; what failed is noted."""
     curves, specs = [], []
     for task, device, algorithm in itertools.product(tasks, setup.scope.devices, ALGORITHMS):
@@ -200,7 +198,7 @@ def measure_curves(setup: Setup, tasks: Sequence[str], rounds: int, say: Say) ->
 
     labels = [f"{curve.task}, {curve.algorithm}" for curve in curves]
     pace = replace(CURVE_PACE, rounds=rounds)
-    results, _ = in_rounds(labels, once, lambda run: f"{run['value'][-1]:.2f}", pace, say)
+    results, _ = in_rounds(labels, once, lambda run: f"{run['value'][-1]:.2f}", pace)
     measured = []
     for label, curve, result in zip(labels, curves, results, strict=True):
         setup.notes.extend(f"{label} failed: {error}." for error in result.errors)

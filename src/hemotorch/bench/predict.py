@@ -18,9 +18,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hemotorch.bench.processes import Pace, Say, child_environment, in_rounds, look_at_machine
+from hemotorch.bench.processes import Pace, child_environment, in_rounds, look_at_machine
 from hemotorch.bench.records import Bench, Config, Round, Row, busy
 from hemotorch.errors import RunError
+from hemotorch.system.events import Message, emit
 from hemotorch.system.machine import peak_memory
 
 #: Start: Python, torch, the model, and the end.
@@ -44,7 +45,6 @@ def bench_predict(
     device: str = "auto",
     rounds: int = 3,
     quick: bool = False,
-    say: Say = lambda text: None,
 ) -> Bench:
     """Predicts the scans in processes of their own, each way once per round, after one that is not counted.
 
@@ -54,7 +54,6 @@ def bench_predict(
         device: as `hemotorch predict --device`.
         rounds: how often each way is measured.
         quick: whether the phantom is small.
-        say: called with a line now and then.
 
     Raises:
         InputError, RunError: if the model or a scan cannot be read, or predicting fails.
@@ -65,7 +64,7 @@ def bench_predict(
             other, mirrors = apart.submit(mirrored_otherwise, str(model), str(folder / "other.pt")).result()
             files = [str(scan) for scan in scans]
             if not files:
-                say("no SCAN: making a phantom")
+                emit(Message("no SCAN: making a phantom"))
                 files = [apart.submit(phantom, str(folder / "phantom.nii.gz"), quick).result()]
             slices = apart.submit(count_slices, files).result()
         machine, environment = look_at_machine()
@@ -81,7 +80,7 @@ def bench_predict(
             return once(configs[index], models[configs[index].label], files, folder, device)
 
         measured(1, 0)  # brings files into the system's cache
-        results, _ = in_rounds(list(models), measured, lambda result: f"{result.seconds:.2f} s", Pace(rounds), say)
+        results, _ = in_rounds(list(models), measured, lambda result: f"{result.seconds:.2f} s", Pace(rounds))
     for result in results:
         if result.errors:
             raise RunError(result.errors[-1])

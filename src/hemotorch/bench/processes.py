@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 import hemotorch
 from hemotorch.bench.records import Machine, Round, Row, Spec
 from hemotorch.errors import RunError
+from hemotorch.system.events import Message, emit
 from hemotorch.system.files import write_json
 from hemotorch.system.threads import THREADS, waiting
 
@@ -34,7 +35,6 @@ SETTLE_S = 900.0  #: for trying layouts
 #: For a machine to say what it is; importing torch can take a minute from a slow disk.
 PROBE_S = 300.0
 T = TypeVar("T")
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,17 @@ class Results(Generic[T]):
 
 
 def in_rounds(
-    labels: Sequence[str], once: Callable[[int, int], T], show: Callable[[T], str], pace: Pace, say: Say
+    labels: Sequence[str], once: Callable[[int, int], T], show: Callable[[T], str], pace: Pace
 ) -> tuple[list[Results[T]], str]:
     """Measures each once per round, in another order each round, so that a noisy minute hits all alike.
+
+    Emits a message about each measurement.
 
     Args:
         labels: of what is measured.
         once: measures number n in round m; a RunError leaves it out of the next rounds.
         show: a measurement in a few words.
         pace: how often, and for how long.
-        say: called with a line for each measurement.
 
     Returns:
         Results in the labels' order; and why there were fewer rounds than wanted, or "".
@@ -82,22 +83,21 @@ def in_rounds(
             head = f"round {number + 1} of {pace.rounds}, {turn:>2} of {len(order)}   {labels[index]}"
             try:
                 results[index].values.append(once(index, number))
-                say(f"{head}   {show(results[index].values[-1])}")
+                emit(Message(f"{head}   {show(results[index].values[-1])}"))
             except RunError as error:
                 results[index].errors.append(str(error))
-                say(f"{head}   failed: {error}")
+                emit(Message(f"{head}   failed: {error}"))
         longest = max(longest, time.monotonic() - start - spent)
     return results, ""
 
 
-def measure(specs: Sequence[Spec], pace: Pace, say: Say) -> tuple[list[Row], str]:
+def measure(specs: Sequence[Spec], pace: Pace) -> tuple[list[Row], str]:
     """A row for each spec; and why there were fewer rounds than wanted, or ""."""
     results, note = in_rounds(
         [spec.config.label for spec in specs],
         lambda index, _: once(specs[index], pace.limit_s),
         lambda result: f"{result.images_s:.3g} images/s",
         pace,
-        say,
     )
     return [row_of(spec, result) for spec, result in zip(specs, results, strict=True)], note
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from hemotorch.bench import data as bench_data
 from hemotorch.bench.configs import Scope, devices_of, parse_devices, usual
-from hemotorch.bench.processes import Say, chosen_layout, look_at_machine
+from hemotorch.bench.processes import chosen_layout, look_at_machine
 from hemotorch.bench.records import Config, Spec
 from hemotorch.data.dataset import Dataset
 from hemotorch.recipe import Recipe
+from hemotorch.system.events import Message, emit
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ def set_up(
     recipe: Recipe,
     device: str,
     quick: bool,
-    say: Say,
     *,
     check: Callable[[Path | str, Recipe], Dataset] = bench_data.checked,
     patients: int = 0,
@@ -60,7 +60,6 @@ def set_up(
         recipe: what is trained.
         device: as `--device` names it.
         quick: whether the bench is a quick one.
-        say: called with a line now and then.
         check: opens the data, if it will do.
         patients: of a phantom with small slices, quick or not; 0 for the usual phantom.
         trial: settings of the training that tries layouts.
@@ -81,7 +80,7 @@ def set_up(
             side = bench_data.QUICK_PX if small else bench_data.WHOLE_PX
             phantom = f"a phantom with slices of {side} x {side}"
             notes.append(f"Trained on {phantom}, made for this; name your own data with --data.")
-            say(f"no --data: making {phantom} in {folder}")
+            emit(Message(f"no --data: making {phantom} in {folder}"))
             data = bench_data.make_phantom(folder, small, patients)
         dataset = check(data, recipe)
         batch = recipe.train.batch
@@ -92,7 +91,7 @@ def set_up(
         if "cpu" in devices:
             # Channels-last made `paper` 1.04 times as fast on one processor and 0.61 times on another; measured without
             # trying, hemotorch was slower there than the paper's own loop.
-            say("trying layouts, as a training does before its first step")
+            emit(Message("trying layouts, as a training does before its first step"))
             layout, reason = chosen_layout(setup.spec(usual(scope, "cpu"), 0.0, trial))
             recipes["cpu"] = recipe.changed([layout])
             notes.append(reason)

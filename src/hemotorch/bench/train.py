@@ -9,13 +9,14 @@ from pathlib import Path
 
 from hemotorch.bench import data as bench_data
 from hemotorch.bench.configs import base_configs, parse_sweep, row_numbers, sweep_configs, unique, usual
-from hemotorch.bench.processes import Pace, Say, measure
+from hemotorch.bench.processes import Pace, measure
 from hemotorch.bench.records import Bench, Row, busy
 from hemotorch.bench.sentence import bottleneck
 from hemotorch.bench.setup import set_up, settings_of
 from hemotorch.bench.speedup import compared, unsteady
 from hemotorch.recipe import load_recipe
 from hemotorch.report.pages.numbers import duration
+from hemotorch.system.events import Message, emit
 
 #: Of timed steps in each process.
 SECONDS = {"cpu": 15.0, "cuda": 5.0}
@@ -34,7 +35,6 @@ def bench_train(
     rounds: int = 3,
     quick: bool = False,
     price_per_hour: float | None = None,
-    say: Say = lambda text: None,
 ) -> Bench:
     """Measures a step of a training in each way that this machine has.
 
@@ -47,7 +47,6 @@ def bench_train(
         rounds: how often each is measured.
         quick: whether slices are small and measurements short.
         price_per_hour: of the machine.
-        say: called with a line now and then.
 
     Raises:
         InputError, OptionError: before anything is measured; a config that fails is an error in its row.
@@ -59,7 +58,7 @@ def bench_train(
         trained, sweep = bench_data.quick_recipe(trained), sweep or (QUICK_SWEEP,)
         pace, seconds = QUICK_PACE, dict.fromkeys(SECONDS, QUICK_SECONDS)
     varied = parse_sweep(sweep)
-    with set_up(data, trained, device, quick, say) as setup:
+    with set_up(data, trained, device, quick) as setup:
         scope, notes = setup.scope, setup.notes
         pngs, reason = "", bench_data.why_no_reference(trained)
         if not reason:
@@ -71,8 +70,8 @@ def bench_train(
         for text in dict.fromkeys(filter(None, [reason, *left_out, *not_swept])):
             notes.append(f"Left out: {text}.")
         specs = [setup.spec(config, seconds[config.device], pngs=pngs) for config in configs]
-        say(f"measuring a step of recipe {trained.name}: {len(specs)} ways, at most {rounds} rounds")
-        rows, cut_short = measure(specs, replace(pace, rounds=rounds), say)
+        emit(Message(f"measuring a step of recipe {trained.name}: {len(specs)} ways, at most {rounds} rounds"))
+        rows, cut_short = measure(specs, replace(pace, rounds=rounds))
     notes.append(f"Measuring took {duration(time.monotonic() - start)}.")
     rows = compared(rows, scope.machine.cores, price_per_hour)
     warnings = [busy(setup.environment), unsteady(rows)]
