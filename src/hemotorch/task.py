@@ -77,7 +77,7 @@ class Task:
                 possible = sum(1 << number for number, held in enumerate(types) if held)
                 target[index][mask[index] == UNTYPED] = possible
         if inside is not None:
-            background = np.where(inside, INSIDE_BIT, OUTSIDE_BIT).astype(np.uint8)
+            background = np.where(inside, np.uint8(INSIDE_BIT), np.uint8(OUTSIDE_BIT))
             target = np.where(mask == 0, background, target)
         return target
 

@@ -68,12 +68,14 @@ class TargetShares:
         for slice_target in target:
             present |= np.bincount(slice_target.ravel(), minlength=256) > 0
         bleeding = SliceShares.of((target & BLEEDING_BITS) > 0, placement)
-        values = [int(value) for value in np.flatnonzero(present) if value]
-        if sum(bool(value & BLEEDING_BITS) for value in values) == 1:
-            shares = {value: bleeding for value in values if value & BLEEDING_BITS}
-            shares |= {value: SliceShares.of(target == value, placement) for value in values if value not in shares}
-        else:
-            shares = {value: SliceShares.of(target == value, placement) for value in values}
+        values = np.flatnonzero(present[1:]) + 1
+        bleeding_values = np.count_nonzero(values & BLEEDING_BITS)
+        shares = {}
+        for value in values.tolist():
+            if value & BLEEDING_BITS and bleeding_values == 1:
+                shares[value] = bleeding
+            else:
+                shares[value] = SliceShares.of(target == value, placement)
         return TargetShares(bleeding, shares)
 
     def decided(self, weights: np.ndarray | None = None) -> np.ndarray:

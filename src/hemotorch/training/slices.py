@@ -74,7 +74,7 @@ class SliceTable:
         Raises:
             InputError: if the dataset lacks a case or slice of the part.
         """
-        cases = tuple(sorted(case for case, indices in part.items() if indices))
+        cases = _trained_cases(part)
         _check_holds(dataset, part, cases)
         counts = [len(part[case]) for case in cases]
         case_of = np.repeat(np.arange(len(cases)), counts)
@@ -86,9 +86,10 @@ class SliceTable:
         positions: list[np.ndarray | None] = []
         for case in cases:
             positions_mm = _positions_mm(dataset, case)
-            by_index = taken_by_index(positions_mm, spacing, inputs)
-            positions.append(None if by_index else positions_mm)
-        distance_mm = spacing.usual_mm if spacing is not None else 0.0
+            if taken_by_index(positions_mm, spacing, inputs):
+                positions_mm = None
+            positions.append(positions_mm)
+        distance_mm = 0.0 if spacing is None else spacing.usual_mm
         return SliceTable(cases, case_of, index_of, neighbours, np.array(positive), tuple(positions), distance_mm)
 
     def held(self, case_number: int) -> int:
@@ -117,11 +118,16 @@ def _check_holds(dataset: Dataset, part: Part, cases: Sequence[str]) -> None:
 def slice_spacing(dataset: Dataset, part: Part) -> SliceSpacing | None:
     """The slice distances of the scans that are trained on; None if no scan's are known."""
     distances_mm = []
-    for case, indices in sorted(part.items()):
-        positions_mm = _positions_mm(dataset, case) if indices else None
+    for case in _trained_cases(part):
+        positions_mm = _positions_mm(dataset, case)
         if positions_mm is not None:
             distances_mm.append(typical_distance_mm(positions_mm))
     return SliceSpacing.of(distances_mm)
+
+
+def _trained_cases(part: Part) -> tuple[str, ...]:
+    """The cases of which the part has slices."""
+    return tuple(case for case in sorted(part) if part[case])
 
 
 def _positions_mm(dataset: Dataset, case: str) -> np.ndarray | None:
@@ -276,9 +282,11 @@ def open_slices(
 
 def must_be_labelled(dataset: Dataset, part: Part, name: str) -> None:
     """Raises InputError if scans of the part have no mask. name: what the part is called."""
-    missing = [case for case, indices in part.items() if indices and not dataset.has_mask(case)]
+    missing = [case for case in _trained_cases(part) if not dataset.has_mask(case)]
     if missing:
-        names = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        names = ", ".join(missing[:5])
+        if len(missing) > 5:
+            names += " ..."
         what = f"{len(missing)} {name} scans have no mask ({names})"
         raise InputError(what, dataset.root, "train on labelled ones")
 
