@@ -9,13 +9,13 @@ import torch
 
 from hemotorch import nets
 from hemotorch.keyed_random import BENDING, NOISE, fold, keys, uniform
-from hemotorch.nets.dropout import Dropout, draw
+from hemotorch.nets.dropout import Dropout, set_dropout_keys
 
 
 @pytest.mark.parametrize("channels", [0, 50])
 def test_it_drops_its_share_and_keeps_the_mean(channels: int) -> None:
     layer = Dropout(0.3, channels)
-    draw([layer], keys(0, 0, 1, 640)[0])
+    set_dropout_keys([layer], keys(0, 0, 1, 640)[0])
     out = layer(torch.ones(640, 50, 6, 7))
     assert out.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
     assert (out == 0).float().mean() == pytest.approx(0.3, abs=0.02)
@@ -25,16 +25,16 @@ def test_it_drops_its_share_and_keeps_the_mean(channels: int) -> None:
 
 def test_a_sample_has_its_own_whoever_is_beside_it() -> None:
     layer, made = Dropout(0.5), keys(0, 0, 1, 6)[0]
-    draw([layer], made)
+    set_dropout_keys([layer], made)
     whole = layer(torch.ones(6, 3, 4, 4))
-    draw([layer], made[1::2])
+    set_dropout_keys([layer], made[1::2])
     assert torch.equal(layer(torch.ones(3, 3, 4, 4)), whole[1::2])
     assert not torch.equal(whole[0], whole[1])
 
 
 def test_layers_draw_apart_and_evaluation_drops_nothing() -> None:
     net, made = nets.build("unet-medicaltorch", channels=4), keys(0, 0, 1, 400)[0]
-    net.draw(made)
+    net.set_dropout_keys(made)
     first, second = [layer for layer in net.train().modules() if isinstance(layer, Dropout)][:2]
     drawn = [(layer(torch.ones(400, 4, 1, 1)) == 0).flatten() for layer in (first, second)]
     # Nor as the noise and the bending of the sample's augmentation.
@@ -46,7 +46,7 @@ def test_layers_draw_apart_and_evaluation_drops_nothing() -> None:
 
 def test_bfloat16_is_scaled_as_exactly_as_it_can_be() -> None:
     layer = Dropout(0.4)
-    draw([layer], keys(0, 0, 1, 1)[0])
+    set_dropout_keys([layer], keys(0, 0, 1, 1)[0])
     out = layer(torch.full((1, 1, 9, 9), 194.0, dtype=torch.bfloat16))
     assert out.dtype == torch.bfloat16 and set(out.unique().tolist()) == {0.0, 324.0}, "by a rounded 1 / 0.6 it is 322"
 
@@ -54,8 +54,8 @@ def test_bfloat16_is_scaled_as_exactly_as_it_can_be() -> None:
 def test_a_step_is_the_same_again_with_its_keys_and_random_without() -> None:
     net = nets.build("unet-medicaltorch", channels=4)
     hu = torch.full((2, 1, 16, 16), 40.0)
-    net.draw(keys(0, 0, 1, 2)[0])
+    net.set_dropout_keys(keys(0, 0, 1, 2)[0])
     with torch.no_grad():
         assert torch.equal(net(hu), net(hu))
-        net.draw(None)
+        net.set_dropout_keys(None)
         assert not torch.equal(net(hu), net(hu))

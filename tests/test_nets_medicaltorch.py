@@ -100,7 +100,7 @@ def loss_and_gradients(net: Net, model: Any, step: int) -> tuple[Tensor, list[Te
     random = torch.Generator().manual_seed(step)
     hu = 60 * torch.randn((2, 1, 32, 48), generator=random, dtype=torch.float64) + 40
     target = (torch.rand(hu.shape, generator=random) > 0.9).double()
-    net.draw(keys(0, step, 1, 2)[0])
+    net.set_dropout_keys(keys(0, step, 1, 2)[0])
     loss = losses.build("negative-dice")(model(hu), target)
     return loss.detach(), list(torch.autograd.grad(loss, list(net.parameters())))
 

@@ -117,12 +117,12 @@ def build(name: str, **options: Any) -> Net:
     Raises:
         OptionError: for an unknown name or option, naming the nearest, and for a value that does not fit.
     """
-    complete = options_of(name) | {key: plain(value) for key, value in options.items()}
     defaults = options_of(name)
-    for key, value in complete.items():
+    complete = dict(defaults)
+    for key, value in options.items():
         if key not in defaults:
             raise OptionError(f"network '{name}' has no option '{key}'", todo=nearest(key, defaults))
-        complete[key] = checked(f"{name}.{key}", value, defaults[key])
+        complete[key] = checked(f"{name}.{key}", plain(value), defaults[key])
     odd("slices", complete["slices"])
     if complete["slices"] > MOST_SLICES:
         raise OptionError(f"must be at most {MOST_SLICES}, not {complete['slices']}", "slices")
@@ -156,7 +156,8 @@ def options_of(name: str) -> dict[str, Any]:
     """A network's options with their defaults, as plain lists and numbers. Raises OptionError for an unknown name."""
     if name not in NETS:
         raise OptionError(f"unknown network '{name}'", todo=nearest(name, NETS))
-    return {key: plain(p.default) for key, p in inspect.signature(NETS[name]).parameters.items()}
+    parameters = inspect.signature(NETS[name]).parameters
+    return {key: plain(parameter.default) for key, parameter in parameters.items()}
 
 
 def flops(net: Net, size: int) -> float:
@@ -177,7 +178,16 @@ def plain(value: Any) -> Any:
 
 
 def checked(where: str, value: Any, default: Any) -> Any:
-    """The value if it is of the default's kind and, where a number counts something, above zero. Else OptionError."""
+    """The value if it is of the default's type and, if it counts something, above zero.
+
+    Args:
+        where: The option, as "network.option", for the error.
+        value: What was given for it.
+        default: What a value is to be like.
+
+    Raises:
+        OptionError: for any other value.
+    """
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default):

@@ -28,17 +28,25 @@ class DoubleConv(nn.Module):
         self.conv2_drop = Dropout(drop_rate, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1_drop(self.conv1_bn(F.relu(_convolved(self.conv1, x))))
-        return self.conv2_drop(self.conv2_bn(F.relu(_convolved(self.conv2, x))))
+        x = F.relu(_convolved(self.conv1, x))
+        x = self.conv1_drop(self.conv1_bn(x))
+        x = F.relu(_convolved(self.conv2, x))
+        return self.conv2_drop(self.conv2_bn(x))
 
 
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """`conv(x)`. Where a GPU's step is compiled the bias is added by what reads the result, not in a pass of its own,
-    and an image of fewer than eight channels is given empty ones, since tensor cores want eight."""
+    """`conv(x)`.
+
+    If a GPU's step is compiled, the bias is added by what reads the result, not in a pass of its own, and an image of
+    fewer than eight channels is given empty ones, since tensor cores want eight.
+    """
     if conv.bias is None or not compiled_for_gpu(x):
         return conv(x)
-    more = max(0, 8 - conv.in_channels)
-    x, weight = (F.pad(one, (0, 0, 0, 0, 0, more)) if more else one for one in (x, conv.weight))
+    weight = conv.weight
+    empty = 8 - conv.in_channels
+    if empty > 0:
+        x = F.pad(x, (0, 0, 0, 0, 0, empty))
+        weight = F.pad(weight, (0, 0, 0, 0, 0, empty))
     out = F.conv2d(x, weight, padding=conv.padding)
     return out + conv.bias.to(out.dtype)[:, None, None]
 
@@ -52,14 +60,22 @@ class Up(nn.Module):
         self.downconv = DoubleConv(inputs, outputs, drop_rate, bn_momentum)
 
     def forward(self, x: Tensor, skipped: Tensor) -> Tensor:
-        return self.downconv(torch.cat([doubled(x, self.align_corners), skipped], dim=1))
+        larger = doubled(x, self.align_corners)
+        return self.downconv(torch.cat([larger, skipped], dim=1))
 
 
 class MedicalTorchUnet(nn.Module):
     """(N, in_channels, rows, columns) to logits (N, outputs, rows, columns); rows and columns multiples of 8.
 
-    channels: features of the first level, 64 in MedicalTorch. align_corners: False is what release 0.2 does, True what
-    the repository's last commit does. Source of the architecture: medicaltorch 0.2, `medicaltorch.models.Unet`.
+    Source of the architecture: medicaltorch 0.2, `medicaltorch.models.Unet`.
+
+    Args:
+        in_channels: Slices times windows.
+        channels: Features of the first level, 64 in MedicalTorch.
+        drop_rate: Share of channels that are zeroed while training.
+        bn_momentum: Of batch norm's running mean and variance.
+        align_corners: Of the upsampling. False is what release 0.2 does, True what the repository's last commit does.
+        outputs: Channels of the logits.
     """
 
     multiple = 8
@@ -74,20 +90,23 @@ class MedicalTorchUnet(nn.Module):
         outputs: int = 1,
     ):
         super().__init__()
-        c, rates = channels, (drop_rate, bn_momentum)
-        self.conv1 = DoubleConv(in_channels, c, *rates)
-        self.conv2 = DoubleConv(c, 2 * c, *rates)
-        self.conv3 = DoubleConv(2 * c, 4 * c, *rates)
-        self.conv4 = DoubleConv(4 * c, 4 * c, *rates)
-        self.up1 = Up(8 * c, 4 * c, *rates, align_corners)
-        self.up2 = Up(6 * c, 2 * c, *rates, align_corners)
-        self.up3 = Up(3 * c, c, *rates, align_corners)
-        self.conv9 = nn.Conv2d(c, outputs, 3, padding=1)
+        rates = (drop_rate, bn_momentum)
+        fine, middle, coarse = channels, 2 * channels, 4 * channels
+        self.conv1 = DoubleConv(in_channels, fine, *rates)
+        self.conv2 = DoubleConv(fine, middle, *rates)
+        self.conv3 = DoubleConv(middle, coarse, *rates)
+        self.conv4 = DoubleConv(coarse, coarse, *rates)
+        self.up1 = Up(coarse + coarse, coarse, *rates, align_corners)
+        self.up2 = Up(coarse + middle, middle, *rates, align_corners)
+        self.up3 = Up(middle + fine, fine, *rates, align_corners)
+        self.conv9 = nn.Conv2d(fine, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         level1 = self.conv1(x)
         level2 = self.conv2(halved(level1))
         level3 = self.conv3(halved(level2))
         x = self.conv4(halved(level3))
-        x = self.up3(self.up2(self.up1(x, level3), level2), level1)
+        x = self.up1(x, level3)
+        x = self.up2(x, level2)
+        x = self.up3(x, level1)
         return _convolved(self.conv9, x)

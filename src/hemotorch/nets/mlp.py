@@ -21,11 +21,13 @@ class PixelMlp(nn.Module):
     def __init__(self, in_channels: int = 1, patch: int = 15, hidden: Sequence[int] = (64, 32), outputs: int = 1):
         super().__init__()
         layers: list[nn.Module] = []
-        source, kernel = in_channels, patch
+        inputs, kernel = in_channels, patch
         for units in hidden:
-            layers += [nn.Conv2d(source, units, kernel, padding=kernel // 2), nn.ReLU(inplace=True)]
-            source, kernel = units, 1
-        self.layers = nn.Sequential(*layers, nn.Conv2d(source, outputs, kernel, padding=kernel // 2))
+            layers.append(nn.Conv2d(inputs, units, kernel, padding=kernel // 2))
+            layers.append(nn.ReLU(inplace=True))
+            inputs, kernel = units, 1
+        layers.append(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)

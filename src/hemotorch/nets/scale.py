@@ -1,5 +1,8 @@
-"""Half and twice the size, with gradients that a GPU gathers: torch's own scatter them, which costs it several passes
-over the largest tensors that there are (docs/log.md). On a CPU, where they do not, they are torch's own."""
+"""Half and twice the size, with gradients that a GPU gathers.
+
+torch's own scatter them on a GPU, which costs it several passes over the largest tensors that there are (docs/log.md).
+On a CPU they do not, and torch's own are used.
+"""
 
 from __future__ import annotations
 
@@ -37,23 +40,29 @@ def doubled(x: Tensor, align_corners: bool = False) -> Tensor:
 
 
 class Halved(torch.autograd.Function):
-    """Where several are greatest, the first of them has the gradient."""
+    """If several are greatest, the first of them has the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        a, b, c, d = (x[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1))
-        upper, lower = torch.maximum(a, b), torch.maximum(c, d)
-        place = torch.where(lower > upper, 2 + (d > c).to(torch.uint8), (b > a).to(torch.uint8))
-        ctx.save_for_backward(place)
+        upper_left, upper_right = x[:, :, 0::2, 0::2], x[:, :, 0::2, 1::2]
+        lower_left, lower_right = x[:, :, 1::2, 0::2], x[:, :, 1::2, 1::2]
+        upper = torch.maximum(upper_left, upper_right)
+        lower = torch.maximum(lower_left, lower_right)
+        # Which of the four is the greatest: 0 and 1 in the upper row, 2 and 3 in the lower.
+        index_in_upper = (upper_right > upper_left).to(torch.uint8)
+        index_in_lower = 2 + (lower_right > lower_left).to(torch.uint8)
+        ctx.save_for_backward(torch.where(lower > upper, index_in_lower, index_in_upper))
         return torch.maximum(upper, lower)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (place,) = ctx.saved_tensors
-        place, gradient = (F.interpolate(one, scale_factor=2.0, mode="nearest") for one in (place, gradient))
-        rows, columns = (torch.arange(size, device=gradient.device) % 2 for size in gradient.shape[2:])
-        return torch.where(place == 2 * rows[:, None] + columns, gradient, 0.0)
+        (index,) = ctx.saved_tensors
+        index = F.interpolate(index, scale_factor=2.0, mode="nearest")
+        gradient = F.interpolate(gradient, scale_factor=2.0, mode="nearest")
+        rows = torch.arange(gradient.shape[2], device=gradient.device) % 2
+        columns = torch.arange(gradient.shape[3], device=gradient.device) % 2
+        return torch.where(index == 2 * rows[:, None] + columns, gradient, 0.0)
 
 
 class Doubled(torch.autograd.Function):
@@ -66,14 +75,20 @@ class Doubled(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # What networks on a GPU are laid out in unless told otherwise, which costs a copy here. Inductor changes it
-        # back where strides are not given as numbers.
-        found = _gathered(_gathered(gradient, 2), 3).contiguous(memory_format=torch.channels_last)
-        return found.as_strided(found.shape, found.stride())
+        gathered = _gathered(_gathered(gradient, 2), 3)
+        # What networks on a GPU are laid out in by default; otherwise this costs a copy. Inductor changes it back if
+        # strides are not given as numbers.
+        gathered = gathered.contiguous(memory_format=torch.channels_last)
+        return gathered.as_strided(gathered.shape, gathered.stride())
 
 
 def _gathered(gradient: Tensor, dim: int) -> Tensor:
     size = gradient.shape[dim]
     first = torch.arange(-1, size - 1, 2, device=gradient.device)
-    a, b, c, d = (gradient.index_select(dim, (first + k).clamp(0, size - 1)) for k in range(4))
-    return TAPS[0] * (a + d) + TAPS[1] * (b + c)
+
+    def shifted(pixels: int) -> Tensor:
+        return gradient.index_select(dim, (first + pixels).clamp(0, size - 1))
+
+    outer = shifted(0) + shifted(3)
+    inner = shifted(1) + shifted(2)
+    return TAPS[0] * outer + TAPS[1] * inner

@@ -22,19 +22,24 @@ class SyncBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         wide = x if x.dtype == torch.float64 else x.float()
         count = wide.new_full((1,), wide.numel() // wide.shape[1])
-        sums = self.ranks.all_sum(torch.cat([wide.sum((0, 2, 3)), count]))
-        mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+        sums = torch.cat([wide.sum((0, 2, 3)), count])
+        sums = self.ranks.all_sum(sums)
+        count = sums[-1].detach()
+        mean = sums[:-1] / sums[-1]
         centred = wide - mean[:, None, None]
-        variance = self.ranks.all_sum(centred.square().sum((0, 2, 3))) / count
+        squares = self.ranks.all_sum(centred.square().sum((0, 2, 3)))
+        variance = squares / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight.to(wide.dtype) / (variance + self.eps).sqrt()
-        return (centred * scale[:, None, None] + self.bias.to(wide.dtype)[:, None, None]).to(x.dtype)
+        shift = self.bias.to(wide.dtype)
+        normed = centred * scale[:, None, None] + shift[:, None, None]
+        return normed.to(x.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked += 1
-        assert self.momentum is not None
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 

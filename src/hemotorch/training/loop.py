@@ -155,7 +155,7 @@ def train_step(learner: Learner, batches_of_step: Sequence[Batch]) -> Tensor:
     for number, batch in enumerate(batches_of_step, 1):
         hu, target = learner.augment(batch)
         learner.on_phase_end("augment")
-        learner.net.draw(batch.keys)
+        learner.net.set_dropout_keys(batch.keys)
         with learner.gradient_exchange(last=number == len(batches_of_step)):
             with job.device.autocast():
                 logits = learner.model(hu)
