@@ -212,6 +212,13 @@ def write_volume(work: Path, name: str, mask: bool = False) -> Path:
     return path
 
 
+def write_pair(work: Path) -> Path:
+    """A NIfTI header beside its voxels."""
+    image = nib.load(write_volume(work, "one.nii"))
+    nib.save(nib.Nifti1Pair(np.asarray(image.dataobj), image.affine, image.header), work / "a.hdr")
+    return work / "a.hdr"
+
+
 def write_nrrd(work: Path, header: str, pack: Callable[[bytes], bytes]) -> Path:
     """A volume with its header in one file, or with the header alone in a .nhdr."""
     hu = np.random.default_rng(0).integers(-1000, 1500, (4, 9, 8)).astype("<i2")
@@ -306,6 +313,7 @@ KINDS = {
     "nii.gz": Kind(lambda _, work: write_volume(work, "a.nii.gz"), read_volume, damaged_gzip),
     "nifti-2": Kind(lambda _, work: write_volume(work, "2.nii"), read_volume, damaged_bytes),
     "mask": Kind(lambda _, work: write_volume(work, "m.nii.gz", mask=True), read_volume, damaged_gzip),
+    "hdr": Kind(lambda _, work: write_pair(work), read_volume, damaged_bytes),
     "nrrd": Kind(lambda _, work: write_nrrd(work, "encoding: raw\n", bytes), read_volume, damaged_bytes),
     "nrrd-gzip": Kind(lambda _, work: write_nrrd(work, "encoding: gzip\n", gzip.compress), read_volume, damaged_bytes),
     "nrrd-bzip2": Kind(lambda _, work: write_nrrd(work, "encoding: bz2\n", bz2.compress), read_volume, damaged_bytes),
