@@ -296,14 +296,25 @@ def _usual(distances: np.ndarray) -> np.ndarray:
 
 def even_scan(hu: np.ndarray, pixel_mm: float, slice_mm: float, name: str = "scan", **other: Any) -> Scan:
     """An upright, evenly spaced scan around the origin: square pixels of `pixel_mm`, slices `slice_mm` apart."""
-    slices, rows, columns = hu.shape
-    corner = np.array([(columns - 1) / 2 * pixel_mm, (rows - 1) / 2 * pixel_mm, 0.0])
+    return upright_scan(hu, pixel_mm, np.arange(len(hu)) * slice_mm, name=name, **other)
+
+
+def upright_scan(hu: np.ndarray, pixel_mm: float, heights_mm: np.ndarray, **other: Any) -> Scan:
+    """A scan of horizontal slices whose middles lie above each other.
+
+    Args:
+        hu: (slices, rows, columns) that are rounded already.
+        pixel_mm: edge of a square pixel.
+        heights_mm: (slices,) of each slice.
+        other: fields of `Scan`.
+    """
+    _, rows, columns = hu.shape
+    corner = np.array([(columns - 1) / 2, (rows - 1) / 2, 0.0]) * pixel_mm
     return Scan(
         hu.astype(np.int16, copy=False),
-        slice_origins_mm=corner + np.outer(np.arange(slices) * slice_mm, [0.0, 0.0, 1.0]),
+        slice_origins_mm=corner + np.outer(heights_mm, [0.0, 0.0, 1.0]),
         row_step_mm=np.array([0.0, -pixel_mm, 0.0]),
         column_step_mm=np.array([-pixel_mm, 0.0, 0.0]),
-        name=name,
         **other,
     )
 

@@ -249,6 +249,7 @@ def _affine(header: Any, shape: tuple[int, int, int], path: Path) -> tuple[np.nd
     if not has_sform and not has_qform:
         base = np.asarray(header.get_base_affine(), dtype=float)
         return base, ["the header gives no orientation: axes are taken as left, front, head, and may be swapped"]
+    # The standard leaves open which of two counts: the sform, as in nibabel, unless it is of no use.
     if not has_sform:
         return qform, []
     if not has_qform:

@@ -114,6 +114,7 @@ def volume_shape(image: Any, path: Path) -> tuple[int, int, int]:
         raise InputError(f"its shape {shape} holds no volume", path)
     if any(length != 1 for length in shape[3:]):
         raise InputError(f"is {len(shape)}-D, with more than one volume: shape {shape}", path, "give one 3-D volume")
+    # A single slice may be 2-D.
     first, second, third = (*shape, 1)[:3]
     return first, second, third
 
@@ -140,6 +141,7 @@ def _open_pair(path: Path) -> Any:
         raise InputError(f"has no {voxels.name} beside it, which holds its voxels", path)
     size = regular_file(voxels, "NIfTI file").st_size
     start = _start(path, gzipped=False)
+    # The same 348 bytes, but for the mark at their end: nibabel would read Analyze too, left and right by convention.
     is_nifti = any(kind.header_class.may_contain_header(start) for kind in _PAIRS)
     if not is_nifti and nib.AnalyzeHeader.may_contain_header(start[: nib.AnalyzeHeader.sizeof_hdr]):
         what = "is Analyze 7.5, which does not say on which side the patient's left is"

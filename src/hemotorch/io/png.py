@@ -15,7 +15,7 @@ from pydantic import Field
 
 from hemotorch.errors import InputError
 from hemotorch.hu import WINDOWS, from_grey, to_grey
-from hemotorch.scan import Frame, Scan, Source
+from hemotorch.scan import Frame, Scan, Source, upright_scan
 from hemotorch.system import limits
 from hemotorch.system.files import atomic, regular_file
 from hemotorch.system.records import HU, MM, read, record, write
@@ -116,10 +116,11 @@ def read_scan(files: Sequence[Path]) -> Scan:
     Raises:
         InputError: as `read_image`, and for slices of different sizes.
     """
-    numbered = sorted(zip(_numbers(files), files, strict=True), key=lambda pair: pair[0])
-    numbers = tuple(number for number, _ in numbered)
-    paths = [path for _, path in numbered]
-    if len(set(numbers)) < len(numbers):
+    number_of = dict(zip(files, _numbers(files), strict=True))
+    paths = sorted(files, key=number_of.__getitem__)
+    numbers = tuple(number_of[path] for path in paths)
+    # Two files would lie at one position: neither order nor distance could be told.
+    if len(set(numbers)) < len(files):
         raise InputError("two slices of one case have the same number", paths[0].parent)
     window = read_window(paths[0].parent)
     warnings = []
@@ -134,18 +135,18 @@ def read_scan(files: Sequence[Path]) -> Scan:
         warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
     pixel_mm = window.pixel_mm or 1.0
     slice_mm = window.slice_mm or 1.0
-    hu = from_grey(_stack(paths, read_image), window.level, window.width)
-    _, rows, columns = hu.shape
-    case = case_and_number(paths[0])
-    corner = np.array([(columns - 1) / 2 * pixel_mm, (rows - 1) / 2 * pixel_mm, 0.0])
-    return Scan(
-        hu,
-        slice_origins_mm=corner + np.outer(np.asarray(numbers) * slice_mm, [0.0, 0.0, 1.0]),
-        row_step_mm=np.array([0.0, -pixel_mm, 0.0]),
-        column_step_mm=np.array([-pixel_mm, 0.0, 0.0]),
-        name=paths[0].stem if case is None or one_slice else case[0],
+    name = paths[0].stem
+    case = case_and_number(name)
+    if case is not None and not one_slice:
+        name, _ = case
+    frames = [Frame(file, 0) for file in range(len(paths))]
+    return upright_scan(
+        from_grey(_stack(paths, read_image), window.level, window.width),
+        pixel_mm,
+        np.asarray(numbers) * slice_mm,
+        name=name,
         slice_numbers=numbers,
-        source=Source(NAME, tuple(map(str, paths)), tuple(Frame(file, 0) for file in range(len(paths)))),
+        source=Source(NAME, tuple(map(str, paths)), tuple(frames)),
         warnings=tuple(warnings),
         spacing_known=known,
         slice_mm=window.slice_mm if known else None,

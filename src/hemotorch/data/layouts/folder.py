@@ -159,6 +159,7 @@ def _codes(root: Path, masks: Sequence[Path]) -> tuple[dict[int, int], list[str]
 
 def _only_binary(masks: Iterable[Path]) -> bool:
     """Whether all masks together hold nothing but 0 and 1 or 255. One that cannot be read says so when it is read."""
+    # All of them: the 1 in a mask of typed bleeding is epidural, also where a mask happens to hold nothing else.
     for path in progress(masks, "looking into masks"):
         with suppress(InputError):
             mask = read_mask(path)

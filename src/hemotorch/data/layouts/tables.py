@@ -26,6 +26,7 @@ def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
         InputError: if the file is missing, not text, or not CSV.
     """
     text = _text(path)
+    # Spreadsheets write semicolons where the comma is the decimal sign.
     first_line = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first_line.count)
     # Not strict, one stray quote swallows all lines up to the next one, or to the end, without a word.
@@ -59,6 +60,7 @@ def read_table(path: Path | str, columns: Sequence[str]) -> list[tuple[int, dict
     header: list[str] = []
     if rows:
         _, header = rows[0]
+    # Of two columns of one name the first counts.
     index_of: dict[str, int] = {}
     for index, title in enumerate(header):
         index_of.setdefault(plain(title), index)
