@@ -56,7 +56,12 @@ def _phantom(group: Any) -> None:
     p.add_argument("--patients", type=count, metavar="N", help="how many (default: the preset's)")
     p.add_argument("--size", type=pixels, metavar="N", help="rows and columns of a slice")
     p.add_argument("--seed", type=seed, default=0, metavar="N", help="another seed, other patients (default: 0)")
-    p.add_argument("--layout", default="ct-ich", metavar="NAME", help="ct-ich, folder or png (default: ct-ich)")
+    p.add_argument(
+        "--layout",
+        default="ct-ich",
+        metavar="NAME",
+        help="layout of the files written, see docs/data.md (default: ct-ich)",
+    )
     p.add_argument("--projection", action="store_true", help="simulate the scanner in full: slower")
     add_workers(p)
 
@@ -66,7 +71,9 @@ def _prepare(group: Any) -> None:
     p = add_command(group, "prepare", commands.prepare, text, "prepare ct prepared", Resuming.SAME_COMMAND)
     p.add_argument("src", metavar="SRC", help="folder with scans and masks")
     p.add_argument("out", metavar="OUT", help="prepared dataset; the same command again does only what changed")
-    p.add_argument("--layout", default="auto", metavar="NAME", help="auto, ct-ich, folder or png (default: auto)")
+    p.add_argument(
+        "--layout", default="auto", metavar="NAME", help="auto, or a layout by name, see docs/data.md (default: auto)"
+    )
     p.add_argument("--png", action="store_true", help="also write 8-bit PNG slices to OUT/png")
     p.add_argument("--window", metavar="NAME", help="of the PNGs (default: brain, 40/120)")
     p.add_argument("--level", type=float, metavar="HU", help="of the PNGs, with --width, instead of --window")

@@ -95,9 +95,9 @@ def _unsigned_padding(values: np.ndarray, unsigned: bool) -> tuple[np.ndarray, l
 
 
 def _check_hu(values: np.ndarray, path: Path | str) -> list[str]:
-    """Raises InputError where the values cannot be HU; warns where that is doubtful.
+    """Raises InputError if the values cannot be HU; warns if that is doubtful.
 
-    HU have air at -1000, or, where only the brain is left, fluid and noise below 0 and a background of 0. Cormack
+    HU have air at -1000, or, if only the brain is left, fluid and noise below 0 and a background of 0. Cormack
     units, values whose intercept of -1024 was lost, 8-bit greys, MRI and probabilities never fall below zero.
     """
     low = float(values.min())

@@ -42,7 +42,7 @@ SliceTypes = dict[int, frozenset[str]]
 
 
 class Person(NamedTuple):
-    """A row of the demographics: age in years and sex, F or M, None where not given."""
+    """A row of the demographics: age in years and sex, F or M, None if not given."""
 
     age: float | None
     sex: str | None
