@@ -19,7 +19,8 @@ from hemotorch.system import machine
 from hemotorch.system.device import Device
 from hemotorch.system.ranks import Ranks
 from hemotorch.training.autotune import autotune
-from hemotorch.training.learner import Job, Learner, Steps
+from hemotorch.training.job import Job
+from hemotorch.training.learner import Learner, Steps
 from hemotorch.training.loop import steps, train
 from tiny import opened
 
@@ -64,7 +65,7 @@ def test_only_what_is_clearly_faster_is_chosen(
     def measured(job: Job, net: Net, ways: dict[str, Device], steps: Steps) -> dict[str, float]:
         return {name: one(device) for name, device in ways.items()}
 
-    monkeypatch.setattr(hemotorch.training.autotune, "_seconds", measured)
+    monkeypatch.setattr(hemotorch.training.autotune, "_step_seconds", measured)
     job, net = opened(tiny_prepared, "train.epochs=1000")
     settled = autotune(job, net, steps)
     assert {key: getattr(settled, key) for key in chosen} == chosen
@@ -74,7 +75,7 @@ def test_what_was_asked_for_is_not_measured(tiny_prepared: Path, monkeypatch: py
     tried: list[str] = []
     monkeypatch.setattr(
         hemotorch.training.autotune,
-        "_seconds",
+        "_step_seconds",
         lambda job, net, ways, steps: tried.extend(ways) or dict.fromkeys(ways, 1.0),
     )
     settings = ("train.epochs=1000", "engine.channels_last=on", "engine.compile=off", "engine.threads=2")
@@ -138,7 +139,7 @@ def test_a_gpu_compiles_where_it_pays(
         tried.extend(ways.values())
         return dict.fromkeys(ways, seconds)
 
-    monkeypatch.setattr(hemotorch.training.autotune, "_seconds", measured)
+    monkeypatch.setattr(hemotorch.training.autotune, "_step_seconds", measured)
     settled = autotune(gpu, net, steps)
     assert settled.compile is compiled and settled.graphs and f"{seconds * 1400:.0f} s" in settled.reasons[-1]
     assert [(way.compile, way.graphs) for way in tried] == [(False, True)]

@@ -23,7 +23,8 @@ from hemotorch.system.device import choose, environment
 from hemotorch.system.events import Event, Message, listening
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training
-from hemotorch.training.learner import WARM_UP, Learner, endless, open_job, training_parts
+from hemotorch.training.job import open_job, training_parts
+from hemotorch.training.learner import WARM_UP, Learner, endless
 from hemotorch.training.loop import steps, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+import hemotorch.training.job
 import hemotorch.training.learner
 import tiny
 from hemotorch import io
@@ -36,8 +37,9 @@ from hemotorch.system.events import Progress, Stopped, listening
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training
 from hemotorch.training import losses
-from hemotorch.training.learner import learning_rate, open_job, training_parts
+from hemotorch.training.job import open_job, training_parts
 from hemotorch.training.loop import train
+from hemotorch.training.optimizer import learning_rate
 
 
 def _weights(root: Path, name: str = LAST) -> dict[str, torch.Tensor]:
@@ -288,7 +290,7 @@ def test_out_of_memory_says_what_to_lower(tiny_prepared, tmp_path, monkeypatch):
         # What torch's CPU allocator really does when asked for far too much.
         return torch.empty(2**60)
 
-    monkeypatch.setattr(hemotorch.training.learner.losses, "build", lambda name, **options: losses.Loss(full, full))
+    monkeypatch.setattr(hemotorch.training.job.losses, "build", lambda name, **options: losses.Loss(full, full))
     with pytest.raises(RunError, match=r"out of memory on cpu with a batch of 4x3x32x32; not even the smallest"):
         train(tiny_prepared, tmp_path / "run", tiny.recipe(), device="cpu")
 

@@ -16,7 +16,8 @@ from hemotorch.errors import RunError
 from hemotorch.nets import Net
 from hemotorch.system import machine
 from hemotorch.system.ranks import GO_ON
-from hemotorch.training.learner import Job, Learner, Steps
+from hemotorch.training.job import Job
+from hemotorch.training.learner import Learner, Steps
 from hemotorch.training.loop import steps, train
 from hemotorch.training.memory import memory_explained
 from tiny import opened

@@ -19,7 +19,7 @@ from hemotorch.scan import CaseInfo, Scan, even_scan
 from hemotorch.system.device import choose
 from hemotorch.system.events import EpochEnd, Event, Listener
 from hemotorch.system.ranks import Ranks
-from hemotorch.training.learner import Job, open_job, training_parts
+from hemotorch.training.job import Job, open_job, training_parts
 
 SIZE, PIXEL_MM, SLICES = 64, 3.0, 6
 

@@ -22,7 +22,8 @@ from hemotorch.system.device import Device, choose
 from hemotorch.system.ranks import Ranks
 from hemotorch.training.augment import augment
 from hemotorch.training.batches import batches
-from hemotorch.training.learner import Learner, endless, open_job
+from hemotorch.training.job import open_job
+from hemotorch.training.learner import Learner, endless
 from hemotorch.training.loop import steps
 
 #: Of the digits' perceptron; the pixel windows' is `nets.mlp`.

@@ -15,7 +15,7 @@ from hemotorch.data.splits import Part
 from hemotorch.errors import InputError
 from hemotorch.hu import window
 from hemotorch.recipe import Recipe
-from hemotorch.training.learner import training_parts
+from hemotorch.training.job import training_parts
 from hemotorch.training.slices import must_be_labelled
 
 #: Rows and columns of a quick bench, and their size: the whole head.

@@ -21,7 +21,8 @@ from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, recipe_from_toml
 from hemotorch.system.device import choose
 from hemotorch.system.ranks import Ranks
-from hemotorch.training.learner import Job, Learner, endless, open_job, training_parts
+from hemotorch.training.job import Job, open_job, training_parts
+from hemotorch.training.learner import Learner, endless
 from hemotorch.training.loop import steps
 
 #: Side of the slice whose arithmetic is counted; a convolution's grows with the pixels.

@@ -1,4 +1,4 @@
-"""What is decided by measuring: ways of computing a step, tried in turns before a training starts."""
+"""Ways of computing a step, measured in turns before a training starts; the fastest is chosen."""
 
 from __future__ import annotations
 
@@ -9,79 +9,118 @@ from dataclasses import replace
 from hemotorch.nets import Net
 from hemotorch.system import machine, threads
 from hemotorch.system.device import Device
-from hemotorch.training.learner import Job, Learner, Steps, endless
+from hemotorch.training.job import Job
+from hemotorch.training.learner import Learner, Steps, endless
 
 MEASURED_STEPS = 4  #: of each candidate, after one that is not counted
 MEASURED_SHARE = 0.02  #: of the training's steps, at most, are spent on measuring
-#: Trainings that uncompiled are shorter than this are not worth torch.compile: on a CPU not even trying it, which takes
-#: two minutes and rarely gains; on a GPU it takes a minute, and `paper` was 2.7 times as fast with it and graphs.
+#: Seconds of an uncompiled training from which on torch.compile is worth it. On a CPU even trying takes two minutes and
+#: rarely gains anything; on a GPU it takes a minute, and `paper` was 2.7 times as fast with it and CUDA graphs.
 COMPILE_PAYS_S = {"cpu": 1800.0, "cuda": 180.0}
-CLEARLY = 1.1  #: how much faster than the default a way must be, so that noise does not choose
+CLEARLY = 1.1  #: how much faster than the default a candidate must be, so that noise does not choose
 
 
 def autotune(job: Job, net: Net, steps: Steps) -> Device:
-    """The device with what is decided by measuring: on a CPU layout, threads and compiling; on a GPU whether the
-    training is long enough to compile. All ranks decide the same.
+    """The device with the settings that were fastest: on a CPU memory layout, threads and compiling; on a GPU whether
+    the training is long enough to compile.
 
-    Trainings too short for it keep the defaults, and so does whatever is not clearly faster than them.
+    A training too short for measuring keeps the defaults, and so does whatever is not clearly slower than another way.
+    All ranks choose the same.
+
+    Args:
+        net: the network as it starts; it is copied, and not changed.
+        steps: the steps of an epoch, as the training does them.
     """
+    if job.device.torch_device.type != "cpu":
+        return _autotune_gpu(job, net, steps)
+    candidates = _cpu_candidates(job)
+    if job.total * MEASURED_SHARE < (1 + MEASURED_STEPS) * len(candidates):
+        return job.device.with_reason("nothing was measured: the training is short")
+    seconds = _step_seconds(job, net, candidates, steps)
+    fastest = _fastest(seconds)
+    if _may_compile(job) and seconds[fastest] * job.total > COMPILE_PAYS_S["cpu"]:
+        # Measured again beside it: minutes later the machine may be busier.
+        trial = {fastest: candidates[fastest], "compiled": replace(candidates[fastest], compile=True)}
+        again = _step_seconds(job, net, trial, steps)
+        candidates.update(trial)
+        seconds.update(again)
+        fastest = _fastest(again)
+    chosen = candidates[fastest]
+    chosen.use()
+    measured = ", ".join(f"{name} {each:.3g}" for name, each in seconds.items())
+    return job.device.with_reason(
+        f"measured, seconds a step: {measured}; chosen: {fastest}",
+        channels_last=chosen.channels_last,
+        threads=chosen.threads,
+        compile=chosen.compile,
+    )
+
+
+def _cpu_candidates(job: Job) -> dict[str, Device]:
+    """The ways that are tried, the default first: those that the recipe and the user leave open."""
     device, engine = job.device, job.recipe.engine
-    if device.torch_device.type != "cpu":
-        return _worth_compiling(job, net, steps) if engine.compile == "auto" else device
-    ways: dict[str, Device] = {"as above": device}
+    candidates = {"as above": device}
     if engine.channels_last == "auto":
-        ways["contiguous"] = replace(device, channels_last=False)
+        candidates["contiguous"] = replace(device, channels_last=False)
     physical = max(1, machine.physical_cores() // job.ranks.beside)
     if not engine.threads and not threads.wanted() and physical < device.threads:
-        ways["a thread a physical core"] = replace(device, threads=physical)
+        candidates["a thread a physical core"] = replace(device, threads=physical)
     # Unlike machines may differ in what they could try: what one rank cannot, none does.
-    ways = {name: way for name, way in ways.items() if all(name in others for others in job.ranks.gather(list(ways)))}
-    if job.total * MEASURED_SHARE < (1 + MEASURED_STEPS) * len(ways):
-        return device.with_reason("nothing was measured: the training is short")
-    seconds = _seconds(job, net, ways, steps)
-    chosen = _fastest(seconds)
+    names_of_ranks = job.ranks.gather(list(candidates))
+    for name in list(candidates):
+        if not all(name in names for names in names_of_ranks):
+            del candidates[name]
+    return candidates
+
+
+def _may_compile(job: Job) -> bool:
     compilers = all(job.ranks.gather(machine.has_compiler()))
-    if engine.compile == "auto" and compilers and seconds[chosen] * job.total > COMPILE_PAYS_S["cpu"]:
-        trial = {chosen: ways[chosen], "compiled": replace(ways[chosen], compile=True)}
-        seconds |= (again := _seconds(job, net, trial, steps))
-        ways, chosen = {**ways, **trial}, _fastest(again)
-    told = ", ".join(f"{name} {each:.3g}" for name, each in seconds.items())
-    best = ways[chosen]
-    best.use()
-    same = {"channels_last": best.channels_last, "threads": best.threads, "compile": best.compile}
-    return device.with_reason(f"measured, seconds a step: {told}; chosen: {chosen}", **same)
+    return compilers and job.recipe.engine.compile == "auto"
 
 
-def _worth_compiling(job: Job, net: Net, steps: Steps) -> Device:
-    if not all(job.ranks.gather(job.device.compile)):  # unlike machines: what one cannot, none does
-        last = job.device
-        return last.with_reason("not compiled: another rank cannot", compile=False) if last.compile else last
-    # As a graph where there is to be one: the last of the steps is replayed.
-    seconds = _seconds(job, net, {"plain": replace(job.device, compile=False)}, steps)["plain"]
-    told = f"{seconds:.2g} s a step without, measured, {job.total:,} of them are {seconds * job.total:.0f} s"
-    enough = seconds * job.total > COMPILE_PAYS_S["cuda"]
-    return job.device.with_reason(f"{'compiled' if enough else 'not compiled'}: {told}", compile=enough)
+def _autotune_gpu(job: Job, net: Net, steps: Steps) -> Device:
+    device = job.device
+    if job.recipe.engine.compile != "auto":
+        return device
+    if not all(job.ranks.gather(device.compile)):  # unlike machines: what one cannot, none does
+        if device.compile:
+            return device.with_reason("not compiled: another rank cannot", compile=False)
+        return device
+    # As a graph if there is to be one: the last of the steps is replayed.
+    seconds = _step_seconds(job, net, {"plain": replace(device, compile=False)}, steps)["plain"]
+    total_s = seconds * job.total
+    pays = total_s > COMPILE_PAYS_S["cuda"]
+    measured = f"{seconds:.2g} s a step without, measured, {job.total:,} of them are {total_s:.0f} s"
+    return device.with_reason(f"{'compiled' if pays else 'not compiled'}: {measured}", compile=pays)
 
 
 def _fastest(seconds: dict[str, float]) -> str:
-    """The usual way, which comes first, unless another is clearly faster."""
-    usual, best = next(iter(seconds)), min(seconds, key=lambda name: seconds[name])
-    return best if seconds[best] * CLEARLY < seconds[usual] else usual
+    """The default, which comes first, unless another is clearly faster."""
+    default = next(iter(seconds))
+    fastest = min(seconds, key=lambda name: seconds[name])
+    if seconds[fastest] * CLEARLY < seconds[default]:
+        return fastest
+    return default
 
 
-def _seconds(job: Job, net: Net, ways: dict[str, Device], steps: Steps) -> dict[str, float]:
-    """Of a step each way, on copies of the network: the fastest of several taken in turns, so that what else the
-    machine does hits all alike; of several ranks the slowest one's."""
+def _step_seconds(job: Job, net: Net, candidates: dict[str, Device], steps: Steps) -> dict[str, float]:
+    """Seconds of a step of each candidate, on copies of the network; of several ranks the slowest one's.
+
+    The fastest of several is taken, in turns, so that what else the machine does hits all alike.
+    """
     running = {}
-    for name, device in ways.items():
+    for name, device in candidates.items():
         learner = Learner(replace(job, device=device), copy.deepcopy(net))
         running[name] = endless(learner, steps)
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(1 + MEASURED_STEPS):
-        for name, device in ways.items():
+        for name, device in candidates.items():
             device.use()
-            began = time.perf_counter()
+            start = time.perf_counter()
             float(next(running[name]))  # waits for a GPU
-            times[name].append(time.perf_counter() - began)
-    # The first step builds what the others use.
-    return {name: float(max(job.ranks.gather(min(taken[1:])))) for name, taken in times.items()}
+            times[name].append(time.perf_counter() - start)
+    seconds = {}
+    for name, taken in times.items():
+        least = min(taken[1:])  # the first step builds what the others use
+        seconds[name] = float(max(job.ranks.gather(least)))
+    return seconds

@@ -25,15 +25,16 @@ from hemotorch.evaluation.evaluate import summarise
 from hemotorch.inference.checkpoint import save_checkpoint
 from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.torch_model import TorchModel
-from hemotorch.nets import Net
 from hemotorch.recipe import Recipe
 from hemotorch.run import BEST, LAST, Run
 from hemotorch.system.events import EpochEnd, Message, Stopped, Task, emit, ignore, listening
 from hemotorch.system.ranks import joined
 from hemotorch.training.autotune import autotune
 from hemotorch.training.batches import Batch, batches
-from hemotorch.training.learner import Job, Learner, learning_rate, open_job, training_parts
+from hemotorch.training.job import Job, open_job, training_parts
+from hemotorch.training.learner import Learner
 from hemotorch.training.memory import loading_explained, memory_explained
+from hemotorch.training.optimizer import learning_rate
 from hemotorch.training.resume import (
     State,
     checkpoint_of,
@@ -78,7 +79,7 @@ def train(
         run.locked() if ranks.first else nullcontext(),
         nullcontext() if ranks.first else listening(ignore),
     ):
-        ranks.gather(None)  # the first rank holds the folder: nobody looks into it before
+        ranks.barrier()  # the first rank holds the folder: nobody looks into it before
         dataset = Dataset(data)
         start = decide_start(run, dataset, recipe, device, resume, ranks)
         start.device.use()
@@ -114,7 +115,7 @@ def train_epochs(job: Job, run: Run, state: State) -> None:
                     task.advance()
                     if state.unread_steps < LOSS_EVERY and state.step < job.steps:
                         continue
-                    job.ranks.gather(None)  # a lost rank is noticed here, not by a GPU that waits for it
+                    job.ranks.barrier()  # a lost rank is noticed here, not by a GPU that waits for it
                     check_finite(state.read_loss(), state, run)
                     task.note = f"loss={state.loss_sum / state.step:.3f}"
                     now = time.perf_counter()
@@ -229,23 +230,16 @@ def score_of(validation: dict[str, float], best_by: str) -> float:
 
 def check_finite(loss: float, state: State, run: Run) -> None:
     """Raises RunError if the loss, or a weight or batch statistic after it, is not finite."""
-    nets = (state.learner.net, state.learner.deployed)
-    if math.isfinite(loss) and not all_finite(*nets):
-        loss = math.nan
-    if math.isfinite(loss):
+    if math.isfinite(loss) and state.learner.is_finite():
         return
+    if math.isfinite(loss):
+        loss = math.nan  # what it will be in the next step
     todo = "train again with a lower optimizer.lr"
     if (run.root / LAST).exists():
         todo += f"; the checkpoints in {run.root} are from before it"
     else:
         todo += ", into another folder"
     raise RunError(f"the loss became {loss}", f"epoch {state.epoch + 1}, step {state.step}", todo)
-
-
-def all_finite(*nets: Net) -> bool:
-    """Whether weights and batch statistics are; one look at the device for all of them."""
-    values = [value for net in nets for value in net.state_dict().values() if value.is_floating_point()]
-    return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
 
 def start_message(job: Job, state: State) -> str:

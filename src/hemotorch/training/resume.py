@@ -25,7 +25,8 @@ from hemotorch.system.device import Device, choose, environment
 from hemotorch.system.ranks import Ranks
 from hemotorch.system.records import build, to_values
 from hemotorch.task import BLEEDING, Task, task_named
-from hemotorch.training.learner import Job, Learner
+from hemotorch.training.job import Job
+from hemotorch.training.learner import Learner
 
 SWITCHES = ("channels_last", "compile", "graphs", "kernels", "keep_memory")  #: of Device and of the recipe's engine
 COUNTERS = ("epoch", "step", "best", "loss_sum", "seconds")  #: fields of State that last.pt holds
