@@ -34,6 +34,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "b.nii.gz": read_mask,
     "c.nii.gz": slice_numbers,
     "d.png": read_scan,
+    "d.hdr": read_scan,
+    "d.nrrd": read_scan,
+    "d.nhdr": read_mask,
     "e.dcm": read_scan,
     "f.json": read_json,
     "g.csv": read_cells,
@@ -71,6 +74,19 @@ def test_pipes_devices_and_sockets_are_refused_at_once(tmp_path: Path, name: str
         server.bind(name)
         with pytest.raises(InputError, match="pipe or a device"):
             read(path)
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero"])
+def test_a_header_whose_voxels_are_a_pipe_or_a_device_is_refused_at_once(tmp_path: Path, target: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a.hdr").write_bytes(nifti_header((4, 4, 4), offset=0).binaryblock)
+    (tmp_path / "b.nhdr").write_text(
+        "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 4 4\nspacings: 1 1 5\nencoding: raw\ndata file: a.img\n"
+    )
+    (tmp_path / "a.img").symlink_to(tmp_path / target)
+    for name in ("a.hdr", "b.nhdr"):
+        with pytest.raises(InputError, match="pipe or a device"):
+            read_scan(tmp_path / name)
 
 
 def test_a_pipe_is_not_asked_whether_it_is_dicom(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def open_layout(root: Path | str, layout: str = "auto") -> Collection:
         names = (_layout(layout).NAME,)
     name, dataset = _find(root, names)
     collection = LAYOUTS[name].open_cases(dataset)
+    # The table may also stand one level above the only dataset.
     collection = assign_patients(collection, find_table(dataset, root))
     if not LAYOUTS[name].OF_SLICES:
         collection = assign_inside(collection)

@@ -132,6 +132,7 @@ def read_diagnosis(path: Path) -> tuple[dict[str, SliceTypes], list[str]]:
             if types_of_slice.get(number, types) != types:
                 raise InputError(f"{label} contradicts line {earlier} on the same slice", path, "correct the table")
             repeated.append(label)
+        # A type and "no haemorrhage", or neither.
         if bool(types) == bool(flags["No_Hemorrhage"]):
             unclear.append(label)
         # Neither a type nor "no haemorrhage" is marked: what the slice holds is not known.

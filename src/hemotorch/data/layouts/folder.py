@@ -18,8 +18,7 @@ import numpy as np
 
 from hemotorch.data.layouts.case import BINARY, Case, Collection, files_by_name, masks_by_hand, paths_of, unpaired
 from hemotorch.data.layouts.mask_values import LABELS, MEANINGS, NNUNET, declared_codes, nnunet_codes
-from hemotorch.data.layouts.patients import PATIENTS
-from hemotorch.data.layouts.tables import write_table
+from hemotorch.data.layouts.patients import write_patients
 from hemotorch.errors import InputError, some_of
 from hemotorch.io import VOLUME_SUFFIXES, read_mask, write_mask, write_scan
 from hemotorch.labels import CODES, UNTYPED
@@ -91,11 +90,12 @@ def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info:
 def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
     """Writes `labels.json`, so that a mask of ones is not taken as untyped, and `patients.csv`."""
     write_json(root / LABELS, {str(code): name for name, code in MEANINGS.items()})
-    write_table(root / PATIENTS, [("case", "patient"), *((info.name, info.patient) for info in rows)])
+    write_patients(root, rows)
 
 
 def _pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
     """Scans and masks by case name, and where they are."""
+    # A dataset in images/ may have other volumes beside that folder: they are no scans of it.
     for images in _SCAN_FOLDERS:
         scans = files_by_name(root / images, VOLUME_SUFFIXES)
         if not scans:
@@ -126,6 +126,7 @@ def _without_channel(scans: dict[str, Path], folder: Path) -> dict[str, Path]:
     return {name.removesuffix(_FIRST_CHANNEL): path for name, path in scans.items()}
 
 
+# Of masks/ beside labels/ one was once passed over without a word.
 def _mask_folder(root: Path) -> str | None:
     """The folder of the masks, or None if there is none. Raises InputError if several hold masks."""
     present: list[Path] = []

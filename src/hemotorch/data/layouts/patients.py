@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hemotorch.data.layouts.case import Case, Collection
-from hemotorch.data.layouts.tables import plain, read_cells, read_table
+from hemotorch.data.layouts.tables import plain, read_cells, read_table, write_table
 from hemotorch.errors import InputError, some_of
 from hemotorch.io import is_scan, stem
+from hemotorch.scan import CaseInfo
 
 PATIENTS = "patients.csv"
 _CHANNEL = "_0000"  #: nnU-Net's ending of the first channel's file
@@ -92,6 +93,14 @@ def find_table(*folders: Path) -> Path | None:
     return None
 
 
+def write_patients(root: Path, rows: Iterable[CaseInfo]) -> None:
+    """Writes patients.csv."""
+    table: list[Sequence[object]] = [("case", "patient")]
+    for info in rows:
+        table.append((info.name, info.patient))
+    write_table(root / PATIENTS, table)
+
+
 def read_patients(path: Path) -> tuple[list[Entry], list[str]]:
     """The rows of patients.csv, each patient by one spelling, and warnings naming spellings that were joined.
 
@@ -107,6 +116,7 @@ def read_patients(path: Path) -> tuple[list[Entry], list[str]]:
     for line, row in read_table(path, columns):
         if not row["case"] or not row["patient"]:
             raise InputError(f"line {line} names no case or no patient", path)
+        # A patient called p1 in one row and P01 in another would be on both sides of a split.
         spellings_of_patient = spellings.setdefault(identity(row["patient"]), [])
         if row["patient"] not in spellings_of_patient:
             spellings_of_patient.append(row["patient"])
@@ -114,7 +124,10 @@ def read_patients(path: Path) -> tuple[list[Entry], list[str]]:
         earlier = entries.setdefault(row["case"], entry)
         if (earlier.patient, earlier.site) != (entry.patient, entry.site):
             raise InputError(f"line {line} contradicts an earlier one on case {row['case']}", path)
-    joined = [" = ".join(map(repr, names)) for names in spellings.values() if len(names) > 1]
+    joined = []
+    for names in spellings.values():
+        if len(names) > 1:
+            joined.append(" = ".join(map(repr, names)))
     warnings = []
     if joined:
         warnings.append(f"{path.name}: spellings taken for one and the same patient: {some_of(joined)}")
@@ -149,6 +162,7 @@ def assign_patients(collection: Collection, table: Path | None) -> Collection:
             case = replace(case, patient=entry.patient, site=entry.site or case.site, patient_assumed=False)
         cases.append(case)
     assumed = [case.name for case in cases if case.patient_assumed and case.patient]
+    # If the table names none of the cases, the description says so, and once is enough.
     if assumed and matched:
         warnings.append(f"{table.name} leaves out cases, each then taken as a patient of its own: {some_of(assumed)}")
     warnings = [*collection.warnings, *warnings]
@@ -169,9 +183,9 @@ def _without_scan(entries: Iterable[Entry], matched: Mapping[str, Entry]) -> lis
 def _with_assumption(collection: Collection, table: Path | None) -> Collection:
     """Says if patients are not known, or if each scan is taken for a patient of its own for want of better."""
     cases = collection.cases
-    unknown = sum(case.patient is None for case in cases)
+    unknown = [case for case in cases if case.patient is None]
     if unknown:
-        text = f"patients are not known of {unknown} of {len(cases)} cases: their names are not CASE_SSS.png"
+        text = f"patients are not known of {len(unknown)} of {len(cases)} cases: their names are not CASE_SSS.png"
         collection = replace(collection, warnings=(text, *collection.warnings))
     if not cases or not all(case.patient_assumed and case.patient for case in cases):
         return collection
@@ -188,6 +202,7 @@ def _match(cases: Iterable[Case], entries: Iterable[Entry], table: Path) -> tupl
     matched: dict[str, Entry] = {}
     spelled = []
     for entry in entries:
+        # Spelled exactly, a name has no other meaning, however near others are.
         names = exact.get(entry.case) or close.get(identity(_bare(entry.case)), [])
         if len(names) > 1:
             what = f"line {entry.line}: case {entry.case} may be any of {some_of(names)}"

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hemotorch.data.layouts.case import Case, Collection, files_by_name, unpaired
-from hemotorch.data.layouts.patients import PATIENTS
-from hemotorch.data.layouts.tables import write_table
+from hemotorch.data.layouts.patients import write_patients
 from hemotorch.errors import some_of
 from hemotorch.io import SLICE_SUFFIXES, png
 from hemotorch.scan import CaseInfo, Scan
@@ -91,4 +90,4 @@ def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info:
 def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
     """Writes `window.json` and `patients.csv`. Spacing differs between cases, so that these folders do not hold it."""
     png.write_window(root, png.PngWindow())
-    write_table(root / PATIENTS, [("case", "patient"), *((info.name, info.patient) for info in rows)])
+    write_patients(root, rows)
