@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from hemotorch.bench import clock as clock_module
 from hemotorch.bench import worker
 from hemotorch.bench.clock import Clock, memory_mb, peak_gflops
 from hemotorch.bench.data import checked, quick_recipe, why_no_reference, write_reference_pngs
@@ -163,18 +165,22 @@ def test_no_round_is_begun_that_would_take_too_long(tiny_prepared, recipe) -> No
 
 
 class FakeLoop:
-    """Steps that take as long as they are told, on a device that is not there."""
+    """Steps that take as long as they are told, on a device that is not there and by a clock of their own.
 
-    def __init__(self, seconds: list[float]):
-        self.seconds, self.marks, self.steps = seconds, 0, 0
+    With real time, other work on the machine would decide how many steps are measured.
+    """
+
+    def __init__(self, seconds: list[float], monkeypatch: pytest.MonkeyPatch):
+        self.seconds, self.now, self.steps = seconds, 0.0, 0
         self.mark: Callable[[str], None] = lambda phase: None
+        fake_time = SimpleNamespace(perf_counter=lambda: self.now, process_time=lambda: self.now)
+        for module in (worker, clock_module):
+            monkeypatch.setattr(module, "time", fake_time)
 
     def step(self) -> torch.Tensor:
-        until = time.perf_counter() + self.seconds[min(self.steps, len(self.seconds) - 1)]
-        self.steps += 1
         self.mark("data")
-        while time.perf_counter() < until:
-            pass
+        self.now += self.seconds[min(self.steps, len(self.seconds) - 1)]
+        self.steps += 1
         self.mark("forward")
         return torch.tensor(1.0 / self.steps)
 
@@ -187,16 +193,23 @@ class FakeLoop:
 
 def test_the_first_step_does_not_say_how_many_are_timed(monkeypatch) -> None:
     monkeypatch.setattr(worker, "peak_gflops", lambda *_: 1.0)
-    loop = FakeLoop([0.5, 0.01])  # it compiles
+    loop = FakeLoop([0.5, 0.01], monkeypatch)  # it compiles
     found = worker.measure(loop.on("cpu"), Spec(Config("", threads=1), "", "", seconds=0.2), Ranks())
-    assert 12 <= len(found.step_s) <= 24 and found.losses[0] == 1.0
+    assert len(found.step_s) == 20 and found.seconds == pytest.approx(0.01) and found.losses[0] == 1.0
+
+
+def test_a_step_that_other_work_stops_does_not_say_how_many_are_timed(monkeypatch) -> None:
+    monkeypatch.setattr(worker, "peak_gflops", lambda *_: 1.0)
+    loop = FakeLoop([0.01, 0.5, 0.01], monkeypatch)
+    found = worker.measure(loop.on("cpu"), Spec(Config("", threads=1), "", "", seconds=0.2), Ranks())
+    assert len(found.step_s) == 20
 
 
 @pytest.mark.parametrize("graphs", [False, True])
 def test_a_gpu_runs_ahead_of_its_host_and_is_then_looked_at(monkeypatch, graphs: bool) -> None:
     """As far as a CPU can: blocks of steps that nothing is waited in, then steps with a clock."""
     waits: list[int] = []
-    loop = FakeLoop([0.002])
+    loop = FakeLoop([0.002], monkeypatch)
     monkeypatch.setattr(worker, "peak_gflops", lambda *_: 7.0)
     monkeypatch.setattr(worker, "BLOCK_S", 0.02)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: waits.append(loop.steps))
@@ -205,11 +218,11 @@ def test_a_gpu_runs_ahead_of_its_host_and_is_then_looked_at(monkeypatch, graphs:
     found = worker.measure(loop.on("cuda"), spec, Ranks())
     assert found.gpu_memory_mb == 5.0 and found.peak_gflops == 7.0
     assert sum(found.shares.values()) == pytest.approx(1)
-    assert found.shares["graph"] > 0.5 if graphs else found.shares["forward"] > 0.5
-    assert 5 <= len(found.step_s) <= 20 and 0.0015 < found.seconds < 0.02, "the median: other work may stop a step"
-    # Between the ends of two blocks stand about ten steps.
+    assert found.shares["graph" if graphs else "forward"] == pytest.approx(1)
+    assert len(found.step_s) == 10 and found.seconds == pytest.approx(0.002)
+    # Between the ends of two blocks stand ten steps.
     timed = sorted(set(waits))[worker.WARM_UP["cuda"] : worker.WARM_UP["cuda"] + 5]
-    assert all(3 <= later - earlier <= 20 for earlier, later in itertools.pairwise(timed))
+    assert [later - earlier for earlier, later in itertools.pairwise(timed)] == [10] * 4
 
 
 def test_the_clock_gives_each_phase_its_time() -> None:
