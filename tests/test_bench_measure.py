@@ -23,7 +23,7 @@ from hemotorch.bench.clock import Clock, memory_mb, peak_gflops
 from hemotorch.bench.data import checked, quick_recipe, why_no_reference, write_reference_pngs
 from hemotorch.bench.loops import Loop, png_size, reference_loop
 from hemotorch.bench.processes import Pace, chosen_layout, measure, once, run_together
-from hemotorch.bench.records import PHASES, Config, Spec
+from hemotorch.bench.records import PHASES, Config, Round, Spec
 from hemotorch.bench.reference import ReferenceLoop
 from hemotorch.bench.setup import engine_settings
 from hemotorch.data.dataset import Dataset
@@ -188,7 +188,7 @@ class FakeLoop:
         self.mark = mark
 
     def on(self, device: str) -> Loop:
-        return Loop(self.step, self.listen, torch.device(device), 4, 1.0, 10, 3, "resident", (64, 64), ("fake",))
+        return Loop(self.step, self.listen, torch.device(device), Round((), 4, image_gflop=1.0, size=(64, 64)))
 
 
 def test_the_first_step_does_not_say_how_many_are_timed(monkeypatch) -> None:
@@ -292,7 +292,7 @@ def test_the_reference_loop_resizes_and_has_workers(pngs, recipe) -> None:
 def test_a_batch_larger_than_the_data_is_all_of_it(pngs, recipe, tiny_prepared) -> None:
     many = spec(recipe.changed(["train.batch=500"]), tiny_prepared, batch=500, reference=True, threads=0)
     loop = reference_loop(replace(many, pngs=str(pngs)))
-    assert loop.images == len(ICHDataset(pngs)) and np.isfinite(float(loop.step())) and loop.steps == 1
+    assert loop.facts.images == len(ICHDataset(pngs)) and np.isfinite(float(loop.step())) and loop.facts.steps == 1
 
 
 def test_what_the_reference_loop_cannot_do() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hemotorch import nets
-from hemotorch.bench.records import Spec
+from hemotorch.bench.records import Round, Spec
 from hemotorch.bench.reference import ReferenceLoop
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.png_folders import IMAGE
@@ -34,19 +34,13 @@ class Loop:
     """A training that can be moved on by a step.
 
     step: does one and returns its loss, on the device. listen: takes what is called with each phase's name at its end.
-    The others are as in `records.Round`.
+    facts: what is known of a measurement before it is made.
     """
 
     step: Callable[[], Tensor]
     listen: Callable[[Callable[[str], None]], None]
     device: torch.device
-    images: int
-    image_gflop: float
-    steps: int
-    epochs: int
-    storage: str
-    size: tuple[int, int]
-    reasons: tuple[str, ...]
+    facts: Round
 
 
 def open_training(spec: Spec, ranks: Ranks) -> tuple[Job, Net]:
@@ -67,10 +61,8 @@ def training_loop(spec: Spec, ranks: Ranks) -> Loop:
     def listen(mark: Callable[[str], None]) -> None:
         learner.on_phase_end = mark
 
-    return Loop(
-        step=lambda: next(losses),
-        listen=listen,
-        device=job.device.torch_device,
+    facts = Round(
+        step_s=(),
         images=job.plan.batch * job.recipe.train.accumulate,
         image_gflop=gflop,
         steps=job.steps,
@@ -79,6 +71,7 @@ def training_loop(spec: Spec, ranks: Ranks) -> Loop:
         size=job.size,
         reasons=job.device.reasons,
     )
+    return Loop(lambda: next(losses), listen, job.device.torch_device, facts)
 
 
 def image_gflop(net: Net, size: tuple[int, int]) -> float:
@@ -96,10 +89,8 @@ def reference_loop(spec: Spec) -> Loop:
     def listen(mark: Callable[[str], None]) -> None:
         loop.mark = mark
 
-    return Loop(
-        step=loop.step,
-        listen=listen,
-        device=loop.device,
+    facts = Round(
+        step_s=(),
         images=batch,
         image_gflop=image_gflop(loop.net, size),
         steps=recipe.train.steps_per_epoch or math.ceil(count / batch),
@@ -108,6 +99,7 @@ def reference_loop(spec: Spec) -> Loop:
         size=size,
         reasons=("as the framework does it by default",),
     )
+    return Loop(loop.step, listen, loop.device, facts)
 
 
 def png_size(root: str, recipe: Recipe) -> tuple[tuple[int, int], int]:

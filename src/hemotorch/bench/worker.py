@@ -68,21 +68,15 @@ def measure(loop: Loop, spec: Spec, ranks: Ranks) -> Round:
     else:
         times, last_loss = _timed(loop, agreed(spec.seconds / step_s, LEAST, MOST), 1, clock)
         gpu_memory_mb = math.nan
-    return Round(
+    return replace(
+        loop.facts,
         step_s=tuple(times),
-        images=loop.images,
         shares=clock.shares,
         launch=clock.launch,
-        image_gflop=loop.image_gflop,
         memory_mb=sum(ranks.gather(memory_mb())),
         peak_gflops=sum(ranks.gather(peak_gflops(loop.device, spec.config.precision, threads))),
         gpu_memory_mb=gpu_memory_mb,
         losses=(first_loss, last_loss),
-        steps=loop.steps,
-        epochs=loop.epochs,
-        storage=loop.storage,
-        size=loop.size,
-        reasons=loop.reasons,
     )
 
 
