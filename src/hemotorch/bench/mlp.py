@@ -276,17 +276,19 @@ def _sentence(curves: Sequence[Curve]) -> str:
         return f"{task}: no algorithm finds anything yet; give them more steps (without --quick)."
     aim = f"{curves[0].value_name} {wanted:.2f}, nine tenths of the best,"
     latest = min(_latest(curve) for curve in curves)
-    first: list[str] = []
-    others: list[str] = []
+    first: list[Curve] = []
+    others: list[Curve] = []
     for curve in sorted(curves, key=_earliest):
         reaches = _earliest(curve) <= latest and _earliest(curve) < math.inf
-        (first if reaches else others).append(f"{curve.algorithm} {when_reached(curve)}")
+        (first if reaches else others).append(curve)
+    text = f"{task}: level in reaching {aim} are {_reached(first)}"
     if len(first) == 1:
-        algorithm, when = first[0].split(" ", 1)
-        text = f"{task}: {algorithm} is the first to reach {aim} {when}"
-    else:
-        text = f"{task}: level in reaching {aim} are {', '.join(first)}"
-    return "; ".join(filter(None, [text, ", ".join(others)])) + "."
+        text = f"{task}: {first[0].algorithm} is the first to reach {aim} {when_reached(first[0])}"
+    return f"{text}; {_reached(others)}." if others else f"{text}."
+
+
+def _reached(curves: Sequence[Curve]) -> str:
+    return ", ".join(f"{curve.algorithm} {when_reached(curve)}" for curve in curves)
 
 
 def _earliest(curve: Curve) -> float:

@@ -40,14 +40,16 @@ PHASE_RULES = (
 class Case:
     """What a rule looks at.
 
-    best: the fastest row. rows: all on its device with its batch. cores: of the machine. switches: of the engine that
-    could be turned on and were not measured, as a recipe says them.
+    best: the fastest row. rows: all on its device with its batch. cores: of the machine. compile, graphs, precision:
+    what of the engine would work there and was not measured on that device; no precision is "".
     """
 
     best: Row
     rows: tuple[Row, ...]
     cores: int
-    switches: tuple[str, ...]
+    compile: bool
+    graphs: bool
+    precision: str
 
     @property
     def on_gpu(self) -> bool:
@@ -73,43 +75,32 @@ def bottleneck(rows: Sequence[Row], machine: Machine) -> str:
     if not trained:
         reason = next((row.error for row in rows if row.error), "there was nothing to measure")
         return f"Nothing of hemotorch's own could be measured: {reason}"
-    device = "cuda" if any(row.config.device == "cuda" for row in trained) else "cpu"
-    on_device = [row for row in trained if row.config.device == device]
-    comparable = [row for row in on_device if row.config.batch == trained[0].config.batch]
-    best = max(comparable, key=lambda row: row.images_s)
-    measured = {switch for row in on_device for switch in _switches_of(row)}
-    switches = [switch for switch in _usable_switches(best, machine) if switch not in measured]
-    case = Case(best, tuple(comparable), machine.cores, tuple(switches))
+    case = _case(trained, machine)
     rules = [_waiting_for_data, _launching, _long_phase, _waiting]
     rules += [] if case.on_gpu else [_ranks, _threads]
     for rule in rules:
         if text := rule(case):
             return text
-    return _memory(case) if best.peak_share < LOW_PEAK else _arithmetic(case)
+    return _memory(case) if case.best.peak_share < LOW_PEAK else _arithmetic(case)
 
 
-def _switches_of(row: Row) -> list[str]:
-    """What of the engine is switched on in a row, as a recipe says it."""
-    config = row.config
-    switches = [f"engine.precision={config.precision}"]
-    switches += ["engine.compile=on"] * config.compile
-    switches += ["engine.graphs=on"] * config.graphs
-    return switches
-
-
-def _usable_switches(row: Row, machine: Machine) -> list[str]:
-    """The switches of the engine that would be taken if that row were measured with them."""
-    config = row.config
-    if config.device == "cpu":
-        return ["engine.compile=on"] * machine.compiler
-    switches = []
-    if config.ranks == 1 and config.precision != "fp16":
-        switches.append("engine.graphs=on")
-    if machine.compiled:
-        switches.append("engine.compile=on")
-    if machine.precision != "fp32":
-        switches.append(f"engine.precision={machine.precision}")
-    return switches
+def _case(trained: Sequence[Row], machine: Machine) -> Case:
+    """The GPU's rows if there are any, and the first row's batch."""
+    on_gpu = any(row.config.device == "cuda" for row in trained)
+    rows = [row for row in trained if (row.config.device == "cuda") is on_gpu]
+    comparable = [row for row in rows if row.config.batch == trained[0].config.batch]
+    best = max(comparable, key=lambda row: row.images_s)
+    compiles = machine.compiled if on_gpu else machine.compiler
+    captures = on_gpu and best.config.ranks == 1 and best.config.precision != "fp16"
+    measured_precisions = {"fp32", *(row.config.precision for row in rows)}
+    return Case(
+        best,
+        tuple(comparable),
+        machine.cores,
+        compile=compiles and not any(row.config.compile for row in rows),
+        graphs=captures and not any(row.config.graphs for row in rows),
+        precision=machine.precision if on_gpu and machine.precision not in measured_precisions else "",
+    )
 
 
 def _waiting_for_data(case: Case) -> str:
@@ -124,12 +115,13 @@ def _waiting_for_data(case: Case) -> str:
 
 def _launching(case: Case) -> str:
     launch = case.best.launch
-    if math.isnan(launch) or launch < LAUNCH:  # NaN on a CPU, and in graphs, which are launched once
+    # It is NaN on a CPU, and in graphs, which are launched once.
+    if math.isnan(launch) or launch < LAUNCH:
         return ""
-    switches = [switch for switch in case.switches if "precision" not in switch]
-    fewer = (
-        f"launch less often with {', '.join(switches)}, or a larger train.batch" if switches else "raise train.batch"
-    )
+    switches = ["engine.graphs=on"] * case.graphs + ["engine.compile=on"] * case.compile
+    fewer = "raise train.batch"
+    if switches:
+        fewer = f"launch less often with {', '.join(switches)}, or a larger train.batch"
     return f"The GPU waits for Python's next call {launch:.0%} of the time, since its own work is done sooner: {fewer}."
 
 
@@ -167,7 +159,8 @@ def _ranks(case: Case) -> str:
         return ""
     faster = case.best.images_s / max(row.images_s for row in single)
     each = "1 thread" if threads == 1 else f"{threads} threads"
-    option = "" if threads == case.cores // ranks else f" --set engine.threads={threads}"  # what each takes by itself
+    # By itself each takes its part of the cores.
+    option = "" if threads == case.cores // ranks else f" --set engine.threads={threads}"
     return (
         f"{ranks} processes of {each} are {faster:.1f} times as fast as the fastest single one: start the training "
         f"with `hemotorch cluster torchrun DATA RUN --ranks {ranks}{option}`."
@@ -198,9 +191,8 @@ def _threads(case: Case) -> str:
 
 
 def _memory(case: Case) -> str:
-    compiling = "engine.compile=on" in case.switches
-    advice = ["engine.compile=on, which fuses steps" if compiling else "fewer channels in net.options"]
-    advice += [switch for switch in case.switches if "precision" in switch]
+    advice = ["engine.compile=on, which fuses steps" if case.compile else "fewer channels in net.options"]
+    advice += [f"engine.precision={case.precision}"] if case.precision else []
     return (
         f"Moving numbers through memory takes the time, not computing with them: {case.who} reaches "
         f"{case.best.peak_share:.0%} of the rate of a large matrix product; try {' and '.join(advice)}."

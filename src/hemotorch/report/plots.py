@@ -81,23 +81,28 @@ def training(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     validated = [row for row in rows if (row.get("val") or {}).get("dice") is not None]
-    panels = {"training loss": [(row["epoch"], row["loss"]) for row in rows]}
-    if validated:
-        panels["validation Dice"] = [(row["epoch"], row["val"]["dice"]) for row in validated]
-    panels["learning rate"] = [(row["epoch"], row["lr"]) for row in rows]
-    with figure("training", 11, 2.7, panels=len(panels)) as (axes, svg):
-        for panel, (title, points) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-            epochs, values = zip(*points, strict=True)
-            panel.plot(epochs, values, color=NET, lw=1.6, marker="o" if len(values) < 40 else "", ms=3.5)
-            panel.set(title=title, xlabel="epoch")
-            panel.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
-            panel.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
-            if title == "validation Dice":
-                panel.set_ylim(0, 1)
-            elif title == "learning rate":
-                panel.set_ylim(0, max(values) * 1.15 or 1)
-                panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    losses = [(row["epoch"], row["loss"]) for row in rows]
+    dice = [(row["epoch"], row["val"]["dice"]) for row in validated]
+    rates = [(row["epoch"], row["lr"]) for row in rows]
+    with figure("training", 11, 2.7, panels=3 if dice else 2) as (axes, svg):
+        first, *middle, last = axes
+        _panel(first, "training loss", losses)
+        for panel in middle:
+            _panel(panel, "validation Dice", dice)
+            panel.set_ylim(0, 1)
+        _panel(last, "learning rate", rates)
+        last.set_ylim(0, max(rate for _, rate in rates) * 1.15 or 1)
+        last.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     return svg[0]
+
+
+def _panel(axes: Axes, title: str, points: Sequence[tuple[int, float]]) -> None:
+    """One value by epoch; with dots if there are few."""
+    epochs, values = zip(*points, strict=True)
+    axes.plot(epochs, values, color=NET, lw=1.6, marker="o" if len(values) < 40 else "", ms=3.5)
+    axes.set(title=title, xlabel="epoch")
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
 
 
 def pictures(example: Example) -> list[tuple[int, str]]:
