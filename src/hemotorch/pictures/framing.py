@@ -61,6 +61,13 @@ def head_box(scan: Volume, masks: Sequence[np.ndarray] = ()) -> Box:
     return _bounds(scan, coarse, masks, 1), _bounds(scan, coarse, masks, 2)
 
 
+def box_mm(scan: Volume, box: Box) -> tuple[float, float]:
+    """Height and width of a box."""
+    rows, columns = box
+    row_mm, column_mm = scan.pixel_mm
+    return (rows.stop - rows.start) * row_mm, (columns.stop - columns.start) * column_mm
+
+
 def _bounds(scan: Volume, coarse: np.ndarray, masks: Sequence[np.ndarray], axis: int) -> slice:
     """What is shown of rows (axis 1) or columns (axis 2)."""
     length = scan.shape[axis]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hemotorch.labels import CODES, COLOURS, SHORT_NAMES
-from hemotorch.pictures.framing import Volume
+from hemotorch.pictures.framing import Box, Volume
 from hemotorch.pictures.slices import PREDICTED_RGB, TRUTH_RGB
 
 Rgb = tuple[int, int, int]
@@ -25,6 +25,12 @@ class Masks(NamedTuple):
     def given(self) -> list[np.ndarray]:
         """Those of the two that there are."""
         return [mask for mask in (self.predicted, self.truth) if mask is not None]
+
+    def cropped(self, index: int, box: Box) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Truth and prediction of one slice, inside a box."""
+        truth = None if self.truth is None else self.truth[index][box]
+        predicted = None if self.predicted is None else self.predicted[index][box]
+        return truth, predicted
 
 
 class Label(NamedTuple):

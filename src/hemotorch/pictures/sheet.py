@@ -12,7 +12,7 @@ from hemotorch import NOTICE
 from hemotorch.errors import one_line
 from hemotorch.hu import WINDOWS, Window
 from hemotorch.labels import COLOURS, SHORT_NAMES
-from hemotorch.pictures.framing import Box, Volume, head_box, pick_slices
+from hemotorch.pictures.framing import Box, Volume, box_mm, head_box, pick_slices
 from hemotorch.pictures.legend import Label, Masks, Rgb, slice_labels, total_labels, type_volumes
 from hemotorch.pictures.slices import PREDICTED_RGB, TRUTH_RGB, slice_rgb
 
@@ -132,8 +132,8 @@ def contact_sheet(
         sheet.paste(_tile_picture(scan, index, masks, box, window, height), (tile.x, tile.y))
         _label_tile(pen, scan, index, masks, tile)
     if scan.spacing_known:
-        rows_mm = (box[0].stop - box[0].start) * scan.pixel_mm[0]
-        _scale_bar(pen, sheet_width - EDGE, height / rows_mm)
+        height_mm, _ = box_mm(scan, box)
+        _scale_bar(pen, sheet_width - EDGE, height / height_mm)
     _header(pen, scan, masks, caption, sheet_width)
     _draw_legend(pen, legend)
     shown = "foot to head"
@@ -148,8 +148,7 @@ def contact_sheet(
 
 def _tile_size(scan: Volume, box: Box, tile_px: int) -> tuple[int, int]:
     """Width and height of a tile, the longer of the two `tile_px`."""
-    height_mm = (box[0].stop - box[0].start) * scan.pixel_mm[0]
-    width_mm = (box[1].stop - box[1].start) * scan.pixel_mm[1]
+    height_mm, width_mm = box_mm(scan, box)
     longer_mm = max(height_mm, width_mm)
     width = max(1, round(tile_px * width_mm / longer_mm))
     height = max(1, round(tile_px * height_mm / longer_mm))
@@ -164,8 +163,7 @@ def _columns(count: int, width: int, height: int) -> int:
 
 
 def _tile_picture(scan: Volume, index: int, masks: Masks, box: Box, window: Window, height: int) -> Image.Image:
-    truth = None if masks.truth is None else masks.truth[index][box]
-    predicted = None if masks.predicted is None else masks.predicted[index][box]
+    truth, predicted = masks.cropped(index, box)
     rgb = slice_rgb(scan.hu[index][box], window, truth, predicted, scan.pixel_mm, height, typed=masks.typed)
     return Image.fromarray(rgb)
 

@@ -82,8 +82,7 @@ def _frame(scan: Volume, index: int, masks: Masks, box: Box) -> Frame:
     """One slice, cropped to the box."""
     hu = scan.hu[index][box]
     width = picture_width(hu.shape, scan.pixel_mm, HEIGHT_PX)
-    truth = None if masks.truth is None else masks.truth[index][box]
-    predicted = None if masks.predicted is None else masks.predicted[index][box]
+    truth, predicted = masks.cropped(index, box)
     lines = outlines(truth, predicted, width, HEIGHT_PX, typed=masks.typed)
     return Frame(grey_slice(hu, width, HEIGHT_PX), lines, _caption(scan, index, masks))
 
