@@ -60,7 +60,6 @@ from hemotorch.inference.deployment import Deployment
 from hemotorch.inference.predictor import Predictor
 from hemotorch.recipe import GridSection, Predict, Tiles
 from hemotorch.scan import even_scan
-from hemotorch.task import BLEEDING
 
 
 class Bright:
@@ -75,7 +74,7 @@ class Bright:
 
 hu = np.zeros((5, 90, 90), np.int16)
 hu[2, 30:40, 50:60] = 70
-deployment = Deployment(BLEEDING, GridSection(2.0, 80), Tiles(), Predict(), "auto", None, "bright")
+deployment = Deployment("bleeding", GridSection(2.0, 80), Tiles(), Predict(), "auto", None, "bright")
 result = Predictor(Bright(), deployment).predict(even_scan(hu, 2.0, 5.0))
 assert result.mask.sum() == 100 and result.mask[2, 30:40, 50:60].all()
 print(result.volume_ml["total"], "torch" in sys.modules)

@@ -8,6 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 import tiny
+from hemotorch.errors import InputError
 from hemotorch.grid import (
     Grid,
     SliceSpacing,
@@ -25,6 +26,7 @@ from hemotorch.grid import (
 )
 from hemotorch.hu import AIR_HU
 from hemotorch.scan import even_scan
+from hemotorch.system.records import build
 from hemotorch.task import BLEEDING_BITS, INSIDE_BIT, OUTSIDE_BIT
 
 
@@ -312,13 +314,22 @@ def test_a_distance_outside_the_trained_range_is_said():
 
 
 @pytest.mark.parametrize(
-    "stored", [{}, [1], {"usual_mm": 5.0}, {"usual_mm": "5", "least_mm": 4.0, "most_mm": 6.0}],
-)  # fmt: skip
+    "stored",
+    [
+        {},
+        [1],
+        {"usual_mm": 5.0},
+        {"usual_mm": "5", "least_mm": 4.0, "most_mm": 6.0},
+        {"usual_mm": float("nan"), "least_mm": 4.0, "most_mm": 6.0},
+        {"usual_mm": 5.0, "least_mm": -4.0, "most_mm": 6.0},
+        {"usual_mm": 5.0, "least_mm": 4.0, "most_mm": float("inf")},
+        {"usual_mm": 7.0, "least_mm": 4.0, "most_mm": 6.0},
+        {"usual_mm": 5.0, "least_mm": 4.0, "most_mm": 6.0, "other": 1.0},
+    ],
+)
 def test_a_stored_spacing_that_is_none_is_refused(stored):
-    with pytest.raises(ValueError):
-        SliceSpacing.from_dict(stored)
-    with pytest.raises(ValueError):
-        SliceSpacing.from_dict({"usual_mm": float("nan"), "least_mm": 4.0, "most_mm": 6.0})
+    with pytest.raises(InputError, match="run.json: is damaged"):
+        build(SliceSpacing, stored, "run.json")
 
 
 def test_blocks_cover_the_image_with_the_last_flush_to_the_edge() -> None:

@@ -475,7 +475,7 @@ def test_a_run_of_a_version_without_slice_spacing_goes_on_as_it_began(mixed_prep
     """And one of today is not changed by it: the two differ, since the dataset has thin scans."""
     whole = train(mixed_prepared, tmp_path / "whole", tiny.recipe(*MIXED), device="cpu")
     assert whole.record["slice_spacing"] == {"usual_mm": 5.0, "least_mm": 2.5, "most_mm": 5.0}
-    assert load_checkpoint(whole.root / BEST).deployment.to_dict()["slice_spacing"] == whole.record["slice_spacing"]
+    assert load_checkpoint(whole.root / BEST).deployment.to_values()["slice_spacing"] == whole.record["slice_spacing"]
     old = tmp_path / "old"
     shutil.copytree(whole.root, old)
     for path in (old / BEST, old / LAST, old / "metrics.jsonl"):

@@ -46,7 +46,7 @@ def with_model(predictor: Predictor, **changes: object) -> Predictor:
 def values_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """What a checkpoint's file holds, but for the digest."""
     values = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
-    return {**values, "deployment": checkpoint.deployment.to_dict(), "format": FORMAT}
+    return {**values, "deployment": checkpoint.deployment.to_values(), "format": FORMAT}
 
 
 def test_unseen_bleeding_is_outlined_where_it_is(predictor):

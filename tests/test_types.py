@@ -30,6 +30,7 @@ from hemotorch.labels import CODES, TYPES, UNTYPED
 from hemotorch.recipe import Tiles
 from hemotorch.run import BEST, LAST, Run
 from hemotorch.scan import CaseInfo, Scan
+from hemotorch.system.events import EpochEnd, Event, Stopped, listening
 from hemotorch.task import BLEEDING, TYPED
 from hemotorch.training.loop import train
 from hemotorch.training.task_choice import choose_task
@@ -169,12 +170,13 @@ def test_a_run_keeps_the_task_it_was_started_with(prepared: Path, typed_run: Pat
 def test_a_typed_run_that_is_killed_ends_bit_for_bit_like_one_that_was_not(prepared: Path, tmp_path: Path) -> None:
     recipe = tiny.recipe("data.task='types'", "train.epochs=2", "train.steps_per_epoch=5")
 
-    def stop(row: dict[str, Any]) -> None:
-        raise KeyboardInterrupt
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochEnd):
+            raise Stopped
 
     train(prepared, tmp_path / "whole", recipe, device="cpu")
-    with pytest.raises(KeyboardInterrupt):
-        train(prepared, tmp_path / "stopped", recipe, device="cpu", report=stop)
+    with pytest.raises(Stopped), listening(stop):
+        train(prepared, tmp_path / "stopped", recipe, device="cpu")
     assert load_checkpoint(tmp_path / "stopped" / LAST).epoch == 1
     train(prepared, tmp_path / "stopped", device="cpu", resume=True)
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
@@ -295,7 +297,7 @@ def test_models_that_do_not_go_together_are_named(typed_run: Path, tiny_run: Pat
 
 
 def test_a_network_with_other_outputs_than_its_task_is_refused(typed_run: Path, tmp_path: Path) -> None:
-    altered(typed_run, tmp_path / "odd.pt", 1, task=BLEEDING)
+    altered(typed_run, tmp_path / "odd.pt", 1, task_name="bleeding")
     with pytest.raises(InputError, match="odd.pt: its network has 7 outputs, not those of its task"):
         load_model(tmp_path / "odd.pt", "cpu")
 

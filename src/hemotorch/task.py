@@ -8,11 +8,14 @@ set as the bits of one byte, so data with types, without types and with anatomy 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from hemotorch.errors import OptionError, nearest
 from hemotorch.labels import CODES, TYPES, UNTYPED
+
+TaskName = Literal["bleeding", "types"]
 
 INSIDE, OUTSIDE = "inside", "outside"
 #: Channels that are no bleeding, the last of a task that has several: inside the skull without bleeding, and the rest.
@@ -34,7 +37,7 @@ class Task:
     bleeding: how many of the channels are bleeding.
     """
 
-    name: str
+    name: TaskName
     channels: tuple[str, ...]
     bleeding: int
 
@@ -99,7 +102,7 @@ class Task:
 
 BLEEDING = Task("bleeding", ("bleeding",), 1)
 TYPED = Task("types", (*TYPES, *BACKGROUND), len(TYPES))
-TASKS = {task.name: task for task in (BLEEDING, TYPED)}
+TASKS: dict[str, Task] = {task.name: task for task in (BLEEDING, TYPED)}
 
 
 def task_named(name: str) -> Task:

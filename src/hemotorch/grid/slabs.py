@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from hemotorch.scan import Scan
+from hemotorch.system.records import MM, record
 
 #: Slice distances that differ by no more than this factor are one kind. A network of 6.3 mm gave 1.2 times the mL at
 #: 2.6 mm if neighbours were taken by index, and the same mL if they were averages of 6.3 mm.
@@ -16,39 +17,30 @@ ALIKE = 0.6
 RANGE_TOLERANCE = 0.1  #: by which a scan's slice distance may leave the trained range before that is said
 
 
-@dataclass(frozen=True)
+@record
 class SliceSpacing:
-    """Distances between neighbouring slices that a network was trained on, in mm; of each scan its median counts.
+    """Distances between neighbouring slices that a network was trained on; of each scan its median counts."""
 
-    usual_mm: the median over the training scans; least_mm, most_mm: the smallest and the largest of them.
-    """
+    usual_mm: float = Field(gt=0, description="the median over the training scans", json_schema_extra=MM)
+    least_mm: float = Field(gt=0, description="the smallest of them", json_schema_extra=MM)
+    most_mm: float = Field(gt=0, description="the largest of them", json_schema_extra=MM)
 
-    usual_mm: float
-    least_mm: float
-    most_mm: float
+    def __post_init__(self) -> None:
+        if not self.least_mm <= self.usual_mm <= self.most_mm:
+            raise ValueError("the usual distance lies between the smallest and the largest")
 
     @staticmethod
     def of(distances_mm: Sequence[float]) -> SliceSpacing | None:
         """The spacing of training scans whose typical slice distances are these; None if there are none."""
         if not distances_mm:
             return None
-        return SliceSpacing(float(np.median(distances_mm)), float(min(distances_mm)), float(max(distances_mm)))
-
-    @staticmethod
-    def from_dict(stored: object) -> SliceSpacing:
-        """Reads what `dataclasses.asdict` wrote. Raises ValueError for anything else."""
-        if not isinstance(stored, dict) or stored.keys() != {"usual_mm", "least_mm", "most_mm"}:
-            raise ValueError("a slice spacing has usual_mm, least_mm and most_mm")
-        if not all(isinstance(value, (int, float)) for value in stored.values()):
-            raise ValueError("slice distances are numbers")
-        spacing = SliceSpacing(**stored)
-        if not 0 < spacing.least_mm <= spacing.usual_mm <= spacing.most_mm < float("inf"):
-            raise ValueError("slice distances are positive and in order")
-        return spacing
+        usual_mm = float(np.median(distances_mm))
+        return SliceSpacing(usual_mm, float(min(distances_mm)), float(max(distances_mm)))
 
     def warning(self, distance_mm: float) -> str | None:
         """What to say of a scan with this typical slice distance: None if the network was trained on such scans."""
-        low, high = self.least_mm * (1 - RANGE_TOLERANCE), self.most_mm * (1 + RANGE_TOLERANCE)
+        low = self.least_mm * (1 - RANGE_TOLERANCE)
+        high = self.most_mm * (1 + RANGE_TOLERANCE)
         if low <= distance_mm <= high:
             return None
         trained = f"{self.least_mm:.3g} to {self.most_mm:.3g} mm"
@@ -112,17 +104,21 @@ def stack_weights(positions_mm: np.ndarray, distance_mm: float, slices: int, ind
     order = np.argsort(positions_mm, kind="stable")
     ordered = positions_mm[order]
     middles = (ordered[1:] + ordered[:-1]) / 2
-    lower = np.concatenate([[2 * ordered[0] - middles[0]], middles])
-    upper = np.concatenate([middles, [2 * ordered[-1] - middles[-1]]])
+    first, last = ordered[0], ordered[-1]
+    lower = np.concatenate([[2 * first - middles[0]], middles])
+    upper = np.concatenate([middles, [2 * last - middles[-1]]])
     offsets = (np.arange(slices) - slices // 2) * distance_mm
     if positions_mm[-1] < positions_mm[0]:
         offsets = -offsets  # the neighbour with the next index lies at the smaller position
-    centres = np.clip(positions_mm[indices][:, None] + offsets, ordered[0], ordered[-1])[..., None]
-    overlap = np.minimum(upper, centres + distance_mm / 2) - np.maximum(lower, centres - distance_mm / 2)
-    overlap = overlap.clip(min=0)
-    total = overlap.sum(axis=2, keepdims=True)
-    nearest = np.abs(ordered - centres) == np.abs(ordered - centres).min(axis=2, keepdims=True)
-    overlap = np.where(total > 0, overlap, nearest)  # slices that all lie at one place stand for no thickness
+    centres = np.clip(positions_mm[indices][:, None] + offsets, first, last)[..., None]
+    top = np.minimum(upper, centres + distance_mm / 2)
+    bottom = np.maximum(lower, centres - distance_mm / 2)
+    overlap = np.maximum(top - bottom, 0)
+    # Slices that all lie at one position stand for no thickness: the nearest ones count.
+    distance = np.abs(ordered - centres)
+    nearest = distance == distance.min(axis=2, keepdims=True)
+    empty = overlap.sum(axis=2, keepdims=True) == 0
+    overlap = np.where(empty, nearest, overlap)
     weights = np.empty(overlap.shape)
     weights[..., order] = overlap / overlap.sum(axis=2, keepdims=True)
     return weights

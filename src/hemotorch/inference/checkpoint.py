@@ -14,15 +14,18 @@ import torch
 
 from hemotorch.errors import InputError, RunError
 from hemotorch.grid import SliceSpacing
-from hemotorch.inference.deployment import Deployment
+from hemotorch.inference.deployment import DAMAGED_ADVICE, Deployment
 from hemotorch.recipe import recipe_from_dict
 from hemotorch.system import limits, tensor_file
 from hemotorch.system.files import atomic, regular_file
+from hemotorch.system.records import build
 from hemotorch.task import BLEEDING
 
 FORMAT = 6  #: of checkpoints; a change that older versions cannot read raises it
 OLDEST_FORMAT = 4  #: that is still read. Formats 4 and 5 hold the whole recipe; 4 has no slice spacing
 PIECE = 2**20  #: numbers of a tensor that are hashed at once
+#: Types of the values in a file of any format.
+VALUE_TYPES = {"net": str, "options": dict, "weights": dict, "epoch": int, "step": int, "trainer": dict}
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Writes a checkpoint whole or not at all. Raises RunError if the disk is full."""
     values = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
-    write_values({**values, "deployment": checkpoint.deployment.to_dict(), "format": FORMAT}, path)
+    write_values({**values, "deployment": checkpoint.deployment.to_values(), "format": FORMAT}, path)
 
 
 def write_values(values: dict[str, Any], path: Path) -> None:
@@ -93,59 +96,72 @@ def _parts(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Reads a checkpoint, its checksums verified and no code in it run. Raises InputError."""
+    """Reads a checkpoint, its digest verified and no code in it run. Raises InputError."""
     path = Path(path)
+    values = _read_values(path)
+    if values["format"] < 6:
+        _check_values(values, {**VALUE_TYPES, "recipe": dict}, path)
+        deployment = _deployment_of_recipe(values, path)
+    else:
+        _check_values(values, {**VALUE_TYPES, "deployment": dict}, path)
+        deployment = Deployment.from_values(values["deployment"], path)
+    return Checkpoint(
+        net=values["net"],
+        options=values["options"],
+        weights=values["weights"],
+        deployment=deployment,
+        epoch=values["epoch"],
+        step=values["step"],
+        score=values.get("score"),
+        trainer=values["trainer"],
+    )
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    """What a checkpoint's file holds, in a format that is read and with the digest that it should have."""
     if not path.exists():
         raise InputError("no such checkpoint", path, "has this training finished its first epoch?")
     regular_file(path, "checkpoint")
-    todo = "use another checkpoint or train again"
     try:
         values = tensor_file.read(path, limits.max_unpacked())
     except tensor_file.TensorFileError as error:
-        raise InputError(str(error), path, todo) from error
+        raise InputError(str(error), path, DAMAGED_ADVICE) from error
     except (OSError, MemoryError) as error:  # the disk's or the machine's fault, not the file's
         raise RunError(f"cannot be read ({error})", path) from error
     if not isinstance(values, dict) or not {"net", "weights", "format"} <= values.keys():
-        raise InputError("is not a hemotorch checkpoint", path, todo)
+        raise InputError("is not a hemotorch checkpoint", path, DAMAGED_ADVICE)
     _check_format(values["format"], path)
     if values.pop("digest", None) != _digest(values):
-        raise InputError("is damaged or was altered (its digest is wrong)", path, todo)
-    older = values["format"] < 6
-    _check_values(values, {"recipe": dict} if older else {"deployment": dict}, path, todo)
-    deployment = _deployment_of_recipe(values, path) if older else Deployment.from_dict(values["deployment"], str(path))
-    known = {field.name for field in dataclasses.fields(Checkpoint)} - {"deployment"}
-    return Checkpoint(**{name: values[name] for name in known & values.keys()}, deployment=deployment)
+        raise InputError("is damaged or was altered (its digest is wrong)", path, DAMAGED_ADVICE)
+    return values
 
 
 def _deployment_of_recipe(values: dict[str, Any], path: Path) -> Deployment:
     """What formats 4 and 5 say of how their network is used. They knew one task only."""
     recipe = recipe_from_dict(values["recipe"], str(path))
-    spacing = values.get("slice_spacing")
-    try:
-        slice_spacing = None if spacing is None else SliceSpacing.from_dict(spacing)
-    except ValueError as error:
-        raise InputError(f"is damaged ({error})", path, "use another checkpoint or train again") from error
+    slice_spacing = None
+    if values.get("slice_spacing") is not None:
+        slice_spacing = build(SliceSpacing, values["slice_spacing"], path, DAMAGED_ADVICE)
     return Deployment.of(recipe, BLEEDING, slice_spacing, values["epoch"])
 
 
-def _check_values(values: dict[str, Any], more: dict[str, type], path: Path, todo: str) -> None:
-    """Raises InputError if a checkpoint's values are of other types than `save_checkpoint` writes.
-
-    more: types of the values that not every format has.
-    """
-    types = {"net": str, "options": dict, "weights": dict, "epoch": int, "step": int, "trainer": dict, **more}
+def _check_values(values: dict[str, Any], types: dict[str, type], path: Path) -> None:
+    """Raises InputError if a checkpoint's values are not of the types that were written."""
     known = {*types, "score", "format", "slice_spacing"}
     good = types.keys() <= values.keys() <= known
     good = good and all(isinstance(values[name], kind) for name, kind in types.items())
     good = good and values["epoch"] >= 0 and values["step"] >= 0
     good = good and isinstance(values.get("score"), (float, int, type(None)))
-    good = good and all(isinstance(key, str) for name in ("options", "weights", *more) for key in values[name])
+    tables = [name for name, kind in types.items() if kind is dict and name != "trainer"]
+    good = good and all(isinstance(key, str) for name in tables for key in values[name])
     good = good and all(isinstance(weight, torch.Tensor) for weight in values["weights"].values())
     if not good:
-        raise InputError("is damaged or was altered (its values are of other types)", path, todo)
+        raise InputError("is damaged or was altered (its values are of other types)", path, DAMAGED_ADVICE)
 
 
-def _check_format(found: Any, where: Path) -> None:
-    if not (isinstance(found, int) and OLDEST_FORMAT <= found <= FORMAT):
-        todo = "train again" if isinstance(found, int) and found < FORMAT else "update hemotorch"
-        raise InputError(f"was written in format {found}; this hemotorch reads format {FORMAT}", where, todo)
+def _check_format(format_number: Any, where: Path) -> None:
+    if isinstance(format_number, int) and OLDEST_FORMAT <= format_number <= FORMAT:
+        return
+    older = isinstance(format_number, int) and format_number < FORMAT
+    todo = "train again" if older else "update hemotorch"
+    raise InputError(f"was written in format {format_number}; this hemotorch reads format {FORMAT}", where, todo)

@@ -2,79 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import dataclasses
+from pathlib import Path
 from typing import Any
 
-from hemotorch.errors import HemotorchError, InputError
+from pydantic import Field
+
+from hemotorch.errors import InputError, OptionError
 from hemotorch.grid import Grid, SliceSpacing
-from hemotorch.recipe import GridSection, Predict, Recipe, Tiles, recipe_from_dict
-from hemotorch.task import Task, task_named
+from hemotorch.recipe import GridSection, Predict, Recipe, Tiles
+from hemotorch.system.records import build, record
+from hemotorch.task import Task, TaskName, task_named
+
+DAMAGED_ADVICE = "use another checkpoint or train again"
 
 
-@dataclass(frozen=True)
+@record
 class Deployment:
-    """How a network is used.
+    """How a network is used. Checkpoints hold it as the tables and values of `dataclasses.asdict`."""
 
-    task: what it answers.
-    grid, tiles, predict: the recipe's sections: its pixels, its blocks, and from probabilities to the mask.
-    precision: `engine.precision` of the recipe, in which the training was validated.
-    slice_spacing: the slice distances it was trained on; None if unknown: neighbouring slices are then taken by index.
-    model: what it is, in words, for the records.
-    card: what its makers say about it.
-    """
-
-    task: Task
-    grid: GridSection
-    tiles: Tiles
-    predict: Predict
-    precision: str
-    slice_spacing: SliceSpacing | None
-    model: str
-    card: str = ""
+    task_name: TaskName = Field(description="what the network answers")
+    grid: GridSection = Field(description="its pixels")
+    tiles: Tiles = Field(description="the blocks that it looks at")
+    predict: Predict = Field(description="from probabilities to the mask")
+    precision: str = Field(description="`engine.precision` of the recipe, in which the training was validated")
+    slice_spacing: SliceSpacing | None = Field(
+        description="distances of the slices it was trained on; none if they are unknown: then the neighbours of a "
+        "slice are taken by index",
+    )
+    model: str = Field(description="what it is, in words, for the records")
+    card: str = Field(default="", description="what its makers say about it")
 
     @staticmethod
     def of(recipe: Recipe, task: Task, slice_spacing: SliceSpacing | None, epoch: int) -> Deployment:
-        """How the network of that recipe is used after that epoch of its training."""
-        model = f"{recipe.name} ({recipe.net.name}), epoch {epoch} of {recipe.train.epochs}"
+        """How the network of a recipe is used as it is after that epoch of its training."""
         return Deployment(
-            task,
-            recipe.grid,
-            recipe.tiles,
-            recipe.predict,
-            recipe.engine.precision,
-            slice_spacing,
-            model,
-            recipe.description,
+            task_name=task.name,
+            grid=recipe.grid,
+            tiles=recipe.tiles,
+            predict=recipe.predict,
+            precision=recipe.engine.precision,
+            slice_spacing=slice_spacing,
+            model=f"{recipe.name} ({recipe.net.name}), epoch {epoch} of {recipe.train.epochs}",
+            card=recipe.description,
         )
+
+    @staticmethod
+    def from_values(values: dict[str, Any], where: Path) -> Deployment:
+        """A deployment from what a file holds. Raises InputError that names the file for anything else."""
+        try:
+            return build(Deployment, values, where, DAMAGED_ADVICE)
+        except OptionError as error:  # values that do not go together, such as a stride longer than its blocks
+            raise InputError(f"is damaged ({error})", where, DAMAGED_ADVICE) from error
+
+    @property
+    def task(self) -> Task:
+        """What the network answers."""
+        return task_named(self.task_name)
 
     def grid_for(self, multiple: int) -> Grid:
         """The pixels that a network works on whose rows and columns are multiples of `multiple`."""
         # Blocks need no padding: they are cut to size.
         return Grid(self.grid.pixel_mm, self.grid.size_px, 1 if self.tiles.size_px else multiple)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As a model file keeps it: dictionaries, text and numbers."""
-        return {**asdict(self), "task": self.task.name}
-
-    @staticmethod
-    def from_dict(stored: dict[str, Any], where: str) -> Deployment:
-        """What `to_dict` gave. Raises InputError that names `where` for anything else."""
-        todo = "use another checkpoint or train again"
-        try:
-            sections = {name: stored[name] for name in ("grid", "tiles", "predict")}
-            recipe = recipe_from_dict({**sections, "engine": {"precision": stored["precision"]}}, where)
-            spacing = stored["slice_spacing"]
-            words = stored["model"], stored["card"]
-            if not all(isinstance(text, str) for text in words):
-                raise ValueError("its name is not text")
-            return Deployment(
-                task_named(stored["task"]),
-                recipe.grid,
-                recipe.tiles,
-                recipe.predict,
-                recipe.engine.precision,
-                None if spacing is None else SliceSpacing.from_dict(spacing),
-                *words,
-            )
-        except (KeyError, TypeError, ValueError, HemotorchError) as error:
-            raise InputError(f"is damaged ({error})", where, todo) from error
+    def to_values(self) -> dict[str, Any]:
+        """As a model file holds it: tables, text and numbers."""
+        return dataclasses.asdict(self)

@@ -266,7 +266,7 @@ def run_record(job: Job, split: Split) -> dict[str, Any]:
         **decisions(job),
         "task": job.task.name,
         "task_reason": job.task_reason,
-        "slice_spacing": job.deployment.to_dict()["slice_spacing"],
+        "slice_spacing": job.deployment.to_values()["slice_spacing"],
         "scans": {case: job.dataset.digest(case) for case in cases},
         "masks": {case: job.dataset.mask_digest(case) for case in cases},
     }
