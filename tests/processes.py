@@ -21,4 +21,4 @@ def until(true: Callable[[], object], process: subprocess.Popen[str], seconds: f
 
 def epochs(root: Path) -> list[int]:
     """Those whose metrics a run has."""
-    return [row["epoch"] for row in Run(root).metrics]
+    return [row.epoch for row in Run(root).metrics]

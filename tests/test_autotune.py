@@ -86,8 +86,8 @@ def test_measured_choices_are_written_and_kept(tiny_prepared: Path, tmp_path: Pa
     chosen = autotune(*opened(tiny_prepared), steps).with_reason("measured: for the test", channels_last=False)
     monkeypatch.setattr("hemotorch.training.loop.autotune", lambda job, net, steps: chosen)
     train(tiny_prepared, tmp_path / "run", tiny.recipe("train.epochs=1"), device="cpu")
-    record = Run.open(tmp_path / "run").record["device"]
-    assert record["channels_last"] is False and record["reasons"][-1] == "measured: for the test"
+    device = Run.open(tmp_path / "run").record.device
+    assert device.channels_last is False and device.reasons[-1] == "measured: for the test"
     seen: list[Job] = []
 
     class Seen(Learner):
@@ -108,14 +108,15 @@ def test_a_run_that_goes_on_with_fewer_cores_takes_those(tiny_prepared: Path, tm
         train(tiny_prepared, root, tiny.recipe("train.epochs=1"), device="cpu")
         (root / "last.pt").unlink()
         train(tiny_prepared, root, device="cpu", resume=True)
-        assert "resumed" not in Run.open(root).record, "nothing is another"
+        assert not Run.open(root).record.resumed, "nothing is another"
     for _ in range(2):
         (root / "last.pt").unlink()
         train(tiny_prepared, root, device="cpu", resume=True)
     record = Run.open(root).record
-    (later,) = record["resumed"]  # the second time it goes on as it did the first
-    assert record["device"]["threads"] == here + 3 and later["device"]["threads"] == here
-    assert {name: record["device"][name] for name in ("precision", "channels_last")}.items() <= later["device"].items()
+    (later,) = record.resumed  # the second time it goes on as it did the first
+    assert record.device.threads == here + 3 and later.device.threads == here
+    assert record.device.precision == later.device.precision
+    assert record.device.channels_last == later.device.channels_last
 
 
 class Pair(Ranks):

@@ -71,7 +71,7 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on(tiny_prepared, tmp
     assert driver.returncode == 0, error
     assert re.search(r"^rank \d: was killed; Ray starts the ranks again \(1 of 2\)$", out, re.M), out
     assert re.findall(r"^epoch +(\d)", out, re.M) == ["1", "2", "3", "4"]
-    assert epochs(run) == [1, 2, 3, 4] and Run(run).record["ranks"] == 2
+    assert epochs(run) == [1, 2, 3, 4] and Run(run).record.ranks == 2
     # An epoch is done again if the worker was killed between its row and its checkpoint: only its seconds differ.
     again = Run(run).metrics[0]
     assert {**again, "seconds": 0} == {**first, "seconds": 0}

@@ -73,7 +73,7 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
     assert error == ""
     assert out.count("rank 1: was killed by SIGKILL") == 1 and "starting the ranks again (1 of 1)" in out
     assert re.findall(r"^epoch +(\d)", out, re.M) == ["1", "2", "3", "4"], "the first rank alone prints"
-    assert epochs(run) == [1, 2, 3, 4] and Run(run).record["ranks"] == 2
+    assert epochs(run) == [1, 2, 3, 4] and Run(run).record.ranks == 2
     assert Run(run).metrics[0] == first, "what was done is not done again"
     train(tiny_prepared, tmp_path / "one", tiny.recipe(*settings), device="cpu")
     one, two = weights(tmp_path / "one"), weights(run)
@@ -93,7 +93,7 @@ def test_a_killed_rank_is_named_in_one_line_and_one_process_goes_on(tiny_prepare
     assert "go on from the last checkpoint with --resume" in error and ranks_of(launcher.pid) == []
     last = load_checkpoint(run / LAST).trainer
     told: list[int] = []
-    with listening(tiny.on_epochs(lambda row: told.append(row["epoch"]))):
+    with listening(tiny.on_epochs(lambda row: told.append(row.epoch))):
         train(tiny_prepared, run, device="cpu", resume=True)
     assert told == list(range(last["epoch"] + 1, 4)) and epochs(run) == [1, 2, 3]
     assert len(updates) == 3 * 60 - (last["epoch"] * 60 + last["step"]) < 3 * 60

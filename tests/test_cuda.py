@@ -21,6 +21,7 @@ from hemotorch.inference.load import load_model
 from hemotorch.run import LAST
 from hemotorch.system.device import choose, environment
 from hemotorch.system.events import Event, Message, listening
+from hemotorch.system.metrics import EpochMetrics
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training
 from hemotorch.training.job import open_job, training_parts
@@ -135,16 +136,16 @@ def test_a_resumed_training_ends_as_an_unbroken_one(
         broken = train(tiny_prepared, tmp_path / "broken", device="cuda", resume=True)
     messages = [event.text for event in events if isinstance(event, Message)]
     assert "going on after 20 of them" in messages[0]
-    rows = [[row["loss"] for row in run.metrics] for run in (whole, broken)]
+    rows = [[row.loss for row in run.metrics] for run in (whole, broken)]
     assert len(rows[0]) == 3 and rows[0] == pytest.approx(rows[1], rel=2e-2)
-    assert broken.record["device"]["name"] == "cuda:0"
+    assert broken.record.device.name == "cuda:0"
 
 
 def test_started_on_a_gpu_it_goes_on_on_a_cpu_and_back(tiny_prepared: Path, tmp_path: Path) -> None:
     recipe, seen = tiny.recipe("train.epochs=4"), []
 
-    def stop(row: dict[str, Any]) -> None:
-        seen.append(row["epoch"])
+    def stop(row: EpochMetrics) -> None:
+        seen.append(row.epoch)
         if len(seen) < 4:
             raise InterruptedError
 

@@ -26,8 +26,9 @@ from hemotorch.system.events import (
     progress,
     together,
 )
+from hemotorch.system.metrics import EpochMetrics
 
-ROW: dict[str, Any] = {"epoch": 3, "loss": 0.25, "seconds": 9.6, "val": {"dice": float("nan"), "n": 4}}
+ROW = EpochMetrics(epoch=3, step=60, loss=0.25, lr=1e-3, seconds=9.6, val={"dice": None, "n": 4})
 
 
 def test_a_listener_gets_each_event_in_order() -> None:

@@ -53,7 +53,7 @@ def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_it_learns_the_tiny_heads(tiny_run):
     rows = Run.open(tiny_run).metrics
-    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row.epoch for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
     assert rows[-1]["val"]["n"] >= 1 and rows[-1]["val"]["dice"] > 0.6
 
@@ -63,10 +63,8 @@ def test_the_run_folder_says_what_was_done(tiny_run, tiny_prepared):
     assert run.recipe == tiny.recipe("train.epochs=6", "train.steps_per_epoch=20")
     assert run.split == Dataset(tiny_prepared).splits["patient"]
     record = run.record
-    assert record["device"]["name"] == "cpu" and len(record["device"]["reasons"]) >= 3
-    assert record["environment"]["torch"] == torch.__version__ and record["memory"].startswith(
-        "resident: loading takes "
-    )
+    assert record.device.name == "cpu" and len(record.device.reasons) >= 3
+    assert record.environment["torch"] == torch.__version__ and record.memory.startswith("resident: loading takes ")
 
 
 #: Trains on, and kills itself: in the step after so many ("step"), or when that many are done and a checkpoint was
@@ -126,12 +124,10 @@ def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_prepared, tmp_
     _goes_on(tiny_prepared, tmp_path / "killed", 21)
     for name in (LAST, BEST):
         assert _same(_weights(tmp_path / "whole", name), _weights(tmp_path / "killed", name))
-    rows = [
-        [{k: v for k, v in r.items() if k != "seconds"} for r in Run(tmp_path / n).metrics] for n in ("whole", "killed")
-    ]
-    assert [r["epoch"] for r in rows[1]] == [1, 2, 3]
+    rows = [[dataclasses.replace(row, seconds=0) for row in Run(tmp_path / n).metrics] for n in ("whole", "killed")]
+    assert [r.epoch for r in rows[1]] == [1, 2, 3]
     assert rows[0][-1]["val"] == rows[1][-1]["val"]
-    assert np.allclose([r["loss"] for r in rows[0]], [r["loss"] for r in rows[1]], rtol=1e-6)
+    assert np.allclose([r.loss for r in rows[0]], [r.loss for r in rows[1]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("label", "done"), [("training", 10), ("validating", 1)])
@@ -155,7 +151,7 @@ def test_who_listens_may_stop_it_and_it_goes_on_from_that_very_step(tiny_prepare
     for name in (LAST, BEST):
         assert _same(_weights(whole.root, name), _weights(stopped.root, name))
     for row, other in zip(whole.metrics, stopped.metrics, strict=True):
-        assert row["loss"] == pytest.approx(other["loss"], rel=1e-6) and row["val"] == other["val"]
+        assert row.loss == pytest.approx(other.loss, rel=1e-6) and row.val == other.val
 
 
 @pytest.mark.long
@@ -191,7 +187,7 @@ def test_streamed_and_resident_training_are_the_same(tiny_prepared, tmp_path):
     for memory in ("resident", "stream"):
         settings = (f"data.memory='{memory}'", "train.epochs=1")
         train(tiny_prepared, tmp_path / memory, tiny.recipe(*settings), device="cpu")
-        assert Run.open(tmp_path / memory).record["memory"] == f"{memory}: asked for"
+        assert Run.open(tmp_path / memory).record.memory == f"{memory}: asked for"
     assert _same(_weights(tmp_path / "resident"), _weights(tmp_path / "stream"))
 
 
@@ -218,14 +214,14 @@ def test_slices_of_several_sizes_train_alike_resident_and_streamed(tmp_path):
             recipe = tiny.recipe(
                 *native, "data.validation=false", "train.best_by=last", f"data.memory='{memory}'", *more
             )
-            steps.add(train(tmp_path / "prepared", root, recipe, device="cpu").metrics[-1]["step"])
+            steps.add(train(tmp_path / "prepared", root, recipe, device="cpu").metrics[-1].step)
         assert len(steps) == 1
         assert _same(_weights(tmp_path / f"resident{len(more)}"), _weights(tmp_path / f"stream{len(more)}"))
 
 
 def test_the_last_epoch_is_kept_where_asked_for(tiny_prepared, tmp_path):
     run = train(tiny_prepared, tmp_path / "run", tiny.recipe("train.best_by=last"), device="cpu")
-    assert load_checkpoint(run.root / BEST).epoch == 3 and all("val" in row for row in run.metrics)
+    assert load_checkpoint(run.root / BEST).epoch == 3 and all(row.val is not None for row in run.metrics)
 
 
 def test_another_seed_is_another_training(tiny_prepared, tmp_path):
@@ -267,7 +263,7 @@ def test_recipes_of_the_literature_take_a_step(tiny_prepared, tmp_path):
     }
     for name, more in options.items():
         run = train(tiny_prepared, tmp_path / name, load_recipe(name).changed([*small, *more]), device="cpu")
-        assert ("val" in run.metrics[0]) == (name != "paper")
+        assert (run.metrics[0].val is not None) == (name != "paper")
         assert (run.root / BEST).is_file()
 
 
@@ -301,7 +297,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(tiny_prepare
     filler, kept = tmpfs / "filler", {}
 
     def fill(row):
-        if row["epoch"] == 1:
+        if row.epoch == 1:
             kept.update(_weights(root))
             with contextlib.suppress(OSError):
                 filler.write_bytes(bytes(64 * 1024**2))
@@ -372,7 +368,7 @@ def test_resuming_with_another_recipe_or_other_scans_is_refused(tiny_prepared, t
 @pytest.mark.parametrize("settings", [("train.batch=1",), ("train.batch=2",), ("data.positive_share=1.0",)])
 def test_small_batches_and_full_shares_have_their_plan(tiny_prepared, tmp_path, settings):
     recipe = tiny.recipe("train.epochs=1", "train.steps_per_epoch=2", *settings)
-    assert train(tiny_prepared, tmp_path / "run", recipe, device="cpu").metrics[0]["step"] == 2
+    assert train(tiny_prepared, tmp_path / "run", recipe, device="cpu").metrics[0].step == 2
 
 
 def test_cuda_without_cuda(tiny_prepared, tmp_path, monkeypatch):
@@ -418,7 +414,7 @@ def test_short_epochs_share_a_checkpoint(tiny_prepared, tmp_path, monkeypatch, u
     assert not (tmp_path / "stopped" / "last.pt").exists()
     updates.clear()
     again = train(tiny_prepared, tmp_path / "stopped", device="cpu", resume=True)
-    assert len(updates) == 28 and [row["epoch"] for row in again.metrics] == [1, 2, 3, 4]
+    assert len(updates) == 28 and [row.epoch for row in again.metrics] == [1, 2, 3, 4]
     written.clear()
     train(tiny_prepared, tmp_path / "validated", recipe.changed(["data.validation=true"]), device="cpu")
     assert written.count("last.pt") == 4
@@ -474,8 +470,8 @@ def test_what_a_network_is_trained_on_is_what_it_predicts_on(mixed_prepared):
 def test_a_run_of_a_version_without_slice_spacing_goes_on_as_it_began(mixed_prepared, tmp_path):
     """And one of today is not changed by it: the two differ, since the dataset has thin scans."""
     whole = train(mixed_prepared, tmp_path / "whole", tiny.recipe(*MIXED), device="cpu")
-    assert whole.record["slice_spacing"] == {"usual_mm": 5.0, "least_mm": 2.5, "most_mm": 5.0}
-    assert load_checkpoint(whole.root / BEST).deployment.to_values()["slice_spacing"] == whole.record["slice_spacing"]
+    assert whole.record.slice_spacing == SliceSpacing(usual_mm=5.0, least_mm=2.5, most_mm=5.0)
+    assert load_checkpoint(whole.root / BEST).deployment.slice_spacing == whole.record.slice_spacing
     old = tmp_path / "old"
     shutil.copytree(whole.root, old)
     for path in (old / BEST, old / LAST, old / "metrics.jsonl"):

@@ -20,7 +20,7 @@ from hemotorch.errors import OptionError
 from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.run import LAST, Run
 from hemotorch.system import machine
-from hemotorch.system.ranks import joined
+from hemotorch.system.ranks import process_group
 from hemotorch.training.learner import Learner
 from hemotorch.training.loop import train
 
@@ -92,11 +92,11 @@ def test_two_ranks_follow_one(several: Path, tmp_path: Path, settings: tuple[str
         assert status == 0, output
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-9
     one, two = (Run.open(tmp_path / name) for name in ("one", "two"))
-    assert two.record["ranks"] == 2
+    assert two.record.ranks == 2
     for row, other in zip(one.metrics, two.metrics, strict=True):
-        assert row["val"] == other["val"], "counts are put together and divided once"
-        assert row["val"]["n"] >= 2, "each rank has its own scans"
-        assert row["loss"] == pytest.approx(other["loss"], abs=1e-7)
+        assert row.val == other.val, "counts are put together and divided once"
+        assert row.val["n"] >= 2, "each rank has its own scans"
+        assert row.loss == pytest.approx(other.loss, abs=1e-7)
 
 
 def test_plain_batch_norm_is_another_training(tiny_prepared: Path, tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     train(tiny_prepared, tmp_path / "run", device="cpu", resume=True)
     assert len(updates) == 6, "the second epoch alone"
     record = Run(tmp_path / "run").record
-    (later,) = record["resumed"]
-    assert (record["ranks"], later["ranks"], later["epoch"]) == (2, 1, 1)
-    assert later["device"]["threads"] == machine.cores(), "all of them, and not a rank's share"
+    (later,) = record.resumed
+    assert (record.ranks, later.ranks, later.epoch) == (2, 1, 1)
+    assert later.device.threads == machine.cores(), "all of them, and not a rank's share"
     train(tiny_prepared, tmp_path / "whole", tiny.recipe(*steady), device="cpu")
     assert furthest(weights(tmp_path / "run"), weights(tmp_path / "whole")) < 1e-9
 
@@ -184,12 +184,12 @@ def test_a_batch_that_cannot_be_shared(tiny_prepared: Path, tmp_path: Path) -> N
 
 def test_an_environment_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(OptionError, match="start the ranks with torchrun"), joined():
+    with pytest.raises(OptionError, match="start the ranks with torchrun"), process_group():
         pass
 
 
 def test_one_process_is_a_rank_too() -> None:
-    with joined() as alone:
+    with process_group() as alone:
         values = torch.arange(3.0)
         assert alone.all_sum(values) is values and alone.gather(5) == [5] and alone.first
         assert alone.mine(np.arange(4)).tolist() == [0, 1, 2, 3]

@@ -27,12 +27,13 @@ from hemotorch.report.plots import PICTURE_PX, agreement, dice_by_volume, pictur
 from hemotorch.report.run_report import evaluate_run, split_for, write_report
 from hemotorch.run import Run
 from hemotorch.scan import Prediction, Scan
+from hemotorch.system.metrics import EpochMetrics
 from hemotorch.task import TYPED
 from hemotorch.training.loop import train
 from webpage import Page
 
 METRICS = [
-    {"epoch": n, "step": 7 * n, "loss": 1 / n, "lr": 4e-3 / n, "seconds": 9.0 * n, "val": {"dice": 0.1 * n, "n": 1}}
+    EpochMetrics(epoch=n, step=7 * n, loss=1 / n, lr=4e-3 / n, seconds=9.0 * n, val={"dice": 0.1 * n, "n": 1})
     for n in range(1, 7)
 ]
 
@@ -181,7 +182,7 @@ def test_pictures_keep_grey_and_outlines(scores: Scores) -> None:
 
 def test_training_curves_are_drawn_from_what_there_is() -> None:
     assert training([]) == ""
-    bare = [{key: value for key, value in row.items() if key != "val"} for row in METRICS]
+    bare = [replace(row, val=None) for row in METRICS]
     assert "validation Dice" in training(METRICS) and "validation Dice" not in training(bare)
 
 
@@ -192,8 +193,8 @@ def test_corrected_masks_are_the_same_scans_and_the_runs_own_split(tiny_run, tmp
     nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 5, axis=0), image.affine), path)
     prepare(source, tmp_path / "prepared")
     corrected, run = Dataset(tmp_path / "prepared"), Run.open(tiny_run)
-    assert split_for(run.split, run.record["scans"], corrected) == (run.split, False)
-    assert corrected.mask_digest("055") != run.record["masks"]["055"]
+    assert split_for(run.split, run.record.scans, corrected) == (run.split, False)
+    assert corrected.mask_digest("055") != run.record.masks["055"]
     with pytest.raises(InputError, match="the mask of scan 055 was changed"):
         train(tmp_path / "prepared", shutil.copytree(tiny_run, tmp_path / "run"), device="cpu", resume=True)
 

@@ -51,6 +51,17 @@ def test_an_unfinished_last_line_of_metrics_is_left_out(tiny_prepared, run):
     assert resumed(tiny_prepared, run).metrics == before
 
 
+@pytest.mark.parametrize(("start", "end"), [("\ufeff", ""), ("", "\n\n"), ("", "  \n "), ("\ufeff", "\r\n")])
+def test_metrics_that_an_editor_saved_are_read(run, start, end):
+    """A mark of byte order, and blank lines at the end."""
+    path, before = run / "metrics.jsonl", Run(run).metrics
+    path.write_text(f"{start}{path.read_text()}{end}", encoding="utf-8")
+    assert Run(run).metrics == before
+    path.write_text(path.read_text().rstrip() + "x\n\n", encoding="utf-8")
+    with pytest.raises(InputError, match=f"line {len(before)} is damaged"):
+        _ = Run(run).metrics
+
+
 def test_a_missing_best_checkpoint_is_named(tiny_prepared, run):
     (run / BEST).unlink()
     with pytest.raises(InputError, match=r"best.pt: is missing; put it back"):
@@ -83,7 +94,7 @@ def test_a_damaged_record_is_named(tiny_prepared, run, change):
     record = json.loads((run / "run.json").read_text())
     change(record)
     (run / "run.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match=r"run.json: is damaged; put back a copy"):
+    with pytest.raises(InputError, match=r"run.json: is damaged \(.*\); put back a copy"):
         resumed(tiny_prepared, run)
 
 
@@ -128,7 +139,7 @@ def test_a_damaged_number_of_metrics_is_refused_by_its_line(tmp_path, change):
     with pytest.raises(InputError, match=r"metrics.jsonl: line 2 is damaged or no epoch's"):
         _ = Run(tmp_path).metrics
     path.write_text(json.dumps(ROW) + "\n")
-    assert Run(tmp_path).metrics == [ROW]
+    assert [row.to_dict() for row in Run(tmp_path).metrics] == [ROW]
 
 
 def test_evaluate_reads_all_it_needs_before_it_measures(tiny_prepared, run, tmp_path, monkeypatch):
@@ -146,7 +157,7 @@ def test_a_record_too_deep_for_the_report_is_refused_before_measuring(tiny_prepa
     monkeypatch.setattr("hemotorch.report.run_report.evaluate", lambda *_, **__: pytest.fail("it measured"))
     text = (run / "run.json").read_text().rstrip()
     (run / "run.json").write_text(text[:-1] + ', "memory": ' + "[" * 900 + "]" * 900 + "}")
-    with pytest.raises(InputError, match=r"run.json: (is damaged|cannot be read as JSON) \(nested too deeply\)"):
+    with pytest.raises(InputError, match=r"run.json: (is damaged|cannot be read as JSON) \(.*\)"):
         evaluate_run(run, tmp_path / "report", data=tiny_prepared, device="cpu")
 
 
@@ -171,7 +182,7 @@ def test_mutated_files_of_a_run_end_in_one_line_or_in_a_page(tiny_prepared, run,
         (run / name).write_bytes(tiny.mutated(text, rng))
         try:
             opened = Run.open(run)
-            split_for(opened.split, opened.record["scans"], dataset)
+            split_for(opened.split, opened.record.scans, dataset)
             lines = [EpochEnd(row).text for row in opened.metrics]
             assert opened.recipe.to_toml() and len(lines) == len(opened.metrics)
             if name == "metrics.jsonl" and good < 10:

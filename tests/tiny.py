@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.scan import CaseInfo, Scan, even_scan
 from hemotorch.system.device import choose
 from hemotorch.system.events import EpochEnd, Event, Listener
+from hemotorch.system.metrics import EpochMetrics
 from hemotorch.system.ranks import Ranks
 from hemotorch.training.job import Job, open_job, training_parts
 
@@ -84,7 +84,7 @@ def opened(prepared: Path, *settings: str) -> tuple[Job, Net]:
     return open_job(dataset, training, validation, chosen, choose("cpu", chosen.engine), Ranks())
 
 
-def on_epochs(call: Callable[[Mapping[str, Any]], object]) -> Listener:
+def on_epochs(call: Callable[[EpochMetrics], object]) -> Listener:
     """A listener that passes on the row of each epoch."""
 
     def listen(event: Event) -> None:

@@ -8,96 +8,152 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from hemotorch import __version__
+from pydantic import Field
+
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.splits import PARTS, Split
 from hemotorch.errors import InputError, RunError
+from hemotorch.grid import SliceSpacing
 from hemotorch.recipe import Recipe, load_recipe
-from hemotorch.system.device import Device
-from hemotorch.system.files import (
-    exclusive,
-    explained,
-    held_marker,
-    jsonable,
-    read_json,
-    text_file,
-    write_json,
-    write_text,
-)
-from hemotorch.system.records import build
+from hemotorch.system import records
+from hemotorch.system.device import Device, Environment
+from hemotorch.system.files import exclusive, explained, held_marker, read_json, text_file, write_text
+from hemotorch.system.metrics import EpochMetrics
+from hemotorch.system.records import record, shown
 
-LARGEST = 1e30  #: of a value in it; larger ones cannot be drawn
-FORMAT = 5  #: of the run folder and its checkpoints; a change that older versions cannot read raises it
-OLDEST_FORMAT = 4  #: that is still read; it has no slice spacing
+FORMAT = 5  #: of the run folder; a change that older versions cannot read raises it
+OLDEST_FORMAT = 4  #: that is still read; its runs were trained without slice spacing
+WITH_SLICE_SPACING = 5  #: the first format whose runs were trained with it
 BEST, LAST = "best.pt", "last.pt"
 LOCK = "lock"  #: held by the process that trains
+
+_REPAIR = "put back a copy, or train again in a new folder"
+Ranks = Annotated[int, Field(ge=1)]
+
+
+@record
+class Session:
+    """On what, and how, a run is trained from an epoch and step on.
+
+    ranks: how many processes. memory: where slices live, and why, in words.
+    """
+
+    device: Device
+    ranks: Ranks
+    environment: Environment
+    memory: str = ""
+    epoch: int = 0
+    step: int = 0
+
+
+@record
+class RunRecord:
+    """All of run.json.
+
+    data: folder of the prepared dataset. device, ranks, environment, memory: of the first session.
+    scans, masks: digests of each case of the split, by which a changed one is told.
+    task, task_reason: what the network answers, and why that was chosen; runs of version 0.1 knew one task.
+    slice_spacing: slice distances of the training scans; None if they have none.
+    resumed: later sessions that were not like the one before.
+    """
+
+    format: int
+    hemotorch: str
+    data: str
+    split: Split
+    device: Device
+    ranks: Ranks
+    environment: Environment
+    scans: dict[str, str]
+    masks: dict[str, str]
+    memory: str = ""
+    task: str = "bleeding"
+    task_reason: str = ""
+    slice_spacing: SliceSpacing | None = None
+    resumed: tuple[Session, ...] = ()
+
+    def __post_init__(self) -> None:
+        cases: set[str] = set()
+        for part in PARTS:
+            cases.update(self.split.part(part))
+        if not cases == self.scans.keys() == self.masks.keys():
+            raise ValueError("its digests are not those of the split's cases")
+
+    @property
+    def last_session(self) -> Session:
+        """On what, and how, the run was trained last."""
+        if self.resumed:
+            return self.resumed[-1]
+        return Session(self.device, self.ranks, self.environment, self.memory)
 
 
 @dataclass(frozen=True)
 class Run:
     """A run folder.
 
-    recipe.toml: the whole recipe; run.json: dataset, split, device decisions, environment, and the same of where it
-    went on otherwise; metrics.jsonl: a row an epoch; best.pt: the deployed weights; last.pt: all that resuming needs.
+    recipe.toml: the whole recipe; run.json: a `RunRecord`; metrics.jsonl: one row per epoch; best.pt: the deployed
+    weights; last.pt: all that resuming needs.
     """
 
     root: Path
 
     @staticmethod
-    def create(root: Path | str, recipe: Recipe, record: dict[str, Any]) -> Run:
-        """Starts a run folder. Raises InputError where a run is there already."""
+    def create(root: Path | str, recipe: Recipe, run_record: RunRecord) -> Run:
+        """Starts a run folder. Raises InputError if a run is there already."""
         run = Run(Path(root))
         run.must_be_new()
-        write_text(run.root / "recipe.toml", recipe.to_toml())
-        write_json(run.root / "run.json", {"format": FORMAT, "hemotorch": __version__, **record})
+        records.write(run.root / "recipe.toml", recipe)
+        records.write(run._record_path, run_record)
         return run
 
     def must_be_new(self) -> None:
-        """Raises InputError where a run, or something else than what a killed `create` leaves, is there already."""
-        if (self.root / "run.json").exists():
+        """Raises InputError if a run, or something else than what a killed `create` leaves, is there already."""
+        if self._record_path.exists():
             todo = "add --resume to go on with it, or choose another folder"
             raise InputError("holds a training run already", self.root, todo)
-        ours = {LOCK, held_marker(Path(LOCK)).name, "recipe.toml"}
-        if self.root.exists() and any(p.name not in ours and p.name[0] != "." for p in self.root.iterdir()):
-            raise InputError("exists already and is not a run folder", self.root, "choose another folder")
+        if not self.root.exists():
+            return
+        own_files = {LOCK, held_marker(Path(LOCK)).name, "recipe.toml"}
+        for path in self.root.iterdir():
+            if path.name not in own_files and not path.name.startswith("."):
+                raise InputError("exists already and is not a run folder", self.root, "choose another folder")
 
     @staticmethod
     def open(root: Path | str) -> Run:
-        """Opens a run folder. Raises InputError where it is none, or of a later format."""
+        """Opens a run folder. Raises InputError if it is none, is damaged, or has a later format."""
         run = Run(Path(root))
         if not run.root.is_dir():
             raise InputError("no such run folder", run.root, "train one with `hemotorch train DATA RUN`")
-        if not (run.root / "run.json").is_file():
+        if not run._record_path.is_file():
             raise InputError("is not a run folder (no run.json)", run.root, "name the RUN folder of `hemotorch train`")
-        _check_record(read_json(run.root / "run.json"), run.root)
+        _ = run.record
         return run
 
     @property
-    def record(self) -> dict[str, Any]:
-        """The content of run.json."""
-        return dict(read_json(self.root / "run.json"))
+    def _record_path(self) -> Path:
+        return self.root / "run.json"
 
-    def shown(self, part: dict[str, Any]) -> str:
-        """A part of run.json as indented JSON. Raises InputError if it is nested too deeply to be written again."""
-        try:
-            return json.dumps(jsonable(part), indent=2)
-        except RecursionError as error:
-            todo = "put back a copy, or train again in a new folder"
-            raise InputError("is damaged (nested too deeply)", self.root / "run.json", todo) from error
+    @property
+    def record(self) -> RunRecord:
+        """The content of run.json. Raises InputError if it is damaged, or of another format."""
+        values = read_json(self._record_path)
+        if isinstance(values, dict) and "format" in values:
+            _check_format(values["format"], self.root)
+        return records.build(RunRecord, values, self._record_path, _REPAIR)
 
-    def add_resumed(self, told: dict[str, Any]) -> None:
-        """Notes in run.json where and how a training went on that did so otherwise than it was started."""
-        record = self.record
-        write_json(self.root / "run.json", {**record, "resumed": [*record.get("resumed", []), told]})
+    def add_session(self, session: Session) -> None:
+        """Notes in run.json that the training went on in another way than it was started."""
+        run_record = self.record
+        records.write(self._record_path, replace(run_record, resumed=(*run_record.resumed, session)))
 
     @property
     def split(self) -> Split:
         """The run's own copy of the split it was trained on."""
-        return _split_of(self.record["split"])
+        return self.record.split
 
     @property
     def recipe(self) -> Recipe:
@@ -105,34 +161,37 @@ class Run:
         return load_recipe(self.root / "recipe.toml")
 
     @property
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[EpochMetrics]:
         """The rows of metrics.jsonl; an unfinished last line is left out. Raises InputError for any other damage."""
         path = self.root / "metrics.jsonl"
         if not path.exists():
             return []
-        lines = text_file(path, "table of metrics").read_text(encoding="utf-8", errors="replace").split("\n")
+        text = text_file(path, "table of metrics").read_text(encoding="utf-8-sig", errors="replace")
+        content = text.rstrip()
         # The writer ends each line; what follows the last end was being written when the process was killed.
-        unfinished = lines.pop()
+        finished = "\n" in text[len(content) :]
+        lines = content.split("\n") if content else []
         rows = []
-        for number, line in enumerate([*lines, unfinished], 1):
+        for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
+                values = json.loads(line)
             except (ValueError, RecursionError):
-                if number > len(lines):
+                if number == len(lines) and not finished:
                     break
-                row = None
-            if not _is_row(row):
-                shown = repr(line[:40])[1:-1]
-                raise InputError(f"line {number} is damaged or no epoch's: {shown}", path, "remove that line")
-            rows.append(row)
+                values = None
+            try:
+                rows.append(records.build(EpochMetrics, values, path))
+            except InputError as error:
+                what = f"line {number} is damaged or no epoch's: {shown(line[:40])[1:-1]}"
+                raise InputError(what, path, "remove that line") from error
         return rows
 
-    def keep_metrics(self, up_to_epoch: int) -> None:
-        """Drops the rows of epochs after `up_to_epoch`, which a resumed run will write again."""
-        rows = [row for row in self.metrics if row["epoch"] <= up_to_epoch]
-        write_text(self.root / "metrics.jsonl", "".join(_line(row) for row in rows))
+    def drop_metrics(self, after_epoch: int) -> None:
+        """Removes the rows of later epochs, which a resumed run will write again."""
+        lines = [_line(row) for row in self.metrics if row.epoch <= after_epoch]
+        write_text(self.root / "metrics.jsonl", "".join(lines))
 
-    def add_metrics(self, row: dict[str, Any]) -> None:
+    def add_metrics(self, row: EpochMetrics) -> None:
         """Appends one row."""
         path = self.root / "metrics.jsonl"
         with explained(path), open(path, "a", encoding="utf-8") as file:
@@ -140,62 +199,10 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run for one training process. Raises RunError where another one has it."""
+        """Holds the run for one training process. Raises RunError if another one has it."""
         busy = RunError("another training is using this run folder", self.root, "wait, or choose another")
         with exclusive(self.root / LOCK, busy):
             yield
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(jsonable(row), allow_nan=False) + "\n"
-
-
-def _is_row(row: Any) -> bool:
-    """Whether a row of metrics.jsonl has all that reports and terminals show, in numbers that can be drawn."""
-    if not isinstance(row, dict) or not all(_is_count(row.get(name)) for name in ("epoch", "step")):
-        return False
-    if not all(_is_number(row.get(name)) for name in ("loss", "lr", "seconds")):
-        return False
-    values = row.get("val", {})
-    if not isinstance(values, dict) or ("val" in row and not _is_count(values.get("n"))):
-        return False
-    # null: undefined, as the Dice of scans without bleeding is.
-    return ("val" not in row or "dice" in values) and all(v is None or _is_number(v) for v in values.values())
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < LARGEST
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < LARGEST  # NaN is not
-
-
-def _check_record(record: Any, root: Path) -> None:
-    """Raises InputError where run.json is of another format, or was damaged."""
-    where = root / "run.json"
-    known = isinstance(record, dict) and "format" in record
-    if known:
-        _check_format(record["format"], root)
-    try:
-        split = _split_of(record["split"])
-        sides = [split.part(part) for part in PARTS]
-        good = known and all(isinstance(record[name], dict) for name in ("scans", "masks", "environment"))
-        good = good and all(isinstance(word, str) for word in (record["data"], split.name, *split.warnings))
-        good = good and isinstance(record["split"]["warnings"], list)
-        good = good and split.by in ("patient", "slice")
-        good = good and record["scans"].keys() == record["masks"].keys() == {case for side in sides for case in side}
-        for side in sides:
-            for indices in side.values():
-                good = good and all(type(index) is int and index >= 0 for index in indices)
-                good = good and list(indices) == sorted(set(indices))
-        for told in (record, *record.get("resumed", ())):
-            build(Device, told["device"], where)
-            good = good and type(told["ranks"]) is int
-    except (KeyError, TypeError, AttributeError, ValueError, InputError):
-        good = False
-    if not good:
-        raise InputError("is damaged", where, "put back a copy, or train again in a new folder")
 
 
 def check_slices(split: Split, dataset: Dataset) -> None:
@@ -205,15 +212,15 @@ def check_slices(split: Split, dataset: Dataset) -> None:
             count = len(dataset.rows[case])
             if indices and max(indices) >= count:
                 what = f"its split names slice {max(indices)} of scan {case}, which has {count}"
-                raise InputError(what, "run.json", "put back a copy, or train again in a new folder")
+                raise InputError(what, "run.json", _REPAIR)
 
 
-def _split_of(stored: dict[str, Any]) -> Split:
-    sides = {part: {case: tuple(ids) for case, ids in stored[part].items()} for part in PARTS}
-    return Split(stored["name"], stored["by"], **sides, warnings=tuple(stored["warnings"]))
+def _line(row: EpochMetrics) -> str:
+    return json.dumps(row.to_dict(), allow_nan=False) + "\n"
 
 
-def _check_format(found: Any, where: Path) -> None:
-    if not (isinstance(found, int) and OLDEST_FORMAT <= found <= FORMAT):
-        todo = "train again" if isinstance(found, int) and found < FORMAT else "update hemotorch"
-        raise InputError(f"was written in format {found}; this hemotorch reads format {FORMAT}", where, todo)
+def _check_format(version: Any, where: Path) -> None:
+    if isinstance(version, int) and OLDEST_FORMAT <= version <= FORMAT:
+        return
+    todo = "train again" if isinstance(version, int) and version < FORMAT else "update hemotorch"
+    raise InputError(f"was written in format {shown(version)}; this hemotorch reads format {FORMAT}", where, todo)

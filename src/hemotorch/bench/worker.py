@@ -31,7 +31,7 @@ from hemotorch.errors import HemotorchError
 from hemotorch.system import machine, threads
 from hemotorch.system.device import choose, environment, is_ampere
 from hemotorch.system.files import jsonable, read_json
-from hemotorch.system.ranks import Ranks, joined, leave
+from hemotorch.system.ranks import Ranks, exit_rank, process_group
 from hemotorch.training.autotune import autotune
 from hemotorch.training.loop import steps
 
@@ -188,7 +188,7 @@ def chosen_layout(question: dict[str, Any]) -> dict[str, Any]:
 def measured_round(question: dict[str, Any]) -> dict[str, Any] | None:
     """A Round, of the first rank only."""
     spec = Spec(**question)
-    with joined() as ranks:
+    with process_group() as ranks:
         loop = reference_loop(spec) if spec.config.reference else training_loop(spec, ranks)
         result = measure(loop, spec, ranks)
         return asdict(result) if ranks.first else None
@@ -210,10 +210,10 @@ def main(arguments: list[str]) -> int:
         answer = ANSWERS[name](question)
     except HemotorchError as error:
         print(error, file=sys.stderr)
-        return leave(1)
+        return exit_rank(1)
     if answer is not None:
         print(json.dumps(jsonable(answer)))
-    return leave(0)
+    return exit_rank(0)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     with process_environment(getattr(arguments, "threads", None)), _noticed_interrupts() as interrupts:
         status = _run(arguments, interrupts)
     if "WORLD_SIZE" in os.environ:
-        from hemotorch.system.ranks import leave
+        from hemotorch.system.ranks import exit_rank
 
-        return leave(status)
+        return exit_rank(status)
     return status
 
 

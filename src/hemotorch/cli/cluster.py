@@ -128,7 +128,8 @@ def _training(arguments: argparse.Namespace) -> Training:
 
 
 def _show_run(arguments: argparse.Namespace, run: Run) -> int:
-    show(arguments, {"run": str(run.root), "epochs": run.metrics}, f"trained: {run.root}")
+    epochs = [row.to_dict() for row in run.metrics]
+    show(arguments, {"run": str(run.root), "epochs": epochs}, f"trained: {run.root}")
     return 0
 
 

@@ -82,7 +82,8 @@ def train(arguments: argparse.Namespace) -> int:
     with listening(listener):
         run = train(arguments.data, arguments.run_folder, recipe, device=arguments.device, resume=arguments.resume)
     if first_rank:
-        show(arguments, {"run": str(run.root), "epochs": run.metrics}, f"trained: {run.root}")
+        epochs = [row.to_dict() for row in run.metrics]
+        show(arguments, {"run": str(run.root), "epochs": epochs}, f"trained: {run.root}")
     return 0
 
 
@@ -103,7 +104,7 @@ class TensorBoard:
 
         if not isinstance(event, EpochEnd):
             return
-        values = dict(event.row)
+        values = event.row.to_dict()
         for name, value in values.pop("val", {}).items():
             values[f"val/{name}"] = value
         epoch = values.pop("epoch")

@@ -187,15 +187,15 @@ class _Notes:
     def __init__(self, run: Run, restarts: int):
         self.folder = run.root / f".ray-{uuid4().hex}"
         self._run, self._restarts = run, restarts
-        self._epoch = max((row["epoch"] for row in run.metrics), default=0)
+        self._epoch = max((row.epoch for row in run.metrics), default=0)
         self._lost = 0
         self.folder.mkdir(parents=True)
 
     def emit_new(self) -> None:
         """What is new. Raises what no start of the ranks could help against."""
         for row in self._run.metrics:
-            if row["epoch"] > self._epoch:
-                self._epoch = row["epoch"]
+            if row.epoch > self._epoch:
+                self._epoch = row.epoch
                 emit(EpochEnd(row))
         for line in _lines(self.folder / LOST)[self._lost :]:
             self._lost += 1

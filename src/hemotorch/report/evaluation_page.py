@@ -15,6 +15,7 @@ from hemotorch.report import plots
 from hemotorch.report.pages import render
 from hemotorch.report.pages.numbers import DASH, interval, number, part, percent, sentence
 from hemotorch.report.pages.table import Cell, Column, Table, table
+from hemotorch.system.metrics import EpochMetrics
 
 #: What the authors of CT-ICH report for their own network, five folds by subject on the whole set.
 PUBLISHED = (
@@ -52,7 +53,7 @@ class ExampleStrip:
     tiles: tuple[tuple[int, str], ...]
 
 
-def evaluation_page(scores: Scores, metrics: Sequence[Mapping[str, Any]], details: Mapping[str, str]) -> str:
+def evaluation_page(scores: Scores, metrics: Sequence[EpochMetrics], details: Mapping[str, str]) -> str:
     """The whole page.
 
     Args:
@@ -240,10 +241,10 @@ def _type_name(name: str) -> Cell:
     return Cell("no bleeding" if name == NONE else name.capitalize(), colour=TYPE_COLOURS.get(name, ""))
 
 
-def _chosen_epoch(scores: Scores, metrics: Sequence[Mapping[str, Any]]) -> str:
+def _chosen_epoch(scores: Scores, metrics: Sequence[EpochMetrics]) -> str:
     """Which epoch's network was scored, and why that one."""
     best_by = scores.about.get("recipe", {}).get("train", {}).get("best_by", "last")
-    if not any(row.get("val") for row in metrics):
+    if not any(row.val for row in metrics):
         return "No validation: the last epoch is what was scored."
     if best_by == "last":
         return "Validation chose nothing: the last epoch is what was scored."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +16,7 @@ from hemotorch.evaluation.scores import Example, ScanScore, Scores
 from hemotorch.pictures.slices import LINE_RGB, grey_slice, outlines, picture_width
 from hemotorch.report.pages.numbers import MINUS, number
 from hemotorch.report.pages.svg import FAINT, LINE, NET, RULES, figure, plain_log
+from hemotorch.system.metrics import EpochMetrics
 
 SMALL_ML = 0.1  #: volumes below it share the left edge of a logarithmic axis
 PICTURE_PX = 300  #: height of a slice's picture
@@ -76,14 +77,13 @@ def _level(axes: Axes, height: float, text: str, dashes: Any) -> None:
     axes.annotate(text, (1, height), xycoords=side, va="center", color=FAINT, fontsize=9, **beside)
 
 
-def training(rows: Sequence[Mapping[str, Any]]) -> str:
+def training(rows: Sequence[EpochMetrics]) -> str:
     """Loss, validation Dice and learning rate by epoch, side by side. SVG, "" without rows."""
     if not rows:
         return ""
-    validated = [row for row in rows if (row.get("val") or {}).get("dice") is not None]
-    losses = [(row["epoch"], row["loss"]) for row in rows]
-    dice = [(row["epoch"], row["val"]["dice"]) for row in validated]
-    rates = [(row["epoch"], row["lr"]) for row in rows]
+    losses = [(row.epoch, row.loss) for row in rows]
+    dice = [(row.epoch, row.val["dice"]) for row in rows if row.val and row.val["dice"] is not None]
+    rates = [(row.epoch, row.lr) for row in rows]
     with figure("training", 11, 2.7, panels=3 if dice else 2) as (axes, svg):
         first, *middle, last = axes
         _panel(first, "training loss", losses)

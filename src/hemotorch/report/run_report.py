@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.splits import Split
@@ -17,6 +17,7 @@ from hemotorch.inference.load import load_model
 from hemotorch.report.evaluation_page import evaluation_page
 from hemotorch.run import Run, check_slices
 from hemotorch.system.files import clear_parts, output_folder, read_json, write_text
+from hemotorch.system.metrics import EpochMetrics
 
 PAGE, SCORES = "report.html", "scores.json"
 FILES = (PAGE, SCORES, "scans.csv", "slices.csv")  #: all that a report leaves
@@ -25,7 +26,7 @@ FILES = (PAGE, SCORES, "scans.csv", "slices.csv")  #: all that a report leaves
 def write_report(
     scores: Scores,
     out: Path | str,
-    metrics: Sequence[Mapping[str, Any]] = (),
+    metrics: Sequence[EpochMetrics] = (),
     details: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes OUT/report.html and returns its path. It needs no other file, no network and no script.
@@ -69,16 +70,16 @@ def evaluate_run(
     # All that the report needs is read before anything is measured, which may take hours.
     metrics, recipe = run.metrics, run.recipe
     recipe_text = (run.root / "recipe.toml").read_text(encoding="utf-8")
-    folder = Path(record["data"] if data is None else data)
+    folder = Path(record.data if data is None else data)
     if data is None and not folder.exists():
         raise InputError("the dataset that this run was trained on is not there", folder, "name it with --data")
     dataset = Dataset(folder)
     out = _report_folder(Path(out), overwrite)
-    split, external = split_for(run.split, record["scans"], dataset, part)
+    split, external = split_for(record.split, record.scans, dataset, part)
     predictor = load_model(run.root, device)
-    environment: dict[str, Any] = {key: record[key] for key in ("environment", "device", "memory") if key in record}
+    environment = {"environment": record.environment, "device": asdict(record.device), "memory": record.memory}
     about = {"run": str(run.root), "recipe": asdict(recipe), **environment}
-    details = {"Recipe": recipe_text, "Environment of the training": run.shown(environment)}
+    details = {"Recipe": recipe_text, "Environment of the training": json.dumps(environment, indent=2)}
     scores = evaluate(predictor, dataset, split, part, about=about, external=external)
     write_scores(scores, out)
     write_report(scores, out, metrics, details)

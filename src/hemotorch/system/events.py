@@ -17,15 +17,18 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
 from hemotorch.errors import one_line
+
+if TYPE_CHECKING:  # pydantic takes a tenth of a second, which `hemotorch --help` would wait for
+    from hemotorch.system.metrics import EpochMetrics
 
 T = TypeVar("T")
 BAR_AFTER_S = 2.0  #: what is over sooner shows no bar
@@ -57,18 +60,17 @@ class Restart:
 class EpochEnd:
     """An epoch of a training is done. row: its metrics, as in metrics.jsonl."""
 
-    row: Mapping[str, Any]
+    row: EpochMetrics
 
     @property
     def text(self) -> str:
         """The row as people read it while a run trains."""
-        validation = ""
-        if val := self.row.get("val"):
-            dice = val["dice"]
-            shown = "unknown" if dice is None or dice != dice else f"{dice:.3f}"
-            validation = f"   validation Dice {shown} over {val['n']} scans"
-        epoch, loss, seconds = (self.row[name] for name in ("epoch", "loss", "seconds"))
-        return f"epoch {epoch:>3}   loss {loss:.3f}{validation}   {seconds:.0f} s in all"
+        row, validation = self.row, ""
+        if row.val:
+            dice = row.val["dice"]
+            shown = "unknown" if dice is None else f"{dice:.3f}"
+            validation = f"   validation Dice {shown} over {row.val['n']} scans"
+        return f"epoch {row.epoch:>3}   loss {row.loss:.3f}{validation}   {row.seconds:.0f} s in all"
 
 
 @dataclass(frozen=True)

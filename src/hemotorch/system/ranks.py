@@ -206,6 +206,3 @@ def _is_message_lost(error: RuntimeError) -> bool:
     kind = getattr(dist, "DistError", ())
     texts = ("gloo", "connection closed", "connection reset", "timed out waiting", "nccl", "broken pipe")
     return isinstance(error, kind) or any(text in str(error).lower() for text in texts)
-
-
-joined, leave = process_group, exit_rank

@@ -25,6 +25,7 @@ from hemotorch.errors import InputError, OptionError, nearest
 from hemotorch.system.files import jsonable, read_json, regular_file, write_json, write_text
 
 T = TypeVar("T")
+Values = dict[str, Any]  #: of a record, as dictionaries and lists
 
 SHOWN = 60  #: characters of a value in an error
 MOST_TOML = 100_000  #: characters of a TOML file; recipes that come with hemotorch have about 1,000
@@ -121,7 +122,7 @@ def write(path: Path | str, value: Any) -> None:
         write_json(path, to_values(value))
 
 
-def to_values(value: Any) -> dict[str, Any]:
+def to_values(value: Any) -> Values:
     """A record as dictionaries and lists, in JSON's own types."""
     return dict(jsonable(dataclasses.asdict(value)))
 
@@ -131,7 +132,7 @@ def to_toml(value: Any) -> str:
     return tomli_w.dumps(dataclasses.asdict(value))
 
 
-def read_toml(path: Path | str) -> dict[str, Any]:
+def read_toml(path: Path | str) -> Values:
     """The tables of a TOML file. Raises InputError if it is missing, no text, or no TOML."""
     regular_file(path, "TOML file")
     try:
@@ -142,7 +143,7 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     return toml_values(text, path)
 
 
-def toml_values(text: str, where: str | Path) -> dict[str, Any]:
+def toml_values(text: str, where: str | Path) -> Values:
     """The tables of TOML text; `where` names it in errors. Raises InputError."""
     too_large = "is too long, or its tables are too deep in each other"
     if len(text) > MOST_TOML or any(line.count(".") > MOST_DOTS for line in text.splitlines()):
@@ -187,7 +188,10 @@ def shown(value: Any) -> str:
     """A value for an error's one line, however long it is."""
     if isinstance(value, int) and abs(value) > 10**SHOWN:
         return f"a number of {value.bit_length()} bits"
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except RecursionError:
+        return "a value that is nested too deeply"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 

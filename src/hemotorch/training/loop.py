@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +27,9 @@ from hemotorch.inference.torch_model import TorchModel
 from hemotorch.recipe import Recipe
 from hemotorch.run import BEST, LAST, Run
 from hemotorch.system.events import EpochEnd, Message, Stopped, Task, emit, ignore, listening
-from hemotorch.system.ranks import joined
+from hemotorch.system.files import jsonable
+from hemotorch.system.metrics import EpochMetrics
+from hemotorch.system.ranks import process_group
 from hemotorch.training.autotune import autotune
 from hemotorch.training.batches import Batch, batches
 from hemotorch.training.job import Job, open_job, training_parts
@@ -39,10 +40,10 @@ from hemotorch.training.resume import (
     State,
     checkpoint_of,
     decide_start,
-    decisions,
     load_state,
     rank_timeout_s,
     run_record,
+    session_of,
 )
 
 LOSS_EVERY = 20  #: steps between two looks at the loss, each of which waits for the device
@@ -75,7 +76,7 @@ def train(
     """
     run = Run(Path(root))
     with (
-        joined(rank_timeout_s(run, recipe)) as ranks,
+        process_group(rank_timeout_s(run, recipe)) as ranks,
         run.locked() if ranks.first else nullcontext(),
         nullcontext() if ranks.first else listening(ignore),
     ):
@@ -95,7 +96,7 @@ def train(
                 Run.create(run.root, job.recipe, run_record(job, start.split))
             state = load_state(job, run, net)
             if ranks.first and start.resumed and start.tune:
-                run.add_resumed({"epoch": state.epoch, "step": state.step, **decisions(job)})
+                run.add_session(session_of(job, state.epoch, state.step))
             emit(Message(start_message(job, state)))
             train_epochs(job, run, state)
     return run
@@ -172,7 +173,7 @@ def train_step(learner: Learner, batches_of_step: Sequence[Batch]) -> Tensor:
     return total
 
 
-def end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[dict[str, Any], bool]:
+def end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[EpochMetrics, bool]:
     """Validates, writes the epoch's row and both checkpoints, and moves the state to the next epoch.
 
     Args:
@@ -183,28 +184,29 @@ def end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[dict[str, An
     """
     options, epoch = job.recipe.train, state.epoch + 1
     steps_done = epoch * job.steps
-    row: dict[str, Any] = {
-        "epoch": epoch,
-        "step": steps_done,
-        "loss": state.loss_sum / job.steps,
-        "lr": learning_rate(job.recipe.optimizer, steps_done - 1, job.total),
-        "seconds": round(state.seconds, 2),
-    }
+    row = EpochMetrics(
+        epoch=epoch,
+        step=steps_done,
+        loss=state.loss_sum / job.steps,
+        lr=learning_rate(job.recipe.optimizer, steps_done - 1, job.total),
+        seconds=round(state.seconds, 2),
+    )
     score = None
     last = epoch == options.epochs
     if job.validation and (last or epoch % options.validate_every == 0):
-        row["val"] = validate(job, state.learner, epoch)
-        score = score_of(row["val"], options.best_by)
+        validation = validate(job, state.learner, epoch)
+        score = score_of(validation, options.best_by)
+        row = replace(row, val=jsonable(validation))
     always_best = options.best_by == "last" or not job.validation
     best = always_best or (score is not None and score >= state.best)
     if best and score is not None:
         state.best = score
     state.next_epoch()
-    due = due or "val" in row or last
+    due = due or row.val is not None or last
     if job.ranks.first:
         if best and due:
             save_checkpoint(checkpoint_of(job, state, score, resumable=False), run.root / BEST)
-        run.keep_metrics(epoch - 1)
+        run.drop_metrics(after_epoch=epoch - 1)
         run.add_metrics(row)
         if due:
             save_checkpoint(checkpoint_of(job, state, score), run.root / LAST)

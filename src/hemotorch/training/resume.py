@@ -6,6 +6,7 @@ machine it ends bit for bit like one that was never killed. What is different no
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hemotorch import __version__
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.splits import PARTS, Split
 from hemotorch.errors import InputError, OptionError
 from hemotorch.inference.checkpoint import Checkpoint, load_checkpoint
 from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, load_recipe
-from hemotorch.run import BEST, LAST, Run, check_slices
+from hemotorch.run import BEST, FORMAT, LAST, WITH_SLICE_SPACING, Run, RunRecord, Session, check_slices
 from hemotorch.system import threads
 from hemotorch.system.device import Device, choose, environment
 from hemotorch.system.ranks import Ranks
-from hemotorch.system.records import build, to_values
-from hemotorch.task import BLEEDING, Task, task_named
+from hemotorch.task import Task, task_named
 from hemotorch.training.job import Job
 from hemotorch.training.learner import Learner
 
@@ -73,28 +74,26 @@ def decide_start(run: Run, dataset: Dataset, recipe: Recipe | None, device: str,
 
 def _resumed(run: Run, dataset: Dataset, asked_for: Recipe | None, device: str, ranks: Ranks) -> Start:
     recipe, split, record = recipe_of_run(run, asked_for), run.split, run.record
-    latest = (record, *record.get("resumed", ()))[-1]
-    torch_device, as_before = _device_of_run(latest, device, recipe, ranks)
+    torch_device, as_before = _device_of_run(record.last_session, device, recipe, ranks)
     _check_scans(dataset, record)
     check_slices(split, dataset)
     # Ranks on unlike machines may differ in this, and measuring is done by all or none.
     tune = any(ranks.gather(not as_before))
-    by_index = "slice_spacing" not in record
-    # Runs of versions that knew one task do not name it.
-    task = task_named(record.get("task", BLEEDING.name))
+    by_index = record.format < WITH_SLICE_SPACING
+    task = task_named(record.task)
     return Start(recipe, split, torch_device, resumed=True, tune=tune, by_index=by_index, task=task)
 
 
-def _device_of_run(record: dict[str, Any], wanted: str, recipe: Recipe, ranks: Ranks) -> tuple[Device, bool]:
-    """The device with the settings that `record` holds, so far as this machine can have them.
+def _device_of_run(session: Session, wanted: str, recipe: Recipe, ranks: Ranks) -> tuple[Device, bool]:
+    """The device with the settings of an earlier session, so far as this machine can have them.
 
     Args:
-        record: what run.json says of the start, or of the last time that the run went on elsewhere.
+        session: the first one of the run, or the last one that was not like it.
 
     Returns:
         The device, and whether it computes bit for bit as before.
     """
-    before = build(Device, record["device"], "run.json")
+    before = session.device
     now = choose(wanted, recipe.engine, ranks)
     if wanted == "auto" and now.torch_device.type != before.torch_device.type == "cpu":
         now = choose("cpu", recipe.engine, ranks)
@@ -103,7 +102,7 @@ def _device_of_run(record: dict[str, Any], wanted: str, recipe: Recipe, ranks: R
     settings: dict[str, Any] = {"precision": before.precision}
     for name in SWITCHES:
         settings[name] = "on" if getattr(before, name) else "off"
-    as_before = ranks.world == record["ranks"]
+    as_before = ranks.world == session.ranks
     if ranks.world == 1:
         as_before = as_before and _has_threads(before.threads, recipe)
         if as_before:
@@ -155,11 +154,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_scans(dataset: Dataset, record: dict[str, Any]) -> None:
+def _check_scans(dataset: Dataset, record: RunRecord) -> None:
     """Raises InputError if a scan that the run was split on, or its mask, is not what it was."""
-    for case, digest in record["scans"].items():
+    for case, digest in record.scans.items():
         same_scan = case in dataset.rows and dataset.digest(case) == digest
-        if not same_scan or dataset.mask_digest(case) != record["masks"][case]:
+        if not same_scan or dataset.mask_digest(case) != record.masks[case]:
             what = f"the mask of scan {case}" if same_scan else f"scan {case} is missing or"
             todo = "resume on the unchanged dataset, or train into a new folder"
             raise InputError(f"{what} was changed since this run was started", dataset.root, todo)
@@ -216,7 +215,7 @@ def load_state(job: Job, run: Run, net: Net) -> State:
     if had_best and not (run.root / BEST).exists():
         raise InputError("is missing", run.root / BEST, "put it back, or train again in a new folder")
     if job.ranks.first:
-        run.keep_metrics(state.epoch)
+        run.drop_metrics(after_epoch=state.epoch)
     return state
 
 
@@ -257,26 +256,32 @@ def checkpoint_of(job: Job, state: State, score: float | None = None, resumable:
     )
 
 
-def run_record(job: Job, split: Split) -> dict[str, Any]:
+def run_record(job: Job, split: Split) -> RunRecord:
     """What run.json says of a run that is started."""
-    cases = [case for part in PARTS for case in split.part(part)]
-    return {
-        "data": str(job.dataset.root.resolve()),
-        "split": asdict(split),
-        **decisions(job),
-        "task": job.task.name,
-        "task_reason": job.task_reason,
-        "slice_spacing": job.deployment.to_values()["slice_spacing"],
-        "scans": {case: job.dataset.digest(case) for case in cases},
-        "masks": {case: job.dataset.mask_digest(case) for case in cases},
-    }
+    session = session_of(job)
+    cases = itertools.chain.from_iterable(split.part(part) for part in PARTS)
+    scans, masks = {}, {}
+    for case in cases:
+        scans[case] = job.dataset.digest(case)
+        masks[case] = job.dataset.mask_digest(case)
+    return RunRecord(
+        format=FORMAT,
+        hemotorch=__version__,
+        data=str(job.dataset.root.resolve()),
+        split=split,
+        device=session.device,
+        ranks=session.ranks,
+        environment=session.environment,
+        memory=session.memory,
+        task=job.task.name,
+        task_reason=job.task_reason,
+        slice_spacing=job.deployment.slice_spacing,
+        scans=scans,
+        masks=masks,
+    )
 
 
-def decisions(job: Job) -> dict[str, Any]:
-    """On what, and how, a training is computed, with the reasons."""
-    return {
-        "device": to_values(job.device),
-        "ranks": job.ranks.world,
-        "memory": f"{job.slices.memory}: {job.slices.why}",
-        "environment": environment(),
-    }
+def session_of(job: Job, epoch: int = 0, step: int = 0) -> Session:
+    """On what, and how, a training is computed from that epoch and step on."""
+    memory = f"{job.slices.memory}: {job.slices.why}"
+    return Session(job.device, job.ranks.world, environment(), memory, epoch, step)
