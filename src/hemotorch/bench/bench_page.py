@@ -116,7 +116,8 @@ def _bars(rows: Iterable[Row], names: Mapping[str, str]) -> tuple[list[Segment],
     legend: dict[str, Segment] = {}
     bars = []
     for row in rows:
-        if not row.last.images:  # a process that only imports torch
+        # A process that only imports torch.
+        if not row.last.images:
             continue
         segments = []
         for colour, (phase, words) in enumerate(names.items(), 1):

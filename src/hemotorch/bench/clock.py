@@ -48,8 +48,11 @@ class Clock:
             self.seconds["data"] += seconds
         else:
             self._handing += handed
-            busy = min(seconds, worked / self._threads) if self._threads else seconds
-            self.seconds[phase if phase in self.seconds else "waiting"] += busy
+            busy = seconds
+            if self._threads:
+                busy = min(seconds, worked / self._threads)
+            known = phase if phase in self.seconds else "waiting"
+            self.seconds[known] += busy
             self.seconds["waiting"] += seconds - busy
         self.start()
 
@@ -63,7 +66,9 @@ class Clock:
     def launch(self) -> float:
         """Share of the phases after "data" in which their work was still being handed over to a GPU; else NaN."""
         working = sum(self.seconds.values()) - self.seconds["data"]
-        return self._handing / working if working and not self._threads else math.nan
+        if self._threads or not working:
+            return math.nan
+        return self._handing / working
 
 
 def waiter(device: torch.device) -> Callable[[], None]:

@@ -120,6 +120,7 @@ def _role(config: Config, kind: str, cores: int) -> Role:
     """Its key, with -1 for as many threads as the machine has cores; ways to predict are told apart by their labels."""
     if kind == "predict":
         return (config.label,)
+    # One thread is one thread on any machine, also on one that has no more.
     whole = config.threads * config.ranks == cores and (config.threads > 1 or config.device == "cuda")
     return replace(config, threads=-1).key if whole else config.key
 

@@ -103,7 +103,8 @@ def _on_gpus(scope: Scope) -> list[Config]:
     for precision, compiled in itertools.product(machine.precisions, sorted({False, machine.compiled})):
         config = replace(eager, precision=precision, compile=compiled)
         configs.append(config)
-        if precision != "fp16":  # scaled gradients are not captured
+        # Scaled gradients are not captured.
+        if precision != "fp16":
             configs.append(replace(config, graphs=True))
     if machine.gpus > 1:
         every = replace(eager, ranks=machine.gpus, threads=max(1, machine.cores // machine.gpus))

@@ -97,6 +97,7 @@ def digits_curve(spec: CurveSpec) -> dict[str, tuple[float, ...]]:
     torch.manual_seed(spec.seed)
     net = perceptron(images.shape[1], 10).to(device)
     optimizer = OPTIMIZERS[spec.algorithm](net.parameters(), spec.lr)
+    # Of its own, so that batches do not depend on how the network is initialised.
     generator = torch.Generator().manual_seed(spec.seed)
 
     def step() -> Tensor:
@@ -131,7 +132,8 @@ def slices_curve(spec: CurveSpec) -> dict[str, tuple[float, ...]]:
     recipe, dataset = recipe_from_toml(spec.recipe, "recipe"), Dataset(spec.data)
     device = choose(spec.device, recipe.engine)
     device.use()
-    squares = _squares(dataset, recipe.changed(["train.seed=0"]), device)  # the same, whatever the seed of the training
+    # The same, whatever the seed of the training.
+    squares = _squares(dataset, recipe.changed(["train.seed=0"]), device)
     seeded = recipe.changed([f"train.seed={spec.seed}"])
     job, net = open_job(dataset, training_part(dataset, recipe), {}, seeded, device, Ranks())
     learner = Learner(job, net)

@@ -54,7 +54,8 @@ def open_training(spec: Spec, ranks: Ranks) -> tuple[Job, Net]:
 def training_loop(spec: Spec, ranks: Ranks) -> Loop:
     """The step that `hemotorch train` repeats, as this rank of `ranks` does it. Raises OptionError, InputError."""
     job, net = open_training(spec, ranks)
-    gflop = image_gflop(net, job.size)  # before the learner compiles the network
+    # Before the learner compiles the network.
+    gflop = image_gflop(net, job.size)
     learner = Learner(job, net)
     losses = endless(learner, steps)
 

@@ -123,19 +123,19 @@ def bench_mlp(
         InputError, OptionError: before anything is measured.
     """
     recipe = small_recipe(net)
+    pace, seconds, short = Pace(), SECONDS, ""
+    if quick:
+        pace, seconds, short = QUICK_PACE, QUICK_SECONDS, "Quick: few steps, so that no curve is at its end."
     trial = [*ALGORITHMS["Adam"], f"train.steps_per_epoch={TASKS[net].steps}"]
     setting_up = set_up(data, recipe, device, quick, check=_with_held_out, patients=PATIENTS, trial=trial)
     with setting_up as setup:
         curves = measure_curves(setup, _tasks(net, setup.notes), rounds)
         configs, sweeps = _step_configs(setup.scope)
-        seconds = QUICK_SECONDS if quick else SECONDS
         specs = [setup.spec(config, seconds, ALGORITHMS["Adam"]) for config in configs]
-        pace = QUICK_PACE if quick else Pace()
         rows, cut_short = measure(specs, replace(pace, rounds=rounds))
     rows = compared(rows, setup.scope.machine.cores)
     if cut_short:
         setup.notes.append(f"Measured in {cut_short}.")
-    short = "Quick: few steps, so that no curve is at its end." if quick else ""
     rates = {name: task.rates for name, task in TASKS.items()}
     return Bench(
         kind="mlp",

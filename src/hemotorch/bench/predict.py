@@ -60,6 +60,7 @@ def bench_predict(
     """
     with TemporaryDirectory(prefix="hemotorch-bench-") as name:
         folder = Path(name)
+        # Apart, since torch is imported for it.
         with ProcessPoolExecutor(1, get_context("spawn")) as apart:
             other, mirrors = apart.submit(mirrored_otherwise, str(model), str(folder / "other.pt")).result()
             files = [str(scan) for scan in scans]
@@ -79,7 +80,8 @@ def bench_predict(
         def measured(index: int, number: int) -> Round:
             return once(configs[index], models[configs[index].label], files, folder, device)
 
-        measured(1, 0)  # brings files into the system's cache
+        # Brings files into the system's cache.
+        measured(1, 0)
         results, _ = in_rounds(list(models), measured, lambda result: f"{result.seconds:.2f} s", Pace(rounds))
     for result in results:
         if result.errors:
@@ -119,7 +121,8 @@ def once(config: Config, model: str, scans: Sequence[str], folder: Path, device:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, preexec_fn=bound, env=child_environment())
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not look for the child again
+    # So that Popen does not look for the child again.
+    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         lines = errors.read_text(errors="replace").splitlines()
         raise RunError(lines[-1] if lines else f"ended with status {process.returncode}", "hemotorch predict")

@@ -65,7 +65,8 @@ class _Tensors:
     """A slice and its mask as float32 tensors (1, rows, columns) of [0, 1] and {0, 1}, resized if they must be."""
 
     def __init__(self, size: tuple[int, int]):
-        self._size = (size[1], size[0])  # Pillow counts columns first
+        # Pillow counts columns first.
+        self._size = (size[1], size[0])
 
     def __call__(self, pair: Mapping[str, Image.Image]) -> dict[str, Tensor]:
         image, label = pair["input"], pair["gt"]

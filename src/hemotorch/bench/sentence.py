@@ -201,9 +201,13 @@ def _memory(case: Case) -> str:
 
 def _arithmetic(case: Case) -> str:
     peak = case.best.peak_share
-    reached = "" if math.isnan(peak) else f", at {peak:.0%} of the rate of a large matrix product"
-    faster = "a faster GPU, several (`hemotorch cluster torchrun`)" if case.on_gpu else "a GPU"
-    what = "the step's graph takes" if case.share("graph") else "forward and backward take"
+    faster, what, reached = "a GPU", "forward and backward take", ""
+    if case.on_gpu:
+        faster = "a faster GPU, several (`hemotorch cluster torchrun`)"
+    if case.share("graph"):
+        what = "the step's graph takes"
+    if not math.isnan(peak):
+        reached = f", at {peak:.0%} of the rate of a large matrix product"
     return (
         f"Arithmetic is the limit: {what} {case.share('forward', 'backward', 'graph'):.0%} of a step{reached}; only "
         f"{faster} or less of it helps: smaller slices (grid.size_px) or a smaller network (--recipe fast)."

@@ -36,6 +36,7 @@ class Setup:
         changed = list(settings)
         if not config.reference:
             changed += engine_settings(config)
+        # The reference loop has no accumulation, and a sweep of the batch asks for that batch at once.
         if config.reference or config.batch != self.scope.batch:
             changed += [f"train.batch={config.batch}", "train.accumulate=1"]
         recipe = self.recipes[config.device].changed(changed)

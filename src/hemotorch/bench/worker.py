@@ -107,6 +107,7 @@ def _timed(loop: Loop, blocks: int, block: int, clock: Clock | None = None) -> t
             loss = loop.step()
         wait()
         times.append((time.perf_counter() - start) / block)
+        # Read when the clock has stopped: on a GPU reading waits.
         losses.append(float(loss))
     loop.listen(_ignore)
     return times, statistics.mean(losses[len(losses) // 2 :])
@@ -159,7 +160,8 @@ def about_machine(_: None = None) -> dict[str, Any]:
 
 def _load() -> float:
     """Processes that wanted to run in the last minute, on average."""
-    with suppress(AttributeError, OSError):  # Windows has none
+    # Windows has none.
+    with suppress(AttributeError, OSError):
         return round(os.getloadavg()[0], 2)
     return math.nan
 
