@@ -88,10 +88,14 @@ def missing_names(page: str, text: str) -> list[str]:
             continue
         owner, name = match.groups()
         modules = list(SOURCE.rglob(f"{owner}.py"))
-        known = recipe_has(owner, name) or any(name in path.read_text(encoding="utf-8") for path in modules)
+        known = recipe_has(owner, name) or any(name in words(path) for path in modules)
         if (modules or hasattr(Recipe(), owner)) and not known:
             missing.append(span)
     return missing
+
+
+def words(path: Path) -> set[str]:
+    return set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
 
 
 def recipe_has(section: str, key: str) -> bool:
