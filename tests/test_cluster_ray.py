@@ -22,7 +22,7 @@ from conftest import require
 from hemotorch import errors, io
 from hemotorch.cli import main
 from hemotorch.cluster import archive
-from hemotorch.cluster.archive import LOADS, TRIES, Worker, opened
+from hemotorch.cluster.archive import LOADS, TRIES, Worker, open_archive
 from hemotorch.errors import InputError, RunError
 from hemotorch.run import Run
 from hemotorch.scan import even_scan
@@ -205,7 +205,7 @@ def test_an_archive_loses_no_scan_and_does_none_twice(tiny_run, tmp_path):
 def one_scan(tiny_run: Path, tmp_path: Path) -> Iterator[Any]:
     """An archive of one scan, opened, and what makes a worker for it, which predicts it at each call."""
     (path,) = scans(tmp_path / "archive", 1)
-    with opened(tiny_run, [path], tmp_path / "out") as work:
+    with open_archive(tiny_run, [path], tmp_path / "out") as work:
 
         def worker(weights: str = work.weights) -> Callable[[], Any]:
             made = Worker(work.model, weights, work.folder, "cpu", False, 1)
@@ -248,17 +248,26 @@ def test_a_model_that_is_trained_on_meanwhile_is_not_used(one_scan):
 
 def test_whose_folder_it_is(tiny_run, tmp_path):
     (path,) = scans(tmp_path / "archive", 1)
-    with pytest.raises(InputError, match="exists already and is not empty"), opened(tiny_run, [path], path.parent):
+    with (
+        pytest.raises(InputError, match="exists already and is not empty"),
+        open_archive(tiny_run, [path], path.parent),
+    ):
         pass
-    with opened(tiny_run, [path], tmp_path / "out"):
+    with open_archive(tiny_run, [path], tmp_path / "out"):
         busy = pytest.raises(RunError, match="another prediction is writing into this folder")
-        with busy, opened(tiny_run, [path], tmp_path / "out"):
+        with busy, open_archive(tiny_run, [path], tmp_path / "out"):
             pass
     model = tmp_path / "other.pt"
     model.write_bytes((tiny_run / "last.pt").read_bytes())
-    with pytest.raises(InputError, match="the predictions of another model"), opened(model, [path], tmp_path / "out"):
+    with (
+        pytest.raises(InputError, match="the predictions of another model"),
+        open_archive(model, [path], tmp_path / "out"),
+    ):
         pass
-    with pytest.raises(InputError, match="no such checkpoint"), opened(tmp_path / "none.pt", [path], tmp_path / "new"):
+    with (
+        pytest.raises(InputError, match="no such checkpoint"),
+        open_archive(tmp_path / "none.pt", [path], tmp_path / "new"),
+    ):
         pass
     assert not (tmp_path / "new").exists()
 
@@ -267,14 +276,14 @@ def test_a_scan_is_known_by_its_place_not_by_its_name(tiny_run, tmp_path):
     """Scans that come later, or are named another way, neither take another's files nor are done again."""
     out = tmp_path / "out"
     (a,), (b,) = scans(tmp_path / "a", 1), scans(tmp_path / "b", 1)
-    with opened(tiny_run, [a], out) as work:
+    with open_archive(tiny_run, [a], out) as work:
         assert work.todo == {a: "scan0"}
         Worker(work.model, work.weights, out, "cpu", False, 1)({"path": str(a), "name": "scan0"})
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    with opened(tiny_run, [a, tmp_path / "link", b], out) as work:
+    with open_archive(tiny_run, [a, tmp_path / "link", b], out) as work:
         linked = tmp_path / "link" / a.name
         assert list(work.done) == [a] and work.todo == {linked: "link_scan0", b: "b_scan0"}
-    with opened(tiny_run, [b], out) as work:
+    with open_archive(tiny_run, [b], out) as work:
         assert work.done == {} and list(work.todo) == [b] and work.todo[b] != "scan0"
 
 
@@ -300,7 +309,7 @@ def test_a_start_that_was_killed_leaves_a_folder_that_is_new(tiny_run, tmp_path)
     out.mkdir()
     for name in (".lock", ".lock.held", ".model.json.part.77"):
         (out / name).touch()
-    with opened(tiny_run, [path], out) as work:
+    with open_archive(tiny_run, [path], out) as work:
         assert list(work.todo) == [path]
 
 

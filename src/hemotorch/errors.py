@@ -10,18 +10,29 @@ from pathlib import Path
 
 
 class HemotorchError(Exception):
-    """Anything hemotorch can explain; the command line prints it in one line and exits with status 1.
-
-    what: what is wrong; where: the file, scan, key or option it is about; todo: what the user can do.
-    """
+    """Anything hemotorch can explain; the command line prints it in one line and exits with status 1."""
 
     def __init__(self, what: str, where: str | Path | None = None, todo: str | None = None):
-        self.what, self.where, self.todo = what, str(where) if where is not None else None, todo
+        """An error of three parts.
+
+        Args:
+            what: what is wrong.
+            where: the file, scan, key or option it is about.
+            todo: what the user can do.
+        """
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.todo = todo
+        # All three, so that it can be pickled on its way from another process.
         super().__init__(what, where, todo)
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return one_line(f"{text}; {self.todo}" if self.todo else text)
+        text = self.what
+        if self.where:
+            text = f"{self.where}: {text}"
+        if self.todo:
+            text = f"{text}; {self.todo}"
+        return one_line(text)
 
 
 class InputError(HemotorchError):
@@ -37,7 +48,7 @@ class RunError(HemotorchError):
 
 
 class RankLost(RunError):
-    """Of several ranks one is gone without a word of its own, or does not answer: starting again may help."""
+    """Of several ranks one is gone without an error of its own, or does not answer: starting again may help."""
 
 
 def to_dict(error: HemotorchError) -> dict[str, str | None]:
@@ -72,7 +83,9 @@ def one_line(text: str) -> str:
     File names may hold line breaks, escape sequences, marks that turn the direction of writing, and bytes that are no
     text at all. Whatever does not print becomes \\n, \\x1b, \\u202e or, for such a byte, \\xe4.
     """
-    return text if text.isprintable() else "".join(map(_printable, text))
+    if text.isprintable():
+        return text
+    return "".join(map(_printable, text))
 
 
 def _printable(character: str) -> str:
@@ -88,7 +101,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The advice for a misspelt name: the nearest known one, or the list of all."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(known)}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known are: {', '.join(known)}"
 
 
 def some_of(names: Iterable[object], most: int = 10) -> str:

@@ -177,13 +177,13 @@ def _train_command(arguments: argparse.Namespace, training: Training) -> Sequenc
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predicts an archive; status 1 if one of its scans failed."""
-    from hemotorch.cluster.archive import opened, predict_archive
+    from hemotorch.cluster.archive import open_archive, predict_archive
     from hemotorch.system.events import Message, Problem, Task, emit
 
     results: list[dict[str, Any]] = []
     failed = 0
     with (
-        opened(arguments.run_folder, arguments.scan, arguments.out) as archive,
+        open_archive(arguments.run_folder, arguments.scan, arguments.out) as archive,
         Task("predicting", len(archive.todo), "scan") as task,
     ):
         done_before = len(archive.done)

@@ -1,4 +1,4 @@
-"""The same `train` on more than one process: started by torchrun, by SLURM or by Ray. And Ray for archives of scans.
+"""The same `train` on more than one process, started by torchrun, by SLURM or by Ray; and archives of scans with Ray.
 
 archive   an archive of scans, predicted with Ray Data
 ray       Ray itself, and Ray Train

@@ -1,4 +1,4 @@
-"""An archive of scans predicted with Ray Data: one model load a worker, restartable, no scan lost or done twice.
+"""An archive of scans predicted with Ray Data: one model load per worker, restartable, no scan lost or done twice.
 
 A scan is done when its NAME.json is there, which is written last and names its scan. The output folder belongs to one
 set of weights, which `.model.json` in it tells.
@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from hemotorch.cluster.training import Devices
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
 from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.inference.load import load_model
-from hemotorch.inference.outputs import ENDINGS, Result, is_result, make_room, predict_file
+from hemotorch.inference.outputs import ENDINGS, Result, busy, is_result, make_room, predict_file
 from hemotorch.inference.scan_files import find_scans, name_scans
 from hemotorch.run import BEST
 from hemotorch.system import threads
@@ -40,7 +40,7 @@ from hemotorch.system.files import (
 )
 
 MODEL, LOADS, LOCK = ".model.json", ".loads.jsonl", ".lock"  #: in the output folder
-BEGUN = ".begun"  #: ending of a file with the number of each process that began a scan
+STARTED = ".begun"  #: ending of a file with the number of each process that started a scan
 TRIES = 3  #: of a scan whose worker died
 AGAIN = "run the same command again"  #: since it does what is missing
 BLOCKS = 10_000  #: that Ray Data is given at most; a block is what a worker takes, and what is taken again if it dies
@@ -48,8 +48,11 @@ BLOCKS = 10_000  #: that Ray Data is given at most; a block is what a worker tak
 
 @dataclass(frozen=True)
 class Archive:
-    """What there is to do. done: results of scans that are done; todo: the others and what their files are called;
-    unreadable: what was named but holds no scan; weights: the digest of the checkpoint file."""
+    """What there is to do.
+
+    model: the checkpoint file. weights: its digest. folder: of the results. done: results of the scans that are done.
+    todo: what the files of each other scan are called. unreadable: paths that were given and hold no scan.
+    """
 
     model: Path
     weights: str
@@ -60,45 +63,67 @@ class Archive:
 
 
 @contextmanager
-def opened(model: Path | str, scans: Sequence[Path | str], out: Path | str) -> Iterator[Archive]:
-    """Looks through scans and the output folder, which is ours alone inside the block.
+def open_archive(model: Path | str, scans: Sequence[Path | str], out: Path | str) -> Iterator[Archive]:
+    """Looks through scans and the output folder, which nobody else writes into inside the block.
 
-    Raises InputError for a checkpoint that cannot be used, or a folder that holds something else than this model's
-    predictions; RunError where another process has it.
+    Args:
+        model: a run folder, or a checkpoint file.
+        scans: files, and folders of them.
+
+    Raises:
+        InputError: for a checkpoint that cannot be used, or a folder that holds something else than this model's
+            predictions.
+        RunError: if another process predicts into the folder.
     """
-    best = (Path(model) / BEST if Path(model).is_dir() else Path(model)).resolve()
-    load_checkpoint(best)
-    weights, folder = _digest(best), Path(out).resolve()
+    checkpoint = Path(model)
+    if checkpoint.is_dir():
+        checkpoint = checkpoint / BEST
+    checkpoint = checkpoint.resolve()
+    load_checkpoint(checkpoint)
+    weights, folder = _digest(checkpoint), Path(out).resolve()
     output_folder(folder, may_exist=(folder / MODEL).exists() or _is_new(folder))
-    with exclusive(folder / LOCK, RunError("another prediction is writing into this folder", folder, "wait for it")):
+    with exclusive(folder / LOCK, busy(folder)):
         if not (folder / MODEL).exists():
-            write_json(folder / MODEL, {"checkpoint": str(best), "weights": weights})
+            write_json(folder / MODEL, {"checkpoint": str(checkpoint), "weights": weights})
         elif read_json(folder / MODEL).get("weights") != weights:
             raise InputError("holds the predictions of another model", folder, "choose another --out")
-        for file in folder.glob(f".*{BEGUN}"):
+        for file in folder.glob(f".*{STARTED}"):
             file.unlink()
         clear_parts(folder)
-        given, unreadable = find_scans(scans, folder)
+        found_paths, unreadable = find_scans(scans, folder)
         # Absolute, but links not followed: a scan is called what the user calls it.
-        paths, results = [Path(os.path.abspath(path)) for path in given], _results(folder)
-        done: dict[Path, dict[str, Any]] = {}
-        for name, result in results.items():
-            if _is_current(folder, name, result):
-                done |= {Path(path): result for path in result["scan"]}
-            elif any(Path(path) in paths for path in result["scan"]):
-                (folder / f"{name}.json").unlink()  # the scan or its mask changed since: it is done again
-        names = name_scans([*done, *(path for path in paths if path not in done)])
-        todo: dict[Path, str] = {}
-        taken = {path.stem for path in folder.glob("*.json")}
-        for path in paths:
-            if path not in done:
-                name = names[path]
-                while name in taken:  # by a scan that was named before there were others of its name
-                    name += "_"
-                taken.add(name)
-                todo[path] = name
-        mine = {path: done[path] for path in paths if path in done}
-        yield Archive(best, weights, folder, mine, todo, tuple(unreadable))
+        paths = [Path(os.path.abspath(path)) for path in found_paths]
+        done = _done(folder, paths)
+        todo = _names(folder, done, [path for path in paths if path not in done])
+        done_here = {path: done[path] for path in paths if path in done}
+        yield Archive(checkpoint, weights, folder, done_here, todo, tuple(unreadable))
+
+
+def _done(folder: Path, paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """The results in the output folder by scan; those of `paths` that hold no longer are removed, to be done again."""
+    done: dict[Path, dict[str, Any]] = {}
+    for name, result in _results(folder).items():
+        scan_paths = [Path(path) for path in result["scan"]]
+        if _is_current(folder, name, result):
+            for path in scan_paths:
+                done[path] = result
+        elif any(path in paths for path in scan_paths):
+            (folder / f"{name}.json").unlink()  # the scan or its mask changed since
+    return done
+
+
+def _names(folder: Path, done: Iterable[Path], todo: Sequence[Path]) -> dict[Path, str]:
+    """What the files of each scan that is to do are called."""
+    names = name_scans([*done, *todo])
+    taken = {path.stem for path in folder.glob("*.json")}
+    names_of_todo = {}
+    for path in todo:
+        name = names[path]
+        while name in taken:  # by a scan that was named before there were others of its name
+            name += "_"
+        taken.add(name)
+        names_of_todo[path] = name
+    return names_of_todo
 
 
 def predict_archive(
@@ -111,35 +136,44 @@ def predict_archive(
 ) -> Iterator[tuple[Path, Result]]:
     """Predicts what is to do and yields each scan once, with its result or its error, in the order they are ready.
 
-    workers: processes, each with a model of its own; by default one a GPU, without GPUs one for two cores. Raises
-    OptionError, and RunError where Ray itself fails.
+    Args:
+        workers: processes, each with a model of its own; by default one per GPU, without GPUs one per two cores.
+        device: "auto", "cpu" or "cuda".
+        address: HOST:PORT of a Ray cluster; None starts Ray here.
+
+    Raises:
+        OptionError: if there are not so many GPUs or cores.
+        RunError: if Ray itself fails.
     """
     yield from archive.unreadable
     if not archive.todo:
         return
     if address is None:
         Devices.here().workers(workers, device)  # what is wrong is said before Ray is started
-    with engine.cluster(address) as has:
+    with engine.cluster(address) as devices:
         import ray.data
 
         engine.hush("ray.data")
         ray.data.DataContext.get_current().enable_progress_bars = False
-        count = min(has.workers(workers, device), len(archive.todo))
-        settings = (
-            archive.model,
-            archive.weights,
-            archive.folder,
-            device,
-            any_anatomy,
-            threads.wanted() or max(1, has.cores // count),
-        )
+        count = min(devices.workers(workers, device), len(archive.todo))
+        thread_count = threads.wanted() or max(1, devices.cores // count)
+        on_gpus = devices.on_gpus(device)
         rows = [{"path": str(path), "name": name} for path, name in archive.todo.items()]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).map(
             Worker,
-            fn_constructor_args=settings,
+            fn_constructor_args=(
+                archive.model,
+                archive.weights,
+                archive.folder,
+                device,
+                any_anatomy,
+                thread_count,
+            ),
             compute=ray.data.ActorPoolStrategy(size=count),
-            **({"num_gpus": 1} if has.on_gpus(device) else {"num_cpus": 1}),
+            num_gpus=1 if on_gpus else None,
+            num_cpus=None if on_gpus else 1,
         )
+        # A block whose worker died is done again: its scans may come twice.
         missing = set(archive.todo)
         for row in _rows(dataset, archive.folder):
             path = Path(row["path"])
@@ -152,11 +186,13 @@ def predict_archive(
 
 def _result(value: dict[str, Any]) -> Result:
     """The result or the error of a scan, from what its worker returned."""
-    return errors.from_dict(value["error"]) if "error" in value else value
+    if "error" in value:
+        return errors.from_dict(value["error"])
+    return value
 
 
 def _rows(dataset: Any, folder: Path) -> Iterator[dict[str, Any]]:
-    """What Ray Data computes, as it comes. Raises RunError where Ray, and not a scan, is what fails."""
+    """What Ray Data computes, as it comes. Raises RunError if Ray, and not a scan, fails."""
     from ray.exceptions import RayError
 
     try:
@@ -170,37 +206,47 @@ class Worker:
     """A process of the pool: the model, loaded once, and one scan after the other."""
 
     def __init__(self, model: Path, weights: str, folder: Path, device: str, any_anatomy: bool, thread_count: int):
-        began = time.perf_counter()
+        start = time.perf_counter()
         self._model, self._folder, self._any_anatomy = model, folder, any_anatomy
         self._predictor = load_model(model, device)
         torch.set_num_threads(thread_count)
         self._changed = _digest(model) != weights
-        who = {"host": platform.node(), "pid": os.getpid(), "seconds": round(time.perf_counter() - began, 2)}
+        load = {"host": platform.node(), "pid": os.getpid(), "seconds": round(time.perf_counter() - start, 2)}
         with open(folder / LOADS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(who) + "\n")
+            file.write(json.dumps(load) + "\n")
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        """row: "path" and "name"; adds "result", the JSON of a result or of {"error": ...}."""
-        path, written = Path(row["path"]), self._folder / f"{row['name']}.json"
-        begun = self._folder / f".{row['name']}{BEGUN}"
+        """Predicts one scan.
+
+        Args:
+            row: its "path", and the "name" of its files.
+
+        Returns:
+            The row with "result" added: the JSON of a result, or of {"error": ...}.
+        """
+        path, name = Path(row["path"]), row["name"]
+        started = self._folder / f".{name}{STARTED}"
         result: Any
         try:
-            if self._changed:
-                raise RunError("was trained on while scans were predicted with it", self._model, "try again")
-            # There where a worker died between writing and telling.
-            result = read_json(written) if written.exists() else None
-            if result is None:
-                make_room(self._folder, row["name"], path, overwrite=False)
-                with open(begun, "a") as file:
-                    file.write(f"{os.getpid()}\n")
-                if len(begun.read_text().splitlines()) > TRIES:
-                    todo = "is there enough memory? the same command tries it again"
-                    raise RunError(f"the worker that had it died {TRIES} times", path, todo)
-                result = predict_file(self._predictor, path, self._folder, row["name"], self._any_anatomy)
+            result = self._predict(path, name, started)
         except Exception as error:  # one scan, whatever is wrong with it, does not stop an archive
             result = {"error": errors.to_dict(explain(error, path))}
-        begun.unlink(missing_ok=True)
+        started.unlink(missing_ok=True)
         return {**row, "result": json.dumps(result)}
+
+    def _predict(self, path: Path, name: str, started: Path) -> dict[str, Any]:
+        if self._changed:
+            raise RunError("was trained on while scans were predicted with it", self._model, "try again")
+        record = self._folder / f"{name}.json"
+        if record.exists():  # its worker died after it had written it
+            return dict(read_json(record))
+        make_room(self._folder, name, path, overwrite=False)
+        with open(started, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        if len(started.read_text().splitlines()) > TRIES:
+            todo = "is there enough memory? the same command tries it again"
+            raise RunError(f"the worker that had it died {TRIES} times", path, todo)
+        return predict_file(self._predictor, path, self._folder, name, self._any_anatomy)
 
 
 def _results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -226,9 +272,14 @@ def _is_current(folder: Path, name: str, result: dict[str, Any]) -> bool:
 
 def _is_new(folder: Path) -> bool:
     """Whether a folder is not there, or holds no more than what is left of a start that was killed."""
-    inside = folder.iterdir() if folder.is_dir() else ()
-    ours = {LOCK, held_marker(Path(LOCK)).name}
-    return all(path.name in ours or (path.name[0] == "." and ".part." in path.name) for path in inside)
+    if not folder.is_dir():
+        return True
+    lock_files = {LOCK, held_marker(Path(LOCK)).name}
+    for path in folder.iterdir():
+        unfinished = path.name.startswith(".") and ".part." in path.name
+        if path.name not in lock_files and not unfinished:
+            return False
+    return True
 
 
 def _digest(file: Path) -> str:

@@ -35,7 +35,7 @@ RAYS_THREAD = "ray_listen_error_messages"  #: of the driver, which prints
 def cluster(address: str | None = None) -> Iterator[Devices]:
     """Ray on this machine alone, ended at the end; or the cluster at `address`. Yields what it has.
 
-    Nothing is sent anywhere, and no dashboard is started. Raises OptionError where Ray is not installed or not there.
+    Nothing is sent anywhere, and no dashboard is started. Raises OptionError if Ray is not installed or not there.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when ray is imported, as the others are
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -44,53 +44,61 @@ def cluster(address: str | None = None) -> Iterator[Devices]:
         import ray
     except ImportError as error:
         raise OptionError("Ray is not installed", "ray", "install it with `pip install 'hemotorch[ray]'`") from error
-    if address:
-        _must_answer(address)
     with ExitStack() as stack:
         options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
-        if address and limits.raised():
-            options["runtime_env"] = {"env_vars": limits.raised()}
-        if not address:
-            # Its sockets lie in it, whose paths must be short.
+        if address:
+            _must_answer(address)
+            if limits.raised():
+                options["runtime_env"] = {"env_vars": limits.raised()}
+        else:
+            # Its sockets lie in it: their paths must be short.
             folder = stack.enter_context(TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
             here = Devices.here()
-            options |= {"num_cpus": here.cores, "num_gpus": here.gpus, "object_store_memory": OBJECTS_BYTES}
-            options |= {"include_dashboard": False, "_temp_dir": folder}
+            options["num_cpus"], options["num_gpus"] = here.cores, here.gpus
+            options["object_store_memory"] = OBJECTS_BYTES
+            options["include_dashboard"] = False
+            options["_temp_dir"] = folder
         stack.enter_context(redirect_stdout(_WithoutRay(sys.stdout)))
+        stack.callback(ray.shutdown)
         try:
-            stack.callback(ray.shutdown)
             with _no_stderr():  # where Ray says that it heeds the log level
                 ray.init(address=address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            what = f"Ray could not be started or reached ({str(error).splitlines()[0]})"
-            todo = "does it run this version of Ray, and are RAY_AUTH_MODE and its token set here as they are there?"
-            raise OptionError(what, "--address" if address else "ray", todo if address else None) from error
-        has = ray.cluster_resources()
-        place = f"the Ray cluster at {address}" if address else "this machine"
-        yield Devices(int(has.get("GPU", 0)), int(has.get("CPU", 0)), place)
+            raise _not_reached(error, address) from error
+        resources = ray.cluster_resources()
+        owner = f"the Ray cluster at {address}" if address else "this machine"
+        yield Devices(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), owner)
+
+
+def _not_reached(error: Exception, address: str | None) -> OptionError:
+    what = f"Ray could not be started or reached ({str(error).splitlines()[0]})"
+    if not address:
+        return OptionError(what, "ray")
+    todo = "does it run this version of Ray, and are RAY_AUTH_MODE and its token set here as they are there?"
+    return OptionError(what, "--address", todo)
 
 
 def _must_answer(address: str) -> None:
-    """Raises OptionError where nobody listens at an address, which Ray itself notices after minutes."""
+    """Raises OptionError if nobody listens at an address, which Ray itself notices after minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
     except (OSError, ValueError, OverflowError) as error:
-        todo = "name the HOST:PORT that `ray start --head` told, or leave --address out"
+        todo = "name the HOST:PORT that `ray start --head` printed, or leave --address out"
         raise OptionError(f"no Ray cluster answers at '{address}' ({error})", "--address", todo) from error
 
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
     """Sends what is written to file descriptor 2, from C++ too, nowhere."""
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 class _WithoutRay(io.TextIOBase):
@@ -100,7 +108,9 @@ class _WithoutRay(io.TextIOBase):
         self._out = out
 
     def write(self, text: str) -> int:
-        return len(text) if threading.current_thread().name == RAYS_THREAD else self._out.write(text)
+        if threading.current_thread().name == RAYS_THREAD:
+            return len(text)
+        return self._out.write(text)
 
     def flush(self) -> None:
         self._out.flush()
@@ -133,8 +143,8 @@ def train_on_ray(
     training.check()
     if address is None:
         Devices.here().ranks(ranks, training.device)  # what is wrong is said before Ray is started
-    with cluster(address) as has:
-        world, on_gpus = has.ranks(ranks, training.device), has.on_gpus(training.device)
+    with cluster(address) as devices:
+        world, on_gpus = devices.ranks(ranks, training.device), devices.on_gpus(training.device)
         notes = _Notes(training.run, restarts)
         try:
             _fit(replace(training, resume=True), world, on_gpus, restarts, notes)
@@ -148,12 +158,12 @@ def _fit(training: Training, world: int, on_gpus: bool, restarts: int, notes: _N
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    # gloo also between GPUs: the ranks gather Python objects, and notice a lost one, on the CPU.
+    backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
     trainer = TorchTrainer(
         _rank,
         train_loop_config={"training": training, "notes": str(notes.folder), "threads": threads.variables()},
-        torch_config=TorchConfig(
-            backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout_s=int(training.timeout_s)
-        ),
+        torch_config=TorchConfig(backend=backend, timeout_s=int(training.timeout_s)),
         scaling_config=ScalingConfig(num_workers=world, use_gpu=on_gpus),
         run_config=RunConfig(
             name="ray",
@@ -162,14 +172,13 @@ def _fit(training: Training, world: int, on_gpus: bool, restarts: int, notes: _N
             callbacks=[_callback(notes.folder)],
         ),
     )
-    ended: list[BaseException | None] = []
+    errors_of_fit: list[BaseException] = []
 
     def fit() -> None:
         try:
             trainer.fit()
-            ended.append(None)
         except BaseException as error:
-            ended.append(error)
+            errors_of_fit.append(error)
 
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
@@ -177,8 +186,8 @@ def _fit(training: Training, world: int, on_gpus: bool, restarts: int, notes: _N
         thread.join(POLL_S)
         notes.emit_new()
     notes.emit_new()
-    if ended[0] is not None:
-        raise _explained(ended[0], training) from ended[0]
+    for error in errors_of_fit:
+        raise _explained(error, training) from error
 
 
 class _Notes:
@@ -211,7 +220,9 @@ LOST, FATAL = "lost.jsonl", "fatal.jsonl"  # in the notes' folder
 
 def _lines(path: Path) -> list[str]:
     """The whole lines of a file that others write."""
-    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    if not path.exists():
+        return []
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def _note(path: Path, value: Any) -> None:
@@ -250,7 +261,9 @@ def _explained(error: BaseException, training: Training) -> BaseException:
     if not failures:
         return RunError(f"Ray Train stopped ({str(error).splitlines()[0]})", "training", training.advice())
     known = _first(failures)
-    return known if known.todo else RunError(known.what, known.where, training.advice())
+    if known.todo:
+        return known
+    return RunError(known.what, known.where, training.advice())
 
 
 def _first(failures: dict[int, Exception]) -> HemotorchError:
@@ -265,5 +278,6 @@ def _first(failures: dict[int, Exception]) -> HemotorchError:
             return error
     rank, error = next(iter(failures.items()))
     what = f"{type(error).__name__}: {error}".splitlines()[0]
-    late = "timed out" in what.lower()
-    return RunError("another rank has not answered in time" if late else what, f"rank {rank}")
+    if "timed out" in what.lower():  # torch has no error of its own for it
+        what = "another rank has not answered in time"
+    return RunError(what, f"rank {rank}")

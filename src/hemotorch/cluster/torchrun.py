@@ -53,14 +53,14 @@ def train_here(
     """
     training.check()
     world = Devices.here().ranks(ranks, training.device)
-    for again in range(restarts + 1):
+    for restart in range(1, restarts + 2):
         try:
             _launch(training, world)
             break
         except RankLost as error:
-            if again == restarts:
+            if restart > restarts:
                 raise
-            text = f"{error.where}: {error.what}; starting the ranks again ({again + 1} of {restarts})"
+            text = f"{error.where}: {error.what}; starting the ranks again ({restart} of {restarts})"
             emit(Restart(text))
             training = replace(training, resume=True)
     return training.run
@@ -68,8 +68,8 @@ def train_here(
 
 def _launch(training: Training, world: int) -> None:
     """One start of all ranks. Raises the first one's error that failed, KeyboardInterrupt at Ctrl-C."""
-    others = set(multiprocessing.active_children())
-    with tempfile.TemporaryDirectory(prefix="hemotorch-ranks-") as folder, _hushed(), _signals_kept():
+    children_before = set(multiprocessing.active_children())
+    with tempfile.TemporaryDirectory(prefix="hemotorch-ranks-") as folder, _without_agents_log(), _own_signals():
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -85,7 +85,7 @@ def _launch(training: Training, world: int) -> None:
             elastic_launch(config, _rank)(training, current_listener(), Path(folder))
         except SignalException as error:
             # The signal may come before the agent has noted the ranks that it started.
-            for rank in set(multiprocessing.active_children()) - others:
+            for rank in set(multiprocessing.active_children()) - children_before:
                 rank.kill()
                 rank.join()
             _stopped(error.sigval)
@@ -115,9 +115,9 @@ def _rank(training: Training, listener: Listener, folder: Path) -> None:
 def _take_interrupt() -> None:
     """Waits for the Ctrl-C that the ranks had first: it would come once more, in the middle of whatever follows."""
     if threading.current_thread() is threading.main_thread():
-        came = threading.Event()
-        signal.signal(signal.SIGINT, lambda *_: came.set())
-        came.wait(INTERRUPT_S)
+        interrupted = threading.Event()
+        signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+        interrupted.wait(INTERRUPT_S)
 
 
 def _stopped(number: int) -> NoReturn:
@@ -141,7 +141,8 @@ def _explained(rank: int, failure: ProcessFailure, training: Training, folder: P
         return type(error)(str(error), where)
     if failure.exitcode < 0:
         what = f"was killed by {failure.signal_name()}"
-        what += ", as the system does when memory runs out" if failure.exitcode == -signal.SIGKILL else ""
+        if failure.exitcode == -signal.SIGKILL:
+            what += ", as the system does when memory runs out"
         return RankLost(what, where, training.advice())
     message = failure.message
     if not isinstance(message, dict):
@@ -151,7 +152,7 @@ def _explained(rank: int, failure: ProcessFailure, training: Training, folder: P
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _without_agents_log() -> Iterator[None]:
     """Keeps torchrun's account of a failure, tens of lines, off the terminal; the failed rank's own error is one."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -162,15 +163,17 @@ def _hushed() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
+def _own_signals() -> Iterator[None]:
     """Puts back the signal handlers that the agent replaces, and lets ranks start with Ctrl-C held back.
 
     A terminal sends Ctrl-C to all processes; one that is still importing torch would answer with a page of traceback.
     What holds it back is a mask of the thread that starts them, so that another thread takes the signal here.
     """
     _start_tracker()
-    main = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in SIGNALS} if main else {}
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    # The thread that takes the signal while this one holds it back.
     done = threading.Event()
     threading.Thread(target=done.wait, daemon=True).start()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -189,7 +192,10 @@ def _start_tracker() -> None:
     At its end it warns of those that a killed rank left behind and clears them away: no news for anybody.
     """
     before = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = ",".join([*([before] if before else []), "ignore:resource_tracker"])
+    filters = "ignore:resource_tracker"
+    if before:
+        filters = f"{before},{filters}"
+    os.environ["PYTHONWARNINGS"] = filters
     try:
         resource_tracker.ensure_running()
     finally:

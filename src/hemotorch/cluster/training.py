@@ -1,4 +1,4 @@
-"""What an engine starts: `train` with its arguments, once a rank; and how many ranks there can be."""
+"""What an engine starts: `train` with its arguments, once per rank; and how many ranks there can be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hemotorch.system.ranks import GO_ON
 from hemotorch.training.loop import train
 from hemotorch.training.resume import rank_timeout_s
 
-RANKS_OF_A_CPU = 2  #: started where nobody says how many: one process uses all cores already
+RANKS_OF_A_CPU = 2  #: started if nobody says how many: one process uses all cores already
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Training:
         return rank_timeout_s(self.run, self.recipe)
 
     def check(self) -> None:
-        """Raises InputError where dataset or run folder cannot be used, before any rank is started."""
+        """Raises InputError if dataset or run folder cannot be used, before any rank is started."""
         Dataset(self.data)
         if not self.resume:
             self.run.must_be_new()
@@ -55,17 +55,18 @@ class Training:
 
     def advice(self) -> str:
         """How to go on after a rank was lost."""
-        kept = (self.run.root / LAST).exists()
-        return GO_ON if kept else "start again"
+        if (self.run.root / LAST).exists():
+            return GO_ON
+        return "start again"
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What a place has to compute on."""
+    """What there is to compute on. owner: whose it is, as messages name it."""
 
     gpus: int
     cores: int
-    place: str = "this machine"
+    owner: str = "this machine"
 
     @staticmethod
     def here() -> Devices:
@@ -73,28 +74,34 @@ class Devices:
         return Devices(torch.cuda.device_count(), machine.cores())
 
     def on_gpus(self, device: str) -> bool:
-        """Whether processes asked to use `device` get a GPU each."""
+        """Whether processes that shall use `device` get a GPU each."""
         return self.gpus > 0 and device != "cpu"
 
-    def ranks(self, asked: int | None, device: str) -> int:
-        """How many ranks to start: one a GPU, else two, unless asked for otherwise.
+    def ranks(self, wanted: int | None, device: str) -> int:
+        """How many ranks to start: one per GPU, or two if there is none, unless a number is wanted.
 
-        Raises OptionError for too many, and for GPUs where there are none.
+        Raises:
+            OptionError: for more than there are GPUs or cores, and for GPUs if there are none.
         """
-        return self._processes("ranks", asked, device, min(RANKS_OF_A_CPU, self.cores))
+        return self._processes("ranks", wanted, device, min(RANKS_OF_A_CPU, self.cores))
 
-    def workers(self, asked: int | None, device: str) -> int:
-        """How many processes predict: one a GPU, else one for two cores. Raises OptionError as `ranks` does."""
-        return self._processes("workers", asked, device, max(1, self.cores // 2))
+    def workers(self, wanted: int | None, device: str) -> int:
+        """How many processes predict: one per GPU, or one per two cores. Raises OptionError as `ranks` does."""
+        return self._processes("workers", wanted, device, max(1, self.cores // 2))
 
-    def _processes(self, name: str, asked: int | None, device: str, without_gpus: int) -> int:
+    def _processes(self, name: str, wanted: int | None, device: str, without_gpus: int) -> int:
         if device.startswith("cuda") and not self.gpus:
-            what = f"'{device}' was asked for, but {self.place} has no CUDA GPU"
+            what = f"'{device}' was asked for, but {self.owner} has no CUDA GPU"
             raise OptionError(what, "--device", "use --device cpu or auto")
-        most, kind = (self.gpus, "GPU(s)") if self.on_gpus(device) else (self.cores, "core(s)")
-        if asked is None:
-            return self.gpus if self.on_gpus(device) else without_gpus
-        if asked > most:
-            todo = f"start at most {most}" + (", or use --device cpu" if self.on_gpus(device) else "")
-            raise OptionError(f"{asked} {name} were asked for, but {self.place} has {most} {kind}", f"--{name}", todo)
-        return asked
+        if self.on_gpus(device):
+            most, default, unit = self.gpus, self.gpus, "GPU(s)"
+            todo = f"start at most {most}, or use --device cpu"
+        else:
+            most, default, unit = self.cores, without_gpus, "core(s)"
+            todo = f"start at most {most}"
+        if wanted is None:
+            return default
+        if wanted > most:
+            what = f"{wanted} {name} were asked for, but {self.owner} has {most} {unit}"
+            raise OptionError(what, f"--{name}", todo)
+        return wanted
