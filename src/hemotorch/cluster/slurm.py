@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,7 +20,11 @@ LEAST_MIN = 10  #: of a job's time: a shorter one would hardly begin before it i
 
 @dataclass(frozen=True)
 class Batch:
-    """What is asked of SLURM. `ranks`, `gpus` and `cpus` a node, a node and a rank; `options` as sbatch takes them."""
+    """What is wanted of SLURM.
+
+    ranks, gpus: per node. cpus: cores per rank, None for SLURM's default. time: until the job is queued again.
+    partition: the queue, None for SLURM's default. options: further lines, as sbatch takes them.
+    """
 
     nodes: int = 1
     ranks: int = 1
@@ -33,27 +38,31 @@ class Batch:
         if self.gpus and self.ranks > self.gpus:
             what = f"{self.ranks} ranks were asked for on nodes of {self.gpus} GPU(s)"
             raise OptionError(what, "--ranks-per-node", f"start at most {self.gpus}")
-        options = (("--sbatch", option) for option in self.options)
-        for name, text in (("--partition", self.partition or ""), ("--time", self.time), *options):
-            _must_be_a_line(name, text)
+        _must_be_a_line("--partition", self.partition or "")
+        _must_be_a_line("--time", self.time)
+        for option in self.options:
+            _must_be_a_line("--sbatch", option)
         if not all(self.options):
             raise OptionError("is empty", "--sbatch", "for example --sbatch account=neuro")
-        if 0 < (minutes := minutes_of(self.time)) < LEAST_MIN:
+        minutes = minutes_of(self.time)
+        if 0 < minutes < LEAST_MIN:
             what = f"{minutes:g} minutes are too short to train in: the job would be queued again all the time"
             raise OptionError(what, "--time", f"ask for at least {LEAST_MIN}")
 
     def directives(self, root: Path) -> list[str]:
         """The script's #SBATCH lines, without what every script has."""
         lines = [f"job-name={shlex.quote(root.name)}", f"nodes={self.nodes}", f"ntasks-per-node={self.ranks}"]
-        lines += [f"gpus-per-node={self.gpus}"] if self.gpus else []
-        lines += [f"cpus-per-task={self.cpus}"] if self.cpus else []
-        lines += [f"time={self.time}"]
-        lines += [f"partition={self.partition}"] if self.partition else []
-        return [
-            *lines,
-            "output=" + shlex.quote(f"{str(root).replace('%', '%%')}-%j.log"),
-            *(option.removeprefix("--") for option in self.options),
-        ]
+        if self.gpus:
+            lines.append(f"gpus-per-node={self.gpus}")
+        if self.cpus:
+            lines.append(f"cpus-per-task={self.cpus}")
+        lines.append(f"time={self.time}")
+        if self.partition:
+            lines.append(f"partition={self.partition}")
+        log = str(root).replace("%", "%%")  # SLURM replaces %j, and everything else after a %
+        lines.append("output=" + shlex.quote(f"{log}-%j.log"))
+        lines += [option.removeprefix("--") for option in self.options]
+        return lines
 
 
 def _must_be_a_line(name: str, text: str) -> None:
@@ -63,19 +72,20 @@ def _must_be_a_line(name: str, text: str) -> None:
 
 
 def minutes_of(time: str) -> float:
-    """The minutes of a time as SLURM takes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S; 0 for what is none of these, and
-    for 0, which is no limit."""
-    days, dash, rest = time.rpartition("-")
-    parts = rest.split(":")
-    if not all(part.isascii() and part.isdigit() for part in [*parts, *([days] if dash else [])]) or len(parts) > 3:
+    """The minutes of a time as SLURM takes it (`man sbatch`): M, M:S, H:M:S, D-H, D-H:M or D-H:M:S.
+
+    Returns:
+        0 for anything else, and for 0, which is no limit.
+    """
+    match = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]+))?(?::([0-9]+))?", time)
+    if match is None:
         return 0.0
-    numbers = [int(part) for part in parts]
-    if dash:
-        hours, minutes, seconds = [*numbers, 0, 0][:3]
-        hours += 24 * int(days)
-    else:
-        hours, minutes, seconds = {1: [0, *numbers, 0], 2: [0, *numbers], 3: numbers}[len(numbers)]
-    return 60 * hours + minutes + seconds / 60
+    days, *parts = match.groups()
+    numbers = [int(part) for part in parts if part is not None]
+    if days is None and len(numbers) < 3:  # M or M:S: no hours
+        numbers.insert(0, 0)
+    hours, minutes, seconds = [*numbers, 0, 0][:3]
+    return 60 * (24 * int(days or 0) + hours) + minutes + seconds / 60
 
 
 SCRIPT = """\
@@ -133,7 +143,7 @@ def script_path(root: Path) -> Path:
 def write_script(root: Path | str, train: Sequence[str], batch: Batch, overwrite: bool = False) -> Path:
     """Writes RUN.sbatch. train: the command line of `hemotorch train` with absolute paths, RUN in it, and --resume.
 
-    Raises InputError where another script is there, which may have been edited.
+    Raises InputError if another script is there, which may have been edited.
     """
     root = Path(root).resolve()
     _must_be_a_line("RUN", str(root))
@@ -161,6 +171,7 @@ def submit(script: Path) -> str:
         raise OptionError("there is no sbatch on this machine", "--submit", todo)
     done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines()]
-        raise RunError(f"SLURM refused it ({lines[-1] if lines else 'it did not say why'})", script)
+        lines = done.stderr.splitlines() or ["it did not say why"]
+        reason = lines[-1].removeprefix("sbatch: ").removeprefix("error: ")
+        raise RunError(f"SLURM refused it ({reason})", script)
     return done.stdout.strip().partition(";")[0]
