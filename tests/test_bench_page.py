@@ -85,6 +85,11 @@ def test_cards_are_of_the_batch_that_the_sentence_is_about() -> None:
     assert "2.40" in cards and "9.9" not in cards
 
 
+def test_a_machine_of_which_little_is_known_has_a_page_too() -> None:
+    _, found = written(replace(bench(), environment={}))
+    assert "an unknown processor" in " ".join(found.words)
+
+
 def test_names_are_escaped() -> None:
     made = replace(bench(), sentence="<b>&", notes=("<i>",))
     _, found = written(made)
