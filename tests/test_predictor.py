@@ -399,10 +399,24 @@ def test_a_checkpoint_without_its_slice_distances_predicts_by_index_and_says_so(
     found = old.predict(thin)
     assert np.array_equal(found.probability, with_model(predictor, spacing=None).predict(thin).probability)
     assert "slices are 1.25 mm apart; the distance that the network was trained on is unknown" in found.warnings
-    values = values_of(kept)
-    values["deployment"]["slice_spacing"] = {"usual_mm": -1.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("slice_spacing", {"usual_mm": -1.0}, "slice_spacing"),
+        ("task_name", "type", "'task_name' is one of bleeding, types"),
+        ("precision", "fp31", "'precision' is one of auto"),
+        ("tiles", {"size_px": 16, "stride_px": 32}, "must be from 1 to tiles.size_px"),
+        ("predict", {"threshold": 1.5}, "predict.threshold"),
+        ("threshold", 0.5, "unknown key 'threshold'"),
+    ],
+)
+def test_a_deployment_that_cannot_be_is_refused(tiny_run, tmp_path, key, value, says):
+    values = values_of(load_checkpoint(tiny_run / BEST))
+    values["deployment"][key] = value
     write_values(values, tmp_path / "bad.pt")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match=f"bad.pt: is damaged .*{says}"):
         load_model(tmp_path / "bad.pt", "cpu")
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from hemotorch.errors import InputError, OptionError
 from hemotorch.grid import Grid, SliceSpacing
 from hemotorch.recipe import GridSection, Predict, Recipe, Tiles
+from hemotorch.system.engine import WantedPrecision
 from hemotorch.system.records import build, record
 from hemotorch.task import Task, TaskName, task_named
 
@@ -25,7 +26,7 @@ class Deployment:
     grid: GridSection = Field(description="its pixels")
     tiles: Tiles = Field(description="the blocks that it looks at")
     predict: Predict = Field(description="from probabilities to the mask")
-    precision: str = Field(description="`engine.precision` of the recipe, in which the training was validated")
+    precision: WantedPrecision = Field(description="of the arithmetic with which the training was validated")
     slice_spacing: SliceSpacing | None = Field(
         description="distances of the slices it was trained on; none if they are unknown: then the neighbours of a "
         "slice are taken by index",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hemotorch.inference.predictor import Predictor
     from hemotorch.inference.torch_model import TorchModel
     from hemotorch.system.device import Device
+    from hemotorch.system.engine import WantedPrecision
 
 ModelPath = Path | str
 
@@ -126,14 +127,14 @@ def _load(path: Path, device: str) -> tuple[TorchModel, Deployment]:
     return TorchModel.of(torch_device.put(net).eval(), torch_device, deployment), deployment
 
 
-def _device_for(device: str, precision: str) -> Device:
+def _device_for(device: str, precision: WantedPrecision) -> Device:
     """The device, computing as the training validated, if it can."""
     from hemotorch.errors import OptionError
     from hemotorch.recipe import Engine
     from hemotorch.system.device import choose
 
     try:
-        return choose(device, Engine(precision=precision))  # type: ignore[arg-type]
+        return choose(device, Engine(precision=precision))
     except OptionError:
         return choose(device)
 

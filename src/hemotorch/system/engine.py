@@ -10,13 +10,14 @@ from hemotorch.system.records import SECONDS, record
 from hemotorch.system.threads import MOST
 
 Switch = Literal["auto", "on", "off"]
+WantedPrecision = Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp64"]
 
 
 @record
 class Engine:
     """How it is computed. "auto" is decided in `system.device` from what the machine has; the run records why."""
 
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp64"] = Field(
+    precision: WantedPrecision = Field(
         default="auto", description="of the network's arithmetic; fp64 is there to compare ways of computing"
     )
     channels_last: Switch = Field(default="auto", description="memory layout with a pixel's channels side by side")
