@@ -95,7 +95,7 @@ def test_measured_choices_are_written_and_kept(tiny_prepared: Path, tmp_path: Pa
             seen.append(job)
             super().__init__(job, net)
 
-    monkeypatch.setattr("hemotorch.training.resume.Learner", Seen)
+    monkeypatch.setattr("hemotorch.training.state.Learner", Seen)
     (tmp_path / "run" / "last.pt").unlink()
     train(tiny_prepared, tmp_path / "run", device="cpu", resume=True)
     assert seen[0].device.channels_last is False

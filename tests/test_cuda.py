@@ -23,7 +23,7 @@ from hemotorch.system.device import choose, environment
 from hemotorch.system.events import Event, Message, listening
 from hemotorch.system.metrics import EpochMetrics
 from hemotorch.system.ranks import Ranks
-from hemotorch.training import loop as training
+from hemotorch.training import state as state_module
 from hemotorch.training.job import open_job, training_parts
 from hemotorch.training.learner import WARM_UP, Learner, endless
 from hemotorch.training.loop import steps, train
@@ -126,9 +126,9 @@ def test_a_resumed_training_ends_as_an_unbroken_one(
         inner(*saved)
         raise Enough
 
-    inner = training.save_checkpoint
+    inner = state_module.save_checkpoint
     with monkeypatch.context() as patch, pytest.raises(Enough):
-        patch.setattr(training, "save_checkpoint", stop)
+        patch.setattr(state_module, "save_checkpoint", stop)
         train(tiny_prepared, tmp_path / "broken", recipe, device="cuda")
     assert load_checkpoint(tmp_path / "broken" / LAST).trainer["step"] == 20
     events: list[Event] = []

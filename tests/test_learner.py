@@ -45,7 +45,7 @@ def test_bf16_on_a_cpu_that_has_it_learns_too(tiny_prepared: Path, tmp_path: Pat
         pytest.skip("this CPU has no bf16 units")
     recipe = tiny.recipe("engine.precision=bf16", "train.epochs=4", "train.steps_per_epoch=20")
     rows = train(tiny_prepared, tmp_path / "run", recipe, device="cpu").metrics
-    assert rows[-1]["loss"] < rows[0]["loss"] - 0.4
+    assert rows[-1].loss < rows[0].loss - 0.4
 
 
 def test_scaled_gradients_learn_too(tiny_prepared: Path) -> None:

@@ -37,6 +37,7 @@ from hemotorch.system.events import Progress, Stopped, listening
 from hemotorch.system.ranks import Ranks
 from hemotorch.training import loop as training
 from hemotorch.training import losses
+from hemotorch.training import state as state_module
 from hemotorch.training.job import open_job, training_parts
 from hemotorch.training.loop import train
 from hemotorch.training.optimizer import learning_rate
@@ -54,8 +55,8 @@ def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_it_learns_the_tiny_heads(tiny_run):
     rows = Run.open(tiny_run).metrics
     assert [row.epoch for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
-    assert rows[-1]["val"]["n"] >= 1 and rows[-1]["val"]["dice"] > 0.6
+    assert rows[-1].loss < rows[0].loss - 0.5
+    assert rows[-1].val["n"] >= 1 and rows[-1].val["dice"] > 0.6
 
 
 def test_the_run_folder_says_what_was_done(tiny_run, tiny_prepared):
@@ -126,7 +127,7 @@ def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_prepared, tmp_
         assert _same(_weights(tmp_path / "whole", name), _weights(tmp_path / "killed", name))
     rows = [[dataclasses.replace(row, seconds=0) for row in Run(tmp_path / n).metrics] for n in ("whole", "killed")]
     assert [r.epoch for r in rows[1]] == [1, 2, 3]
-    assert rows[0][-1]["val"] == rows[1][-1]["val"]
+    assert rows[0][-1].val == rows[1][-1].val
     assert np.allclose([r.loss for r in rows[0]], [r.loss for r in rows[1]], rtol=1e-6)
 
 
@@ -397,8 +398,8 @@ def test_learning_rate():
 
 def test_short_epochs_share_a_checkpoint(tiny_prepared, tmp_path, monkeypatch, updates):
     written = []
-    inner = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", lambda *a: written.append(a[1].name) or inner(*a))
+    inner = state_module.save_checkpoint
+    monkeypatch.setattr(state_module, "save_checkpoint", lambda *a: written.append(a[1].name) or inner(*a))
     monkeypatch.setattr(training, "SHORT_S", 600.0)  # this machine may be busy
     recipe = tiny.recipe("train.checkpoint_s=120", "data.validation=false", "train.epochs=4")
     run = train(tiny_prepared, tmp_path / "run", recipe, device="cpu")

@@ -26,11 +26,11 @@ def main() -> None:
             return
         row = event.row
         if not shown:
-            recorder.start(earlier_s=row["seconds"])
-            shown["steps"] = row["step"]
+            recorder.start(earlier_s=row.seconds)
+            shown["steps"] = row.step
         per_epoch = images_an_epoch(recipe, shown["steps"], job)
-        recorder.step(per_epoch, row["loss"])
-        if job.options["curve"] and recorder.due and row["epoch"] < recipe.train.epochs:
+        recorder.step(per_epoch, row.loss)
+        if job.options["curve"] and recorder.due and row.epoch < recipe.train.epochs:
             recorder.point(lambda: outlined(run, dataset, job))
 
     with listening(listen):

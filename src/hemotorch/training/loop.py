@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,11 +20,10 @@ from torch import Tensor
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import RunError
 from hemotorch.evaluation.evaluate import summarise
-from hemotorch.inference.checkpoint import save_checkpoint
 from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.torch_model import TorchModel
 from hemotorch.recipe import Recipe
-from hemotorch.run import BEST, LAST, Run
+from hemotorch.run import LAST, Run
 from hemotorch.system.events import EpochEnd, Message, Stopped, Task, emit, ignore, listening
 from hemotorch.system.files import jsonable
 from hemotorch.system.metrics import EpochMetrics
@@ -36,15 +34,8 @@ from hemotorch.training.job import Job, open_job, training_parts
 from hemotorch.training.learner import Learner
 from hemotorch.training.memory import loading_explained, memory_explained
 from hemotorch.training.optimizer import learning_rate
-from hemotorch.training.resume import (
-    State,
-    checkpoint_of,
-    decide_start,
-    load_state,
-    rank_timeout_s,
-    run_record,
-    session_of,
-)
+from hemotorch.training.resume import decide_start, rank_timeout_s, run_record, session_of, start_message
+from hemotorch.training.state import CheckpointWriter, State, load_state
 
 LOSS_EVERY = 20  #: steps between two looks at the loss, each of which waits for the device
 SHORT_S = 10.0  #: epochs shorter than this share a checkpoint: on a GPU writing it would take as long as they do
@@ -104,37 +95,35 @@ def train(
 
 def train_epochs(job: Job, run: Run, state: State) -> None:
     """Trains from `state` to the last epoch, and writes checkpoints and metrics."""
-    options, first = job.recipe.train, job.ranks.first
-    started = time.perf_counter() - state.seconds
-    saved = time.perf_counter()
+    writer = CheckpointWriter(job, run, state)
     steps_done = state.epoch * job.steps + state.step
-    try:
-        with Task("training", job.total, "step", steps_done) as task:
-            while state.epoch < options.epochs:
-                for loss in steps(state.learner, state.epoch, state.step):
-                    state.add(loss)
-                    task.advance()
-                    if state.unread_steps < LOSS_EVERY and state.step < job.steps:
-                        continue
-                    job.ranks.barrier()  # a lost rank is noticed here, not by a GPU that waits for it
-                    check_finite(state.read_loss(), state, run)
-                    task.note = f"loss={state.loss_sum / state.step:.3f}"
-                    now = time.perf_counter()
-                    if first and now - saved > options.checkpoint_s and state.step < job.steps:
-                        state.seconds, saved = now - started, now
-                        save_checkpoint(checkpoint_of(job, state), run.root / LAST)
-                now = time.perf_counter()
-                state.seconds = now - started
-                row, written = end_epoch(job, run, state, due=now - saved >= min(options.checkpoint_s, SHORT_S))
-                if written:
-                    saved = time.perf_counter()
+    with Task("training", job.total, "step", steps_done) as task:
+        try:
+            while state.epoch < job.recipe.train.epochs:
+                train_epoch(job, run, state, writer, task)
+                row = end_epoch(job, run, state, writer)
                 emit(EpochEnd(row))
-    except Stopped:
-        # Raised by who listens, always between two steps: the state is whole.
+        except Stopped:
+            # Raised by who listens, always between two steps: the state is whole.
+            check_finite(state.read_loss(), state, run)
+            writer.read_clock()
+            writer.save_last()
+            raise
+
+
+def train_epoch(job: Job, run: Run, state: State, writer: CheckpointWriter, task: Task) -> None:
+    """Does the steps of the epoch that are not done yet."""
+    for loss in steps(state.learner, state.epoch, state.step):
+        state.add(loss)
+        task.advance()
+        if state.unread_steps < LOSS_EVERY and state.step < job.steps:
+            continue
+        job.ranks.barrier()  # a lost rank is noticed here, not by a GPU that waits for it
         check_finite(state.read_loss(), state, run)
-        state.seconds = time.perf_counter() - started
-        save_checkpoint(checkpoint_of(job, state), run.root / LAST)
-        raise
+        task.note = f"loss={state.loss_sum / state.step:.3f}"
+        writer.read_clock()
+        if state.step < job.steps and writer.due(job.recipe.train.checkpoint_s):
+            writer.save_last()
 
 
 def steps(learner: Learner, epoch: int, first: int = 0) -> Iterator[Tensor]:
@@ -173,17 +162,15 @@ def train_step(learner: Learner, batches_of_step: Sequence[Batch]) -> Tensor:
     return total
 
 
-def end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[EpochMetrics, bool]:
+def end_epoch(job: Job, run: Run, state: State, writer: CheckpointWriter) -> EpochMetrics:
     """Validates, writes the epoch's row and both checkpoints, and moves the state to the next epoch.
 
-    Args:
-        due: whether checkpoints are to be written even if nothing was validated and it is not the last epoch.
-
     Returns:
-        The row, and whether checkpoints were written.
+        The row, as it is in metrics.jsonl.
     """
     options, epoch = job.recipe.train, state.epoch + 1
     steps_done = epoch * job.steps
+    due = writer.due(min(options.checkpoint_s, SHORT_S)) or epoch == options.epochs
     row = EpochMetrics(
         epoch=epoch,
         step=steps_done,
@@ -192,25 +179,26 @@ def end_epoch(job: Job, run: Run, state: State, due: bool) -> tuple[EpochMetrics
         seconds=round(state.seconds, 2),
     )
     score = None
-    last = epoch == options.epochs
-    if job.validation and (last or epoch % options.validate_every == 0):
+    if job.validation and (epoch == options.epochs or epoch % options.validate_every == 0):
         validation = validate(job, state.learner, epoch)
         score = score_of(validation, options.best_by)
         row = replace(row, val=jsonable(validation))
-    always_best = options.best_by == "last" or not job.validation
-    best = always_best or (score is not None and score >= state.best)
-    if best and score is not None:
-        state.best = score
+        due = True
+    best = options.best_by == "last" or not job.validation
+    if score is not None:
+        best = best or score >= state.best
+        if best:
+            state.best = score
     state.next_epoch()
-    due = due or row.val is not None or last
+    if best and due:
+        writer.save_best(score)
+    # Between the two: last.pt says that the epoch is done, and must not say so before its row is there.
     if job.ranks.first:
-        if best and due:
-            save_checkpoint(checkpoint_of(job, state, score, resumable=False), run.root / BEST)
         run.drop_metrics(after_epoch=epoch - 1)
         run.add_metrics(row)
-        if due:
-            save_checkpoint(checkpoint_of(job, state, score), run.root / LAST)
-    return row, due
+    if due:
+        writer.save_last(score)
+    return row
 
 
 def validate(job: Job, learner: Learner, epoch: int) -> dict[str, float]:
@@ -242,21 +230,3 @@ def check_finite(loss: float, state: State, run: Run) -> None:
     else:
         todo += ", into another folder"
     raise RunError(f"the loss became {loss}", f"epoch {state.epoch + 1}, step {state.step}", todo)
-
-
-def start_message(job: Job, state: State) -> str:
-    """What is trained on what, in one line."""
-    device, options = job.device, job.recipe.train
-    steps_done = state.epoch * job.steps + state.step
-    what = f"{options.epochs} epochs of {job.steps:,} steps"
-    if steps_done:
-        what += f", going on after {steps_done:,} of them"
-    on = device.reasons[0]
-    if device.torch_device.type == "cpu":
-        on = f"{device.name}, {device.threads} threads"
-    if job.ranks.world > 1:
-        on += f", {job.ranks.world} ranks"
-    slices = "in memory" if job.slices.memory == "resident" else "streamed"
-    task = f"task {job.task.name} ({job.task_reason})"
-    what += f", batches of {job.plan.batch}"
-    return f"training {job.recipe.name}: {task}; {what}; {on}, {device.precision}, slices {slices}"

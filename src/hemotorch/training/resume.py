@@ -7,30 +7,23 @@ machine it ends bit for bit like one that was never killed. What is different no
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from hemotorch import __version__
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.splits import PARTS, Split
 from hemotorch.errors import InputError, OptionError
-from hemotorch.inference.checkpoint import Checkpoint, load_checkpoint
-from hemotorch.nets import Net
 from hemotorch.recipe import Recipe, load_recipe
-from hemotorch.run import BEST, FORMAT, LAST, WITH_SLICE_SPACING, Run, RunRecord, Session, check_slices
+from hemotorch.run import FORMAT, WITH_SLICE_SPACING, Run, RunRecord, Session, check_slices
 from hemotorch.system import threads
 from hemotorch.system.device import Device, choose, environment
 from hemotorch.system.ranks import Ranks
 from hemotorch.task import Task, task_named
 from hemotorch.training.job import Job
-from hemotorch.training.learner import Learner
+from hemotorch.training.state import State
 
 SWITCHES = ("channels_last", "compile", "graphs", "kernels", "keep_memory")  #: of Device and of the recipe's engine
-COUNTERS = ("epoch", "step", "best", "loss_sum", "seconds")  #: fields of State that last.pt holds
 
 
 @dataclass(frozen=True)
@@ -164,98 +157,6 @@ def _check_scans(dataset: Dataset, record: RunRecord) -> None:
             raise InputError(f"{what} was changed since this run was started", dataset.root, todo)
 
 
-@dataclass
-class State:
-    """All that changes while training. `epoch` and `step` say where the next step is."""
-
-    learner: Learner
-    epoch: int = 0
-    step: int = 0  # within the epoch
-    best: float = -math.inf
-    loss_sum: float = 0.0  # of the epoch's steps so far, but for those of `unread_loss`
-    seconds: float = 0.0  # of training, over all sessions of the run
-    unread_steps: int = 0
-    unread_loss: Tensor | None = None  # of the steps since it was last read; on the device
-
-    def add(self, loss: Tensor) -> None:
-        """Counts a step that was done. Does not wait for the device."""
-        if self.unread_loss is None:
-            self.unread_loss = torch.zeros_like(loss)
-        self.unread_loss = self.unread_loss + loss
-        self.unread_steps += 1
-        self.step += 1
-
-    def read_loss(self) -> float:
-        """Waits for the device; returns the sum of losses since the last time, and adds it to `loss_sum`."""
-        loss = 0.0 if self.unread_loss is None else float(self.unread_loss)
-        self.loss_sum += loss
-        self.unread_loss, self.unread_steps = None, 0
-        return loss
-
-    def next_epoch(self) -> None:
-        """The epoch is done."""
-        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
-
-
-def load_state(job: Job, run: Run, net: Net) -> State:
-    """The state to begin with: fresh, or as last.pt has it.
-
-    Raises:
-        InputError: if last.pt does not fit the recipe, or best.pt is missing.
-    """
-    state = State(Learner(job, net))
-    path = run.root / LAST
-    if job.ranks.gather(path.exists())[0]:
-        checkpoint = load_checkpoint(path)
-        try:
-            _restore(state, checkpoint)
-        except (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
-            raise InputError("does not fit this run's recipe", path, "train again in a new folder") from error
-    had_best = state.best > -math.inf or state.epoch == job.recipe.train.epochs
-    if had_best and not (run.root / BEST).exists():
-        raise InputError("is missing", run.root / BEST, "put it back, or train again in a new folder")
-    if job.ranks.first:
-        run.drop_metrics(after_epoch=state.epoch)
-    return state
-
-
-def _restore(state: State, checkpoint: Checkpoint) -> None:
-    learner, stored = state.learner, checkpoint.trainer
-    learner.net.load_state_dict(stored["net"])
-    if learner.averaged is not None:
-        learner.averaged.load_state_dict(checkpoint.weights)
-    learner.load_optimizer(stored["optimizer"])
-    if learner.scaler is not None and "scaler" in stored:  # not if a CPU wrote it
-        learner.scaler.load_state_dict(stored["scaler"])
-    if stored["epoch"] < 0 or stored["step"] < 0:
-        raise ValueError("a training has no negative step")
-    for name in COUNTERS:
-        setattr(state, name, stored[name])
-
-
-def checkpoint_of(job: Job, state: State, score: float | None = None, resumable: bool = True) -> Checkpoint:
-    """The network to deploy and, if it is to be resumable, all else that the next step depends on."""
-    learner = state.learner
-    trainer: dict[str, Any] = {}
-    if resumable:
-        trainer = {"net": learner.net.state_dict(), "optimizer": learner.optimizer.state_dict()}
-        for name in COUNTERS:
-            trainer[name] = getattr(state, name)
-        if learner.scaler is not None:
-            trainer["scaler"] = learner.scaler.state_dict()
-    net = learner.deployed
-    return Checkpoint(
-        net=net.name,
-        options=net.options,
-        weights=net.state_dict(),
-        deployment=job.deployment_after(state.epoch),
-        epoch=state.epoch,
-        step=state.step,
-        score=score,
-        trainer=trainer,
-    )
-
-
 def run_record(job: Job, split: Split) -> RunRecord:
     """What run.json says of a run that is started."""
     session = session_of(job)
@@ -285,3 +186,21 @@ def session_of(job: Job, epoch: int = 0, step: int = 0) -> Session:
     """On what, and how, a training is computed from that epoch and step on."""
     memory = f"{job.slices.memory}: {job.slices.why}"
     return Session(job.device, job.ranks.world, environment(), memory, epoch, step)
+
+
+def start_message(job: Job, state: State) -> str:
+    """What is trained on what, in one line."""
+    device, options = job.device, job.recipe.train
+    steps_done = state.epoch * job.steps + state.step
+    what = f"{options.epochs} epochs of {job.steps:,} steps"
+    if steps_done:
+        what += f", going on after {steps_done:,} of them"
+    on = device.reasons[0]
+    if device.torch_device.type == "cpu":
+        on = f"{device.name}, {device.threads} threads"
+    if job.ranks.world > 1:
+        on += f", {job.ranks.world} ranks"
+    slices = "in memory" if job.slices.memory == "resident" else "streamed"
+    task = f"task {job.task.name} ({job.task_reason})"
+    what += f", batches of {job.plan.batch}"
+    return f"training {job.recipe.name}: {task}; {what}; {on}, {device.precision}, slices {slices}"
