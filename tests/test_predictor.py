@@ -336,7 +336,7 @@ def test_sizes_no_head_has(predictor, factor, says):
 class _Band(torch.nn.Module):
     """Bleeding if the middle slice and the mean of its neighbours are bright and no bone is near; no weights."""
 
-    slices, multiple = 3, 1
+    slices, multiple, outputs = 3, 1, 1
 
     def __init__(self, reach_px: int):
         super().__init__()

@@ -11,7 +11,7 @@ from scipy import ndimage
 from hemotorch.head import enclosed
 from hemotorch.scan import Prediction, Scan
 
-ASSUMED_PIXEL_MM = 0.45  #: where spacing is unknown: CT-ICH's, at 512 x 512
+ASSUMED_PIXEL_MM = 0.45  #: if spacing is unknown: CT-ICH's, at 512 x 512
 ASSUMED_SLICE_MM = 5.0  #: of a single slice or unknown spacing: CT-ICH's
 
 
@@ -43,16 +43,19 @@ class RuleBaseline:
         """
         started = time.perf_counter()
         mask = np.zeros(scan.shape, np.uint8)
-        pixels = np.array(scan.pixel_mm if scan.spacing_known else (ASSUMED_PIXEL_MM, ASSUMED_PIXEL_MM))
-        inside = enclosed(scan, float(pixels[0]))
-        box = ndimage.find_objects(inside.astype(np.uint8))
+        pixel_mm = np.array([ASSUMED_PIXEL_MM, ASSUMED_PIXEL_MM])
+        if scan.spacing_known:
+            pixel_mm = np.array(scan.pixel_mm)
+        inside = enclosed(scan, float(pixel_mm[0]))
+        boxes = ndimage.find_objects(inside.astype(np.uint8))
         warnings = scan.warnings
-        if box:
+        if boxes:
             # Everything outside the skull's box is left out of the work, with room for the smoothing at its edges.
-            room = int(np.ceil(4 * self.smooth_mm / pixels.min()))
-            rows, columns = (slice(max(0, side.start - room), side.stop + room) for side in box[0][1:])
-            mask[:, rows, columns] = self._outline(scan.hu[:, rows, columns], inside[:, rows, columns], pixels)
-            mask = self._without_small(mask, scan, float(pixels.prod()))
+            room = int(np.ceil(4 * self.smooth_mm / pixel_mm.min()))
+            _, rows, columns = boxes[0]
+            rows, columns = _wider(rows, room), _wider(columns, room)
+            mask[:, rows, columns] = self._outline(scan.hu[:, rows, columns], inside[:, rows, columns], pixel_mm)
+            mask = self._without_small(mask, scan, float(pixel_mm.prod()))
         else:
             warnings = (*warnings, "no skull encloses anything in this scan: the baseline found nothing")
         seconds = {"rules": round(time.perf_counter() - started, 4)}
@@ -66,31 +69,40 @@ class RuleBaseline:
             f"bone; smoothed {self.smooth_mm:g} mm, opened {self.open_mm:g} mm, pieces from {self.min_ml:g} mL)"
         )
 
-    def _outline(self, hu: np.ndarray, inside: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """Bright places inside the skull, slice by slice, opened in plane; bool of hu's shape."""
-        margin, opening = _disk(self.margin_mm, pixels), _disk(self.open_mm, pixels)
+    def _outline(self, hu: np.ndarray, inside: np.ndarray, pixel_mm: np.ndarray) -> np.ndarray:
+        """What is bright inside the skull, slice by slice, opened in plane; bool of hu's shape."""
+        margin = _disk(self.margin_mm, pixel_mm)
+        opening = _disk(self.open_mm, pixel_mm)
         out = np.zeros(hu.shape, bool)
-        for i in np.flatnonzero(inside.any(axis=(1, 2))):
+        for index in np.flatnonzero(inside.any(axis=(1, 2))):
             # Bone is dimmed to soft tissue first, or the smoothing would carry its brightness inward.
-            calm = ndimage.gaussian_filter(np.clip(hu[i], -100, 120).astype(np.float32), self.smooth_mm / pixels)
-            bright = (calm >= self.low_hu) & (calm <= self.high_hu)
-            bright &= ndimage.binary_erosion(inside[i], margin)
-            out[i] = ndimage.binary_opening(bright, opening)
+            dimmed = np.clip(hu[index], -100, 120).astype(np.float32)
+            smooth = ndimage.gaussian_filter(dimmed, self.smooth_mm / pixel_mm)
+            bright = (smooth >= self.low_hu) & (smooth <= self.high_hu)
+            bright &= ndimage.binary_erosion(inside[index], margin)
+            out[index] = ndimage.binary_opening(bright, opening)
         return out
 
     def _without_small(self, mask: np.ndarray, scan: Scan, pixel_mm2: float) -> np.ndarray:
         """The mask without its pieces under min_ml."""
-        assumed = np.full(len(mask), pixel_mm2 * ASSUMED_SLICE_MM / 1000)
-        weights = np.where(np.isnan(scan.voxel_ml), assumed, scan.voxel_ml)
-        parts, many = ndimage.label(mask, np.ones((3, 3, 3)))
-        where = np.flatnonzero(parts)
-        each = np.repeat(weights, mask[0].size)[where]
-        sizes = np.bincount(parts.ravel()[where], each, minlength=many + 1)
-        return (sizes >= self.min_ml)[parts].astype(np.uint8) * mask
+        assumed_ml = np.full(len(mask), pixel_mm2 * ASSUMED_SLICE_MM / 1000)
+        voxel_ml = np.where(np.isnan(scan.voxel_ml), assumed_ml, scan.voxel_ml)
+        pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+        outlined = np.flatnonzero(pieces)
+        outlined_ml = np.repeat(voxel_ml, mask[0].size)[outlined]
+        piece_ml = np.bincount(pieces.ravel()[outlined], outlined_ml, minlength=count + 1)
+        large = (piece_ml >= self.min_ml)[pieces]
+        return large.astype(np.uint8) * mask
 
 
-def _disk(radius_mm: float, pixels: np.ndarray) -> np.ndarray:
+def _wider(part: slice, room: int) -> slice:
+    return slice(max(0, part.start - room), part.stop + room)
+
+
+def _disk(radius_mm: float, pixel_mm: np.ndarray) -> np.ndarray:
     """A disk of at least the pixel's own neighbours: bool, odd rows and columns."""
-    reach = np.maximum(1, np.floor(radius_mm / pixels)).astype(int)
-    rows, columns = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
-    return np.hypot(rows * pixels[0], columns * pixels[1]) <= max(radius_mm, float(pixels.max()))
+    row_mm, column_mm = pixel_mm
+    reach_rows, reach_columns = np.maximum(1, np.floor(radius_mm / pixel_mm)).astype(int)
+    rows, columns = np.ogrid[-reach_rows : reach_rows + 1, -reach_columns : reach_columns + 1]
+    distance_mm = np.hypot(rows * row_mm, columns * column_mm)
+    return distance_mm <= max(radius_mm, float(pixel_mm.max()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from hemotorch.errors import InputError
 from hemotorch.inference.deployment import Deployment
 from hemotorch.inference.model import Ensemble, Model
+from hemotorch.inference.predictor import Predictor
 from hemotorch.io import read_scan
 from hemotorch.scan import Prediction, Scan
 
 if TYPE_CHECKING:
-    from hemotorch.inference.predictor import Predictor
     from hemotorch.inference.torch_model import TorchModel
     from hemotorch.system.device import Device
     from hemotorch.system.engine import WantedPrecision
@@ -38,8 +38,6 @@ def load_model(model: ModelPath | Sequence[ModelPath], device: str = "auto") -> 
         InputError: if a checkpoint is missing, damaged, or not one of hemotorch, or if several do not go together.
         OptionError: if the device does not exist.
     """
-    from hemotorch.inference.predictor import Predictor
-
     paths = [model] if isinstance(model, (str, Path)) else list(model)
     if not paths:
         raise InputError("no model is named", todo="name a run folder or a checkpoint file")
@@ -145,13 +143,16 @@ def _check_alike(first: ModelPath, ours: Deployment, other: ModelPath, theirs: D
     if ours.task != theirs.task:
         what = f"answers the task '{theirs.task.name}', {first} the task '{ours.task.name}'"
         raise InputError(what, other, todo)
+    our_keys, their_keys = _keys(ours), _keys(theirs)
+    for key, value in our_keys.items():
+        if their_keys[key] != value:
+            raise InputError(f"has {key} = {their_keys[key]}, {first} has {value}", other, todo)
+
+
+def _keys(deployment: Deployment) -> dict[str, Any]:
+    """What models that are averaged have in common, by the recipe's keys."""
+    keys: dict[str, Any] = {"engine.precision": deployment.precision}
     for section in ("grid", "tiles", "predict"):
-        mine, others = getattr(ours, section), getattr(theirs, section)
-        for field in fields(mine):
-            values: tuple[Any, Any] = (getattr(mine, field.name), getattr(others, field.name))
-            if values[0] != values[1]:
-                what = f"has {section}.{field.name} = {values[1]}, {first} has {values[0]}"
-                raise InputError(what, other, todo)
-    if ours.precision != theirs.precision:
-        what = f"has engine.precision = {theirs.precision}, {first} has {ours.precision}"
-        raise InputError(what, other, todo)
+        for key, value in asdict(getattr(deployment, section)).items():
+            keys[f"{section}.{key}"] = value
+    return keys

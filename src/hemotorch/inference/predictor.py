@@ -91,8 +91,12 @@ class Predictor:
             return []
         distance = typical_distance_mm(positions_mm)
         unknown = f"slices are {distance:.3g} mm apart; the distance that the network was trained on is unknown"
-        warnings = [unknown if spacing is None else spacing.warning(distance) for spacing in self.model.spacings]
-        return [text for text in warnings if text is not None]
+        warnings: list[str] = []
+        for spacing in self.model.spacings:
+            text = unknown if spacing is None else spacing.warning(distance)
+            if text is not None:
+                warnings.append(text)
+        return warnings
 
     def _probabilities(
         self, working: np.ndarray, positions_mm: np.ndarray | None
@@ -108,14 +112,18 @@ class Predictor:
         types: dict[int, np.ndarray] = {}
         # The way back to the scan's pixels is an average: it makes nothing larger, but for rounding.
         least = 0.999 * self.deployment.predict.threshold
-        count, step = len(working), self.model.batch(*working.shape[1:])
+        count = len(working)
+        step = self.model.batch(*working.shape[1:])
         for first in progress(range(0, count, step), "predicting", unit="batch"):
             slices = range(first, min(first + step, count))
-            found = self.model.probabilities(working, positions_mm, slices)[: task.bleeding]
-            bleeding[first : slices.stop] = found[0] if task.bleeding == 1 else found.sum(axis=0)
-            if task.types:
-                holding = [index for index in slices if bleeding[index].max() >= least]
-                types.update((index, found[:, index - first].copy()) for index in holding)
+            probabilities = self.model.probabilities(working, positions_mm, slices)[: task.bleeding]
+            if not task.types:
+                bleeding[first : slices.stop] = probabilities[0]
+                continue
+            bleeding[first : slices.stop] = probabilities.sum(axis=0)
+            for index in slices:
+                if bleeding[index].max() >= least:
+                    types[index] = probabilities[:, index - first].copy()
         if not np.isfinite(bleeding).all():
             what = "the network gave NaN: its weights are damaged or its training diverged"
             raise RunError(what, self.deployment.model, "use another checkpoint, or train again")
@@ -152,16 +160,26 @@ def volumes_ml(scan: Scan, mask: np.ndarray, task: Task) -> dict[str, float]:
 def postprocess(probability: np.ndarray, scan: Scan, options: Predict) -> np.ndarray:
     """Probabilities (slices, rows, columns) to a uint8 mask: threshold, closing, opening, small pieces dropped."""
     mask = probability >= options.threshold
-    for size, operation in ((options.closing_px, _close), (options.opening_px, _open)):
-        if size:
-            mask = np.stack([operation(part, size) for part in mask])
+    if options.closing_px:
+        mask = np.stack([_close(slice_mask, options.closing_px) for slice_mask in mask])
+    if options.opening_px:
+        mask = np.stack([_open(slice_mask, options.opening_px) for slice_mask in mask])
     if options.min_ml and scan.spacing_known and mask.any() and len(mask) > 1:
         box = ndimage.find_objects(mask.astype(np.uint8))[0]
-        labels, count = ndimage.label(mask[box], np.ones((3, 3, 3)))
-        weights = np.broadcast_to(scan.voxel_ml[box[0], None, None], labels.shape)
-        sizes = np.bincount(labels.ravel(), weights.ravel(), count + 1)
-        mask[box] &= (sizes >= options.min_ml)[labels]
+        mask[box] &= _large_pieces(mask[box], scan.voxel_ml[box[0]], options.min_ml)
     return mask.astype(np.uint8)
+
+
+def _large_pieces(mask: np.ndarray, voxel_ml: np.ndarray, min_ml: float) -> np.ndarray:
+    """(slices, rows, columns) bool: which voxels are in a connected piece (26 neighbours) of at least that volume.
+
+    voxel_ml: (slices,) volume of a voxel of each slice. What is no piece at all does not matter.
+    """
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    volumes = np.broadcast_to(voxel_ml[:, None, None], pieces.shape)
+    piece_ml = np.bincount(pieces.ravel(), volumes.ravel(), count + 1)
+    large: np.ndarray = (piece_ml >= min_ml)[pieces]
+    return large
 
 
 def _close(mask: np.ndarray, size: int) -> np.ndarray:

@@ -69,18 +69,21 @@ class TorchModel:
 
     def _stacks(self, hu: np.ndarray, positions_mm: np.ndarray | None) -> Callable[[int, int], np.ndarray]:
         """What gives the stacks (m, slices, H, W) that the network sees of the slices from `first` up to `last`."""
-        count, radius = len(hu), self.net.slices // 2
-        if positions_mm is None or self.spacing is None or taken_by_index(positions_mm, self.spacing, self.net.slices):
-            neighbours = np.arange(count)[:, None] + np.arange(-radius, radius + 1)
-            indices = neighbours.clip(0, count - 1)
-            return lambda first, last: hu[indices[first:last]]
-        positions, distance = positions_mm, self.spacing.usual_mm
+        inputs, spacing = self.net.slices, self.spacing
 
-        def averaged(first: int, last: int) -> np.ndarray:
-            weights = stack_weights(positions, distance, self.net.slices, np.arange(first, last))
+        def by_index(first: int, last: int) -> np.ndarray:
+            offsets = np.arange(inputs) - inputs // 2
+            neighbours = np.arange(first, last)[:, None] + offsets
+            return hu[neighbours.clip(0, len(hu) - 1)]
+
+        if positions_mm is None or spacing is None or taken_by_index(positions_mm, spacing, inputs):
+            return by_index
+
+        def by_distance(first: int, last: int) -> np.ndarray:
+            weights = stack_weights(positions_mm, spacing.usual_mm, inputs, np.arange(first, last))
             return stacks_to_working(hu, weights)
 
-        return averaged
+        return by_distance
 
     def _forward(self, stacks: Tensor) -> Tensor:
         """(m, slices, H, W) HU to (m, channels, H, W) float32 probabilities on the CPU."""
@@ -96,20 +99,20 @@ class TorchModel:
         """One slice (slices, H, W) in overlapping blocks, (1, channels, H, W) averaged where they overlap."""
         height, width = stack.shape[1:]
         size = self.tiles.size_px
-        padded = nn.functional.pad(stack, (0, max(0, size - width), 0, max(0, size - height)), value=AIR_HU)
-        corners = tile_corners(height, width, size, self.tiles.stride_px)
-        step = max(1, BATCH_PIXELS // (size * size))
-        total = torch.zeros(())
+        below, beside = max(0, size - height), max(0, size - width)
+        padded = nn.functional.pad(stack, (0, beside, 0, below), value=AIR_HU)
+        blocks = []
+        for row, column in tile_corners(height, width, size, self.tiles.stride_px):
+            blocks.append((slice(row, row + size), slice(column, column + size)))
+        total = torch.zeros((self.net.outputs, *padded.shape[1:]))
         count = torch.zeros(padded.shape[1:])
-        for first in range(0, len(corners), step):
-            part = corners[first : first + step]
-            blocks = torch.stack([padded[:, top : top + size, left : left + size] for top, left in part])
-            probabilities = self._forward(blocks)
-            if not total.ndim:
-                total = torch.zeros((probabilities.shape[1], *padded.shape[1:]))
-            for (top, left), probability in zip(part, probabilities, strict=True):
-                total[:, top : top + size, left : left + size] += probability
-                count[top : top + size, left : left + size] += 1
+        step = max(1, BATCH_PIXELS // (size * size))
+        for first in range(0, len(blocks), step):
+            batch = blocks[first : first + step]
+            probabilities = self._forward(torch.stack([padded[:, rows, columns] for rows, columns in batch]))
+            for (rows, columns), probability in zip(batch, probabilities, strict=True):
+                total[:, rows, columns] += probability
+                count[rows, columns] += 1
         return (total / count)[None, :, :height, :width]
 
 
