@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.manifest import SliceRow
-from hemotorch.data.splits import PARTS, Split
+from hemotorch.data.splits import PARTS, Part, Split
 from hemotorch.errors import some_of
 
 
@@ -20,14 +20,18 @@ class Twins:
     same_as: str
     same_as_number: int
 
+    def __str__(self) -> str:
+        return f"{self.case} slice {self.slice_number} = {self.same_as} slice {self.same_as_number}"
+
 
 @dataclass(frozen=True)
 class Audit:
     """What a split has on both sides.
 
-    patients, slices: in training or validation, and in testing as well. val_patients, val_slices: in training, and in
-    validation as well. patients: names, or those of scans where patients are unknown. slices: identical ones, all-equal
-    ones left out. by_slice: patients were never kept apart.
+    patients, slices: in training or validation, and in testing as well. patients: names, or those of scans if patients
+        are unknown. slices: identical ones, all-equal ones left out.
+    val_patients, val_slices: in training, and in validation as well.
+    by_slice: patients were never kept apart.
     """
 
     split: str
@@ -44,48 +48,62 @@ class Audit:
         return self.patients_known and not (self.patients or self.slices or self.val_patients or self.val_slices)
 
     def lines(self) -> list[str]:
-        """The finding in words, each a line."""
+        """The findings in words, one per line."""
         noun = "patients" if self.patients_known else "scans"
         lines = []
-        for sides, units, twins in (
+        for sides, patients, twins in (
             ("training and testing", self.patients, self.slices),
             ("training and validation", self.val_patients, self.val_slices),
         ):
-            if units:
-                lines.append(f"{len(units)} {noun} are on both sides of {sides}: {some_of(units)}")
+            if patients:
+                lines.append(f"{len(patients)} {noun} are on both sides of {sides}: {some_of(patients)}")
             if twins:
-                pairs = [f"{t.case} slice {t.slice_number} = {t.same_as} slice {t.same_as_number}" for t in twins]
+                pairs = list(map(str, twins))
                 lines.append(f"{len(pairs)} identical slices are on both sides of {sides}: {some_of(pairs)}")
         if not self.patients_known:
             lines.append("patients are unknown: the same one may be on both sides unseen")
         lines = lines or ["no patient and no identical slice is on both sides"]
-        name = f"split '{self.split}'" + (", by slice as in the 2021 paper" if self.by_slice else "")
+        name = f"split '{self.split}'"
+        if self.by_slice:
+            name += ", by slice as in the 2021 paper"
         return [f"{name}: {line}" for line in lines]
 
 
 def audit(dataset: Dataset, split: Split) -> Audit:
     """Names every patient, and every identical slice, on both sides of a split."""
     rows = {(row.case, row.index): row for row in dataset.slices}
-    train, val, test = (
-        [rows[case, index] for case, indices in split.part(part).items() for index in indices] for part in PARTS
-    )
+    train, val, test = (_rows_of(split.part(part), rows) for part in PARTS)
     return Audit(
-        split.name,
-        dataset.patients_known,
-        _shared_patients([*train, *val], test),
-        _twins([*train, *val], test),
-        _shared_patients(train, val),
-        _twins(train, val),
-        split.by == "slice",
+        split=split.name,
+        patients_known=dataset.patients_known,
+        patients=_shared_patients([*train, *val], test),
+        slices=_twins([*train, *val], test),
+        val_patients=_shared_patients(train, val),
+        val_slices=_twins(train, val),
+        by_slice=split.by == "slice",
     )
+
+
+def _rows_of(part: Part, rows: Mapping[tuple[str, int], SliceRow]) -> list[SliceRow]:
+    rows_of_part = []
+    for case, indices in part.items():
+        rows_of_part += [rows[case, index] for index in indices]
+    return rows_of_part
 
 
 def _shared_patients(near: Iterable[SliceRow], far: Iterable[SliceRow]) -> tuple[str, ...]:
-    sides = ({row.patient or row.case for row in side} for side in (near, far))
-    return tuple(sorted(set.intersection(*sides)))
+    return tuple(sorted(_patients(near) & _patients(far)))
 
 
-def _twins(near: Iterable[SliceRow], far: Iterable[SliceRow]) -> tuple[Twins, ...]:
-    seen = {row.hash: row for row in reversed(list(near)) if row.hash}
-    pairs = ((row, seen[row.hash]) for row in far if row.hash in seen)
-    return tuple(Twins(row.case, row.slice_number, same.case, same.slice_number) for row, same in pairs)
+def _patients(rows: Iterable[SliceRow]) -> set[str]:
+    return {row.patient or row.case for row in rows}
+
+
+def _twins(near: Sequence[SliceRow], far: Iterable[SliceRow]) -> tuple[Twins, ...]:
+    # From the end, so that of several equal slices the first one is named.
+    row_by_hash = {row.hash: row for row in reversed(near) if row.hash}
+    twins = []
+    for row in far:
+        if same := row_by_hash.get(row.hash):
+            twins.append(Twins(row.case, row.slice_number, same.case, same.slice_number))
+    return tuple(twins)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from hemotorch.data.splits import PARTS, Part, Split
 from hemotorch.errors import some_of
 from hemotorch.labels import TYPES
 
+Shares = Mapping[str, float]  #: by part
+Parts = dict[str, Part]  #: by name: train, val, test
+
 FOLDS = 5  #: Hssayeni et al. 2020: five folds by subject, 3 train, 1 validation, 1 test
 THREE = {"train": 0.6, "val": 0.1, "test": 0.3}
 TWO = {"train": 0.8, "test": 0.2}  #: the 2021 paper's
@@ -23,91 +26,101 @@ TWO = {"train": 0.8, "test": 0.2}  #: the 2021 paper's
 
 @dataclass(frozen=True)
 class _Unit:
-    """What is never torn apart: all scans of one patient, or one scan where patients are unknown."""
+    """What is never torn apart: all scans of one patient, or one scan if patients are unknown.
+
+    share: of pixels with bleeding, summed over slices.
+    """
 
     cases: tuple[str, ...]
     positive: bool
     types: frozenset[str]
     volume_ml: float
-    share: float  # of pixels with bleeding, in slices
+    share: float
 
 
 def make_splits(rows: Sequence[SliceRow], seed: int = 0) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """The named splits of a manifest, and warnings that say which of them are missing, and why.
+    """The named splits of a manifest. A function of rows and seed alone.
 
     "patient" (60/10/30 train/val/test) and "patient-80-20" (no val) keep a patient's scans together and are stratified
     by bleeding, rarest type and volume; "fold-K" of five tests on fold K, validates on K + 1 and trains on the rest;
-    "slice-80-20" (no val) is the 2021 paper's, over slices with bleeding and normal ones alike. Where patients are
+    "slice-80-20" (no val) is the 2021 paper's, over slices with bleeding and normal ones alike. If patients are
     unknown, "case" and "case-80-20" stand for the first two, and all splits are `by` "slice". Scans without a mask are
-    in no split. A function of rows and seed alone.
+    in no split.
+
+    Returns:
+        The splits by name, and warnings that say which of them are missing, and why.
     """
     masked = [row for row in rows if row.has_mask]
-    known = all(row.patient is not None for row in masked)
-    units = _units(masked, known)
-    warnings = _missing(rows, masked, known, units)
-    unit, by = ("patient", "patient") if known else ("case", "slice")
-    slices = {case: tuple(range(count)) for case, count in _counts(masked).items()}
-    made: dict[str, Split] = {}
-
-    def add(name: str, by: str, parts: Mapping[str, Part]) -> None:
-        made[name] = _split(name, by, {part: parts.get(part, {}) for part in PARTS}, masked)
-
+    patients_known = all(row.patient is not None for row in masked)
+    units = _units(masked, patients_known)
+    warnings = _missing(rows, masked, patients_known, units)
+    unit_name, by = ("patient", "patient") if patients_known else ("case", "slice")
+    parts_by_name: dict[str, Parts] = {}
     if len(units) > 1:
-        for name, shares in ((unit, THREE), (f"{unit}-80-20", TWO)):
-            dealt = _deal(units, shares, _random(seed, name))
-            add(name, by, {part: _whole(chosen, slices) for part, chosen in dealt.items()})
+        for name, shares in ((unit_name, THREE), (f"{unit_name}-80-20", TWO)):
+            parts_by_name[name] = _whole(_deal(units, shares, _random(seed, name)), masked)
     if len(masked) > 1:
-        add("slice-80-20", "slice", _by_slice(masked, _random(seed, "slice-80-20")))
-    count = _fold_count(units)
+        parts_by_name["slice-80-20"] = _by_slice(masked, _random(seed, "slice-80-20"))
     if len(units) > 1:
-        folds = _deal(units, {str(k): 1 / count for k in range(count)}, _random(seed, "fold"))
-        for k in range(count):
-            val = (k + 1) % count if count > 2 else None
-            train = [unit for other in range(count) if other not in (k, val) for unit in folds[str(other)]]
-            parts = {"train": train, "val": [] if val is None else folds[str(val)], "test": folds[str(k)]}
-            add(f"fold-{k}", by, {part: _whole(chosen, slices) for part, chosen in parts.items()})
+        count = _fold_count(units)
+        for fold, units_by_part in enumerate(_folds(units, count, _random(seed, "fold"))):
+            parts_by_name[f"fold-{fold}"] = _whole(units_by_part, masked)
         if count < FOLDS:
-            warnings.append(f"{count} folds instead of {FOLDS}: there are {_few(units, known)}")
-    return made, tuple(warnings)
+            warnings.append(f"{count} folds instead of {FOLDS}: there are {_few(units, patients_known)}")
+    splits = {}
+    for name, parts in parts_by_name.items():
+        splits[name] = _split(name, "slice" if name == "slice-80-20" else by, parts, masked)
+    return splits, tuple(warnings)
 
 
 def _units(rows: Sequence[SliceRow], by_patient: bool) -> list[_Unit]:
     groups: dict[str, list[SliceRow]] = defaultdict(list)
     for row in rows:
         groups[str(row.patient) if by_patient else row.case].append(row)
-    return [
-        _Unit(
-            cases=tuple(dict.fromkeys(row.case for row in group)),
-            positive=any(row.positive_pixels for row in group),
-            types=frozenset(t for row in group if row.types for t, held in zip(TYPES, row.types, strict=True) if held),
-            volume_ml=volume_ml(group),
-            share=sum(row.positive_pixels / row.pixels for row in group),
-        )
-        for group in groups.values()
-    ]
+    return list(map(_unit, groups.values()))
 
 
-def _deal(units: list[_Unit], shares: Mapping[str, float], random: np.random.Generator) -> dict[str, list[_Unit]]:
+def _unit(rows: Sequence[SliceRow]) -> _Unit:
+    types: set[str] = set()
+    for row in rows:
+        types.update(itertools.compress(TYPES, row.types or ()))
+    return _Unit(
+        cases=tuple(dict.fromkeys(row.case for row in rows)),
+        positive=any(row.positive_pixels for row in rows),
+        types=frozenset(types),
+        volume_ml=volume_ml(rows),
+        share=sum(row.positive_pixels / row.pixels for row in rows),
+    )
+
+
+def _deal(units: list[_Unit], shares: Shares, random: np.random.Generator) -> dict[str, list[_Unit]]:
     """Each part its share of the units: as near as whole units allow of those with bleeding, and of all.
 
     Units are put in a circle by rarest type and volume, ties at random, and each part takes them at even distances from
     a random start; turned at random, so that all are as likely to be tested on.
     """
-    shuffled = [units[i] for i in random.permutation(len(units))]
+    shuffled = [units[index] for index in random.permutation(len(units))]
     positive = _in_order([unit for unit in shuffled if unit.positive])
     normal = [unit for unit in shuffled if not unit.positive]
-    of_positive = _quotas(len(positive), {part: share * len(positive) for part, share in shares.items()})
-    of_all = _quotas(len(units), {part: share * len(units) for part, share in shares.items()})
-    wanted = {part: of_all[part] - of_positive[part] for part in shares}
-    of_normal = _quotas(len(normal), wanted, least=0)
+    of_positive = _quotas(len(positive), _targets(shares, len(positive)))
+    of_all = _quotas(len(units), _targets(shares, len(units)))
+    of_normal = _quotas(len(normal), {part: of_all[part] - of_positive[part] for part in shares}, least=0)
     dealt: dict[str, list[_Unit]] = {part: [] for part in shares}
-    for row, quotas in ((positive, of_positive), (normal, of_normal)):
-        starts = dict(zip(quotas, random.random(len(quotas)).tolist(), strict=True))
-        places = sorted(((k + starts[part]) / quota, part) for part, quota in quotas.items() for k in range(quota))
-        turn = int(random.integers(len(row))) if row else 0
-        for unit, (_, part) in zip(row[turn:] + row[:turn], places, strict=True):
+    for circle, quotas in ((positive, of_positive), (normal, of_normal)):
+        parts = _spread(quotas, random)
+        turn = int(random.integers(len(circle))) if circle else 0
+        for unit, part in zip(circle[turn:] + circle[:turn], parts, strict=True):
             dealt[part].append(unit)
     return dealt
+
+
+def _spread(quotas: Mapping[str, int], random: np.random.Generator) -> list[str]:
+    """Each part's name as often as its quota says, at even distances from a random start."""
+    starts = random.random(len(quotas)).tolist()
+    positions = []
+    for start, (part, quota) in zip(starts, quotas.items(), strict=True):
+        positions += [((number + start) / quota, part) for number in range(quota)]
+    return [part for _, part in sorted(positions)]
 
 
 def _in_order(positive: list[_Unit]) -> list[_Unit]:
@@ -116,85 +129,125 @@ def _in_order(positive: list[_Unit]) -> list[_Unit]:
     rarity = sorted(TYPES, key=lambda name: (count[name], name))
     sized = all(math.isfinite(unit.volume_ml) for unit in positive)
 
-    def place(unit: _Unit) -> tuple[int, float]:
-        rarest = min((rarity.index(name) for name in unit.types), default=len(rarity))
+    def order(unit: _Unit) -> tuple[int, float]:
+        rarest = min(map(rarity.index, unit.types), default=len(rarity))
         return rarest, unit.volume_ml if sized else unit.share
 
-    return sorted(positive, key=place)
+    return sorted(positive, key=order)
+
+
+def _targets(shares: Shares, count: int) -> dict[str, float]:
+    return {part: share * count for part, share in shares.items()}
 
 
 def _quotas(count: int, targets: Mapping[str, float], least: int = 1) -> dict[str, int]:
-    """Whole numbers that sum to `count`, near the targets, none below `least` where there are enough.
+    """Whole numbers that sum to `count`, near the targets, none below `least` if there are enough.
 
-    Where there are too few, training and testing come before validation.
+    If there are too few, training and testing come before validation.
     """
-    first = sorted(targets, key=lambda part: part == "val")
-    quotas = {part: least if least * i < count else 0 for i, part in enumerate(first)}
+    val_last = sorted(targets, key=lambda part: part == "val")
+    quotas = dict.fromkeys(targets, 0)
+    for number, part in enumerate(val_last):
+        if least * number < count:
+            quotas[part] = least
     while sum(quotas.values()) < count:
-        quotas[max(first, key=lambda part: targets[part] - quotas[part])] += 1
-    return {part: quotas[part] for part in targets}
+        neediest = max(val_last, key=lambda part: targets[part] - quotas[part])
+        quotas[neediest] += 1
+    return quotas
 
 
-def _by_slice(rows: Sequence[SliceRow], random: np.random.Generator) -> dict[str, Part]:
+def _folds(units: list[_Unit], count: int, random: np.random.Generator) -> list[dict[str, list[_Unit]]]:
+    """For each fold the units that train, validate and test. Two folds leave none to validate on."""
+    dealt = _deal(units, {str(fold): 1 / count for fold in range(count)}, random)
+    folds = []
+    for test in range(count):
+        parts: dict[str, list[_Unit]] = {"train": [], "val": [], "test": dealt[str(test)]}
+        for fold in range(count):
+            if count > 2 and fold == (test + 1) % count:
+                parts["val"] = dealt[str(fold)]
+            elif fold != test:
+                parts["train"] += dealt[str(fold)]
+        folds.append(parts)
+    return folds
+
+
+def _by_slice(rows: Sequence[SliceRow], random: np.random.Generator) -> Parts:
     chosen: dict[str, dict[str, list[int]]] = {part: defaultdict(list) for part in TWO}
     for positive in (True, False):
         group = [row for row in rows if (row.positive_pixels > 0) == positive]
-        quotas = _quotas(len(group), {part: share * len(group) for part, share in TWO.items()})
-        parts = random.permutation([part for part, quota in quotas.items() for _ in range(quota)])
-        for row, part in zip(group, parts, strict=True):
+        quotas = _quotas(len(group), _targets(TWO, len(group)))
+        parts: list[str] = []
+        for part, quota in quotas.items():
+            parts += [part] * quota
+        for row, part in zip(group, random.permutation(parts), strict=True):
             chosen[part][row.case].append(row.index)
-    return {part: {case: tuple(sorted(indices)) for case, indices in cases.items()} for part, cases in chosen.items()}
+    parts_of_slices: Parts = {}
+    for part, cases in chosen.items():
+        parts_of_slices[part] = {case: tuple(sorted(indices)) for case, indices in cases.items()}
+    return parts_of_slices
 
 
-def _split(name: str, by: str, parts: Mapping[str, Part], rows: Sequence[SliceRow]) -> Split:
-    bleeds = {(row.case, row.index) for row in rows if row.positive_pixels}
+def _split(name: str, by: str, parts: Parts, rows: Sequence[SliceRow]) -> Split:
+    bleeding = {(row.case, row.index) for row in rows if row.positive_pixels}
     warnings = []
-    for part, cases in parts.items():
-        if cases and not any((case, index) in bleeds for case, indices in cases.items() for index in indices):
+    for part in PARTS:
+        slices = {(case, index) for case, indices in parts.get(part, {}).items() for index in indices}
+        if slices and not slices & bleeding:
             warnings.append(f"split '{name}': no bleeding in its {part} part")
-    if not parts["val"] and (name in ("patient", "case") or name.startswith("fold-")):
+    val = parts.get("val", {})
+    if not val and (name in ("patient", "case") or name.startswith("fold-")):
         warnings.append(f"split '{name}': too few patients for a val part")
-    kind: Literal["patient", "slice"] = "patient" if by == "patient" else "slice"
-    return Split(name, kind, parts["train"], parts["val"], parts["test"], tuple(warnings))
+    return Split(
+        name=name,
+        by="patient" if by == "patient" else "slice",
+        train=parts.get("train", {}),
+        val=val,
+        test=parts.get("test", {}),
+        warnings=tuple(warnings),
+    )
 
 
 def _fold_count(units: Sequence[_Unit]) -> int:
-    """Five, or as many as there are units with bleeding; but three, where that many units are there at all."""
+    """Five, or as many as there are units with bleeding; but three, if there are that many units at all."""
     positive = sum(unit.positive for unit in units) or len(units)
     return min(FOLDS, max(3, positive), len(units))
 
 
-def _missing(rows: Sequence[SliceRow], masked: Sequence[SliceRow], known: bool, units: Sequence[_Unit]) -> list[str]:
+def _missing(
+    rows: Sequence[SliceRow], masked: Sequence[SliceRow], patients_known: bool, units: Sequence[_Unit]
+) -> list[str]:
+    """Why splits, or scans in them, are missing."""
     warnings = []
     without = list(dict.fromkeys(row.case for row in rows if not row.has_mask))
     if without:
         warnings.append(f"{len(without)} scans without a mask are in no split: {some_of(without)}")
     if not masked:
         return [*warnings, "no split, since no scan has a mask: nothing can be trained or scored on this dataset"]
-    if not known:
+    if not patients_known:
         warnings.append("no split by patient, since patients are unknown: 'case' and 'fold-K' keep scans together")
     if len(units) < 2:
-        warnings.append(f"no split but by slice, since there is one {'patient' if known else 'scan'} only")
+        warnings.append(f"no split but by slice, since there is one {'patient' if patients_known else 'scan'} only")
     return warnings
 
 
-def _few(units: Sequence[_Unit], known: bool) -> str:
-    noun = "patients" if known else "scans"
+def _few(units: Sequence[_Unit], patients_known: bool) -> str:
+    noun = "patients" if patients_known else "scans"
     positive = sum(unit.positive for unit in units)
     return f"{len(units)} {noun}, {positive} of them with bleeding"
 
 
-def _whole(units: Iterable[_Unit], slices: Mapping[str, tuple[int, ...]]) -> Part:
-    mine = {case for unit in units for case in unit.cases}
-    return {case: indices for case, indices in slices.items() if case in mine}
-
-
-def _counts(rows: Iterable[SliceRow]) -> dict[str, int]:
-    counts: dict[str, int] = defaultdict(int)
-    for row in rows:
-        counts[row.case] += 1
-    return counts
+def _whole(units_by_part: Mapping[str, Iterable[_Unit]], rows: Sequence[SliceRow]) -> Parts:
+    """All slices of the units' cases, the cases in the order of the rows."""
+    counts = Counter(row.case for row in rows)
+    parts: Parts = {}
+    for part, units in units_by_part.items():
+        cases: set[str] = set()
+        for unit in units:
+            cases.update(unit.cases)
+        parts[part] = {case: tuple(range(count)) for case, count in counts.items() if case in cases}
+    return parts
 
 
 def _random(seed: int, name: str) -> np.random.Generator:
+    # A generator of its own for each split, so that one more split changes no other.
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
