@@ -1,4 +1,4 @@
-"""The manifest of a prepared dataset: a row a slice, as a CSV that any spreadsheet opens."""
+"""The manifest of a prepared dataset: one row per slice, as a CSV that any spreadsheet opens."""
 
 from __future__ import annotations
 
@@ -14,8 +14,18 @@ from hemotorch.labels import TYPES
 from hemotorch.system.files import quoted, text_file, unquoted, write_text
 
 _COLUMNS = (
-    *("case", "patient", "site", "index", "slice_number", "position_mm", *TYPES, "types_known"),
-    *("pixels", "positive_pixels", "voxel_ml", "hash"),
+    "case",
+    "patient",
+    "site",
+    "index",
+    "slice_number",
+    "position_mm",
+    *TYPES,
+    "types_known",
+    "pixels",
+    "positive_pixels",
+    "voxel_ml",
+    "hash",
 )
 
 
@@ -24,9 +34,9 @@ class SliceRow:
     """One slice, as the manifest has it.
 
     index: from 0, foot to head; slice_number: the source's own. position_mm: along the scan's normal.
-    patient, site: None where unknown. types: whether it holds each of `labels.TYPES`, None where unknown.
-    positive_pixels: pixels of the mask that are not zero, 0 where the scan has no mask (see has_mask).
-    voxel_ml: mL of one voxel, NaN where unknown. hash: of the slice's HU and size, "" where all pixels are equal.
+    patient, site: None if unknown. types: whether it holds each of `labels.TYPES`, None if unknown.
+    positive_pixels: pixels of the mask that are not zero, 0 if the scan has no mask (see has_mask).
+    voxel_ml: mL of one voxel, NaN if unknown. hash: of the slice's HU and size, "" if all pixels are equal.
     """
 
     case: str
@@ -44,7 +54,7 @@ class SliceRow:
 
 
 def volume_ml(rows: Iterable[SliceRow]) -> float:
-    """mL of the mask pixels of these slices. NaN where one of them has bleeding and no known size."""
+    """mL of the mask pixels of these slices. NaN if one of them has bleeding and no known size."""
     return math.fsum(row.positive_pixels * row.voxel_ml for row in rows if row.positive_pixels)
 
 
@@ -54,14 +64,27 @@ def write_manifest(path: Path, rows: Iterable[SliceRow]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for row in rows:
-        types = [""] * len(TYPES) if row.types is None else [int(held) for held in row.types]
-        writer.writerow([
-            *(quoted(row.case), quoted(_text(row.patient)), quoted(_text(row.site))),
-            *(row.index, row.slice_number, repr(row.position_mm)),
-            *(*types, int(row.types is not None), row.pixels, row.positive_pixels if row.has_mask else ""),
-            *("" if math.isnan(row.voxel_ml) else repr(row.voxel_ml), row.hash),
-        ])  # fmt: skip
+        writer.writerow(_cells(row))
     write_text(path, text.getvalue())
+
+
+def _cells(row: SliceRow) -> list[object]:
+    """The cells of a row, in the order of the columns."""
+    types = [""] * len(TYPES) if row.types is None else map(int, row.types)
+    return [
+        quoted(row.case),
+        quoted(row.patient or ""),
+        quoted(row.site or ""),
+        row.index,
+        row.slice_number,
+        repr(row.position_mm),
+        *types,
+        int(row.types is not None),
+        row.pixels,
+        row.positive_pixels if row.has_mask else "",
+        "" if math.isnan(row.voxel_ml) else repr(row.voxel_ml),
+        row.hash,
+    ]
 
 
 def read_manifest(path: Path) -> list[SliceRow]:
@@ -76,7 +99,7 @@ def read_manifest(path: Path) -> list[SliceRow]:
 
 
 def _row(entry: dict[str, str]) -> SliceRow:
-    known = entry["types_known"] == "1"
+    types_known = entry["types_known"] == "1"
     row = SliceRow(
         case=unquoted(entry["case"]),
         patient=unquoted(entry["patient"]) or None,
@@ -84,7 +107,7 @@ def _row(entry: dict[str, str]) -> SliceRow:
         index=int(entry["index"]),
         slice_number=int(entry["slice_number"]),
         position_mm=float(entry["position_mm"]),
-        types=tuple(entry[name] == "1" for name in TYPES) if known else None,
+        types=tuple(entry[name] == "1" for name in TYPES) if types_known else None,
         pixels=int(entry["pixels"]),
         positive_pixels=int(entry["positive_pixels"] or 0),
         has_mask=entry["positive_pixels"] != "",
@@ -95,7 +118,3 @@ def _row(entry: dict[str, str]) -> SliceRow:
     if not possible or row.voxel_ml < 0 or math.isinf(row.voxel_ml) or math.isinf(row.position_mm):
         raise ValueError(f"impossible numbers of case {row.case}, index {row.index}")
     return row
-
-
-def _text(value: str | None) -> str:
-    return "" if value is None else value

@@ -20,7 +20,7 @@ from hemotorch.io import png
 from hemotorch.scan import UNEVEN_TOLERANCE
 
 IMAGE, LABEL = "image", "label"
-_ROWS = 64  # whose 64-bit indices stay in a core's cache: 0.25 ms a slice instead of 0.4
+_ROWS = 64  # whose 64-bit indices stay in a core's cache: 0.25 ms per slice instead of 0.4
 
 
 @dataclass(frozen=True)
