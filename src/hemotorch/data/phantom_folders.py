@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,28 @@ from hemotorch.system.files import clear_parts, jsonable, output_folder, read_js
 from hemotorch.system.machine import cores
 
 INFO = "phantom.json"  #: written last: what the dataset was made from
-BEGUN = ".phantom.json"  #: while it is being written: what from, so that the same command goes on after a kill
+UNFINISHED = ".phantom.json"  #: while it is being written: what from, so that the same command goes on after a kill
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A case to be made and written; see `write_phantom`. index: of the patient."""
+
+    root: Path
+    preset: Preset
+    index: int
+    seed: int
+    layout: str
+    projection: bool
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A case that is written, its mL of bleeding, and how many slices it has."""
+
+    info: CaseInfo
+    volume_ml: float
+    slices: int
 
 
 def write_phantom(
@@ -34,52 +56,66 @@ def write_phantom(
     projection: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Writes a phantom dataset into an empty folder and returns what it says of itself (also in `phantom.json`).
+    """Writes a phantom dataset into an empty folder.
 
-    workers: processes, all cores by default; the files do not depend on it. Raises OptionError for an unknown preset
-    or layout, InputError where the folder holds something, RunError where the disk fails.
+    Args:
+        out: the folder.
+        spec: a preset or its name.
+        patients, size: how many, and rows and columns of a slice, if not the preset's.
+        seed: another one gives other patients.
+        layout: one of `layouts.LAYOUTS`.
+        projection: simulate the scanner in full, which is slower.
+        workers: processes, all cores by default; the files do not depend on it.
+
+    Returns:
+        What the dataset says of itself, also in `phantom.json`.
+
+    Raises:
+        OptionError: for an unknown preset or layout.
+        InputError: if the folder holds something.
+        RunError: if the disk fails.
     """
     chosen = preset(spec, patients, size)
     if layout not in layouts.LAYOUTS:
         raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, layouts.LAYOUTS))
     settings = {"phantom": VERSION, "preset": asdict(chosen), "seed": seed, "layout": layout, "projection": projection}
-    root = _begun(Path(out), settings)
-    jobs = [(root, chosen, index, seed, layout, projection) for index in range(chosen.patients)]
+    root = _output_folder(Path(out), settings)
+    jobs = [_Job(root, chosen, index, seed, layout, projection) for index in range(chosen.patients)]
     count = min(workers or cores(), len(jobs))
-    rows: list[tuple[CaseInfo, float, int]] = []
+    cases: list[_Written] = []
     with Task("phantom", len(jobs), "patient") as task:
-        for row in _each(jobs, count):
-            rows.append(row)
+        for case in _write_cases(jobs, count):
+            cases.append(case)
             task.advance()
-    rows.sort(key=lambda row: row[0].name)
-    layouts.write_tables(layout, root, [info for info, _, _ in rows])
-    bleeding = [info for info, _, _ in rows if info.hemorrhage]
+    cases.sort(key=lambda case: case.info.name)
+    layouts.write_tables(layout, root, [case.info for case in cases])
+    bleeding = [case.info for case in cases if case.info.hemorrhage]
     summary = {
         "phantom": VERSION,
         "preset": chosen.name,
         "seed": seed,
         "layout": layout,
         "projection": projection,
-        "cases": len(rows),
+        "cases": len(cases),
         "positive": len(bleeding),
-        "slices": sum(slices for _, _, slices in rows),
-        "positive_slices": sum(sum(map(bool, info.slice_types.values())) for info in bleeding),
+        "slices": sum(case.slices for case in cases),
+        "positive_slices": sum(map(_positive_slices, bleeding)),
         "size_px": chosen.size_px,
-        "volume_ml": {info.name: round(ml, 2) for info, ml, _ in rows},
+        "volume_ml": {case.info.name: round(case.volume_ml, 2) for case in cases},
     }
     write_json(root / INFO, summary)
-    (root / BEGUN).unlink()
+    (root / UNFINISHED).unlink()
     return summary
 
 
-def _begun(out: Path, settings: dict[str, Any]) -> Path:
+def _output_folder(out: Path, settings: dict[str, Any]) -> Path:
     """The output folder, new or left by the same command that was killed before it wrote `phantom.json`.
 
     Raises:
         InputError: if the folder holds anything else.
     """
     settings = jsonable(settings)
-    marker = out / BEGUN
+    marker = out / UNFINISHED
     if (out / INFO).exists() or not marker.is_file():
         root = output_folder(out)
     elif read_json(marker) != settings:
@@ -92,14 +128,19 @@ def _begun(out: Path, settings: dict[str, Any]) -> Path:
     return root
 
 
-def _each(jobs: list[tuple[Any, ...]], count: int) -> Any:
-    """Results in the order in which they come. Spawned, not forked: the caller may hold threads."""
+def _positive_slices(info: CaseInfo) -> int:
+    return sum(bool(types) for types in info.slice_types.values())
+
+
+def _write_cases(jobs: list[_Job], count: int) -> Iterator[_Written]:
+    """Makes and writes cases in `count` processes, and yields them in the order in which they are done."""
     if count <= 1:
-        yield from map(_one, jobs)
+        yield from map(_write_case, jobs)
         return
+    # Spawned, not forked: the caller may hold threads.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=spawn, initializer=_follow, initargs=(os.getpid(),)) as pool:
-        futures = [pool.submit(_one, job) for job in jobs]
+        futures = [pool.submit(_write_case, job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -119,9 +160,7 @@ def _follow(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _one(job: tuple[Path, Preset, int, int, str, bool]) -> tuple[CaseInfo, float, int]:
-    """Makes and writes one case: what it is, its mL of bleeding, its slices."""
-    root, chosen, index, seed, layout, projection = job
-    case = make_case(chosen, index, seed, projection)
-    layouts.write_case(layout, root, case.scan.name, case.scan, case.mask, case.info, case.inside)
-    return case.info, case.scan.volume_ml(case.mask), len(case.mask)
+def _write_case(job: _Job) -> _Written:
+    case = make_case(job.preset, job.index, job.seed, job.projection)
+    layouts.write_case(job.layout, job.root, case.scan.name, case.scan, case.mask, case.info, case.inside)
+    return _Written(case.info, case.scan.volume_ml(case.mask), len(case.mask))
