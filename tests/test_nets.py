@@ -275,3 +275,11 @@ def test_flops_of_the_default_networks() -> None:
     """The issue's limit for `compact`, and its figure for the paper's network: 0.9 TFLOP to train on an image."""
     assert nets.flops(nets.build("compact"), 512) < 10
     assert 3 * nets.flops(nets.build("unet-medicaltorch"), 512) == pytest.approx(900, rel=0.03)
+
+
+def test_pixels_of_a_typed_network_begin_alike():
+    """Weights of their own for the four pixels of a square made rows of pixels alternate between two types."""
+    torch.manual_seed(0)
+    net = nets.build("compact", outputs=7, channels=[8, 8], slices=1, windows=["brain"])
+    logits = net(torch.randint(0, 80, (1, 1, 16, 16)))
+    assert torch.equal(logits, logits[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2))
