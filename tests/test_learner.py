@@ -115,6 +115,9 @@ def test_a_replayed_step_is_the_eager_one(tiny_prepared: Path, monkeypatch: pyte
         learner = Learner(replace(job, device=replace(job.device, graphs=graphs)), net)
         ended.append([float(loss) for epoch in range(3) for loss in steps(learner, epoch)])
         assert len(learner._graphs) == (2 if graphs else 0)
+        hu, target, _ = job.slices.take(torch.tensor([0]))
+        for graph in learner._graphs.values():
+            assert all(batch.hu is hu and batch.target is target for batch in graph._batches), "resident: not copied"
     assert ended[0] == ended[1]
 
 

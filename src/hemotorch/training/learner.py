@@ -45,7 +45,6 @@ class Learner:
         self.on_phase_end: Callable[[str], None] = _ignore
         device, ranks, recipe = job.device, job.ranks, job.recipe
         self.net = device.put(net).train()
-        # The average is copied before batch norm is synchronised: it is validated by each rank for itself.
         self.averaged: Net | None = None
         if recipe.train.ema:
             self.averaged = copy.deepcopy(self.net)
