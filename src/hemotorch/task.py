@@ -77,7 +77,7 @@ class Task:
         target = bits_of_code[mask]
         for index, types in enumerate(slice_types or ()):
             if types is not None and any(types):
-                possible = sum(1 << number for number, held in enumerate(types) if held)
+                possible = sum(held << number for number, held in enumerate(types))
                 target[index][mask[index] == UNTYPED] = possible
         if inside is not None:
             background = np.where(inside, np.uint8(INSIDE_BIT), np.uint8(OUTSIDE_BIT))

@@ -6,6 +6,7 @@ so what lies outside a slice is air by construction, and where a working pixel l
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,8 @@ def _triangle(centres: np.ndarray, count: int, width: float) -> sparse.csr_array
     # Pixels beyond both ends take their share too: what lies there is air.
     margin = int(width) + 1
     positions = np.arange(-margin, count + margin)
-    weights = np.maximum(1 - np.abs(positions - centres[:, None]) / width, 0)
+    distances = np.abs(positions - centres[:, None])
+    weights = np.maximum(1 - distances / width, 0)
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
     # Five of 512 are not 0: against full matrices this takes a quarter of the time, and no second thread that spins.
     return sparse.csr_array(weights[:, margin : margin + count].astype(np.float32))
@@ -189,8 +191,10 @@ def head_centre(hu: np.ndarray) -> tuple[float, float]:
     coarse = hu[:, ::stride, ::stride]
     counts = ((coarse > low) & (coarse < high)).sum(axis=0)
     if not counts.any():
-        return (hu.shape[1] - 1) / 2, (hu.shape[2] - 1) / 2
-    return _median(counts.sum(axis=1)) * stride, _median(counts.sum(axis=0)) * stride
+        rows, columns = hu.shape[1:]
+        return (rows - 1) / 2, (columns - 1) / 2
+    row, column = _median(counts.sum(axis=1)), _median(counts.sum(axis=0))
+    return row * stride, column * stride
 
 
 def _median(counts: np.ndarray) -> float:
@@ -203,9 +207,10 @@ def tile_corners(height: int, width: int, size_px: int, stride_px: int) -> list[
     def starts(length: int) -> list[int]:
         if length <= size_px:
             return [0]
-        return [*range(0, length - size_px, stride_px), length - size_px]
+        last = length - size_px
+        return [*range(0, last, stride_px), last]
 
-    return [(top, left) for top in starts(height) for left in starts(width)]
+    return list(itertools.product(starts(height), starts(width)))
 
 
 def hu_to_working(hu: np.ndarray, placement: Placement) -> np.ndarray:

@@ -41,7 +41,7 @@ class Loss:
     kernel: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch. Raises ValueError where the shapes differ."""
+        """The loss of a batch. Raises ValueError if the shapes differ."""
         return self.value(self.sums(logits, target))
 
 
@@ -54,16 +54,24 @@ def negative_dice(task: Task = BLEEDING, eps: float = EPS) -> Loss:
     With types it is the Dice of `set_losses.dice_of`.
     """
     if task.types:
-        return Loss(partial(set_losses.dice_sums, task=task), lambda sums: -set_losses.dice_of(sums, eps))
-    return Loss(dice_sums, lambda sums: -dice_ratio(sums, eps), lambda x, t: dice_ce_sums(x, t, triton=True)[:2])
+        typed_sums = partial(set_losses.dice_sums, task=task)
+        return Loss(typed_sums, lambda sums: -set_losses.dice_of(sums, eps))
+
+    def kernel(logits: Tensor, target: Tensor) -> Tensor:
+        return dice_ce_sums(logits, target, triton=True)[:2]
+
+    return Loss(dice_sums, lambda sums: -dice_ratio(sums, eps), kernel)
 
 
 def cross_entropy(task: Task = BLEEDING, positive_weight: float = 1.0) -> Loss:
     """Cross-entropy, the mean over pixels; a bleeding pixel's term counts `positive_weight` times."""
     if task.types:
         return Loss(partial(set_losses.entropy_sums, task=task, positive_weight=positive_weight), mean)
-    sums = partial(entropy_sums, positive_weight=positive_weight)
-    return Loss(sums, mean, lambda x, t: dice_ce_sums(x, t, positive_weight, triton=True)[2:])
+
+    def kernel(logits: Tensor, target: Tensor) -> Tensor:
+        return dice_ce_sums(logits, target, positive_weight, triton=True)[2:]
+
+    return Loss(partial(entropy_sums, positive_weight=positive_weight), mean, kernel)
 
 
 def dice_cross_entropy(
@@ -94,13 +102,15 @@ def focal(task: Task = BLEEDING, gamma: float = 2.0, alpha: float = -1.0) -> Los
     def sums(logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
             logits, target = wide(logits, target)
-            loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+            entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
             # log(1 - p_true); its exponential has a finite gradient where the power of a vanished p has none
             log_wrong = F.logsigmoid(logits * (1 - 2 * target))
-            loss = loss * (gamma * log_wrong).exp()
+            loss = entropy * (gamma * log_wrong).exp()
             if alpha >= 0:
-                loss = loss * (alpha * target + (1 - alpha) * (1 - target))
-            return _with_count(loss.sum(), target)
+                weight = alpha * target + (1 - alpha) * (1 - target)
+                loss = loss * weight
+            total = loss.sum()
+            return torch.stack([total, total.new_full((), target.numel())])
 
     return Loss(sums, mean)
 
@@ -113,10 +123,6 @@ def dice_ratio(sums: Tensor, eps: float = EPS) -> Tensor:
 def mean(sums: Tensor) -> Tensor:
     """A sum over pixels and their number: the first by the second."""
     return sums[0] / sums[1]
-
-
-def _with_count(total: Tensor, target: Tensor) -> Tensor:
-    return torch.stack([total, total.new_full((), target.numel())])
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {
@@ -140,11 +146,11 @@ def build(name: str, task: Task = BLEEDING, **options: float) -> Loss:
     """
     if name not in LOSSES:
         raise OptionError(f"unknown loss '{name}'", todo=nearest(name, LOSSES))
-    known = [key for key in inspect.signature(LOSSES[name]).parameters if key != "task"]
+    known = list(inspect.signature(LOSSES[name]).parameters)
+    known.remove("task")
     for key, value in options.items():
         if key not in known:
-            todo = nearest(key, known)
-            raise OptionError(f"loss '{name}' has no option '{key}'", todo=todo)
+            raise OptionError(f"loss '{name}' has no option '{key}'", todo=nearest(key, known))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise OptionError(f"must be a number, not {value!r}", f"{name}.{key}")
         if value < 0 and key != "alpha":

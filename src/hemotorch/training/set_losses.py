@@ -108,13 +108,18 @@ def _compared(logits: Tensor, target: Tensor, task: Task) -> tuple[_Sets, Tensor
     if logits.ndim != 4 or logits.shape[1] != channels or target.shape != wanted:
         what = f"logits {tuple(logits.shape)} and target {tuple(target.shape)} differ in shape"
         raise ValueError(f"{what}, or are not of {channels} channels")
+    if logits.dtype != torch.float64:
+        logits = logits.float()
     bits = target.to(torch.uint8)
     bits = torch.where(bits == 0, task.background_bits, bits)
-    member = torch.cat([(bits & (1 << channel)) != 0 for channel in range(channels)], dim=1)
-    alone = torch.cat([bits == (1 << channel) for channel in range(task.bleeding)], dim=1)
-    bleeds = (bits & task.background_bits) == 0
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return _Sets(member.to(logits.dtype), alone.to(logits.dtype), bleeds), F.log_softmax(logits, dim=1)
+    members = [(bits & (1 << channel)) != 0 for channel in range(channels)]
+    alone = [bits == (1 << channel) for channel in range(task.bleeding)]
+    sets = _Sets(
+        member=torch.cat(members, dim=1).to(logits.dtype),
+        alone=torch.cat(alone, dim=1).to(logits.dtype),
+        bleeds=(bits & task.background_bits) == 0,
+    )
+    return sets, F.log_softmax(logits, dim=1)
 
 
 def _entropy_sums(sets: _Sets, log_p: Tensor, positive_weight: float) -> Tensor:
@@ -139,13 +144,15 @@ def _log_of(log_p: Tensor, member: Tensor) -> Tensor:
     # As torch.logsumexp, which takes ten times as long here: over a dimension that is not the last, and with exponents
     # that underflow, on which a CPU spends twelve times as much. Beside the peak's 1 what is clamped is nothing.
     peak = chosen.detach().amax(dim=1, keepdim=True)
-    return (chosen - peak).clamp(min=LEAST_EXPONENT).exp().sum(dim=1, keepdim=True).log() + peak
+    below_peak = (chosen - peak).clamp(min=LEAST_EXPONENT)
+    return below_peak.exp().sum(dim=1, keepdim=True).log() + peak
 
 
 def _overlap(probability: Tensor, truth: Tensor) -> Tensor:
     """(C, 3) sums of p t, p and t over samples and voxels, of (N, C, h, w)."""
-    sums = [value.sum(dim=(0, 2, 3)) for value in (probability * truth, probability, truth)]
-    return torch.stack(sums, dim=1)
+    over_pixels = (0, 2, 3)
+    both = (probability * truth).sum(dim=over_pixels)
+    return torch.stack([both, probability.sum(dim=over_pixels), truth.sum(dim=over_pixels)], dim=1)
 
 
 def _with_count(values: Tensor) -> Tensor:

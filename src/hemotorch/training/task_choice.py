@@ -23,9 +23,14 @@ def choose_task(wanted: str, dataset: Dataset, training: Part) -> tuple[Task, st
     """
     if wanted != "auto":
         return task_named(wanted), "as its recipe says"
-    rows = [dataset.rows[case][index] for case, indices in training.items() for index in indices]
-    bleeding = [row for row in rows if row.positive_pixels]
-    named = [row for row in bleeding if row.types is not None and any(row.types)]
-    reason = f"types are named in {len(named):,} of {len(bleeding):,} slices with bleeding"
-    typed = bool(bleeding) and len(named) >= LEAST_NAMED * len(bleeding)
-    return (TYPED if typed else BLEEDING), reason
+    bleeding = named = 0
+    for case, indices in training.items():
+        for index in indices:
+            row = dataset.rows[case][index]
+            if row.positive_pixels:
+                bleeding += 1
+                named += row.types is not None and any(row.types)
+    reason = f"types are named in {named:,} of {bleeding:,} slices with bleeding"
+    if bleeding and named >= LEAST_NAMED * bleeding:
+        return TYPED, reason
+    return BLEEDING, reason

@@ -13,13 +13,23 @@ from hemotorch.training.kernels import demand
 
 
 def dice_ce_sums(logits: Tensor, target: Tensor, positive_weight: float = 1.0, *, triton: bool = False) -> Tensor:
-    """(4,) float32: sum(p t); sum(p) + sum(t); the sum of cross-entropy, the term of a bleeding pixel counting
-    `positive_weight` times; and the number of pixels. p = sigmoid(logits).
+    """The sums of Dice and cross-entropy, of p = sigmoid(logits) and the target t.
 
-    logits: floating point, of any shape and layout; target: the same shape, 0 to 1, of any type; the kernels give it
-    no gradient. Computed in float32, autocast or not, and finite with finite gradients for logits of +-1e4; float64
-    logits are for the reference alone, and give float64. On one GPU the kernels repeat bit for bit.
-    Raises ValueError for shapes that differ and float64 kernels, OptionError where `triton` cannot be had.
+    Computed in float32, autocast or not, and finite with finite gradients for logits of +-1e4. On one GPU the kernels
+    repeat bit for bit.
+
+    Args:
+        logits: Floating point, of any shape and layout. float64 is for the reference alone, and gives float64.
+        target: The same shape, 0 to 1, of any type. The kernels give it no gradient.
+        positive_weight: How many times the cross-entropy of a bleeding pixel counts.
+        triton: Whether hemotorch's own kernels compute it.
+
+    Returns:
+        (4,) float32: sum(p t); sum(p) + sum(t); the sum of cross-entropy; the number of pixels.
+
+    Raises:
+        ValueError: for shapes that differ, and for float64 logits with `triton`.
+        OptionError: if the kernels cannot run here.
     """
     if not triton:
         return dice_ce_reference(logits, target, positive_weight)
@@ -45,7 +55,8 @@ def dice_sums(logits: Tensor, target: Tensor) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
         logits, target = wide(logits, target)
         probability = logits.sigmoid()
-        return torch.stack([(probability * target).sum(), probability.sum() + target.sum()])
+        both = (probability * target).sum()
+        return torch.stack([both, probability.sum() + target.sum()])
 
 
 def entropy_sums(logits: Tensor, target: Tensor, positive_weight: float = 1.0) -> Tensor:
@@ -58,8 +69,9 @@ def entropy_sums(logits: Tensor, target: Tensor, positive_weight: float = 1.0) -
 
 
 def wide(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float32, or float64 when the logits are. Raises ValueError when they would broadcast in silence."""
+    """Both in float32, or float64 if the logits are. Raises ValueError if they would broadcast in silence."""
     if logits.shape != target.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} differ in shape")
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if logits.dtype != torch.float64:
+        logits = logits.float()
     return logits, target.to(logits.dtype)

@@ -69,7 +69,7 @@ def _backward(logits, target, sums, gradient, count, positive_weight, BLOCK: tl.
 
 @triton.jit
 def _load(logits, target, count, BLOCK: tl.constexpr):
-    """This program's logits and target in float32, which of them exist, and the 64-bit place of the first."""
+    """This program's logits and target in float32, which of them exist, and the 64-bit index of the first."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     lanes = tl.arange(0, BLOCK)
     inside = start + lanes < count
@@ -82,5 +82,6 @@ def _load(logits, target, count, BLOCK: tl.constexpr):
 def _sigmoid(x):
     """exp(-|x|), sigmoid(x) and 1 - sigmoid(x): no overflow, and no digits lost on either side."""
     e = tl.exp(-tl.abs(x))
-    one, other = 1.0 / (1.0 + e), e / (1.0 + e)
-    return e, tl.where(x >= 0, one, other), tl.where(x >= 0, other, one)
+    larger = 1.0 / (1.0 + e)
+    smaller = e / (1.0 + e)
+    return e, tl.where(x >= 0, larger, smaller), tl.where(x >= 0, smaller, larger)
