@@ -17,7 +17,7 @@ import pytest
 import slurmd
 import tiny
 from hemotorch.cli import main
-from hemotorch.cluster.slurm import Batch, minutes_of, submit, write_script
+from hemotorch.cluster.slurm import BatchJob, minutes_of, submit, write_script
 from hemotorch.errors import InputError, OptionError
 from hemotorch.run import Run
 from processes import epochs
@@ -68,7 +68,7 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(slurm, tiny_prepared
     assert f"out of time: job {job} is queued again and will go on from its last checkpoint" in said
     told = re.findall(r"^epoch +(\d)", said, re.M)
     assert sorted(set(told)) == ["1", "2", "3", "4"] and told.count("1") == 1, "it did not begin anew"
-    assert epochs(run) == [1, 2, 3, 4] and Run(run).record["ranks"] == 2
+    assert epochs(run) == [1, 2, 3, 4] and Run(run).record.ranks == 2
 
 
 @pytest.mark.long
@@ -111,7 +111,7 @@ TRAIN = ["/data/with space", "/run/o'clock", "--recipe", "fast", "--set", "net.o
 
 
 def test_the_script_says_what_was_asked_for(tmp_path):
-    batch = Batch(2, 4, 4, 8, "12:00:00", "gpu", ("account=neuro", "--mem=64G"))
+    batch = BatchJob(2, 4, 4, 8, "12:00:00", "gpu", ("account=neuro", "--mem=64G"))
     text = write_script(tmp_path / "run", TRAIN, batch).read_text()
     for line in (
         "nodes=2",
@@ -129,7 +129,7 @@ def test_the_script_says_what_was_asked_for(tmp_path):
 
 def test_every_word_of_the_command_reaches_python(tmp_path):
     """The script is run as it is, with stand-ins for SLURM's programs and for Python."""
-    path = write_script(tmp_path / "run", TRAIN, Batch())
+    path = write_script(tmp_path / "run", TRAIN, BatchJob())
     tools = {"scontrol": "echo node7; echo node8", "srun": 'while [ "$1" != bash ]; do shift; done; "$@"'}
     tools["python"] = 'printf "%s\\n" "$RANK $LOCAL_RANK $WORLD_SIZE $LOCAL_WORLD_SIZE $MASTER_ADDR $MASTER_PORT" "$@"'
     for name, lines in tools.items():
@@ -147,17 +147,17 @@ def test_every_word_of_the_command_reaches_python(tmp_path):
 
 
 def test_a_script_that_was_edited_is_not_overwritten(tmp_path):
-    path = write_script(tmp_path / "run", TRAIN, Batch())
-    write_script(tmp_path / "run", TRAIN, Batch())
+    path = write_script(tmp_path / "run", TRAIN, BatchJob())
+    write_script(tmp_path / "run", TRAIN, BatchJob())
     path.write_text(path.read_text() + "# mine\n")
     with pytest.raises(InputError, match="says something else; submit it with `sbatch .*, or add --overwrite"):
-        write_script(tmp_path / "run", TRAIN, Batch())
-    assert "# mine" not in write_script(tmp_path / "run", TRAIN, Batch(), overwrite=True).read_text()
+        write_script(tmp_path / "run", TRAIN, BatchJob())
+    assert "# mine" not in write_script(tmp_path / "run", TRAIN, BatchJob(), overwrite=True).read_text()
 
 
 def test_more_ranks_than_gpus_a_node():
     with pytest.raises(OptionError, match=r"8 ranks were asked for on nodes of 4 GPU\(s\); start at most 4"):
-        Batch(ranks=8, gpus=4)
+        BatchJob(ranks=8, gpus=4)
 
 
 @pytest.mark.parametrize(
@@ -170,35 +170,35 @@ def test_times_as_slurm_takes_them(time, minutes):
 
 @pytest.mark.parametrize("time", ["0", "UNLIMITED", "a:b", "1:2:3:4", "-5", "1-"])
 def test_what_is_no_time_is_left_to_slurm(time):
-    assert minutes_of(time) == 0 and Batch(time=time).time == time
+    assert minutes_of(time) == 0 and BatchJob(time=time).time == time
 
 
 @pytest.mark.parametrize("asked", [{"partition": "a\nrm -rf x"}, {"time": "1\n2"}, {"options": ("account=a\n",)}])
 def test_nothing_is_smuggled_into_a_script(asked):
     with pytest.raises(OptionError, match="holds a line break or another control character"):
-        Batch(**asked)
+        BatchJob(**asked)
 
 
 def test_names_that_make_no_script(tmp_path):
     with pytest.raises(OptionError, match="RUN: holds a line break"):
-        write_script(tmp_path / "x\ny", TRAIN, Batch())
+        write_script(tmp_path / "x\ny", TRAIN, BatchJob())
     with pytest.raises(OptionError, match="--sbatch: is empty"):
-        Batch(options=("",))
+        BatchJob(options=("",))
 
 
 def test_a_job_too_short_to_train_in():
     with pytest.raises(OptionError, match="5 minutes are too short to train in.*ask for at least 10"):
-        Batch(time="5")
+        BatchJob(time="5")
 
 
 def test_a_run_with_a_percent_sign_keeps_its_log(tmp_path):
-    text = write_script(tmp_path / "50%j", TRAIN, Batch()).read_text()
+    text = write_script(tmp_path / "50%j", TRAIN, BatchJob()).read_text()
     assert f"#SBATCH --output={tmp_path}/50%%j-%j.log\n" in text
 
 
 def test_a_refused_requeue_is_told(tmp_path):
     """The script's own answer to the signal, with a scontrol that refuses."""
-    text = write_script(tmp_path / "run", TRAIN, Batch()).read_text()
+    text = write_script(tmp_path / "run", TRAIN, BatchJob()).read_text()
     answer = text[text.index("out_of_time() {") : text.index("trap out_of_time")]
     program = f"scontrol() {{ return 1; }}\nSLURM_JOB_ID=7\n{answer}out_of_time"
     said = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True).stdout
@@ -219,6 +219,6 @@ def test_without_slurm_the_script_is_written_and_the_rest_is_said(tiny_prepared,
 def test_what_slurm_refuses(slurm, tiny_prepared, tmp_path, monkeypatch):
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)
-    path = write_script(tmp_path / "run", TRAIN, Batch(partition="nowhere"))
+    path = write_script(tmp_path / "run", TRAIN, BatchJob(partition="nowhere"))
     with pytest.raises(Exception, match=r"SLURM refused it \(.*[Pp]artition"):
         submit(path)

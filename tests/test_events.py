@@ -17,9 +17,9 @@ from hemotorch.system.events import (
     Message,
     Problem,
     Progress,
+    ProgressTask,
     Restart,
     Stopped,
-    Task,
     Terminal,
     emit,
     listening,
@@ -46,7 +46,7 @@ def test_a_listener_gets_each_event_in_order() -> None:
 
 def test_tasks_within_tasks_have_numbers_of_their_own() -> None:
     seen: list[Any] = []
-    with listening(seen.append), Task("outer"), Task("inner") as inner:
+    with listening(seen.append), ProgressTask("outer"), ProgressTask("inner") as inner:
         inner.advance(5)
     assert seen[0].task != seen[1].task == seen[2].task and seen[2].done == 5
     assert [event.ended for event in seen] == [False, False, False, True, True]
@@ -78,7 +78,7 @@ def test_threads_have_listeners_of_their_own() -> None:
             emit(Message("theirs"))
 
     with listening(mine.append):
-        task = Task("shared")
+        task = ProgressTask("shared")
         thread = threading.Thread(target=job)
         thread.start()
         thread.join()
@@ -115,7 +115,7 @@ def test_what_a_terminal_prints_where(text: bool, capsys: pytest.CaptureFixture[
 def test_a_line_now_and_then_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(events, "LOG_S", 0.1)
     began = time.perf_counter()
-    with Task("training", 60, "step", done=10) as task:
+    with ProgressTask("training", 60, "step", done=10) as task:
         for _ in range(50):
             time.sleep(0.01)
             task.note = "loss=0.5"
@@ -130,7 +130,7 @@ def test_a_line_now_and_then_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(events, "BAR_AFTER_S", 0.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with listening(Terminal()), Task("training", 4, "step") as task:
+    with listening(Terminal()), ProgressTask("training", 4, "step") as task:
         for _ in range(4):
             time.sleep(0.15)  # tqdm draws at most every tenth of a second
             task.note = "loss=0.5"

@@ -102,6 +102,16 @@ def test_no_part_stands_on_two_floors() -> None:
     assert sorted(parts) == sorted(set(parts))
 
 
+def test_no_two_public_classes_have_one_name() -> None:
+    """A reader who meets `Task` need not ask which one it is. Private classes are met in their own file only."""
+    modules_of: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules_of.setdefault(node.name, []).append(name)
+    assert {name: homes for name, homes in modules_of.items() if len(homes) > 1} == {}
+
+
 def test_no_circle() -> None:
     graph = {name: {other for _, other in imports(path, MODULES) if other != name} for name, path in MODULES.items()}
     try:

@@ -17,7 +17,7 @@ from hemotorch.evaluation.evaluate import evaluate
 from hemotorch.inference.baseline import RuleBaseline
 from hemotorch.labels import CODES, COLOURS
 from hemotorch.pictures import PREDICTED_RGB
-from hemotorch.pictures.viewer import Frame, viewer_html
+from hemotorch.pictures.viewer import SliderFrame, viewer_html
 from hemotorch.scan import Prediction, even_scan
 from hemotorch.task import BLEEDING, TYPED
 from webpage import Page
@@ -88,14 +88,14 @@ def test_scores_show_their_examples(tiny_prepared: Path) -> None:
 
 
 @pytest.fixture
-def ramp() -> list[Frame]:
+def ramp() -> list[SliderFrame]:
     """Seven grey squares of unlike sizes; the fifth has a line of the colour of what was found."""
     frames = []
     for index in range(7):
         grey = np.full((96, 96 - 8 * index), 30 * index + 20, np.uint8)
         lines = np.zeros_like(grey)
         lines[20:24, 10:-10] = 2 * (index == 4)
-        frames.append(Frame(grey, lines, f"frame {index} </script>"))
+        frames.append(SliderFrame(grey, lines, f"frame {index} </script>"))
     return frames
 
 
@@ -112,7 +112,7 @@ def write_page(path: Path, element: str, script: str = "") -> Path:
     return path
 
 
-def test_the_slider_moves_through_the_frames(ramp: list[Frame], tmp_path: Path) -> None:
+def test_the_slider_moves_through_the_frames(ramp: list[SliderFrame], tmp_path: Path) -> None:
     script = """
     const slider = page.getElementById("slider");
     for (const index of [0, 4, 6]) {
@@ -136,7 +136,7 @@ def pixels_of_grey(picture: np.ndarray, grey: int) -> int:
     return int((np.abs(picture.astype(int) - grey).max(axis=-1) <= 4).sum())
 
 
-def test_a_browser_shows_the_frame_that_is_chosen(ramp: list[Frame], tmp_path: Path) -> None:
+def test_a_browser_shows_the_frame_that_is_chosen(ramp: list[SliderFrame], tmp_path: Path) -> None:
     first = screenshot(write_page(tmp_path / "first.html", viewer_html("ramp", ramp, start=2)), (400, 320))
     assert pixels_of_grey(first, 80) > 90 * 70 > 500 > pixels_of_grey(first, 140)
     move = "const s = page.getElementById('slider'); s.value = 4; s.dispatchEvent(new Event('input'))"
@@ -148,7 +148,7 @@ def test_a_browser_shows_the_frame_that_is_chosen(ramp: list[Frame], tmp_path: P
     assert pixels_of_grey(hidden, 140) > 90 * 60
 
 
-def test_without_scripts_the_first_picture_stays(ramp: list[Frame], tmp_path: Path) -> None:
+def test_without_scripts_the_first_picture_stays(ramp: list[SliderFrame], tmp_path: Path) -> None:
     element = viewer_html("ramp", ramp, start=4).replace("<iframe ", "<iframe sandbox ")
     seen = screenshot(write_page(tmp_path / "page.html", element), (400, 320))
     assert (seen == PREDICTED_RGB).all(axis=-1).sum() == 4 * (64 - 20)

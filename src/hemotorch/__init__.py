@@ -3,8 +3,8 @@
     import hemotorch
 
     model = hemotorch.load_model("run")
-    found = model.predict(hemotorch.read_scan("scan.nii.gz"))
-    print(found.volume_ml["total"], "mL")
+    prediction = model.predict(hemotorch.read_scan("scan.nii.gz"))
+    print(prediction.volume_ml["total"], "mL")
 
 What stands in `__all__` is imported when it is first asked for, so that `import hemotorch` takes no time.
 """

@@ -61,7 +61,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskCurves:
     """The learning curves of a task. wanted: the value that the table's last column is about."""
 
     curves: tuple[Curve, ...]
@@ -132,7 +132,7 @@ def _bars(rows: Iterable[Row], names: Mapping[str, str]) -> tuple[list[Segment],
     return sorted(legend.values(), key=lambda segment: segment.colour), bars
 
 
-def _task(curves: Sequence[Curve]) -> Task:
+def _task(curves: Sequence[Curve]) -> TaskCurves:
     name = curves[0].value_name
     drawn = []
     for value, label in (("value", name), ("loss", "training loss")):
@@ -147,7 +147,7 @@ def _task(curves: Sequence[Curve]) -> Task:
         Column(name, lambda curve: number(curve.value[-1], 3)),
         Column(f"{name} {number(curves[0].wanted)}", lambda curve: Cell(when_reached(curve), kind="words"), "words"),
     ]
-    return Task(tuple(curves), tuple(drawn), table(columns, curves))
+    return TaskCurves(tuple(curves), tuple(drawn), table(columns, curves))
 
 
 def _details(bench: Bench) -> dict[str, str]:

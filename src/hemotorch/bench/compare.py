@@ -43,7 +43,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BenchComparison:
     """pairs: configs that both have. only_a, only_b: the others. failed: what was not measured in one of them, and why.
     warnings: what makes the two hard to compare. differences: what is another in the machine or the software, which is
     what one may have wanted to compare."""
@@ -78,7 +78,7 @@ class Comparison:
         return [*lines, "Faster and slower are said if the rounds of the two do not overlap."]
 
 
-def compare(a: Bench, b: Bench) -> Comparison:
+def compare(a: Bench, b: Bench) -> BenchComparison:
     """A and B row by row. "All threads" of machines with other numbers of cores are the same config."""
     rows_a, rows_b = _by_role(a), _by_role(b)
     pairs = []
@@ -86,7 +86,7 @@ def compare(a: Bench, b: Bench) -> Comparison:
         other = rows_b.get(role)
         if other is not None and row.images_s > 0 and other.images_s > 0:
             pairs.append(_pair(row, other))
-    return Comparison(
+    return BenchComparison(
         pairs=tuple(pairs),
         only_a=_only(rows_a, rows_b),
         only_b=_only(rows_b, rows_a),

@@ -23,7 +23,7 @@ from hemotorch.report.pages.numbers import duration
 
 
 @dataclass(frozen=True)
-class Task:
+class CurveTask:
     """What is learned.
 
     note: for the page. rates: the learning rate of each algorithm. steps, quick_steps: of a curve. points: how often
@@ -47,7 +47,7 @@ SLICES = (
 # after 300 steps; for SGD and momentum on slices with the best Dice of seed 0 at the end: three times as high they
 # learn faster at first, and then find nothing any more.
 TASKS = {
-    "digits": Task(
+    "digits": CurveTask(
         "Digits",
         "accuracy",
         "8 x 8 pixels of ten handwritten digits, which come with scikit-learn; a perceptron of 64 and 32 hidden units, "
@@ -57,7 +57,7 @@ TASKS = {
         quick_steps=600,
         points=30,
     ),
-    "mlp": Task(
+    "mlp": CurveTask(
         "Pixel windows",
         "Dice",
         SLICES.format(net="a perceptron on the 15 x 15 pixels around each pixel"),
@@ -66,7 +66,7 @@ TASKS = {
         quick_steps=300,
         points=10,
     ),
-    "unet": Task(
+    "unet": CurveTask(
         "The paper's U-Net, small",
         "Dice",
         SLICES.format(net="MedicalTorch's U-Net from 8 channels on, without dropout"),

@@ -37,7 +37,7 @@ PHASE_RULES = (
 
 
 @dataclass(frozen=True)
-class Case:
+class Situation:
     """What a rule looks at.
 
     best: the fastest row. rows: all on its device with its batch. cores: of the machine. compile, graphs, precision:
@@ -84,7 +84,7 @@ def bottleneck(rows: Sequence[Row], machine: Machine) -> str:
     return _memory(case) if case.best.peak_share < LOW_PEAK else _arithmetic(case)
 
 
-def _case(trained: Sequence[Row], machine: Machine) -> Case:
+def _case(trained: Sequence[Row], machine: Machine) -> Situation:
     """The GPU's rows if there are any, and the first row's batch."""
     on_gpu = any(row.config.device == "cuda" for row in trained)
     rows = [row for row in trained if (row.config.device == "cuda") is on_gpu]
@@ -93,7 +93,7 @@ def _case(trained: Sequence[Row], machine: Machine) -> Case:
     compiles = machine.compiled if on_gpu else machine.compiler
     captures = on_gpu and best.config.ranks == 1 and best.config.precision != "fp16"
     measured_precisions = {"fp32", *(row.config.precision for row in rows)}
-    return Case(
+    return Situation(
         best,
         tuple(comparable),
         machine.cores,
@@ -103,7 +103,7 @@ def _case(trained: Sequence[Row], machine: Machine) -> Case:
     )
 
 
-def _waiting_for_data(case: Case) -> str:
+def _waiting_for_data(case: Situation) -> str:
     share = case.share("data")
     if share < DATA:
         return ""
@@ -113,7 +113,7 @@ def _waiting_for_data(case: Case) -> str:
     return f"{start} although the slices are in memory: make a step larger with train.batch."
 
 
-def _launching(case: Case) -> str:
+def _launching(case: Situation) -> str:
     launch = case.best.launch
     # It is NaN on a CPU, and in graphs, which are launched once.
     if math.isnan(launch) or launch < LAUNCH:
@@ -125,14 +125,14 @@ def _launching(case: Case) -> str:
     return f"The GPU waits for Python's next call {launch:.0%} of the time, since its own work is done sooner: {fewer}."
 
 
-def _long_phase(case: Case) -> str:
+def _long_phase(case: Situation) -> str:
     for phase, least, text in PHASE_RULES:
         if case.share(phase) >= least:
             return text.format(share=case.share(phase))
     return ""
 
 
-def _waiting(case: Case) -> str:
+def _waiting(case: Situation) -> str:
     share = case.share("waiting")
     if share < WAITING:
         return ""
@@ -152,7 +152,7 @@ def _clearly(best: Row, other: Row) -> bool:
     return several and best.images_s > CLEARLY * other.images_s and best.low > other.high
 
 
-def _ranks(case: Case) -> str:
+def _ranks(case: Situation) -> str:
     ranks, threads = case.best.config.ranks, case.best.config.threads
     single = [row for row in case.rows if row.config.ranks == 1]
     if ranks == 1 or not single or not all(_clearly(case.best, row) for row in single):
@@ -167,7 +167,7 @@ def _ranks(case: Case) -> str:
     )
 
 
-def _threads(case: Case) -> str:
+def _threads(case: Situation) -> str:
     def units(row: Row) -> int:
         return row.config.units(case.cores)
 
@@ -190,7 +190,7 @@ def _threads(case: Case) -> str:
     return ""
 
 
-def _memory(case: Case) -> str:
+def _memory(case: Situation) -> str:
     advice = ["engine.compile=on, which fuses steps" if case.compile else "fewer channels in net.options"]
     advice += [f"engine.precision={case.precision}"] if case.precision else []
     return (
@@ -199,7 +199,7 @@ def _memory(case: Case) -> str:
     )
 
 
-def _arithmetic(case: Case) -> str:
+def _arithmetic(case: Situation) -> str:
     peak = case.best.peak_share
     faster, what, reached = "a GPU", "forward and backward take", ""
     if case.on_gpu:

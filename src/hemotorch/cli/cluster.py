@@ -81,10 +81,10 @@ def _add_ray(engines: Any) -> None:
 
 
 def _add_predict(engines: Any) -> None:
-    text, example = "Predict an archive of scans with Ray Data.", "run archive --out found --workers 2"
+    text, example = "Predict an archive of scans with Ray Data.", "run archive --out predictions --workers 2"
     p = _add_engine(engines, "predict", predict, text, example, Resuming.SAME_COMMAND)
     p.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint file")
-    p.add_argument("scan", nargs="+", metavar="SCAN", help="NIfTI files, or folders of them")
+    p.add_argument("scan", nargs="+", metavar="SCAN", help="files of scans, or folders of them")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for results; the same command again goes on")
     p.add_argument("--workers", type=count, metavar="N", help="processes (default: one a GPU; else one for two cores)")
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
@@ -135,11 +135,11 @@ def _show_run(arguments: argparse.Namespace, run: Run) -> int:
 
 def slurm(arguments: argparse.Namespace) -> int:
     """Writes a batch script, and submits it if that is wanted."""
-    from hemotorch.cluster.slurm import Batch, submit, write_script
+    from hemotorch.cluster.slurm import BatchJob, submit, write_script
 
     training = _training(arguments)
     training.check()
-    batch = Batch(
+    batch = BatchJob(
         nodes=arguments.nodes,
         ranks=arguments.ranks_per_node or arguments.gpus or 1,
         gpus=arguments.gpus,
@@ -178,13 +178,13 @@ def _train_command(arguments: argparse.Namespace, training: Training) -> Sequenc
 def predict(arguments: argparse.Namespace) -> int:
     """Predicts an archive; status 1 if one of its scans failed."""
     from hemotorch.cluster.archive import open_archive, predict_archive
-    from hemotorch.system.events import Message, Problem, Task, emit
+    from hemotorch.system.events import Message, Problem, ProgressTask, emit
 
     results: list[dict[str, Any]] = []
     failed = 0
     with (
         open_archive(arguments.run_folder, arguments.scan, arguments.out) as archive,
-        Task("predicting", len(archive.todo), "scan") as task,
+        ProgressTask("predicting", len(archive.todo), "scan") as task,
     ):
         done_before = len(archive.done)
         if done_before:

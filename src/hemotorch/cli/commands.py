@@ -155,7 +155,9 @@ def predict(arguments: argparse.Namespace) -> int:
 
     models, scans = split_models_and_scans([arguments.run_folder, *arguments.scan])
     if not scans:
-        raise OptionError("only models are named, and no scan", todo="name NIfTI files or folders of them after them")
+        raise OptionError(
+            "only models are named, and no scan", todo="name files of scans or folders of them after them"
+        )
     results: list[dict[str, Any]] = []
     failed = 0
     for path, result in predict_files(

@@ -108,7 +108,7 @@ def _predict(group: Any) -> None:
     p = add_command(group, "predict", commands.predict, text, "predict run scan.nii.gz --out predictions")
     text = "run folder, or a checkpoint file; further ones after it, such as the folds of a dataset, are averaged"
     p.add_argument("run_folder", metavar="RUN", help=text)
-    p.add_argument("scan", nargs="+", metavar="SCAN", help="NIfTI files, or folders of them")
+    p.add_argument("scan", nargs="+", metavar="SCAN", help="files of scans, or folders of them")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for masks, JSON and pictures")
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
     add_max_voxels(p)

@@ -19,7 +19,7 @@ LEAST_MIN = 10  #: of a job's time: a shorter one would hardly begin before it i
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchJob:
     """What is wanted of SLURM.
 
     ranks, gpus: per node. cpus: cores per rank, None for SLURM's default. time: until the job is queued again.
@@ -140,7 +140,7 @@ def script_path(root: Path) -> Path:
     return root.with_name(f"{root.name}.sbatch")
 
 
-def write_script(root: Path | str, train: Sequence[str], batch: Batch, overwrite: bool = False) -> Path:
+def write_script(root: Path | str, train: Sequence[str], batch: BatchJob, overwrite: bool = False) -> Path:
     """Writes RUN.sbatch. train: the command line of `hemotorch train` with absolute paths, RUN in it, and --resume.
 
     Raises InputError if another script is there, which may have been edited.

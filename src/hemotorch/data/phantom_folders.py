@@ -17,7 +17,7 @@ from hemotorch.errors import InputError, OptionError, nearest
 from hemotorch.phantom.case import make_case
 from hemotorch.phantom.presets import VERSION, Preset, preset
 from hemotorch.scan import CaseInfo
-from hemotorch.system.events import Task
+from hemotorch.system.events import ProgressTask
 from hemotorch.system.files import clear_parts, jsonable, output_folder, read_json, write_json
 from hemotorch.system.machine import cores
 
@@ -83,7 +83,7 @@ def write_phantom(
     jobs = [_Job(root, chosen, index, seed, layout, projection) for index in range(chosen.patients)]
     count = min(workers or cores(), len(jobs))
     cases: list[_Written] = []
-    with Task("phantom", len(jobs), "patient") as task:
+    with ProgressTask("phantom", len(jobs), "patient") as task:
         for case in _write_cases(jobs, count):
             cases.append(case)
             task.advance()

@@ -47,7 +47,7 @@ from hemotorch.hu import window as named_window
 from hemotorch.hu import window_bounds
 from hemotorch.io.png import WINDOW_FILE
 from hemotorch.system import records
-from hemotorch.system.events import Task
+from hemotorch.system.events import ProgressTask
 from hemotorch.system.files import exclusive, explained, output_folder, write_json, write_text
 from hemotorch.system.machine import cores
 
@@ -264,7 +264,7 @@ def _each(cases: Sequence[Case], work: Callable[[Case], _Outcome], workers: int 
 
     Threads: reading, hashing and packing leave the interpreter free.
     """
-    with ThreadPoolExecutor(workers or cores()) as pool, Task("preparing", len(cases), "scan") as task:
+    with ThreadPoolExecutor(workers or cores()) as pool, ProgressTask("preparing", len(cases), "scan") as task:
         futures: list[Future[_Outcome]] = [pool.submit(work, case) for case in cases]
         try:
             for future in as_completed(futures):

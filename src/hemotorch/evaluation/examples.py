@@ -12,7 +12,7 @@ from hemotorch.evaluation.scan_score import ScanScore
 from hemotorch.labels import COLOURS
 from hemotorch.pictures import PREDICTED_RGB, TRUTH_RGB, head_box
 from hemotorch.pictures.slices import grey_slice, outlines, picture_width
-from hemotorch.pictures.viewer import HEIGHT_PX, Frame, Swatch
+from hemotorch.pictures.viewer import HEIGHT_PX, SliderFrame, Swatch
 from hemotorch.scan import Scan
 
 SHOWN = 4  #: slices of a scan in a picture
@@ -100,7 +100,7 @@ def telling_slices(areas: Sequence[float], shown: int = SHOWN) -> list[int]:
     return sorted([*chosen, *others[: shown - len(chosen)]])
 
 
-def frames_of(example: Example) -> list[Frame]:
+def frames_of(example: Example) -> list[SliderFrame]:
     """An example's slices as pictures of a slider."""
     width = picture_width(example.hu.shape[1:], example.pixel_mm, HEIGHT_PX)
     dice = "" if math.isnan(example.dice) else f", Dice {example.dice:.2f}"
@@ -108,7 +108,7 @@ def frames_of(example: Example) -> list[Frame]:
     for position, number in enumerate(example.slice_numbers):
         truth, predicted = example.truth[position], example.predicted[position]
         frames.append(
-            Frame(
+            SliderFrame(
                 grey=grey_slice(example.hu[position], width, HEIGHT_PX),
                 lines=outlines(truth, predicted, width, HEIGHT_PX, typed=example.typed),
                 caption=f"{example.kind}: {example.case}{dice} · slice {number}",

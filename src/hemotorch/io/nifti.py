@@ -15,7 +15,7 @@ from hemotorch.io.nifti_image import UNREADABLE, one_file_class, open_image, vol
 from hemotorch.io.slice_axis import inverse
 from hemotorch.io.unpack import damaged
 from hemotorch.io.values import labels
-from hemotorch.io.volume import Grid, mask_from_volume, reordered, scan_from_volume, without_suffix
+from hemotorch.io.volume import VoxelGrid, mask_from_volume, reordered, scan_from_volume, without_suffix
 from hemotorch.scan import Scan
 from hemotorch.system.files import atomic, read_json
 
@@ -227,14 +227,14 @@ def _step(image: Any) -> float | None:
     return abs(slope)
 
 
-def _grid(image: Any, path: Path) -> tuple[Grid, list[str]]:
+def _grid(image: Any, path: Path) -> tuple[VoxelGrid, list[str]]:
     """Shape, affine and slice axis of an image, and warnings. Raises InputError if its affine is of no use."""
     shape = volume_shape(image, path)
     affine, warnings = _affine(image.header, shape, path)
     if wrong := fault(affine):
         raise InputError(f"its affine {wrong}", path, "correct the header")
     named_axis = int(image.header["dim_info"]) >> 4 & 3  # 1 to 3 in these two bits, 0 for none
-    return Grid(shape, affine, named_axis - 1 if named_axis else None), warnings
+    return VoxelGrid(shape, affine, named_axis - 1 if named_axis else None), warnings
 
 
 def _affine(header: Any, shape: tuple[int, int, int], path: Path) -> tuple[np.ndarray, list[str]]:

@@ -22,7 +22,7 @@ from hemotorch.errors import InputError
 from hemotorch.io.affines import fault
 from hemotorch.io.unpack import DEFLATE, bzip2_pieces, check_size, collected, damaged, damaged_header, gzip_pieces
 from hemotorch.io.values import labels
-from hemotorch.io.volume import Grid, mask_from_volume, scan_from_volume, without_suffix
+from hemotorch.io.volume import VoxelGrid, mask_from_volume, scan_from_volume, without_suffix
 from hemotorch.scan import Scan
 from hemotorch.system import limits
 from hemotorch.system.files import regular_file
@@ -70,7 +70,7 @@ class _Header:
     warnings: about the header.
     """
 
-    grid: Grid
+    grid: VoxelGrid
     dtype: np.dtype
     encoding: str
     data_path: Path
@@ -229,7 +229,7 @@ def _dtype(fields: Fields, encoding: str, pynrrd: ModuleType, path: Path) -> np.
     return dtype
 
 
-def _grid(fields: Fields, path: Path) -> tuple[Grid, list[str]]:
+def _grid(fields: Fields, path: Path) -> tuple[VoxelGrid, list[str]]:
     """Shape and affine of the volume, and warnings. Raises InputError if there is no usable one."""
     sizes = [int(size) for size in fields["sizes"]]
     if len(sizes) != int(fields["dimension"]) or min(sizes, default=0) < 1:
@@ -253,7 +253,7 @@ def _grid(fields: Fields, path: Path) -> tuple[Grid, list[str]]:
     if wrong := fault(affine):
         raise InputError(f"its affine {wrong}", path, "correct the header")
     first, second, third = (sizes[axis] for axis in axes)
-    return Grid((first, second, third), affine), doubts
+    return VoxelGrid((first, second, third), affine), doubts
 
 
 def _space(fields: Fields) -> str:

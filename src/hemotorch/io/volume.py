@@ -19,7 +19,7 @@ SAME_POSITION = 0.1  #: grids whose corners lie closer than this share of a voxe
 
 
 @dataclass(frozen=True)
-class Grid:
+class VoxelGrid:
     """The voxels of a file in the file's own order of axes.
 
     shape: lengths of the three axes.
@@ -52,7 +52,7 @@ def without_suffix(path: Path | str, suffixes: Sequence[str]) -> str:
 
 def scan_from_volume(
     values: np.ndarray,
-    grid: Grid,
+    grid: VoxelGrid,
     name: str,
     format_name: str,
     files: Sequence[Path],
@@ -100,7 +100,7 @@ def scan_from_volume(
     )
 
 
-def mask_from_volume(labels: np.ndarray, grid: Grid, scan: Scan | None, path: Path) -> np.ndarray:
+def mask_from_volume(labels: np.ndarray, grid: VoxelGrid, scan: Scan | None, path: Path) -> np.ndarray:
     """A file's labels in Scan's order.
 
     Args:

@@ -35,7 +35,7 @@ LINE_PX = 21  #: of a line of text
 LINE_LETTERS = 60  #: of a line of text
 
 
-class Frame(NamedTuple):
+class SliderFrame(NamedTuple):
     """A picture of the slider. grey, lines: (height, width) uint8, lines as `slices.outlines` gives them."""
 
     grey: np.ndarray
@@ -78,13 +78,13 @@ def scan_html(
     return viewer_html(scan.name, frames, facts, warnings, legend=_legend(scan, masks), start=start)
 
 
-def _frame(scan: Volume, index: int, masks: Masks, box: Box) -> Frame:
+def _frame(scan: Volume, index: int, masks: Masks, box: Box) -> SliderFrame:
     """One slice, cropped to the box."""
     hu = scan.hu[index][box]
     width = picture_width(hu.shape, scan.pixel_mm, HEIGHT_PX)
     truth, predicted = masks.cropped(index, box)
     lines = outlines(truth, predicted, width, HEIGHT_PX, typed=masks.typed)
-    return Frame(grey_slice(hu, width, HEIGHT_PX), lines, _caption(scan, index, masks))
+    return SliderFrame(grey_slice(hu, width, HEIGHT_PX), lines, _caption(scan, index, masks))
 
 
 def _fullest(masks: Masks, indices: Sequence[int]) -> int:
@@ -122,7 +122,7 @@ def _legend(scan: Volume, masks: Masks) -> list[Swatch]:
 
 def viewer_html(
     title: str,
-    frames: Sequence[Frame],
+    frames: Sequence[SliderFrame],
     facts: Sequence[str] = (),
     warnings: Sequence[str] = (),
     *,

@@ -94,7 +94,7 @@ class Tiles:
 
 
 @record
-class Net:
+class NetSection:
     """The network, by its name in `hemotorch.nets`, and its builder's own options."""
 
     name: str = Field(default="compact", description="one of `hemotorch.nets`")
@@ -129,7 +129,7 @@ class Augment:
 
 
 @record
-class Loss:
+class LossSection:
     """The loss, by its name in `hemotorch.training.losses`, and its own options."""
 
     name: str = Field(default="dice-cross-entropy", description="one of `hemotorch.training.losses`")
@@ -209,9 +209,9 @@ class Recipe:
     data: Data = Data()
     grid: GridSection = GridSection()
     tiles: Tiles = Tiles()
-    net: Net = Net()
+    net: NetSection = NetSection()
     augment: Augment = Augment()
-    loss: Loss = Loss()
+    loss: LossSection = LossSection()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
     engine: Engine = Engine()

@@ -133,7 +133,7 @@ def ignore(event: Event) -> None:
     """A listener that shows nothing."""
 
 
-class Task:
+class ProgressTask:
     """Work that takes long, moved on with `advance`; used as a context manager."""
 
     _numbers = itertools.count()
@@ -145,7 +145,7 @@ class Task:
         # Kept, since a task may be moved on by other threads than the one that began it.
         self._listener = current_listener()
 
-    def __enter__(self) -> Task:
+    def __enter__(self) -> ProgressTask:
         self._emit()
         return self
 
@@ -172,7 +172,7 @@ def progress(items: Iterable[T], label: str, total: int | None = None, unit: str
     """
     if total is None and isinstance(items, Sized):
         total = len(items) + done
-    with Task(label, total, unit, done) as task:
+    with ProgressTask(label, total, unit, done) as task:
         for item in items:
             yield item
             task.advance()

@@ -24,7 +24,7 @@ from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.torch_model import TorchModel
 from hemotorch.recipe import Recipe
 from hemotorch.run import LAST, Run
-from hemotorch.system.events import EpochEnd, Message, Stopped, Task, emit, ignore, listening
+from hemotorch.system.events import EpochEnd, Message, ProgressTask, Stopped, emit, ignore, listening
 from hemotorch.system.files import jsonable
 from hemotorch.system.metrics import EpochMetrics
 from hemotorch.system.ranks import process_group
@@ -97,7 +97,7 @@ def train_epochs(job: Job, run: Run, state: State) -> None:
     """Trains from `state` to the last epoch, and writes checkpoints and metrics."""
     writer = CheckpointWriter(job, run, state)
     steps_done = state.epoch * job.steps + state.step
-    with Task("training", job.total, "step", steps_done) as task:
+    with ProgressTask("training", job.total, "step", steps_done) as task:
         try:
             while state.epoch < job.recipe.train.epochs:
                 train_epoch(job, run, state, writer, task)
@@ -111,7 +111,7 @@ def train_epochs(job: Job, run: Run, state: State) -> None:
             raise
 
 
-def train_epoch(job: Job, run: Run, state: State, writer: CheckpointWriter, task: Task) -> None:
+def train_epoch(job: Job, run: Run, state: State, writer: CheckpointWriter, task: ProgressTask) -> None:
     """Does the steps of the epoch that are not done yet."""
     for loss in steps(state.learner, state.epoch, state.step):
         state.add(loss)
