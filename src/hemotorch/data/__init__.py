@@ -11,6 +11,7 @@ manifest         the table of all slices, manifest.csv
 phantom_folders  writes a phantom dataset in any layout
 png_folders      the 2021 paper's PNG folders of a prepared dataset
 prepare          from cases of any layout to a prepared dataset
+prepared_summary what `prepare` did, in words and for JSON
 shards           a stack of slices as one Zarr array in one file
 splits           named splits, and splits.json, which holds them
 """

@@ -172,6 +172,7 @@ def write_record(folder: Path, case_record: CaseRecord) -> None:
     """
     values = to_values(case_record)
     values["digest"] = _digest(values)
+    # Not `files.atomic`, which syncs.
     temporary = folder / ".zarr.json.part"
     temporary.write_text(group_metadata({"hemotorch": values}), encoding="utf-8")
     os.replace(temporary, folder / "zarr.json")

@@ -123,6 +123,7 @@ def _labels_hash(case: Case) -> str:
     types = None
     if case.slice_types is not None:
         types = [[number, sorted(names)] for number, names in sorted(case.slice_types.items())]
+    # Datasets that are prepared hold this hash: another order, or one key more, would read every scan again.
     labels = {
         "case": [
             case.name,

@@ -92,6 +92,7 @@ def read_manifest(path: Path) -> list[SliceRow]:
     try:
         if path.exists():
             text_file(path, "table")
+        # Names of cases are names of files, which may hold bytes that are no text.
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             return [_row(entry) for entry in csv.DictReader(file, strict=True)]
     except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hemotorch import __version__
-from hemotorch.data.audit import Audit, audit
+from hemotorch.data.audit import audit
 from hemotorch.data.case_record import (
     FORMAT,
     CaseRecord,
@@ -39,9 +37,10 @@ from hemotorch.data.layouts import Case, Collection, open_layout
 from hemotorch.data.make_splits import make_splits
 from hemotorch.data.manifest import SliceRow, volume_ml, write_manifest
 from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
+from hemotorch.data.prepared_summary import PreparedSummary, png_warnings, scan_warnings
 from hemotorch.data.shards import group_metadata, open_shard
 from hemotorch.data.splits import write_splits
-from hemotorch.errors import HemotorchError, InputError, explain, one_line, some_of
+from hemotorch.errors import HemotorchError, InputError, explain, one_line
 from hemotorch.head import check_head
 from hemotorch.hu import window as named_window
 from hemotorch.hu import window_bounds
@@ -53,52 +52,6 @@ from hemotorch.system.machine import cores
 
 MOVED_TRIES = 3  #: scans compared to tell a source that was moved from another one
 PARTIAL = ".partial"  #: folder in OUT for scans that are being written
-
-
-@dataclass(frozen=True)
-class PreparedSummary:
-    """What `prepare` did.
-
-    done, kept, removed: names of cases written now, unchanged since an earlier run, and gone from the source.
-    failed: why a case could not be prepared, by its name. passed_over: what of the source was not read.
-    pngs: how many slices are in the PNG folders, None without.
-    """
-
-    out: Path
-    layout: str
-    description: str
-    done: tuple[str, ...]
-    kept: tuple[str, ...]
-    removed: tuple[str, ...]
-    failed: dict[str, str]
-    passed_over: tuple[str, ...]
-    counts: Inventory
-    audits: tuple[Audit, ...]
-    pngs: int | None
-    warnings: tuple[str, ...]
-    seconds: float
-
-    def lines(self) -> list[str]:
-        """The summary as text."""
-        lines = [self.description]
-        lines += [f"warning: {text}" for text in self.warnings]
-        lines += self.counts.lines(self.layout)
-        for index, split_audit in enumerate(self.audits):
-            if index == 0 or not split_audit.clean:
-                lines += split_audit.lines()
-        if self.pngs is not None:
-            lines.append(f"{self.pngs} slices as PNG in {self.out / 'png'}")
-        lines += [f"not read: {text}" for text in self.passed_over]
-        lines += [f"failed: {text}" for text in self.failed.values()]
-        numbers = [f"{len(self.done)} scans prepared"]
-        for names, what in ((self.kept, "unchanged"), (self.removed, "removed"), (self.failed, "failed")):
-            if names:
-                numbers.append(f"{len(names)} {what}")
-        return [*lines, f"{', '.join(numbers)} in {self.seconds:.1f} s: {self.out}"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The summary for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -233,6 +186,7 @@ def _earlier_pngs(out: Path, previous: DatasetInfo | None) -> PngFolders | None:
 
 
 def _begin(job: _Job) -> None:
+    # What a killed run left behind.
     shutil.rmtree(job.out / PARTIAL, ignore_errors=True)
     cases = job.previous.cases if job.previous else {}
     records.write(job.out / "dataset.json", replace(_info(job), cases=cases))
@@ -291,11 +245,13 @@ def _prepare_case(case: Case, job: _Job) -> _Outcome:
         doubts = check_head(scan, job.any_anatomy)
         scan = replace(scan, warnings=scan.warnings + doubts)
     except Exception as error:
+        # Whatever is wrong with one scan, the others are prepared.
         _discard(group)
         return _Outcome(None, error=one_line(f"{case.name}: {explain(error, case.scan_paths[0])}"))
     made = make_record(case, scan, mask, source, inside)
     made = replace(made, head=HeadCheck(job.any_anatomy, doubts))
     if stored is not None and same_content(stored, made):
+        # Files were copied or touched: only what tells that is written again.
         stored = replace(stored, source=made.source, head=made.head)
         write_record(group, stored)
         return _Outcome(_refresh_pngs(stored, group, job.folders))
@@ -393,7 +349,7 @@ def _summary(
     job: _Job, outcomes: Sequence[_Outcome], made: Sequence[CaseRecord], missing: Sequence[str], seconds: float
 ) -> PreparedSummary:
     """What was done; the dataset is opened for the audit."""
-    warnings = [*job.collection.warnings, *_scan_warnings(made), *_png_warnings(made, job.folders), *missing]
+    warnings = [*job.collection.warnings, *scan_warnings(made), *png_warnings(made, job.folders), *missing]
     audits = []
     if made:
         dataset = Dataset(job.out)
@@ -460,27 +416,3 @@ def _entry(made: CaseRecord) -> CaseEntry:
         volume_ml=volume,
         warnings=made.scan.warnings,
     )
-
-
-def _scan_warnings(made: Sequence[CaseRecord]) -> list[str]:
-    """What was noticed while reading, each text once, with the scans it is about."""
-    cases_by_text: dict[str, list[str]] = defaultdict(list)
-    for entry in made:
-        for text in entry.scan.warnings:
-            cases_by_text[text].append(entry.case)
-    return [f"{some_of(cases)}: {text}" for text, cases in cases_by_text.items()]
-
-
-def _png_warnings(made: Sequence[CaseRecord], folders: PngFolders | None) -> list[str]:
-    if not folders:
-        return []
-    warnings = []
-    if without := [entry.case for entry in made if entry.png is None]:
-        warnings.append(f"no mask, so no PNGs: {some_of(without)}")
-    if downward := [entry.case for entry in made if entry.png and _runs_downward(entry)]:
-        warnings.append(f"slice numbers, and with them PNG names, run from head to foot: {some_of(downward)}")
-    return warnings
-
-
-def _runs_downward(made: CaseRecord) -> bool:
-    return bool(np.diff(made.scan.slice_numbers).max(initial=-1) < 0)

@@ -132,13 +132,14 @@ def _runs(indices: Iterable[int]) -> str:
 
 
 def _indices(runs: str, count: int, label: str) -> tuple[int, ...]:
-    """The indices of runs like "0-11,14". Raises ValueError for any beyond `count` slices, before memory is taken."""
+    """The indices of runs like "0-11,14". Raises ValueError for any beyond `count` slices."""
     indices: list[int] = []
     for run in runs.split(","):
         if not run:
             continue
         first, _, last = run.partition("-")
         start, end = int(first), int(last or first)
+        # "0-999999999999" would take all memory.
         if not 0 <= start <= end < count:
             raise ValueError(f"{label}: slices {run[:40]} of {count} slices")
         if indices and start <= indices[-1]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from hemotorch.errors import OptionError, nearest
 from hemotorch.recipe.sections import Recipe
-from hemotorch.system.records import build, read, toml_values
+from hemotorch.system.records import Values, build, read, toml_values
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -41,7 +40,7 @@ def recipe_from_toml(text: str, where: str) -> Recipe:
     return recipe_from_dict(toml_values(text, where), where)
 
 
-def recipe_from_dict(values: dict[str, Any], where: str) -> Recipe:
+def recipe_from_dict(values: Values, where: str) -> Recipe:
     """A recipe from nested dictionaries. Raises OptionError for unknown keys and values that cannot be."""
     return build(Recipe, values, where, by_hand=True)
 

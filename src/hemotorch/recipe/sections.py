@@ -18,6 +18,7 @@ from hemotorch.system.records import (
     PIXELS,
     SECONDS,
     TooLarge,
+    Values,
     build,
     record,
     to_toml,
@@ -238,7 +239,7 @@ class Recipe:
         return build(Recipe, values, "--set", by_hand=True)
 
 
-def _table(values: dict[str, Any], path: list[str], key: str) -> dict[str, Any]:
+def _table(values: Values, path: list[str], key: str) -> Values:
     """The table at a path of keys. Raises OptionError."""
     table: Any = values
     for part in path:

@@ -10,7 +10,7 @@ import tomli_w
 
 from hemotorch.recipe.load import known_recipes, load_recipe
 from hemotorch.recipe.sections import Recipe
-from hemotorch.system.records import FieldNote, field_notes, to_values
+from hemotorch.system.records import FieldNote, Values, field_notes, to_values
 
 WIDTH = 100  #: of comments
 
@@ -21,7 +21,7 @@ def recipe_list() -> list[dict[str, str]]:
     return [{"name": recipe.name, "description": recipe.description} for recipe in recipes]
 
 
-def recipe_keys(recipe: Recipe) -> list[dict[str, Any]]:
+def recipe_keys(recipe: Recipe) -> list[Values]:
     """Each key with its value in a recipe, what may stand there, unit, default and help."""
     values = to_values(recipe)
     return [{**dataclasses.asdict(note), "value": _value(values, note.key)} for note in field_notes(Recipe)]
@@ -54,7 +54,7 @@ def markdown_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def _value(values: dict[str, Any], key: str) -> Any:
+def _value(values: Values, key: str) -> Any:
     value: Any = values
     for part in key.split("."):
         value = value[part]
