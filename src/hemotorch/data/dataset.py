@@ -143,7 +143,7 @@ class Dataset:
         return self._entry(case).has_mask
 
     def mask(self, case: str) -> np.ndarray | None:
-        """(slices, rows, columns) uint8 codes of `labels`, or None where nobody drew one."""
+        """(slices, rows, columns) uint8 codes of `labels`, or None if nobody drew one."""
         if not self.has_mask(case):
             return None
         mask = self._shard(case, "mask").read()
@@ -205,12 +205,12 @@ class Dataset:
         return hashlib.sha256(f"{mask_hash} {pixels}".encode()).hexdigest()[:16]
 
     def volume_ml(self, case: str) -> float:
-        """mL of bleeding in the mask. NaN where spacing is unknown or there is no mask."""
+        """mL of bleeding in the mask. NaN if spacing is unknown or there is no mask."""
         rows = self.rows[self._checked(case)]
         return volume_ml(rows) if self.has_mask(case) else math.nan
 
     def types(self, case: str) -> frozenset[str] | None:
-        """Types of bleeding in the scan; None where those of some slice are unknown."""
+        """Types of bleeding in the scan; None if those of some slice are unknown."""
         rows = [row.types for row in self.rows[self._checked(case)]]
         if None in rows:
             return None
@@ -233,7 +233,8 @@ class Dataset:
 
     def _shard(self, case: str, name: str) -> Shard:
         key = (case, name)
-        if key not in self._shards:  # two threads may both open it; both get the same
+        # Two threads may both open it; both get the same.
+        if key not in self._shards:
             shard = open_shard(self._group(case) / name)
             if shard.shape != self._entry(case).shape:
                 raise InputError("has another shape than dataset.json says", self._group(case) / name, AGAIN)
@@ -247,7 +248,9 @@ def file_name(case: str) -> str:
     43 Cyrillic letters are 258 bytes once they are escaped, more than a file system takes.
     """
     safe = quote(os.fsencode(case), safe=" +,=@()[]")
-    return short_name(f"%{ord(safe[0]):02X}{safe[1:]}" if safe.startswith((".", "_")) else safe)
+    if safe.startswith((".", "_")):  # hidden files, and names that Zarr reserves
+        safe = f"%{ord(safe[0]):02X}{safe[1:]}"
+    return short_name(safe)
 
 
 def group_folder(root: Path, case: str) -> Path:
