@@ -271,7 +271,7 @@ def test_the_reference_loop_trains_as_the_authors_did(pngs, recipe) -> None:
     eager = recipe.changed(["train.batch=4", "net.options.drop_rate=0.0", "optimizer.lr=1e-2"])
     loop = ReferenceLoop(pngs, eager, 0, "cpu", size)
     marks: list[str] = []
-    loop.mark = marks.append
+    loop.on_phase_end = marks.append
     first = float(loop.step())
     assert marks == ["data", "forward", "backward", "optimiser", "metric"]
     for _ in range(40):

@@ -16,7 +16,9 @@ import torch
 
 from hemotorch import nets
 from hemotorch.cli import main
+from hemotorch.errors import OptionError
 from hemotorch.recipe import Recipe
+from hemotorch.task import TYPED
 from hemotorch.training import losses
 
 ROOT = Path(__file__).parents[1]
@@ -203,3 +205,5 @@ def test_the_loss_of_the_design_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.tensor([40.0, 40.0, -40.0, -40.0]).reshape(1, 1, 1, 4)
     target = torch.tensor([1, 0, 1, 0]).reshape(1, 1, 1, 4)  # one pixel hit, one false alarm, one missed
     assert float(loss(logits, target)) == pytest.approx(-1 / (1 + 0.25 + 0.75), abs=1e-4)
+    with pytest.raises(OptionError, match="is for the task bleeding"):
+        losses.build("tversky", task=TYPED)

@@ -16,13 +16,14 @@ import torch
 import hemotorch
 import tiny
 from hemotorch import io, nets
+from hemotorch.cli.commands import split_models_and_scans
 from hemotorch.data import layouts
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.grid import Grid, hu_to_working, place
 from hemotorch.inference.checkpoint import load_checkpoint, save_checkpoint
-from hemotorch.inference.load import load_model, split_models_and_scans
+from hemotorch.inference.load import load_model
 from hemotorch.inference.model import Ensemble
 from hemotorch.inference.outputs import predict_files
 from hemotorch.inference.predictor import Predictor, with_types

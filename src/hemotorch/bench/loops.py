@@ -59,8 +59,8 @@ def training_loop(spec: Spec, ranks: Ranks) -> Loop:
     learner = Learner(job, net)
     losses = endless(learner, steps)
 
-    def listen(mark: Callable[[str], None]) -> None:
-        learner.on_phase_end = mark
+    def listen(on_phase_end: Callable[[str], None]) -> None:
+        learner.on_phase_end = on_phase_end
 
     facts = Round(
         step_s=(),
@@ -87,8 +87,8 @@ def reference_loop(spec: Spec) -> Loop:
     loop = ReferenceLoop(spec.pngs, recipe, spec.config.workers, spec.config.device, size)
     batch = min(recipe.train.batch, count)
 
-    def listen(mark: Callable[[str], None]) -> None:
-        loop.mark = mark
+    def listen(on_phase_end: Callable[[str], None]) -> None:
+        loop.on_phase_end = on_phase_end
 
     facts = Round(
         step_s=(),

@@ -26,13 +26,13 @@ from hemotorch.training.png_pairs import ICHDataset
 class ReferenceLoop:
     """One optimiser step per call of `step`, over and over the PNGs in random order.
 
-    mark: called with the name of each phase at its end. dice: of the last step. size: rows and columns all slices are
-    brought to, multiples of what the network needs. Only for networks that see one slice in one window.
+    on_phase_end: called with the name of each phase at its end. dice: of the last step. size: rows and columns all
+    slices are brought to, multiples of what the network needs. Only for networks that see one slice in one window.
     """
 
     def __init__(self, pngs: Path | str, recipe: Recipe, workers: int, device: str, size: tuple[int, int]):
         torch.manual_seed(torch_seed(recipe.train.seed, 0))
-        self.mark: Callable[[str], None] = lambda phase: None
+        self.on_phase_end: Callable[[str], None] = lambda phase: None
         self.net = nets.build(recipe.net.name, **recipe.net.options)
         self.device, self.dice = torch.device(device), 0.0
         self._net = self.net.body.to(self.device).train()
@@ -46,18 +46,18 @@ class ReferenceLoop:
         """Trains on one batch and returns its loss."""
         batch = next(self._batches)
         image, target = batch["input"].to(self.device), batch["gt"].to(self.device)
-        self.mark("data")
+        self.on_phase_end("data")
         logits = self._net(image)
         loss = self._loss_of(logits, target)
-        self.mark("forward")
+        self.on_phase_end("forward")
         self._optimizer.zero_grad()
         loss.backward()
-        self.mark("backward")
+        self.on_phase_end("backward")
         self._optimizer.step()
-        self.mark("optimiser")
+        self.on_phase_end("optimiser")
         loss.item()
         self.dice = _dice((logits.detach().sigmoid() >= 0.5).cpu().numpy(), target.cpu().numpy() > 0)
-        self.mark("metric")
+        self.on_phase_end("metric")
         return loss.detach()
 
 

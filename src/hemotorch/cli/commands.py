@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +151,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predicts scans; status 1 if one of them failed."""
-    from hemotorch.inference.load import split_models_and_scans
     from hemotorch.inference.outputs import predict_files
     from hemotorch.system.events import Message, Problem, emit
 
@@ -185,6 +186,20 @@ def predict(arguments: argparse.Namespace) -> int:
         lines.insert(0, f"masks, volumes and pictures: {arguments.out}")
     show(arguments, {"predictions": results, "notice": NOTICE}, "\n".join(lines))
     return 1 if failed or not results else 0
+
+
+def split_models_and_scans(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What a command's arguments MODEL... SCAN... name: the models, and the scans after them.
+
+    The first is a model whatever it is; further ones are if they are run folders or checkpoint files (.pt).
+    """
+    more = list(takewhile(_is_model, arguments[1:]))
+    return [*arguments[:1], *more], list(arguments[1 + len(more) :])
+
+
+def _is_model(argument: str) -> bool:
+    path = Path(argument)
+    return path.suffix == ".pt" or (path / "run.json").is_file()
 
 
 def demo(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, NoReturn
 
-from hemotorch.system.limits import voxels
 from hemotorch.system.threads import MOST
 
 Command = Callable[[argparse.Namespace], int]
@@ -74,7 +73,7 @@ def add_threads(p: argparse.ArgumentParser) -> None:
 def add_max_voxels(p: argparse.ArgumentParser) -> None:
     """--max-voxels."""
     text = "of the largest scan that is read (default: $HEMOTORCH_MAX_VOXELS, else 268435456)"
-    p.add_argument("--max-voxels", type=voxels, metavar="N", help=text)
+    p.add_argument("--max-voxels", type=_voxel_count, metavar="N", help=text)
 
 
 def add_workers(p: argparse.ArgumentParser) -> None:
@@ -101,6 +100,10 @@ def count(text: str) -> int:
 
 def _thread_count(text: str) -> int:
     return whole_number(text, 1, MOST)
+
+
+def _voxel_count(text: str) -> int:
+    return whole_number(text, 1, 2**53)
 
 
 def pixels(text: str) -> int:

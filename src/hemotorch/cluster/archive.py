@@ -6,7 +6,6 @@ set of weights, which `.model.json` in it tells.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -32,6 +31,7 @@ from hemotorch.system import threads
 from hemotorch.system.files import (
     clear_parts,
     exclusive,
+    file_digest,
     file_status,
     held_marker,
     output_folder,
@@ -80,7 +80,7 @@ def open_archive(model: Path | str, scans: Sequence[Path | str], out: Path | str
         checkpoint = checkpoint / BEST
     checkpoint = checkpoint.resolve()
     load_checkpoint(checkpoint)
-    weights, folder = _digest(checkpoint), Path(out).resolve()
+    weights, folder = file_digest(checkpoint), Path(out).resolve()
     output_folder(folder, may_exist=(folder / MODEL).exists() or _is_new(folder))
     with exclusive(folder / LOCK, busy(folder)):
         if not (folder / MODEL).exists():
@@ -210,7 +210,7 @@ class Worker:
         self._model, self._folder, self._any_anatomy = model, folder, any_anatomy
         self._predictor = load_model(model, device)
         torch.set_num_threads(thread_count)
-        self._changed = _digest(model) != weights
+        self._changed = file_digest(model) != weights
         load = {"host": platform.node(), "pid": os.getpid(), "seconds": round(time.perf_counter() - start, 2)}
         with open(folder / LOADS, "a", encoding="utf-8") as file:
             file.write(json.dumps(load) + "\n")
@@ -280,8 +280,3 @@ def _is_new(folder: Path) -> bool:
         if path.name not in lock_files and not unfinished:
             return False
     return True
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from hemotorch.errors import InputError, explain
 from hemotorch.evaluation.comparison import Comparison, compare
 from hemotorch.evaluation.examples import Example, choose_examples, make_example
 from hemotorch.evaluation.scan_score import Cell, ScanScore
-from hemotorch.evaluation.scored_part import describe_split, slices_of, truth_of
+from hemotorch.evaluation.scored_part import DatasetDescription, describe_split, slices_of, truth_of
 from hemotorch.evaluation.scores import Scores
 from hemotorch.evaluation.summary import brief
 from hemotorch.inference.baseline import RuleBaseline
@@ -84,7 +84,7 @@ def evaluate(
         model=model,
         baseline_model=baseline.description if baseline else "",
         split=describe_split(dataset, split, part, external),
-        dataset={"root": str(dataset.root), "layout": dataset.layout, "cases": len(dataset.cases)},
+        dataset=DatasetDescription(root=str(dataset.root), layout=dataset.layout, cases=len(dataset.cases)),
         about=dict(about or {}),
         unscored=tuple(unscored),
         failed=failed,

@@ -37,6 +37,14 @@ class SplitDescription(TypedDict):
     warnings: list[str]
 
 
+class DatasetDescription(TypedDict):
+    """The dataset that was scored: its folder, the layout that it was prepared from, and how many scans it holds."""
+
+    root: str
+    layout: str
+    cases: int
+
+
 def slices_of(dataset: Dataset, split: Split, part: str) -> dict[str, tuple[int, ...]]:
     """The slices to score, by case. Raises OptionError for an unknown part or one without slices."""
     if part == "all":

@@ -14,7 +14,7 @@ from hemotorch.evaluation.counts import EMPTY_RULE
 from hemotorch.evaluation.examples import Example, frames_of, legend_of
 from hemotorch.evaluation.lesion import FOUND_SHARE
 from hemotorch.evaluation.scan_score import ScanScore
-from hemotorch.evaluation.scored_part import SplitDescription, warnings
+from hemotorch.evaluation.scored_part import DatasetDescription, SplitDescription, warnings
 from hemotorch.evaluation.summary import Summary, summary
 from hemotorch.evaluation.table1 import POSITIVE_PIXELS
 from hemotorch.pictures.viewer import viewer_html
@@ -73,7 +73,7 @@ class Scores:
     model: str
     baseline_model: str
     split: SplitDescription
-    dataset: dict[str, Any]
+    dataset: DatasetDescription
     about: dict[str, Any] = field(default_factory=dict)
     unscored: tuple[str, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,20 +85,6 @@ def predict(
     predictor = load_model(model, device) if isinstance(model, (str, Path, Sequence)) else model
     volume = read_scan(scan) if isinstance(scan, (str, Path)) else scan
     return predictor.predict(volume, any_anatomy)
-
-
-def split_models_and_scans(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What a command's arguments MODEL... SCAN... name: the models, and the scans after them.
-
-    The first is a model whatever it is; further ones are if they are run folders or checkpoint files (.pt).
-    """
-    more = list(takewhile(_is_model, arguments[1:]))
-    return [*arguments[:1], *more], list(arguments[1 + len(more) :])
-
-
-def _is_model(argument: str) -> bool:
-    path = Path(argument)
-    return path.suffix == ".pt" or (path / "run.json").is_file()
 
 
 def _load(path: Path, device: str) -> tuple[TorchModel, Deployment]:

@@ -60,14 +60,6 @@ def raised() -> dict[str, str]:
     return {name: os.environ[name] for name in (MAX_VOXELS, MAX_UNPACKED_GB) if name in os.environ}
 
 
-def voxels(text: str) -> int:
-    """The number of a --max-voxels option. Raises ValueError, as argparse wants it, for no whole number above zero."""
-    count = int(text)
-    if not 1 <= count <= 2**53:
-        raise ValueError(text)
-    return count
-
-
 def check_voxels(shape: Iterable[int], where: Path | str) -> None:
     """Raises InputError if a volume of this shape has more voxels than are read, saying how to raise the bound."""
     count = math.prod(int(length) for length in shape)
