@@ -6,6 +6,7 @@ deployment   what predicting with a network needs besides its weights
 load         load_model and predict: the way in for Python, without torch until a model is loaded
 model        what a model is to everything else, and several models as one
 outputs      a prediction as files: mask, NAME.json, contact sheet
+pieces       connected pieces of a mask, by their volume
 predictor    Scan to Prediction with what a training deployed
 scan_files   which files are scans to predict, and what the files made from each are called
 torch_model  a torch network as a model: stacks of slices, blocks and their stitching

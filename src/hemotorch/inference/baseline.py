@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from hemotorch.head import enclosed
+from hemotorch.inference.pieces import large_pieces
 from hemotorch.scan import Prediction, Scan
 
 ASSUMED_PIXEL_MM = 0.45  #: if spacing is unknown: CT-ICH's, at 512 x 512
@@ -87,12 +88,7 @@ class RuleBaseline:
         """The mask without its pieces under min_ml."""
         assumed_ml = np.full(len(mask), pixel_mm2 * ASSUMED_SLICE_MM / 1000)
         voxel_ml = np.where(np.isnan(scan.voxel_ml), assumed_ml, scan.voxel_ml)
-        pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
-        outlined = np.flatnonzero(pieces)
-        outlined_ml = np.repeat(voxel_ml, mask[0].size)[outlined]
-        piece_ml = np.bincount(pieces.ravel()[outlined], outlined_ml, minlength=count + 1)
-        large = (piece_ml >= self.min_ml)[pieces]
-        return large.astype(np.uint8) * mask
+        return mask * large_pieces(mask, voxel_ml, self.min_ml).astype(np.uint8)
 
 
 def _wider(part: slice, room: int) -> slice:

@@ -20,6 +20,7 @@ from hemotorch.grid import (
 from hemotorch.head import check_head
 from hemotorch.inference.deployment import Deployment
 from hemotorch.inference.model import Model
+from hemotorch.inference.pieces import large_pieces
 from hemotorch.labels import CODES
 from hemotorch.recipe import Predict
 from hemotorch.scan import Prediction, Scan
@@ -166,20 +167,8 @@ def postprocess(probability: np.ndarray, scan: Scan, options: Predict) -> np.nda
         mask = np.stack([_open(slice_mask, options.opening_px) for slice_mask in mask])
     if options.min_ml and scan.spacing_known and mask.any() and len(mask) > 1:
         box = ndimage.find_objects(mask.astype(np.uint8))[0]
-        mask[box] &= _large_pieces(mask[box], scan.voxel_ml[box[0]], options.min_ml)
+        mask[box] &= large_pieces(mask[box], scan.voxel_ml[box[0]], options.min_ml)
     return mask.astype(np.uint8)
-
-
-def _large_pieces(mask: np.ndarray, voxel_ml: np.ndarray, min_ml: float) -> np.ndarray:
-    """(slices, rows, columns) bool: which voxels are in a connected piece (26 neighbours) of at least that volume.
-
-    voxel_ml: (slices,) volume of a voxel of each slice. What is no piece at all does not matter.
-    """
-    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    volumes = np.broadcast_to(voxel_ml[:, None, None], pieces.shape)
-    piece_ml = np.bincount(pieces.ravel(), volumes.ravel(), count + 1)
-    large: np.ndarray = (piece_ml >= min_ml)[pieces]
-    return large
 
 
 def _close(mask: np.ndarray, size: int) -> np.ndarray:

@@ -210,20 +210,24 @@ def checked(where: str, value: Any, default: Any) -> Any:
 
 
 def at_least(where: str, value: int, least: int) -> None:
+    """Raises OptionError for a smaller value. where: the option, as "network.option"."""
     if value < least:
         raise OptionError(f"must be at least {least}, not {value}", where)
 
 
 def at_most(where: str, value: int, most: int) -> None:
+    """Raises OptionError for a larger value."""
     if value > most:
         raise OptionError(f"must be at most {most}, not {value}", where)
 
 
 def below_one(where: str, value: float) -> None:
+    """Raises OptionError for a share below 0, or of 1 and more."""
     if not 0 <= value < 1:
         raise OptionError(f"must be from 0 to below 1, not {value}", where)
 
 
 def odd(where: str, value: int) -> None:
+    """Raises OptionError for an even number."""
     if value % 2 == 0:
         raise OptionError(f"must be odd, not {value}", where)
