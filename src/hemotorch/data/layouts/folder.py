@@ -18,7 +18,7 @@ import numpy as np
 
 from hemotorch.data.layouts.case import BINARY, Case, Collection, files_by_name, masks_by_hand, paths_of, unpaired
 from hemotorch.data.layouts.mask_values import LABELS, MEANINGS, NNUNET, declared_codes, nnunet_codes
-from hemotorch.data.layouts.patients import write_patients
+from hemotorch.data.layouts.patients import FIRST_CHANNEL, write_patients
 from hemotorch.errors import InputError, some_of
 from hemotorch.io import VOLUME_SUFFIXES, read_mask, write_mask, write_scan
 from hemotorch.labels import CODES, UNTYPED
@@ -31,7 +31,6 @@ LOOKS_FOR = "images/ (and masks/), imagesTr/ (and labelsTr/), or volumes in the 
 OF_SLICES = False
 
 _NNUNET_SCANS = "imagesTr"
-_FIRST_CHANNEL = "_0000"  # nnU-Net's ending of the first channel's file
 _SCAN_FOLDERS = ("images", _NNUNET_SCANS)
 _MASK_FOLDERS = ("masks", "labels", "labelsTr")
 _MASK_ENDING = "_mask"  # in one flat folder
@@ -119,11 +118,11 @@ def _pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path], str]:
 
 def _without_channel(scans: dict[str, Path], folder: Path) -> dict[str, Path]:
     """nnU-Net's scans by case. Raises InputError if there is more than the first channel."""
-    several = [name for name in scans if not name.endswith(_FIRST_CHANNEL)]
+    several = [name for name in scans if not name.endswith(FIRST_CHANNEL)]
     if several:
-        what = f"files must end in {_FIRST_CHANNEL}, one channel for each case, but not {some_of(several)}"
+        what = f"files must end in {FIRST_CHANNEL}, one channel for each case, but not {some_of(several)}"
         raise InputError(what, folder)
-    return {name.removesuffix(_FIRST_CHANNEL): path for name, path in scans.items()}
+    return {name.removesuffix(FIRST_CHANNEL): path for name, path in scans.items()}
 
 
 # Of masks/ beside labels/ one was once passed over without a word.

@@ -21,7 +21,7 @@ from hemotorch.io import is_scan, stem
 from hemotorch.scan import CaseInfo
 
 PATIENTS = "patients.csv"
-_CHANNEL = "_0000"  #: nnU-Net's ending of the first channel's file
+FIRST_CHANNEL = "_0000"  #: nnU-Net's ending of the first channel's file
 _INVISIBLE = "\u034f\ufe00\ufe01\ufe0e\ufe0f"  #: marks without a shape that are not of Unicode's class Cf
 _QUOTES = "'\"\u2018\u2019\u201c\u201d`"  #: spreadsheets put one before a number that shall stay text
 
@@ -247,5 +247,5 @@ def _bare(name: str, channel: bool = True) -> str:
     if is_scan(name):
         name = stem(name)
     if channel:
-        name = name.removesuffix(_CHANNEL)
+        name = name.removesuffix(FIRST_CHANNEL)
     return name
