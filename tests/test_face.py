@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import hemotorch
 import tiny
+from hemotorch.errors import OptionError
 from hemotorch.io import nifti
 
 FACE = [
@@ -84,3 +87,24 @@ print(result.volume_ml["total"], "torch" in sys.modules)
 def test_a_model_of_another_kind_predicts_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.stdout == "2.0 False\n", done.stderr
+
+
+def test_what_a_console_shows_is_one_short_line(tiny_run: Path) -> None:
+    scan, _ = tiny.head(123)
+    slices, rows, columns = scan.shape
+    assert repr(scan).startswith(f"<Scan '{scan.name}': {slices} slices of {rows} x {columns} pixels, ")
+    model = hemotorch.load_model(tiny_run, "cpu")
+    prediction = model.predict(scan)
+    assert f"total {prediction.volume_ml['total']:.1f} mL" in repr(prediction)
+    for text in (repr(scan), repr(prediction)):
+        assert len(text) < 200 and "\n" not in text
+    assert "Conv2d" not in repr(model) and "\n" not in repr(model)
+
+
+def test_a_recipe_is_named_from_python(tiny_prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="unknown recipe 'fats'; did you mean 'fast'"):
+        hemotorch.train(tiny_prepared, tmp_path / "a", "fats", device="cpu")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "mine.toml").write_text(tiny.recipe("train.epochs=1", "train.steps_per_epoch=1").to_toml())
+    run = hemotorch.train(tiny_prepared, tmp_path / "b", tmp_path / "mine.toml", device="cpu")
+    assert run.recipe.train.steps_per_epoch == 1

@@ -202,6 +202,9 @@ class Scan:
         area = float(np.linalg.norm(np.cross(self.row_step_mm, self.column_step_mm)))
         return area * self.shares_mm / 1000.0
 
+    def __repr__(self) -> str:
+        return f"<Scan {self.name!r}: {self._geometry_text()}>"
+
     def _repr_html_(self) -> str:
         """The scan in a notebook: a slider over its slices, which needs no kernel and no network."""
         from hemotorch.pictures.viewer import scan_html
@@ -338,6 +341,10 @@ class Prediction:
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     task: Task = BLEEDING
+
+    def __repr__(self) -> str:
+        amounts = ", ".join(f"{name} {ml:.1f} mL" for name, ml in self.volume_ml.items())
+        return f"<Prediction of {self.scan.name!r}: {amounts}; by {self.model}>"
 
     def _repr_html_(self) -> str:
         """The prediction in a notebook: a slider over slices with outlines and mL, without kernel or network."""

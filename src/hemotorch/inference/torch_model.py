@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class TorchModel:
     spacing: the slice distances it was trained on, None if unknown: neighbours are then taken by index.
     """
 
-    net: Net
+    net: Net = field(repr=False)  # torch prints every layer
     device: Device
     tiles: Tiles
     mirror: bool

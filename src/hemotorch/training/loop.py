@@ -22,7 +22,7 @@ from hemotorch.errors import RunError
 from hemotorch.evaluation.evaluate import summarise
 from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.torch_model import TorchModel
-from hemotorch.recipe import Recipe
+from hemotorch.recipe import Recipe, load_recipe
 from hemotorch.run import LAST, Run
 from hemotorch.system.events import EpochEnd, Message, ProgressTask, Stopped, emit, ignore, listening
 from hemotorch.system.files import jsonable
@@ -44,7 +44,7 @@ SHORT_S = 10.0  #: epochs shorter than this share a checkpoint: on a GPU writing
 def train(
     data: Path | str,
     root: Path | str,
-    recipe: Recipe | None = None,
+    recipe: Recipe | Path | str | None = None,
     *,
     device: str = "auto",
     resume: bool = False,
@@ -58,7 +58,7 @@ def train(
     Args:
         data: the prepared dataset.
         root: the run folder.
-        recipe: None takes the run's own when resuming, else `fast`.
+        recipe: the name of one, a TOML file, or a `Recipe`. None takes the run's own when resuming, else `fast`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: go on with the run in `root`, with its own recipe, split and device settings; start it if there is none.
 
@@ -66,6 +66,8 @@ def train(
         InputError, OptionError, RunError
     """
     run = Run(Path(root))
+    if isinstance(recipe, (str, Path)):
+        recipe = load_recipe(recipe)
     with (
         process_group(rank_timeout_s(run, recipe)) as ranks,
         run.locked() if ranks.first else nullcontext(),
