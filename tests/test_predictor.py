@@ -209,6 +209,14 @@ def test_damaged_and_dangerous_checkpoints(tiny_run, tmp_path):
     assert not ran.exists()
 
 
+def test_a_model_that_is_not_there_is_told_from_a_run_without_checkpoint(tiny_run, tmp_path):
+    with pytest.raises(InputError, match="no such checkpoint; name a run folder"):
+        load_model(tmp_path / "nowhere", "cpu")
+    shutil.copytree(tiny_run, tmp_path / "young", ignore=shutil.ignore_patterns("*.pt"))
+    with pytest.raises(InputError, match="no such checkpoint; has this training finished its first epoch"):
+        load_model(tmp_path / "young", "cpu")
+
+
 def test_weights_of_another_network_are_refused(tiny_run, tmp_path):
     good = load_checkpoint(tiny_run / BEST)
     save_checkpoint(replace(good, options={**good.options, "channels": [4, 8, 16]}), tmp_path / "other.pt")

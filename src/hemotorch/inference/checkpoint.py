@@ -120,7 +120,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 def _read_values(path: Path) -> dict[str, Any]:
     """What a checkpoint's file holds, in a format that is read and with the digest that it should have."""
     if not path.exists():
-        raise InputError("no such checkpoint", path, "has this training finished its first epoch?")
+        todo = "name a run folder of `hemotorch train`, or a checkpoint file"
+        if (path.parent / "run.json").exists():
+            todo = "has this training finished its first epoch?"
+        raise InputError("no such checkpoint", path, todo)
     regular_file(path, "checkpoint")
     try:
         values = tensor_file.read(path, limits.max_unpacked())
