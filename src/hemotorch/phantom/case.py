@@ -310,15 +310,11 @@ def _mask(shares: dict[int, Array], tissue: Array, pixel_mm: float) -> np.ndarra
         tissue: HU before noise and blur.
         pixel_mm: size of a pixel.
     """
-    mask = np.zeros(tissue.shape, np.uint8)
+    mask = bleeding.typed_mask(shares, tissue.shape)
     if not shares:
         return mask
-    codes = np.array(sorted(shares), np.uint8)
-    stack = np.stack([shares[int(code)] for code in codes])
     sigma = SEEN_MM / pixel_mm + 0.35
-    seen = ndimage.gaussian_filter(tissue, (0, sigma, sigma)) < WHITE_HU
-    bleeds = (stack.sum(axis=0) >= 0.5) & seen
-    mask = np.where(bleeds, codes[stack.argmax(axis=0)], 0).astype(np.uint8)
+    mask[ndimage.gaussian_filter(tissue, (0, sigma, sigma)) >= WHITE_HU] = 0
     regions, count = ndimage.label(mask > 0)
     if count:
         sizes = np.bincount(regions.ravel())

@@ -269,3 +269,20 @@ def _confound(lesion: Lesion, brain: Brain, noise: Noise) -> None:
     else:
         inside = np.maximum(shape, 0.5 - brain.depth[chosen])
         blend(brain.hu, chosen, q.filled(inside), GREY + np.float32(lesion.contrast) + 2 * noise.of(q))
+
+
+def typed_mask(shares: dict[int, Array], shape: tuple[int, ...]) -> np.ndarray:
+    """The code of the largest part of each voxel that blood fills at least half of, else 0.
+
+    Args:
+        shares: (slices, rows, columns) of each code of `labels`, from 0 to 1.
+        shape: of the mask, which is all 0 without shares.
+
+    Returns:
+        uint8 of that shape.
+    """
+    if not shares:
+        return np.zeros(shape, np.uint8)
+    codes = np.array(sorted(shares), np.uint8)
+    stack = np.stack([shares[int(code)] for code in codes])
+    return np.where(stack.sum(axis=0) >= 0.5, codes[stack.argmax(axis=0)], 0).astype(np.uint8)

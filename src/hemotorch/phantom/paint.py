@@ -65,11 +65,7 @@ def paint(
     soft = (0, EDGE_MM / 2 / row_mm, EDGE_MM / 2 / column_mm)
     change = ndimage.gaussian_filter(change, soft)
     hu = np.rint(np.clip(scan.hu + change, -1024, 3071)).astype(np.int16)
-    mask = np.zeros(scan.shape, np.uint8)
-    if shares:
-        codes = np.array(sorted(shares), np.uint8)
-        stack = np.stack([shares[int(code)] for code in codes])
-        mask = np.where(stack.sum(axis=0) >= 0.5, codes[stack.argmax(axis=0)], 0).astype(np.uint8)
+    mask = bleeding.typed_mask(shares, scan.shape)
     warnings = (*scan.warnings, "synthetic bleeding was painted into it")
     return replace(scan, hu=hu, source=None, warnings=warnings), mask
 
