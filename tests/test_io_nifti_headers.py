@@ -231,6 +231,16 @@ def test_half_a_pair_and_analyze_are_refused_by_name(tmp_path: Path) -> None:
         read_scan(path)
 
 
+def test_a_packed_pair_is_named(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    nib.save(nib.Nifti1Image(head(), AFFINE), tmp_path / "images" / "a.nii")
+    nib.save(nib.Nifti1Pair(head(), AFFINE), tmp_path / "images" / "b.img.gz")
+    (line,) = open_layout(tmp_path).passed_over
+    assert line.startswith("images/b.hdr.gz, images/b.img.gz: is half of a packed pair of files, which is not read")
+    _, [(_, error)] = find_scans([tmp_path], tmp_path / "out")
+    assert "images/b.hdr.gz, images/b.img.gz: is half of a packed pair of files" in str(error)
+
+
 def test_the_voxels_of_a_pair_are_no_file_that_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     nib.save(nib.Nifti1Pair(head(), AFFINE), tmp_path / "images" / "a.hdr")

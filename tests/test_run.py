@@ -68,6 +68,23 @@ def test_a_missing_best_checkpoint_is_named(tiny_prepared, run):
         resumed(tiny_prepared, run)
 
 
+@pytest.mark.parametrize("content", [b"", b"PK", b"no checkpoint"])
+def test_a_damaged_best_checkpoint_is_named_when_its_training_goes_on(tiny_prepared, run, content):
+    (run / BEST).write_bytes(content)
+    with pytest.raises(InputError, match=r"best.pt: is cut, damaged or not a checkpoint"):
+        resumed(tiny_prepared, run)
+
+
+@pytest.mark.parametrize("section", ["data", "optimizer", "predict"])
+def test_a_cut_recipe_is_not_taken_for_one_of_default_values(tiny_prepared, run, tmp_path, section):
+    path = run / "recipe.toml"
+    path.write_text(path.read_text().partition(f"[{section}]")[0])
+    with pytest.raises(InputError, match=rf"recipe.toml: is cut or damaged: it has no '{section}'; put back a copy"):
+        resumed(tiny_prepared, run)
+    with pytest.raises(InputError, match=r"recipe.toml: is cut or damaged"):
+        evaluate_run(run, tmp_path / "report", data=tiny_prepared, device="cpu")
+
+
 def _without(key: str) -> Callable[[dict[str, Any]], Any]:
     return lambda record: record.pop(key)
 

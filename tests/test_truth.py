@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,24 @@ def test_an_inside_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     summary = prepare(tmp_path / "source", tmp_path / "out")
     assert "049.nii.gz: holds other values than 0 (outside the skull) and 1 (inside)" in summary.failed["049"]
     assert any("1 files in inside/ have no scan and are left out: other" in text for text in summary.warnings)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (lambda inside, mask: np.zeros_like(inside), "marks nothing as inside the skull"),
+        (lambda inside, mask: ~inside, "marks mostly air as inside the skull"),
+        (lambda inside, mask: inside & (mask == 0), "leaves most of the bleeding outside the skull"),
+    ],
+)
+def test_an_inside_that_cannot_be_the_inside_of_a_skull_is_refused(
+    tmp_path: Path, wrong: Callable[[np.ndarray, np.ndarray], np.ndarray], reason: str
+) -> None:
+    (mask, inside), _ = write_source(tmp_path / "source", "folder")
+    scan, _ = head(0)
+    nifti.write_mask(scan, wrong(inside, mask).astype(np.uint8), tmp_path / "source" / "inside" / "049.nii.gz")
+    summary = prepare(tmp_path / "source", tmp_path / "out")
+    assert list(summary.failed) == ["049"] and f"049.nii.gz: {reason}; " in summary.failed["049"]
 
 
 def test_a_damaged_inside_is_noticed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -157,8 +157,19 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that was trained."""
-        return load_recipe(self.root / "recipe.toml")
+        """The recipe that was trained.
+
+        Raises:
+            InputError: if recipe.toml is missing, cut or damaged.
+        """
+        path = self.root / "recipe.toml"
+        recipe = load_recipe(path)
+        # A file by hand may leave sections out. What `create` wrote holds each of them: one that is cut must not be
+        # taken for a training with default values.
+        missing = [section for section in asdict(recipe) if section not in records.read_toml(path)]
+        if missing:
+            raise InputError(f"is cut or damaged: it has no '{missing[0]}'", path, "put back a copy")
+        return recipe
 
     @property
     def metrics(self) -> list[EpochMetrics]:

@@ -241,7 +241,7 @@ def _prepare_case(case: Case, job: _Job) -> _Outcome:
     try:
         source = source_of(case)
         scan, mask = case.read()
-        inside = case.read_inside(scan)
+        inside = case.read_inside(scan, mask)
         doubts = check_head(scan, job.any_anatomy)
         scan = replace(scan, warnings=scan.warnings + doubts)
     except Exception as error:

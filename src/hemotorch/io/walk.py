@@ -16,6 +16,8 @@ OTHER_SCANS = {
     ".mha": "MetaImage",
     ".mhd": "MetaImage",
     ".img": "half of a pair of files without its header",
+    ".hdr.gz": "half of a packed pair of files",
+    ".img.gz": "half of a packed pair of files",
     ".mgz": "FreeSurfer",
     ".mgh": "FreeSurfer",
     ".mnc": "MINC",

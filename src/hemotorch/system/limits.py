@@ -36,7 +36,8 @@ def max_voxels() -> int:
 def max_unpacked() -> int:
     """How many bytes a file may hold, unpacked: HEMOTORCH_MAX_UNPACKED_GB, else 8 for each voxel allowed."""
     gigabytes = _from_environment(MAX_UNPACKED_GB, 0.0)
-    return int(gigabytes * 1e9) or BYTES_PER_VOXEL * max_voxels()
+    # Checkpoints and tables are no scans: a lower bound on voxels must not refuse them.
+    return int(gigabytes * 1e9) or BYTES_PER_VOXEL * max(VOXELS, max_voxels())
 
 
 def max_pixels() -> int:

@@ -57,7 +57,7 @@ def load_state(job: Job, run: Run, net: Net) -> State:
     """The state to begin with: fresh, or as last.pt has it.
 
     Raises:
-        InputError: if last.pt does not fit the recipe, or best.pt is missing.
+        InputError: if last.pt does not fit the recipe, or best.pt is missing or damaged.
     """
     state = State(Learner(job, net))
     path = run.root / LAST
@@ -70,6 +70,8 @@ def load_state(job: Job, run: Run, net: Net) -> State:
     had_best = state.best > -math.inf or state.epoch == job.recipe.train.epochs
     if had_best and not (run.root / BEST).exists():
         raise InputError("is missing", run.root / BEST, "put it back, or train again in a new folder")
+    if had_best:
+        load_checkpoint(run.root / BEST)  # a training that ends well leaves a network that can be used
     if job.ranks.first:
         run.drop_metrics(after_epoch=state.epoch)
     return state

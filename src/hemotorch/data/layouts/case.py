@@ -10,6 +10,7 @@ import numpy as np
 
 from hemotorch import io
 from hemotorch.errors import InputError, some_of
+from hemotorch.head import BODY_HU
 from hemotorch.labels import UNTYPED
 from hemotorch.scan import Scan
 
@@ -52,18 +53,26 @@ class Case:
         """Every file that the case is made from."""
         return self.scan_paths + self.mask_paths + paths_of(self.inside_path)
 
-    def read_inside(self, scan: Scan) -> np.ndarray | None:
+    def read_inside(self, scan: Scan, mask: np.ndarray | None = None) -> np.ndarray | None:
         """What lies inside the skull, (slices, rows, columns) bool, or None if that is unknown.
 
+        Args:
+            scan: as `read` gives it.
+            mask: likewise; if it is given, its bleeding must lie inside.
+
         Raises:
-            InputError: for a file that cannot be read, does not fit the scan, or holds other values than 0 and 1 (255).
+            InputError: for a file that cannot be read, does not fit the scan, holds other values than 0 and 1 (255), or
+                marks what cannot be the inside of a skull.
         """
         if self.inside_path is None:
             return None
         values = io.read_mask(self.inside_path, scan)
         if ((values > 1) & (values < 255)).any():
             raise InputError("holds other values than 0 (outside the skull) and 1 (inside)", self.inside_path)
-        return values > 0
+        inside = values > 0
+        if fault := _fault_of_inside(inside, scan, mask):
+            raise InputError(fault, self.inside_path, "1 is inside the skull, 0 is outside; mend it or remove it")
+        return inside
 
     def read(self) -> tuple[Scan, np.ndarray | None]:
         """The scan, and its mask in codes of `labels`, (slices, rows, columns) uint8, or None if there is none.
@@ -97,6 +106,18 @@ class Case:
             known = ", ".join(map(str, sorted(declared)))
             raise InputError(f"holds mask values nobody declared: {shown} (declared are {known})", path)
         return mask
+
+
+def _fault_of_inside(inside: np.ndarray, scan: Scan, mask: np.ndarray | None) -> str | None:
+    """Why it cannot be the inside of this scan's skull, or None: an empty mask, or one with 0 and 1 exchanged."""
+    if not inside.any():
+        return "marks nothing as inside the skull"
+    if np.count_nonzero(inside & (scan.hu < BODY_HU)) > inside.sum() / 2:
+        return "marks mostly air as inside the skull"
+    bleeding = mask is not None and np.count_nonzero(mask)
+    if bleeding and np.count_nonzero(mask[inside]) < bleeding / 2:
+        return "leaves most of the bleeding outside the skull"
+    return None
 
 
 @dataclass(frozen=True)
