@@ -160,11 +160,19 @@ def test_the_bounds_can_be_raised_and_lowered(tmp_path: Path, monkeypatch: pytes
         read_scan(tmp_path / "a.nii.gz")
     monkeypatch.setenv(limits.MAX_VOXELS, "60")
     assert read_scan(tmp_path / "a.nii.gz").shape == (5, 4, 3)
-    nib.save(nib.Nifti1Image(values.astype(float), np.diag([-1, 1, 5, 1])), tmp_path / "a.nii.gz")
-    with pytest.raises(InputError, match="HEMOTORCH_MAX_UNPACKED_GB"):  # eight bytes a voxel, and the header
-        read_scan(tmp_path / "a.nii.gz")
+    monkeypatch.delenv(limits.MAX_VOXELS)
+    large = np.linspace(-1000, 1000, 180_000).reshape(50, 60, 60)  # eight bytes a voxel, and the header
+    nib.save(nib.Nifti1Image(large, np.diag([-1, 1, 5, 1])), tmp_path / "a.nii.gz")
     monkeypatch.setenv(limits.MAX_UNPACKED_GB, "0.001")
-    assert read_scan(tmp_path / "a.nii.gz").shape == (5, 4, 3)
+    with pytest.raises(InputError, match="HEMOTORCH_MAX_UNPACKED_GB"):
+        read_scan(tmp_path / "a.nii.gz")
+    monkeypatch.setenv(limits.MAX_UNPACKED_GB, "0.002")
+    assert read_scan(tmp_path / "a.nii.gz").shape == (60, 60, 50)
+    monkeypatch.delenv(limits.MAX_UNPACKED_GB)
+    raised = limits.VOXELS * 4
+    for voxels, unpacked in ((60, limits.VOXELS * 8), (raised, raised * 8)):
+        monkeypatch.setenv(limits.MAX_VOXELS, str(voxels))
+        assert limits.max_unpacked() == unpacked, "checkpoints and tables are read whatever a scan may have"
     for wrong in ("many", "-1", "nan", "1e99"):
         monkeypatch.setenv(limits.MAX_VOXELS, wrong)
         with pytest.raises(OptionError, match="HEMOTORCH_MAX_VOXELS: must be a number above zero"):

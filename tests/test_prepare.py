@@ -272,6 +272,24 @@ def test_a_damaged_group_is_done_again(source: Path, out: Path, damage: str) -> 
     assert {name: data for name, data in contents(out).items() if "png" not in name} == held
 
 
+@pytest.mark.parametrize("name", ["hu", "mask"])
+@pytest.mark.parametrize("file", ["c/0/0/0", "zarr.json"])
+def test_what_reading_a_damaged_scan_advises_mends_it(source: Path, out: Path, name: str, file: str) -> None:
+    """Sizes alone do not tell: the same command again would take what is damaged for done."""
+    prepare(source, out)
+    path = out / "scans.zarr/051" / name / file
+    size = path.stat().st_size
+    path.write_bytes(b"x" * size)
+    with pytest.raises(InputError, match="remove it and run `hemotorch prepare` again") as failure:
+        getattr(Dataset(out), {"hu": "scan", "mask": "mask"}[name])("051")
+    named = Path(str(failure.value.where))
+    assert named.is_relative_to(out / "scans.zarr/051")
+    shutil.rmtree(named) if named.is_dir() else named.unlink()
+    assert prepare(source, out).done == ("051",)
+    dataset = Dataset(out)
+    assert dataset.scan("051").shape == dataset.mask("051").shape
+
+
 KILLED = "import sys; from hemotorch.data import prepare as p; p.prepare(sys.argv[1], sys.argv[2], png=True, workers=1)"
 
 

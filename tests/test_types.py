@@ -234,6 +234,14 @@ def test_half_of_the_slices_with_bleeding_are_enough(tmp_path: Path, named: int,
     assert reason == f"types are named in {2 * named} of 8 slices with bleeding"
 
 
+def test_types_are_not_trained_if_nothing_names_one(tmp_path: Path) -> None:
+    dataset = untyped(tmp_path, 0)
+    everything = {case: tuple(range(len(dataset.rows[case]))) for case in dataset.cases}
+    with pytest.raises(OptionError, match=r"data.task: none of the \d+ slices with bleeding .* choose 'auto'"):
+        choose_task("types", dataset, everything)
+    assert choose_task("bleeding", dataset, everything)[0] == BLEEDING
+
+
 def altered(typed_run: Path, path: Path, seed: int, **changes: Any) -> Path:
     """A checkpoint like the run's with other weights, and with these fields of its deployment changed."""
     checkpoint = load_checkpoint(typed_run / BEST)

@@ -24,9 +24,9 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import Field
 
-from hemotorch.data.case_record import AGAIN, FORMAT, PngOptions, mask_hash, read_record, scan_of, slice_hash
+from hemotorch.data.case_record import FORMAT, PngOptions, mask_hash, read_record, scan_of, slice_hash
 from hemotorch.data.manifest import SliceRow, read_manifest, volume_ml
-from hemotorch.data.shards import Shard, open_shard, write_shard
+from hemotorch.data.shards import REPLACE, Shard, open_shard, write_shard
 from hemotorch.data.splits import Split, read_splits
 from hemotorch.errors import InputError, nearest
 from hemotorch.labels import TYPES
@@ -135,7 +135,7 @@ class Dataset:
         case_record = read_record(self._group(case))
         hu = self._shard(case, "hu").read()
         if tuple(map(slice_hash, hu)) != case_record.slices.hash:
-            raise InputError("its voxels were damaged on the disk", self._group(case), AGAIN)
+            raise InputError("its voxels were damaged on the disk", self._group(case), REPLACE)
         return scan_of(case_record.scan, hu)
 
     def has_mask(self, case: str) -> bool:
@@ -148,7 +148,7 @@ class Dataset:
             return None
         mask = self._shard(case, "mask").read()
         if mask_hash(mask) != read_record(self._group(case)).mask_hash:
-            raise InputError("its mask was damaged on the disk", self._group(case), AGAIN)
+            raise InputError("its mask was damaged on the disk", self._group(case), REPLACE)
         return mask
 
     def read(self, case: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,7 +168,7 @@ class Dataset:
             return None
         inside = self._shard(case, "inside").read()
         if mask_hash(inside) != read_record(self._group(case)).inside_hash:
-            raise InputError("what lies inside its skull was damaged on the disk", self._group(case), AGAIN)
+            raise InputError("what lies inside its skull was damaged on the disk", self._group(case), REPLACE)
         return inside > 0
 
     def target(self, case: str, task: Task) -> np.ndarray:
@@ -237,7 +237,7 @@ class Dataset:
         if key not in self._shards:
             shard = open_shard(self._group(case) / name)
             if shard.shape != self._entry(case).shape:
-                raise InputError("has another shape than dataset.json says", self._group(case) / name, AGAIN)
+                raise InputError("has another shape than dataset.json says", self._group(case) / name, REPLACE)
             self._shards[key] = shard
         return self._shards[key]
 

@@ -28,7 +28,8 @@ from hemotorch.system.files import text_file
 _PACKER = blosc.Blosc(cname="lz4", clevel=9, shuffle=blosc.SHUFFLE)
 _EMPTY = 2**64 - 1  # offset and length of a chunk that is left out, because it holds only the fill value, 0
 _DTYPES: dict[str, np.dtype] = {"int16": np.dtype("<i2"), "uint8": np.dtype("u1")}
-_AGAIN = "run `hemotorch prepare` again"
+#: `prepare` looks at sizes only, and would take what is damaged for done.
+REPLACE = "remove it and run `hemotorch prepare` again"
 
 blosc.use_threads = False  # blosc's own threads share one lock; ours compress side by side
 
@@ -61,7 +62,7 @@ class Shard:
                         file.seek(offset)
                         _PACKER.decode(_packed(file, length), values)
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError("cannot be read: cut short or damaged", self.path, _AGAIN) from error
+            raise InputError("cannot be read: cut short or damaged", self.path, REPLACE) from error
         return out
 
 
@@ -109,15 +110,15 @@ def open_shard(folder: Path) -> Shard:
             raise ValueError(f"no stack of slices has the shape {shape}")
         limits.check_voxels(shape, folder)
         if metadata["codecs"] != _metadata(shape, name)["codecs"]:
-            raise InputError("is stored in another way than hemotorch does", folder, _AGAIN)
+            raise InputError("is stored in another way than hemotorch does", folder, REPLACE)
         length = 16 * shape[0] + 4
         with open(path, "rb") as file:
             file.seek(-length, os.SEEK_END)
             index = file.read(length)
     except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
-        raise InputError("cannot be read: missing, cut short or damaged", path, _AGAIN) from error
+        raise InputError("cannot be read: missing, cut short or damaged", path, REPLACE) from error
     if _crc32c(index[:-4]) != int.from_bytes(index[-4:], "little"):
-        raise InputError("cannot be read: its index is damaged", path, _AGAIN)
+        raise InputError("cannot be read: its index is damaged", path, REPLACE)
     return Shard(path, shape, _DTYPES[name], np.frombuffer(index[:-4], "<u8").reshape(-1, 2))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.splits import Part
+from hemotorch.errors import OptionError
 from hemotorch.task import BLEEDING, TYPED, Task, task_named
 
 LEAST_NAMED = 0.5  #: share of the slices with bleeding whose types are named, from which on types are trained
@@ -19,10 +20,9 @@ def choose_task(wanted: str, dataset: Dataset, training: Part) -> tuple[Task, st
         training: The slices that are trained on.
 
     Raises:
-        OptionError: for an unknown task.
+        OptionError: for an unknown task, and for types if no slice that is trained on names one: what such a network
+            calls epidural or subdural would be chance.
     """
-    if wanted != "auto":
-        return task_named(wanted), "as its recipe says"
     bleeding = named = 0
     for case, indices in training.items():
         for index in indices:
@@ -30,6 +30,12 @@ def choose_task(wanted: str, dataset: Dataset, training: Part) -> tuple[Task, st
             if row.positive_pixels:
                 bleeding += 1
                 named += row.types is not None and any(row.types)
+    if wanted != "auto":
+        task = task_named(wanted)
+        if task.types and bleeding and not named:
+            what = f"none of the {bleeding:,} slices with bleeding that are trained on names its type"
+            raise OptionError(what, "data.task", "choose 'auto' or 'bleeding'")
+        return task, "as its recipe says"
     reason = f"types are named in {named:,} of {bleeding:,} slices with bleeding"
     if bleeding and named >= LEAST_NAMED * bleeding:
         return TYPED, reason
