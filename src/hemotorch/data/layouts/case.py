@@ -114,8 +114,7 @@ def _fault_of_inside(inside: np.ndarray, scan: Scan, mask: np.ndarray | None) ->
         return "marks nothing as inside the skull"
     if np.count_nonzero(inside & (scan.hu < BODY_HU)) > inside.sum() / 2:
         return "marks mostly air as inside the skull"
-    bleeding = mask is not None and np.count_nonzero(mask)
-    if bleeding and np.count_nonzero(mask[inside]) < bleeding / 2:
+    if mask is not None and np.count_nonzero(mask[inside]) < np.count_nonzero(mask) / 2:
         return "leaves most of the bleeding outside the skull"
     return None
 
