@@ -236,6 +236,14 @@ def test_one_label_of_nnunet_is_bleeding_of_unknown_type(tmp_path: Path) -> None
     assert open_layout(tmp_path).warnings == ()
 
 
+def test_a_mask_value_that_is_declared_twice_is_refused(tmp_path: Path) -> None:
+    scan_file(tmp_path / "images" / "a.nii")
+    scan_file(tmp_path / "masks" / "a.nii")
+    (tmp_path / "labels.json").write_text('{"1": "subdural", "2": "epidural", "1": "epidural"}')
+    with pytest.raises(InputError, match=r"labels.json: cannot be read as JSON \('1' stands twice in one table\)"):
+        open_layout(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [

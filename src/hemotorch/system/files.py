@@ -198,14 +198,25 @@ def text_file(path: Path | str, kind: str = "text file") -> Path:
 
 
 def read_json(path: Path | str) -> Any:
-    """Reads a JSON file. Raises InputError if it is missing or not JSON."""
+    """Reads a JSON file. Raises InputError if it is missing or not JSON, or if it names a key twice."""
     text_file(path, "JSON file")
     try:
-        return json.loads(Path(path).read_bytes())  # UTF-8, 16 or 32, by its first bytes
+        # UTF-8, 16 or 32, by its first bytes.
+        return json.loads(Path(path).read_bytes(), object_pairs_hook=_table_of_pairs)
     except RecursionError as error:
         raise InputError("cannot be read as JSON (nested too deeply)", path) from error
     except (ValueError, OSError) as error:
         raise InputError(f"cannot be read as JSON ({error})", path) from error
+
+
+def _table_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON table. Raises ValueError for a key that stands twice: json takes the last one, a reader the first."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"'{twice[:40]}' stands twice in one table")
+    return table
 
 
 def clear_parts(folder: Path | str) -> None:
