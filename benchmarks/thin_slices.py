@@ -39,12 +39,13 @@ def finer(scan: Scan, mask: np.ndarray, times: int) -> tuple[Scan, np.ndarray]:
     step = np.diff(scan.slice_origins_mm, axis=0).mean(axis=0)
     origins = scan.slice_origins_mm[0] + places[:, None] * step
     nearest = np.repeat(mask, times, axis=0)
-    return replace(scan, hu=hu, slice_origins_mm=origins, slice_numbers=()), nearest
+    return replace(scan, hu=hu, slice_origins_mm=origins, slice_numbers=(), source=None), nearest
 
 
 def coarser(scan: Scan, mask: np.ndarray) -> tuple[Scan, np.ndarray]:
     """Every second slice."""
-    halved = replace(scan, hu=scan.hu[::2].copy(), slice_origins_mm=scan.slice_origins_mm[::2], slice_numbers=())
+    origins = scan.slice_origins_mm[::2]
+    halved = replace(scan, hu=scan.hu[::2].copy(), slice_origins_mm=origins, slice_numbers=(), source=None)
     return halved, mask[::2]
 
 

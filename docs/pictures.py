@@ -56,6 +56,7 @@ def main() -> None:
             caption="painted bleeding in a real head (neurolabusc/dcm_qa_ct, BSD-2)",
             tiles=12,
             tile_px=200,
+            typed=bool(predictor.deployment.task.types),
         )
         sheet.save(OUT / f"{name}.png", optimize=True)
 
