@@ -18,7 +18,7 @@ NNUNET = "dataset.json"
 MEANINGS = {"background": 0, **CODES, "bleeding": UNTYPED}
 
 _HIGHEST = 255  # a mask is uint8
-_TODO = f'say what each value means in {LABELS} beside it, as in {{"0": "background", "1": "epidural"}}'
+_ADVICE = f'say what each value means in {LABELS} beside it, as in {{"0": "background", "1": "epidural"}}'
 #: Names without blanks, hyphens and the words for bleeding itself; "" is what is left of a bare "hemorrhage".
 _NAMES = {
     "background": 0,
@@ -106,7 +106,9 @@ def nnunet_codes(path: Path) -> tuple[dict[int, int], list[str]] | None:
                 meaning = "intraparenchymal, as it stands beside other types"
             warnings.append(f"{path.name}: '{name}' ({value}) is taken as {meaning}; {LABELS} can say otherwise")
         if code is None:
-            raise InputError(f"mask value {value} is called '{name}', which is no known type of bleeding", path, _TODO)
+            raise InputError(
+                f"mask value {value} is called '{name}', which is no known type of bleeding", path, _ADVICE
+            )
         codes[value] = code
     return _without_background(codes, path), warnings
 
@@ -131,7 +133,7 @@ def _core(name: str) -> str:
 def _names_by_value(labels: object, path: Path) -> dict[int, str]:
     """The name of each value. Of several regions with one value the smallest names it."""
     if not isinstance(labels, dict) or not labels:
-        raise InputError("'labels' must map names to mask values", path, _TODO)
+        raise InputError("'labels' must map names to mask values", path, _ADVICE)
     if all(is_number(key) and isinstance(name, str) and not is_number(name) for key, name in labels.items()):
         return {_mask_value(key, path): name for key, name in labels.items()}
     region_size: dict[int, int] = {}
@@ -142,7 +144,7 @@ def _names_by_value(labels: object, path: Path) -> dict[int, str]:
         for value in {_mask_value(each, path) for each in region}:
             smallest = region_size.get(value, _HIGHEST + 1)
             if len(region) == smallest and code_of(name) != code_of(names[value]):
-                raise InputError(f"mask value {value} is both '{names[value]}' and '{name}'", path, _TODO)
+                raise InputError(f"mask value {value} is both '{names[value]}' and '{name}'", path, _ADVICE)
             if len(region) < smallest:
                 region_size[value] = len(region)
                 names[value] = name
