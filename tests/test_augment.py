@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 
 from hemotorch.hu import AIR_HU
 from hemotorch.keyed_random import keys as draw_keys
 from hemotorch.keyed_random import rng, torch_seed
 from hemotorch.recipe import Augment
+from hemotorch.system import machine
 from hemotorch.task import BLEEDING_BITS, INSIDE_BIT, OUTSIDE_BIT
+from hemotorch.training.augment import _shading
 from hemotorch.training.augment import augment as augment_rows
 
 ALL = Augment(True, 15.0, 0.05, 0.1, 0.15, 5.0, 0.1, 6.0, 0.5)
@@ -167,6 +170,68 @@ def test_elastic_moves_image_and_mask_together_and_unlike_any_affine_map():
     for image, moved in zip(out[:, 1].numpy(), target[:, 0].numpy(), strict=True):
         assert ((image > 50) == (moved > 0)).mean() > 0.99
     assert len({float(t.sum()) for t in target}) > 4
+
+
+def _shaded(hu, most_hu=12.0, **options):
+    """What shading adds to a batch."""
+    mask = torch.zeros(len(hu), 1, *hu.shape[2:], dtype=torch.uint8)
+    plain, same_target = augment(hu, mask, Augment(**options), _keys(len(hu)))
+    shaded, target = augment(hu, mask, Augment(shading_hu=most_hu, **options), _keys(len(hu)))
+    assert torch.equal(target, same_target)
+    return shaded - plain
+
+
+def test_shading_is_a_bicubic_field_from_four_by_four_values():
+    added = _shaded(torch.zeros(6, 1, 49, 64, dtype=torch.int16))
+    # Outer nodes lie on the outer pixels: of 49 rows and 64 columns, every 16th and every 21st holds a node's value.
+    nodes = added[:, :, ::16, ::21]
+    assert nodes.shape[2:] == (4, 4)
+    expected = F.interpolate(nodes, (49, 64), mode="bicubic", align_corners=True)
+    torch.testing.assert_close(added, expected, rtol=0, atol=1e-4)
+    # Keys's cubic convolution with a = -0.75, written out for the middle of a cell: 1981, IEEE Trans ASSP 29:1153.
+    weights = torch.tensor([-0.09375, 0.59375, 0.59375, -0.09375])
+    torch.testing.assert_close(added[:, 0, 24, 0], nodes[:, 0, :, 0] @ weights, rtol=0, atol=1e-4)
+
+
+def test_shading_has_the_amplitude_that_was_asked_for():
+    nodes = _shaded(torch.zeros(4096, 1, 4, 4, dtype=torch.int16), 10.0).flatten(1)
+    # Normal values times an amplitude that is even from 0 to 10: a mean square of 10^2 / 3.
+    assert nodes.square().mean().sqrt() == pytest.approx(10 / 3**0.5, rel=0.03)
+    assert nodes.mean().abs() < 0.1
+    of_each = nodes.square().mean(1).sqrt()
+    assert of_each.min() < 0.2 and of_each.max() > 10
+    # Values at different nodes, and in different samples, have nothing to do with each other.
+    scaled = nodes / of_each[:, None]
+    assert np.abs(np.corrcoef(scaled.T.numpy()) - np.eye(16)).max() < 0.12
+
+
+def test_shading_leaves_air_and_bone_and_is_one_field_for_all_slices_of_a_sample():
+    hu, _ = _batch(4)
+    hu[:, :, :20] = -900
+    hu[:, :, 40:] = 800
+    added = _shaded(hu)
+    assert not added[:, :, :20].any() and not added[:, :, 40:].any()
+    assert (added[:, :, 20:40].abs() > 1e-3).float().mean() > 0.95
+    assert torch.equal(added[:, 0], added[:, 2]) and not torch.allclose(added[0], added[1], atol=0.1)
+
+
+def test_shading_is_a_function_of_the_key_and_changes_nothing_else():
+    hu, mask = _batch(6)
+    options = Augment(True, 15.0, 0.05, 0.1, 0.15, 5.0, 0.1, 6.0, 0.0, shading_hu=12.0)
+    whole, _ = augment(hu, mask, options, _keys(6))
+    half, _ = augment(hu[3:], mask[3:], options, _keys(6)[3:])
+    torch.testing.assert_close(whole[3:], half, rtol=0, atol=1e-3)
+    moved = {"rotate_deg": 15.0, "noise_hu": 6.0, "crop_px": 32}
+    assert 0.1 < _shaded(hu, 3.0, **moved).abs().max() < 15, "noise and crops are the same with shading as without"
+
+
+def test_compiled_shading_is_the_eager_one():
+    if not machine.has_compiler():
+        pytest.skip("there is no C++ compiler")
+    hu, _ = _batch(3)
+    eager = _shading(hu.float(), 12.0, _keys(3))
+    compiled = torch.compile(_shading)(hu.float(), 12.0, _keys(3))
+    torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-3)
 
 
 def _typed(mask):

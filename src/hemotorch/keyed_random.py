@@ -20,7 +20,7 @@ from torch import Tensor
 FIRST_MULTIPLIER, SECOND_MULTIPLIER = 0x7FEB352D, 0x846CA68B - 2**32
 GOLDEN = 0x9E3779B9 - 2**32  #: 2**32 over the golden ratio, as signed; spreads numbers that are close
 RANDOM_BITS = 24  #: of a float32, which has no more
-NOISE, BENDING, DROPOUT = 1, 2, 3  #: what a sample's key is folded with, for each use of it
+NOISE, BENDING, DROPOUT, SHADING = 1, 2, 3, 4  #: what a sample's key is folded with, for each use of it
 
 
 def keys(seed: int, epoch: int, steps: int, batch: int, device: torch.device | str = "cpu") -> Tensor:

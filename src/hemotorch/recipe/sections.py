@@ -127,6 +127,13 @@ class Augment:
         description="side of the square that is cut out, around bleeding if there is some; 0: whole slices",
         json_schema_extra=PIXELS,
     )
+    shading_hu: float = Field(
+        default=0.0,
+        ge=0,
+        le=10**4,
+        description="amplitude of a smooth random field added to soft tissue, as a scanner's shading",
+        json_schema_extra=HU,
+    )
 
 
 @record

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hemotorch.hu import AIR_HU, GAIN_CENTRE_HU
-from hemotorch.keyed_random import BENDING, NOISE, fold, normal, uniform
+from hemotorch.keyed_random import BENDING, NOISE, SHADING, fold, normal, uniform
 from hemotorch.recipe import Augment
 from hemotorch.task import BLEEDING_BITS
 from hemotorch.training.kernels.sample import Samples, sample
 
 ELASTIC_NODES = 7  #: per side of the coarse net by which images are bent
+SHADING_NODES = 4  #: per side of the coarse net of a shading
+SOFT_TISSUE_HU = (-200, 300)  #: what is shaded: in bone and air nobody sees it
 
 
 def moves(options: Augment) -> bool:
@@ -37,7 +39,7 @@ def augment(
     triton: bool = False,
     typed: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Takes samples out of a stack of slices, moves, brightens, roughens and blurs them.
+    """Takes samples out of a stack of slices, moves, brightens, shades, roughens and blurs them.
 
     Args:
         hu: (S, H, W) int16.
@@ -75,6 +77,8 @@ def augment(
         shown, moved_target = _taken(hu, target, rows, block)
         if options.gain or options.offset_hu:
             shown = GAIN_CENTRE_HU + (shown - GAIN_CENTRE_HU) * _per_sample(gain) + _per_sample(offset)
+    if options.shading_hu:
+        shown = shown + _shading(shown, options.shading_hu, keys)
     if options.noise_hu:
         noise = normal(fold(keys, NOISE), tuple(shown.shape[1:]))
         shown = shown + noise * _per_sample(options.noise_hu * rougher.abs())
@@ -83,6 +87,37 @@ def augment(
         amount = torch.where(blurred < options.blur, softer * 1.5 - 0.5, 0.0)
         shown = shown + _per_sample(amount) * (_mean_of_nine(shown) - shown)
     return shown, moved_target
+
+
+def _shading(hu: Tensor, most_hu: float, keys: Tensor) -> Tensor:
+    """HU to add to soft tissue: a smooth random field, the same for all slices of a sample.
+
+    Its amplitude is even from 0 to `most_hu`, times a bicubic field from 4 x 4 normal values.
+
+    Args:
+        hu: (N, C, h, w) float32 samples; the field spans what they show, a whole slice or a crop.
+        most_hu: largest amplitude.
+        keys: (N,) int32.
+
+    Returns:
+        (N, C, h, w) float32, 0 outside SOFT_TISSUE_HU.
+    """
+    shading_keys = fold(keys, SHADING)
+    amplitude = most_hu * uniform(shading_keys, (1, 1))
+    nodes = amplitude * normal(fold(shading_keys, NOISE), (SHADING_NODES, SHADING_NODES))
+    # Two small products of matrices: interpolating each sample's field took nine times as long on a CPU. All of this
+    # takes 1.2 ms for 8 crops of 3 x 128 x 128, of a step of about 115 ms.
+    down = _bicubic_weights(hu.shape[2], hu.device)
+    across = _bicubic_weights(hu.shape[3], hu.device)
+    field = (down @ nodes @ across.T)[:, None]
+    low, high = SOFT_TISSUE_HU
+    return field * ((hu >= low) & (hu <= high))
+
+
+def _bicubic_weights(size: int, device: torch.device) -> Tensor:
+    """(size, SHADING_NODES) how much each node counts at each pixel, the outer nodes at the outer pixels."""
+    nodes = torch.eye(SHADING_NODES, device=device)[None, None]
+    return F.interpolate(nodes, (size, SHADING_NODES), mode="bicubic", align_corners=True)[0, 0]
 
 
 def _mean_of_nine(image: Tensor) -> Tensor:
