@@ -16,6 +16,7 @@ from hemotorch.labels import CODES, TYPES, types_per_slice
 from hemotorch.phantom import PRESETS, VERSION, make_case
 from hemotorch.phantom.case import sample_case
 from hemotorch.phantom.presets import preset
+from hemotorch.system.files import read_json
 
 TINY = preset("small", patients=4, size=64)
 
@@ -150,6 +151,20 @@ def test_other_layouts_and_bad_requests(tmp_path):
         write_phantom(tmp_path / "x", "small", patients=0)
     with pytest.raises(InputError, match="not empty"):
         write_phantom(tmp_path / "folder", "small", patients=1)
+
+
+def test_less_even_scanners_change_the_picture_and_not_the_patient(tmp_path):
+    usual = make_case(preset("small", 1, 64), 0, 4)
+    write_phantom(tmp_path, "small", patients=1, size=64, seed=4, shading_hu=30, layout="folder", workers=1)
+    assert read_json(tmp_path / "phantom.json")["shading_hu"] == 30
+    spec = preset("small", 1, 64, shading_hu=30)
+    scan, mask = open_layout(tmp_path).cases[0].read()
+    assert np.array_equal(scan.hu, make_case(spec, 0, 4).scan.hu) and scan.shape == usual.scan.shape
+    added = scan.hu.astype(int) - usual.scan.hu
+    assert np.array_equal(mask > 0, make_case(spec, 0, 4).mask > 0)
+    assert not added[usual.scan.hu > 301].any() and 1 < np.abs(added[usual.inside]).mean() < 40
+    with pytest.raises(OptionError, match="from 0 to 100 HU"):
+        preset("small", shading_hu=-1)
 
 
 def test_workers_need_no_torch():

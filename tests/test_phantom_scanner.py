@@ -7,10 +7,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from hemotorch.phantom import projection, scanner
 from hemotorch.phantom.fields import Noise, Points, ellipsoid, generator, grid_noise, tube
-from hemotorch.phantom.presets import PRESETS
+from hemotorch.phantom.presets import PRESETS, preset
 from hemotorch.phantom.scanner import Kernel, Protocol
 
 SIZE, PIXEL, RADIUS, NOISE = 128, 1.0, 46.0, 4.0
@@ -115,6 +116,36 @@ def test_bone_darkens_what_lies_between_in_both_ways():
     quick = scanner.finish(np.stack([image] * 2), p, PIXEL)[0]
     for name, out in (("projected", slow), ("fast", quick)):
         assert out[band].mean() < out[away].mean() - 1.5, name
+
+
+def test_shading_is_a_smooth_field_over_soft_tissue_alone():
+    hu = np.tile(disc(), (9, 1, 1))
+    hu[:, :20] = 900
+    p = replace(protocol(SOFT), shading_hu=10.0)
+    assert scanner.shaded(hu, replace(p, shading_hu=0.0)) is hu
+    added = scanner.shaded(hu, p) - hu
+    soft = (hu >= -200) & (hu <= 300)
+    assert not added[~soft].any() and np.count_nonzero(added[soft]) > 0.99 * soft.sum()
+    # scipy's own spline through all three axes, outer nodes on outer voxels.
+    nodes = scanner.shaded(np.zeros((3, 4, 4), np.float32), p)
+    expected = ndimage.zoom(nodes, (9 / 3, SIZE / 4, SIZE / 4), order=3, mode="nearest")
+    assert np.abs(added - expected)[soft].max() < 1e-3
+    levels = []
+    for seed in range(400):
+        levels.append(scanner.shaded(np.zeros((3, 4, 4), np.float32), replace(p, seed=seed)).std())
+    assert np.mean(np.square(levels)) == pytest.approx(10.0**2, rel=0.05)
+
+
+def test_less_even_scanners_are_drawn_apart_from_everything_else():
+    usual = Protocol.sample(generator(1), PRESETS["small"])
+    assert scanner.less_even(usual, generator(2), PRESETS["small"]) is usual
+    asked = preset("small", shading_hu=15, offset_hu=10)
+    drawn = [scanner.less_even(usual, generator(2, k), asked) for k in range(500)]
+    shading = np.array([p.shading_hu for p in drawn])
+    offset = np.array([p.level_hu for p in drawn]) - usual.level_hu
+    assert shading.min() < 0.5 and 14.5 < shading.max() <= 15 and shading.mean() == pytest.approx(7.5, abs=0.7)
+    assert -10 <= offset.min() < -9.5 and 9.5 < offset.max() <= 10
+    assert all(replace(p, shading_hu=0.0, level_hu=usual.level_hu) == usual for p in drawn)
 
 
 def test_a_tilt_correction_mixes_rows_of_neighbouring_slices():

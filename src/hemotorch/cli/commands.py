@@ -30,6 +30,8 @@ def phantom(arguments: argparse.Namespace) -> int:
         layout=arguments.layout,
         projection=arguments.projection,
         workers=arguments.workers,
+        shading_hu=arguments.shading,
+        offset_hu=arguments.offset,
     )
     text = f"{summary['cases']} scans, {summary['positive']} with bleeding, in {arguments.out}"
     show(arguments, summary, text)

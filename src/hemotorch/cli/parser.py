@@ -63,6 +63,10 @@ def _phantom(group: Any) -> None:
         help="layout of the files written, see docs/data.md (default: ct-ich)",
     )
     p.add_argument("--projection", action="store_true", help="simulate the scanner in full: slower")
+    text = "shade soft tissue by a smooth field of up to so many HU, as some scanners do (default: 0)"
+    p.add_argument("--shading", type=float, metavar="HU", help=text)
+    text = "make soft tissue brighter or darker by up to so many HU more than usual scanners (default: 0)"
+    p.add_argument("--offset", type=float, metavar="HU", help=text)
     add_workers(p)
 
 

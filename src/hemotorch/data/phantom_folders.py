@@ -55,6 +55,8 @@ def write_phantom(
     layout: str = "ct-ich",
     projection: bool = False,
     workers: int | None = None,
+    shading_hu: float | None = None,
+    offset_hu: float | None = None,
 ) -> dict[str, Any]:
     """Writes a phantom dataset into an empty folder.
 
@@ -66,6 +68,8 @@ def write_phantom(
         layout: one of `layouts.LAYOUTS`.
         projection: simulate the scanner in full, which is slower.
         workers: processes, all cores by default; the files do not depend on it.
+        shading_hu: largest amplitude of a smooth field over soft tissue, if not the preset's, which is 0.
+        offset_hu: by how much soft tissue is brighter or darker at most, beyond the usual scanners; likewise.
 
     Returns:
         What the dataset says of itself, also in `phantom.json`.
@@ -75,7 +79,7 @@ def write_phantom(
         InputError: if the folder holds something.
         RunError: if the disk fails.
     """
-    chosen = preset(spec, patients, size)
+    chosen = preset(spec, patients, size, shading_hu, offset_hu)
     if layout not in layouts.LAYOUTS:
         raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, layouts.LAYOUTS))
     settings = {"phantom": VERSION, "preset": asdict(chosen), "seed": seed, "layout": layout, "projection": projection}
@@ -96,6 +100,8 @@ def write_phantom(
         "seed": seed,
         "layout": layout,
         "projection": projection,
+        "shading_hu": chosen.shading_hu,
+        "offset_hu": chosen.offset_hu,
         "cases": len(cases),
         "positive": len(bleeding),
         "slices": sum(case.slices for case in cases),

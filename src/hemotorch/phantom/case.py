@@ -240,6 +240,7 @@ def sample_case(
     """Who patient `index` is, how it is scanned and what is wrong: independent streams of (seed, index)."""
     patient = Patient.sample(generator(seed, index, 1))
     protocol = Protocol.sample(generator(seed, index, 2), chosen)
+    protocol = scanner.less_even(protocol, generator(seed, index, 7), chosen)
     leading = chosen.leading_type(index, seed)
     lesions: list[Lesion] = []
     if leading is not None:
@@ -280,6 +281,7 @@ def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = 
     image = finish(hu, protocol, grid.step_mm)
     if protocol.tilt_deg:
         image = scanner.mixed_slices(image, protocol)
+    image = scanner.shaded(image, protocol)
     name = chosen.case_name(index)
     image_hu = np.rint(np.clip(image, -1024, 3071)).astype(np.int16)
     scan = even_scan(image_hu, protocol.pixel_mm, protocol.slice_mm, name)

@@ -14,6 +14,8 @@ VERSION = "5"  #: of the phantom itself: raised whenever the same seed would giv
 LEADING = ("intraparenchymal", "subdural", "epidural", "subarachnoid", "intraparenchymal", "subdural",
            "intraventricular", "epidural")  # fmt: skip
 
+MOST_HU = 100  #: of shading and offset: more, and brain is bone
+
 CT_ICH_SUBJECTS = (*range(49, 59), *range(66, 131))  #: PhysioNet CT-ICH v1.3.1: 75 subjects
 
 
@@ -24,7 +26,9 @@ class Preset:
     patients: how many. positive: share of them with bleeding. size_px, pixel_mm, pixel_spread: side of the images, size
     of their pixels, and how much that varies, relative to it. slice_mm: distance between slices. vary: share of the
     scans whose pixel and slice sizes leave the usual range for the whole range of scanners. coverage_mm: from the
-    lowest to the highest slice.
+    lowest to the highest slice. shading_hu: largest amplitude of a smooth field over soft tissue. offset_hu: by how
+    much soft tissue is brighter or darker at most, beyond the usual scanners. With both at 0, a seed gives the pictures
+    that it always gave.
     """
 
     name: str
@@ -36,6 +40,8 @@ class Preset:
     slice_mm: float
     vary: float
     coverage_mm: float = 140.0
+    shading_hu: float = 0.0
+    offset_hu: float = 0.0
 
     def case_name(self, index: int) -> str:
         """The case's file name: CT-ICH's subject numbers first, then on from 131."""
@@ -62,10 +68,16 @@ PRESETS = {
 }
 
 
-def preset(name: str | Preset, patients: int | None = None, size: int | None = None) -> Preset:
-    """A named preset, with another number of patients or image size if given; another size keeps the field of view.
+def preset(
+    name: str | Preset,
+    patients: int | None = None,
+    size: int | None = None,
+    shading_hu: float | None = None,
+    offset_hu: float | None = None,
+) -> Preset:
+    """A named preset, with other values where some are given; another image size keeps the field of view.
 
-    Raises OptionError for an unknown name, fewer than one patient or an image under 32 pixels.
+    Raises OptionError for an unknown name, fewer than one patient, an image under 32 pixels or a negative HU.
     """
     if isinstance(name, Preset):
         chosen = name
@@ -81,4 +93,11 @@ def preset(name: str | Preset, patients: int | None = None, size: int | None = N
         chosen = replace(chosen, size_px=size, pixel_mm=chosen.pixel_mm * chosen.size_px / size)
     if patients is not None:
         chosen = replace(chosen, patients=patients)
+    for hu, option in ((shading_hu, "shading"), (offset_hu, "offset")):
+        if hu is not None and not 0 <= hu <= MOST_HU:
+            raise OptionError(f"must be from 0 to {MOST_HU} HU, not {hu:g}", f"--{option}")
+    if shading_hu is not None:
+        chosen = replace(chosen, shading_hu=shading_hu)
+    if offset_hu is not None:
+        chosen = replace(chosen, offset_hu=offset_hu)
     return chosen

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,9 @@ COARSE_PIXEL = 1.6  #: how much a kernel gives way to large pixels
 VEIL_LP_MM = 0.13  #: where the veil's MTF falls to 1/e
 COARSE_PX, COARSE_ANGLES = 96, 120  #: the grid on which beam hardening, streaks and the noise map are computed
 WATER_MU = 0.0195  #: 1/mm at 66 keV, about the mean energy of a 120 kV beam behind its filter (NIST)
+SHADING_NODES = (3, 4, 4)  #: of a shading, along slices, rows and columns
+SHADED_HU = (-200, 300)  #: soft tissue; in bone and air nobody sees a shading
+SHADING_KEY = 0x5ADE  #: what a protocol's seed is joined with for it
 SLOW_MM = 20.0  #: blur that tells a slow error, which scanners correct, from bands and streaks
 
 
@@ -69,6 +72,7 @@ class Protocol:
     table: float  #: height of the table behind the head, mm; head rest follows
     holder: int  #: 0 none, 1 cup-shaped head rest, 2 flat table
     seed: int
+    shading_hu: float = 0.0  #: amplitude of a smooth field over soft tissue
 
     @staticmethod
     def sample(rng: np.random.Generator, preset: Preset) -> Protocol:
@@ -107,6 +111,21 @@ class Protocol:
             holder=int(rng.choice(3, p=(0.25, 0.55, 0.2))),
             seed=int(rng.integers(2**31)),
         )
+
+
+def less_even(protocol: Protocol, rng: np.random.Generator, preset: Preset) -> Protocol:
+    """A protocol with the shading and the offset that a preset asks for; itself if it asks for none.
+
+    Args:
+        protocol: as the preset's usual scanners have it.
+        rng: of its own, so that everything else stays as it is.
+        preset: with `shading_hu` and `offset_hu`.
+    """
+    if not preset.shading_hu and not preset.offset_hu:
+        return protocol
+    offset_hu = preset.offset_hu * float(rng.uniform(-1, 1))
+    shading_hu = preset.shading_hu * float(rng.random())
+    return replace(protocol, level_hu=protocol.level_hu + offset_hu, shading_hu=shading_hu)
 
 
 def _sample_sizes(rng: np.random.Generator, preset: Preset) -> tuple[float, float]:
@@ -304,6 +323,38 @@ def finish(hu: Array, protocol: Protocol, rendered_mm: float) -> Array:
         image += grain * upsampled(noise_map[k], protocol.size_px) * np.float32(protocol.noise_hu)
         out[k] = image
     return out
+
+
+def shaded(hu: Array, protocol: Protocol) -> Array:
+    """Images with a smooth field over their soft tissue, as scanners whose correction is amiss have it.
+
+    Args:
+        hu: (slices, rows, columns) float32.
+        protocol: with `shading_hu`, the field's amplitude.
+
+    Returns:
+        The same shape: cubic splines through normal values at SHADING_NODES nodes, times the amplitude. Neighbouring
+        slices are shaded alike.
+    """
+    if not protocol.shading_hu:
+        return hu
+    rng = np.random.Generator(np.random.Philox([protocol.seed, SHADING_KEY]))
+    nodes = rng.standard_normal(SHADING_NODES, dtype=np.float32) * np.float32(protocol.shading_hu)
+    slices, rows, columns = hu.shape
+    low, high = SHADED_HU
+    # Slices first, while they are small: in plane it is then as quick as two products of matrices.
+    per_slice = ndimage.zoom(nodes, (slices / SHADING_NODES[0], 1, 1), order=3, mode="nearest")
+    down, across = _spline_weights(rows, SHADING_NODES[1]), _spline_weights(columns, SHADING_NODES[2])
+    out = hu.copy()
+    for index in range(slices):
+        field = down @ per_slice[index] @ across.T
+        out[index] += field * ((hu[index] >= low) & (hu[index] <= high))
+    return out
+
+
+def _spline_weights(size: int, nodes: int) -> Array:
+    """(size, nodes) how much each node counts at each pixel, the outer nodes at the outer pixels."""
+    return ndimage.zoom(np.eye(nodes, dtype=np.float32), (size / nodes, 1), order=3, mode="nearest")
 
 
 def holder_hu(protocol: Protocol) -> Array:
