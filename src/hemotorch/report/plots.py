@@ -5,20 +5,19 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from PIL import Image
 
 from hemotorch.evaluation.scores import Example, ScanScore, Scores
 from hemotorch.pictures.slices import LINE_RGB, grey_slice, outlines, picture_width
+from hemotorch.report.pages import figure_svg
+from hemotorch.report.pages.chart import FAINT, LINE, NET, RULES, Plot, PlotAxis, linear_axis, logarithmic_axis
 from hemotorch.report.pages.numbers import MINUS, number
-from hemotorch.report.pages.svg import FAINT, LINE, NET, RULES, figure, plain_log
 from hemotorch.system.metrics import EpochMetrics
 
 SMALL_ML = 0.1  #: volumes below it share the left edge of a logarithmic axis
+FIGURE, WIDE_FIGURE = (390.0, 266.0), (792.0, 194.0)  #: width and height; a line of text is 10 high
 PICTURE_PX = 300  #: height of a slice's picture
 
 
@@ -30,16 +29,14 @@ def dice_by_volume(scores: Scores) -> str:
     volumes = [max(SMALL_ML, scan.network.truth_ml) for scan in scans]
     network = [scan.network.volume.dice for scan in scans]
     baseline = [scan.baseline.volume.dice for scan in scans if scan.baseline]
-    with figure("dice", 5.4, 3.7) as (axes, svg):
-        if len(baseline) == len(network):
-            axes.vlines(volumes, baseline, network, color=LINE, lw=1.2, zorder=1)
-            circles = {"facecolors": "none", "edgecolors": RULES, "lw": 1.3}
-            axes.scatter(volumes, baseline, s=30, label="rule-based baseline", zorder=2, **circles)
-        axes.scatter(volumes, network, s=34, color=NET, lw=0, label="network", zorder=3)
-        axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="true volume, mL", ylabel="Dice")
-        plain_log(axes, volumes)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2, columnspacing=1.2)
-    return svg[0]
+    dice_axis = PlotAxis(-0.03, 1.03, "Dice", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+    plot = Plot(logarithmic_axis(volumes, "true volume, mL"), dice_axis)
+    if len(baseline) == len(network):
+        for volume, rules, net in zip(volumes, baseline, network, strict=True):
+            plot.add_line([(volume, rules), (volume, net)], LINE)
+        plot.add_dots(list(zip(volumes, baseline, strict=True)), RULES, hollow=True)
+    plot.add_dots(list(zip(volumes, network, strict=True)), NET)
+    return figure_svg([plot], *FIGURE, "Dice of each scan by its true volume")
 
 
 def agreement(scores: Scores) -> str:
@@ -51,17 +48,15 @@ def agreement(scores: Scores) -> str:
     means = [(each.predicted_ml + each.truth_ml) / 2 for each in comparisons]
     errors = [each.predicted_ml - each.truth_ml for each in comparisons]
     limits = [limit for limit in volume["limits_ml"] if np.isfinite(limit)]
-    with figure("agreement", 5.4, 3.7) as (axes, svg):
-        axes.axhline(0, color=FAINT, lw=0.8)
-        _level(axes, volume["bias_ml"], f"bias {number(volume['bias_ml'], 1, sign=True)}", "-")
-        for limit in limits:
-            _level(axes, limit, number(limit, 1, sign=True), (0, (4, 3)))
-        axes.scatter(means, errors, s=34, color=NET, lw=0, zorder=3)
-        axes.set(xlabel="mean of true and predicted volume, mL", ylabel=f"predicted {MINUS} true, mL")
-        reach = 1.12 * max(1.0, *np.abs([*errors, *limits]))
-        axes.set_ylim(-reach, reach)
-        axes.set_xlim(-0.03 * max(means), 1.05 * max(means))
-    return svg[0]
+    reach = 1.12 * float(max(1.0, *np.abs([*errors, *limits])))
+    means_axis = linear_axis(-0.03 * max(means), 1.05 * max(means), "mean of true and predicted volume, mL")
+    plot = Plot(means_axis, linear_axis(-reach, reach, f"predicted {MINUS} true, mL"))
+    _add_level(plot, 0.0, "", FAINT, 0.8)
+    _add_level(plot, volume["bias_ml"], f"bias {number(volume['bias_ml'], 1, sign=True)}")
+    for limit in limits:
+        _add_level(plot, limit, number(limit, 1, sign=True), dashes="4 3")
+    plot.add_dots(list(zip(means, errors, strict=True)), NET)
+    return figure_svg([plot], *FIGURE, "Bland-Altman plot of volumes")
 
 
 def scans_with_ml(scores: Scores) -> list[ScanScore]:
@@ -69,40 +64,37 @@ def scans_with_ml(scores: Scores) -> list[ScanScore]:
     return [scan for scan in scores.scans if scan.network.bleeding and np.isfinite(scan.network.truth_ml)]
 
 
-def _level(axes: Axes, height: float, text: str, dashes: Any) -> None:
+def _add_level(plot: Plot, height: float, text: str, colour: str = NET, width: float = 1.1, dashes: str = "") -> None:
     """A horizontal line with its name at the right edge."""
-    axes.axhline(height, color=NET, lw=1.1, ls=dashes, zorder=1)
-    beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "annotation_clip": False}
-    side = ("axes fraction", "data")
-    axes.annotate(text, (1, height), xycoords=side, va="center", color=FAINT, fontsize=9, **beside)
+    plot.add_line([(plot.x.low, height), (plot.x.high, height)], colour, width, dashes)
+    plot.add_note((plot.x.high, height), text)
 
 
 def training(rows: Sequence[EpochMetrics]) -> str:
     """Loss, validation Dice and learning rate by epoch, side by side. SVG, "" without rows."""
     if not rows:
         return ""
-    losses = [(row.epoch, row.loss) for row in rows]
-    dice = [(row.epoch, row.val["dice"]) for row in rows if row.val and row.val["dice"] is not None]
-    rates = [(row.epoch, row.lr) for row in rows]
-    with figure("training", 11, 2.7, panels=3 if dice else 2) as (axes, svg):
-        first, *middle, last = axes
-        _panel(first, "training loss", losses)
-        for panel in middle:
-            _panel(panel, "validation Dice", dice)
-            panel.set_ylim(0, 1)
-        _panel(last, "learning rate", rates)
-        last.set_ylim(0, max(rate for _, rate in rates) * 1.15 or 1)
-        last.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    return svg[0]
+    losses = [(float(row.epoch), row.loss) for row in rows]
+    dice = [(float(row.epoch), row.val["dice"]) for row in rows if row.val and row.val["dice"] is not None]
+    rates = [(float(row.epoch), row.lr) for row in rows]
+    lowest, highest = min(loss for _, loss in losses), max(loss for _, loss in losses)
+    margin = 0.05 * (highest - lowest)
+    panels = [_curve("training loss", losses, linear_axis(lowest - margin, highest + margin, count=4))]
+    if dice:
+        panels.append(_curve("validation Dice", dice, linear_axis(0.0, 1.0)))
+    highest_rate = max(rate for _, rate in rates) * 1.15
+    panels.append(_curve("learning rate", rates, linear_axis(0.0, max(highest_rate, 0.0) or 1.0, count=4)))
+    return figure_svg(panels, *WIDE_FIGURE, "Curves of the training")
 
 
-def _panel(axes: Axes, title: str, points: Sequence[tuple[int, float]]) -> None:
+def _curve(title: str, points: Sequence[tuple[float, float]], axis: PlotAxis) -> Plot:
     """One value by epoch; with dots if there are few."""
-    epochs, values = zip(*points, strict=True)
-    axes.plot(epochs, values, color=NET, lw=1.6, marker="o" if len(values) < 40 else "", ms=3.5)
-    axes.set(title=title, xlabel="epoch")
-    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+    epochs = [epoch for epoch, _ in points]
+    plot = Plot(linear_axis(min(epochs), max(epochs), "epoch", whole=True), axis, title)
+    plot.add_line(points, NET, 1.6)
+    if len(points) < 40:
+        plot.add_dots(points, NET, 1.8)
+    return plot
 
 
 def pictures(example: Example) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ files        files written whole or not at all, locks, output folders, digests, 
 limits       how many voxels and bytes a file may ask for
 machine      cores and memory that this process may use, containers and batch systems included
 metrics      what is measured in an epoch of a training: a row of metrics.jsonl
+rank_sum     the sum over all ranks, and its gradient
 ranks        the processes that train together: what they add up, and what is said when one is lost
 records      typed records, and how they are read and written
 tensor_file  reads checkpoints without torch's unpickler

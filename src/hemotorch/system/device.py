@@ -6,12 +6,12 @@ import ctypes
 import importlib.util
 import platform
 import shutil
+import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import torch
 from pydantic import Field
 
 from hemotorch.errors import OptionError
@@ -20,7 +20,10 @@ from hemotorch.system.engine import Engine
 from hemotorch.system.ranks import Ranks
 from hemotorch.system.records import record
 
-N = TypeVar("N", bound=torch.nn.Module)
+if TYPE_CHECKING:  # records of a device are read, and models that need no torch are run, where torch is not installed
+    import torch
+
+N = TypeVar("N", bound="torch.nn.Module")
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp64"]
 Environment = dict[str, str | None]  #: processor, GPU and versions of libraries, by name
 
@@ -48,20 +51,28 @@ class Device:
     @property
     def torch_device(self) -> torch.device:
         """The torch device."""
+        import torch
+
         return torch.device(self.name)
 
     @property
     def memory_format(self) -> torch.memory_format:
         """What networks and batches are laid out in."""
+        import torch
+
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of weights and HU: float64 if that was asked for, else float32."""
+        import torch
+
         return torch.float64 if self.precision == "fp64" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context that forward passes run in."""
+        import torch
+
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
         if half is None:
             return nullcontext()
@@ -74,6 +85,8 @@ class Device:
 
     def use(self) -> None:
         """Sets the process up: its thread count, which bit-for-bit repeats need; memory on a CPU; TF32 on a GPU."""
+        import torch
+
         torch.set_num_threads(self.threads)
         if self.torch_device.type == "cpu":
             if self.keep_memory:
@@ -101,6 +114,8 @@ def choose(wanted: str = "auto", engine: Engine | None = None, ranks: Ranks | No
         OptionError: if that device does not exist, cannot do what `engine` asks for, or is asked for by more ranks than
             there are.
     """
+    import torch
+
     kind, _, number = wanted.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise OptionError(f"unknown device '{wanted}'", "--device", "use auto, cpu, cuda or cuda:N")
@@ -160,6 +175,8 @@ def _check_cpu(engine: Engine, ranks: Ranks, compiler: bool) -> None:
 
 
 def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
+    import torch
+
     # With its number, which some of torch's functions want.
     name = wanted if ":" in wanted else f"cuda:{ranks.local}"
     _check_gpus(wanted, ranks)
@@ -190,6 +207,8 @@ def _cuda(wanted: str, engine: Engine, ranks: Ranks) -> Device:
 
 def _check_gpus(wanted: str, ranks: Ranks) -> None:
     """Raises OptionError if there are more ranks than GPUs for them."""
+    import torch
+
     gpus = torch.cuda.device_count()
     if ranks.beside > gpus:
         todo = f"start at most {gpus}, or use --device cpu"
@@ -201,6 +220,8 @@ def _check_gpus(wanted: str, ranks: Ranks) -> None:
 
 def _check_cuda(engine: Engine, precision: str, torch_device: torch.device, ranks: Ranks, not_compilable: str) -> None:
     """Raises OptionError for what this GPU cannot do. not_compilable: why torch.compile cannot run, or ""."""
+    import torch
+
     ampere = is_ampere(torch_device)
     if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise OptionError("this GPU has no native bf16", "engine.precision", "use fp16 or fp32")
@@ -219,11 +240,15 @@ def _check_cuda(engine: Engine, precision: str, torch_device: torch.device, rank
 
 def is_ampere(torch_device: torch.device) -> bool:
     """Whether a GPU is of NVIDIA's Ampere generation or later, which brought TF32."""
+    import torch
+
     return torch.cuda.get_device_capability(torch_device) >= (8, 0)
 
 
 def _fastest_precision(torch_device: torch.device) -> tuple[Precision, str]:
     """What tensor cores are fastest in, weights and HU staying fp32, and why. It rounds: fp32 has to be asked for."""
+    import torch
+
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "native on this GPU; rounds to 8 bits, engine.precision=fp32 does not"
     if torch.cuda.get_device_capability(torch_device) >= (7, 0):
@@ -267,6 +292,8 @@ def keep_memory() -> None:
 
 def release_memory(device: torch.device) -> None:
     """Gives memory of freed tensors back to the system, or to the GPU's other users: after running out of it."""
+    import torch
+
     if device.type == "cuda":
         torch.cuda.empty_cache()
     with suppress(AttributeError, OSError):
@@ -275,7 +302,11 @@ def release_memory(device: torch.device) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether it says that memory ran out, main memory or a GPU's."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if isinstance(error, MemoryError):
+        return True
+    # A process that has not imported torch has no error of it.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
     # A CPU's allocator, its convolutions and CUDA's libraries raise plain RuntimeErrors, of which only the text tells.
     texts = ("allocate memory", "could not create a primitive", "could not create a memory", "ALLOC_FAILED")
@@ -296,6 +327,8 @@ def is_lost(error: BaseException) -> bool:
 
 
 def _why_no_cuda() -> str:
+    import torch
+
     if torch.version.cuda is None:
         return "this build of torch has no CUDA"
     return "torch finds no CUDA GPU on this machine"
@@ -306,6 +339,7 @@ def environment() -> Environment:
     import numcodecs
     import numpy
     import scipy
+    import torch
 
     import hemotorch
 
@@ -340,6 +374,8 @@ def free_memory(device: torch.device, beside: int = 1) -> int:
         device: for a GPU its host counts too, where its data is put together.
         beside: ranks that share the host.
     """
+    import torch
+
     host = machine.free_memory() // beside
     if device.type != "cuda":
         return host

@@ -13,13 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from hemotorch.errors import HemotorchError, OptionError, RankLost, RunError
+
+if TYPE_CHECKING:  # a process that is alone needs none of it, and may be where torch is not installed
+    from torch import Tensor
 
 NOTE_S = 3.0  #: how long a rank waits, after another was lost, for the word of what happened
 GO_ON = "go on from the last checkpoint with --resume, with as many ranks as you like"
@@ -51,12 +50,20 @@ class Ranks:
 
     def all_sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, on each of them, with its gradient: to each rank that of all ranks' losses."""
-        return _Sum.apply(values) if self.world > 1 else values
+        if self.world == 1:
+            return values
+        from hemotorch.system.rank_sum import RankSum
+
+        total: Tensor = RankSum.apply(values)
+        return total
 
     def average_(self, tensors: list[Tensor]) -> None:
         """Replaces tensors of one type by their mean over ranks, in one message."""
         if self.world == 1 or not tensors:
             return
+        import torch
+        import torch.distributed as dist
+
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(flat)
         parts = (flat / self.world).split([tensor.numel() for tensor in tensors])
@@ -70,6 +77,8 @@ class Ranks:
         """Every rank's value, on each of them, in the ranks' order."""
         if self.world == 1:
             return [value]
+        import torch.distributed as dist
+
         values: list[Any] = [None] * self.world
         dist.all_gather_object(values, value)
         return values
@@ -125,20 +134,6 @@ class Ranks:
         return RankLost(f"another rank {what}", where, GO_ON)
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-
 @contextmanager
 def process_group(timeout_s: float = 600.0) -> Iterator[Ranks]:
     """Joins the processes that torchrun's environment variables name, or a group that was formed already.
@@ -149,6 +144,9 @@ def process_group(timeout_s: float = 600.0) -> Iterator[Ranks]:
         OptionError: if the variables make no sense.
         RunError: if the ranks do not find each other.
     """
+    import torch
+    import torch.distributed as dist
+
     if dist.is_available() and dist.is_initialized():
         rank, world = dist.get_rank(), dist.get_world_size()
         yield Ranks(rank, world, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", world), timeout_s)
@@ -203,6 +201,8 @@ def _number(name: str, default: int) -> int:
 
 
 def _is_message_lost(error: RuntimeError) -> bool:
+    import torch.distributed as dist
+
     kind = getattr(dist, "DistError", ())
     texts = ("gloo", "connection closed", "connection reset", "timed out waiting", "nccl", "broken pipe")
     return isinstance(error, kind) or any(text in str(error).lower() for text in texts)

@@ -1,9 +1,11 @@
 """What all HTML pages share: one look in light and dark, tables, numbers for reading, and plots that follow it.
 
+chart            plots as SVG that need no library
 numbers          numbers, shares, times and counts as text
-svg              plots as SVG that follow the page's colours
+svg              plots as SVG by matplotlib, for the bench
 table            a table of cells, for a page or a terminal
 base.html        the template of every page: its look, its warnings, its footer
+chart.svg        the template of plots
 macros.html      the pieces that pages are made of
 evaluation.html  the template of an evaluation's report
 bench.html       the template of a bench
@@ -20,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hemotorch import NOTICE, __version__
 from hemotorch.report.pages import numbers
+from hemotorch.report.pages.chart import Plot, drawn
 
 
 def render(template: str, title: str, warnings: Sequence[str] = (), **values: Any) -> str:
@@ -33,6 +36,18 @@ def render(template: str, title: str, warnings: Sequence[str] = (), **values: An
     """
     page = _environment().get_template(template)
     return page.render(title=title, warnings=list(warnings), notice=NOTICE, version=__version__, **values)
+
+
+def figure_svg(plots: Sequence[Plot], width: float, height: float, title: str) -> str:
+    """Plots side by side as one inline SVG.
+
+    Args:
+        plots: the panels, from left to right.
+        width, height: of the figure; a line of text is 10 high.
+        title: what a screen reader says it is.
+    """
+    template = _environment().get_template("chart.svg")
+    return template.render(panels=drawn(plots, width, height), width=width, height=height, title=title).strip()
 
 
 @cache

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Colours that stand for the page's own: each becomes a CSS variable, so that one figure fits light and dark.
@@ -39,17 +38,6 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.labelcolor": FAINT,
 }
-
-
-def plain_log(axes: Axes, values: Sequence[float]) -> None:
-    """Ticks 0.1, 1, 10, ... in plain numbers, with room around the values; 2 and 5 between them where these are few."""
-    low, high = min(values) * 0.7, max(values) * 1.4
-    steps = (1, 2, 5) if high < 200 * low else (1,)
-    ticks = [step * 10.0**power for power in range(-3, 6) for step in steps]
-    shown = [tick for tick in ticks if low <= tick <= high]
-    axes.set_xlim(low, high)
-    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
-    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
 
 
 @contextmanager
