@@ -10,7 +10,7 @@ install: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit("hemotorch needs Python 3.11 or newer; say make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -c 'import ensurepip, venv' || { echo 'this Python has no venv: install python3-venv first (Debian, Ubuntu)'; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train]'
 	touch $@
 
 # medicaltorch is what our copy of its network is proved against; its dependencies (torchvision) are not needed for that.

@@ -20,7 +20,7 @@ FLOORS = (
     ("inference",),
     ("evaluation",),
     ("training",),
-    ("report", "export"),
+    ("report",),
     ("bench", "cluster", "app"),
     ("demo", "cli"),
 )

@@ -62,7 +62,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hemotorch' has no attribute '{name}'")
     module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(import_module(module), attribute)
+    try:
+        value = getattr(import_module(module), attribute)
+    except ImportError as error:
+        from hemotorch.system.extras import missing_extra
+
+        raise missing_extra(error, f"hemotorch.{name}") or error from None
     globals()[name] = value
     return value
 

@@ -102,11 +102,14 @@ def _run(arguments: argparse.Namespace, interrupts: list[int]) -> int:
     except MemoryError as error:
         return _failed(arguments, f"not enough memory ({error or 'no more said'})")
     except Exception as error:
+        from hemotorch.system.extras import missing_extra
         from hemotorch.system.files import disk_error
 
         if interrupts:
             return _stopped(arguments)
         known = disk_error(error, getattr(error, "filename", None) or "the output")
+        if isinstance(error, ImportError):
+            known = missing_extra(error, f"`hemotorch {arguments.command}`")
         if known is None:
             raise
         return _failed(arguments, str(known))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,7 +194,7 @@ def predict(arguments: argparse.Namespace) -> int:
 def split_models_and_scans(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """What a command's arguments MODEL... SCAN... name: the models, and the scans after them.
 
-    The first is a model whatever it is; further ones are if they are run folders or checkpoint files (.pt).
+    The first is a model whatever it is; further ones are if they are run folders, checkpoint files (.pt) or ONNX files.
     """
     more = list(takewhile(_is_model, arguments[1:]))
     return [*arguments[:1], *more], list(arguments[1 + len(more) :])
@@ -201,7 +202,18 @@ def split_models_and_scans(arguments: Sequence[str]) -> tuple[list[str], list[st
 
 def _is_model(argument: str) -> bool:
     path = Path(argument)
-    return path.suffix == ".pt" or (path / "run.json").is_file()
+    return path.suffix in (".pt", ".onnx") or (path / "run.json").is_file()
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Writes a run's network as a file that needs no torch, and compares the two."""
+    from hemotorch.inference.onnx_export import export_onnx
+
+    made = export_onnx(arguments.run_folder, arguments.out, scans=arguments.check, overwrite=arguments.overwrite)
+    values = {"file": str(made.path), "megabytes": made.megabytes, "compared": [asdict(c) for c in made.comparisons]}
+    lines = [comparison.text for comparison in made.comparisons]
+    show(arguments, values, "\n".join([*lines, f"wrote {made.path}, {made.megabytes:.1f} MB"]))
+    return 0
 
 
 def demo(arguments: argparse.Namespace) -> int:

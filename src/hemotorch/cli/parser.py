@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     _train(group)
     _evaluate(group)
     _predict(group)
+    _export(group)
     _recipe(group)
     text = "Measure how fast it trains and predicts here, and why."
     bench.add(add_command(group, "bench", None, text, "bench train --quick"), add_threads, show)
@@ -99,8 +100,8 @@ def _train(group: Any) -> None:
 def _evaluate(group: Any) -> None:
     text = "Measure a trained network on scans it has not seen."
     p = add_command(group, "evaluate", commands.evaluate, text, "evaluate run --out report")
-    p.add_argument("run_folder", metavar="RUN", help="run folder of `hemotorch train`")
-    p.add_argument("--data", metavar="DATA", help="prepared dataset (default: the one it was trained on)")
+    p.add_argument("run_folder", metavar="RUN", help="run folder of `hemotorch train`, or an ONNX file")
+    p.add_argument("--data", metavar="DATA", help="prepared dataset (default: the one that the run was trained on)")
     p.add_argument("--split", default="test", choices=("train", "val", "test", "all"), help="part (default: test)")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for scores.json, tables and report.html")
     add_overwrite(p)
@@ -110,7 +111,7 @@ def _evaluate(group: Any) -> None:
 def _predict(group: Any) -> None:
     text = "Outline bleeding in scans."
     p = add_command(group, "predict", commands.predict, text, "predict run scan.nii.gz --out predictions")
-    text = "run folder, or a checkpoint file; further ones after it, such as the folds of a dataset, are averaged"
+    text = "run folder, checkpoint or ONNX file; further ones after it, such as the folds of a dataset, are averaged"
     p.add_argument("run_folder", metavar="RUN", help=text)
     p.add_argument("scan", nargs="+", metavar="SCAN", help="files of scans, or folders of them")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for masks, JSON and pictures")
@@ -118,6 +119,18 @@ def _predict(group: Any) -> None:
     add_max_voxels(p)
     add_overwrite(p)
     add_device(p)
+
+
+def _export(group: Any) -> None:
+    text = "Write a run's network as a file that predicts without torch, and compare the two."
+    p = add_command(group, "export", commands.export, text, "export run --to onnx")
+    p.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint file")
+    p.add_argument("--to", default="onnx", choices=("onnx",), help="the format (default: onnx)")
+    p.add_argument("--out", metavar="FILE", help="the file (default: best.onnx in RUN, beside best.pt)")
+    text = "also compare on this scan, beside a phantom; may be repeated"
+    p.add_argument("--check", action="append", default=[], metavar="SCAN", help=text)
+    add_overwrite(p)
+    add_threads(p)
 
 
 def _recipe(group: Any) -> None:

@@ -3,11 +3,14 @@
 baseline     the rule-based baseline: bright inside the skull
 checkpoint   the weights of a network and all that predicting with it needs, as one file
 deployment   what predicting with a network needs besides its weights
-load         load_model and predict: the way in for Python, without torch until a model is loaded
+load         load_model and predict: the way in for Python, without torch until a run is loaded
 model        what a model is to everything else, and several models as one
+onnx_export  a run's network as an ONNX file, compared at once with the network
+onnx_model   an ONNX file as a model, without torch
 outputs      a prediction as files: mask, NAME.json, contact sheet
 pieces       connected pieces of a mask, by their volume
 predictor    Scan to Prediction with what a training deployed
 scan_files   which files are scans to predict, and what the files made from each are called
-torch_model  a torch network as a model: stacks of slices, blocks and their stitching
+stacks       what networks see: stacks of slices, blocks and their stitching
+torch_model  a torch network as a model
 """

@@ -1,4 +1,4 @@
-"""The way in for Python: load a model, predict a scan. torch is imported when a model is loaded, not before."""
+"""The way in for Python: load a model, predict a scan. torch is imported if a run is loaded, and not for ONNX files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from hemotorch.errors import InputError
 from hemotorch.inference.deployment import Deployment
 from hemotorch.inference.model import Ensemble, Model
+from hemotorch.inference.onnx_model import SUFFIX, load_onnx
 from hemotorch.inference.predictor import Predictor
 from hemotorch.io import read_scan
 from hemotorch.scan import Prediction, Scan
+from hemotorch.system.extras import missing_extra
 
 if TYPE_CHECKING:
     from hemotorch.inference.torch_model import TorchModel
@@ -26,20 +28,22 @@ def load_model(model: ModelPath | Sequence[ModelPath], device: str = "auto") -> 
     """Loads a trained network, or several as one, ready to predict.
 
     Args:
-        model: A run folder of `hemotorch train`, whose best checkpoint is taken, or a checkpoint file. Of several,
-            such as the folds of one dataset, the probabilities are averaged; they must be of one task, on one grid.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        model: A run folder of `hemotorch train`, whose best checkpoint is taken, a checkpoint file, or an ONNX file of
+            `hemotorch export`. Of several, such as the folds of one dataset, the probabilities are averaged; they must
+            be of one task, on one grid.
+        device: "auto", "cpu", "cuda" or "cuda:N". ONNX files run on the CPU.
 
     Returns:
         A predictor; `.predict(scan)` outlines the bleeding in a scan.
 
     Raises:
-        InputError: if a checkpoint is missing, damaged, or not one of hemotorch, or if several do not go together.
+        InputError: if a model is missing, damaged, or not one of hemotorch, or if several do not go together.
         OptionError: if the device does not exist.
+        RunError: if a run is named and torch is not installed.
     """
     paths = [model] if isinstance(model, (str, Path)) else list(model)
     if not paths:
-        raise InputError("no model is named", todo="name a run folder or a checkpoint file")
+        raise InputError("no model is named", todo="name a run folder, a checkpoint or an ONNX file")
     loaded = [_load(Path(path), device) for path in paths]
     deployments = [deployment for _, deployment in loaded]
     for path, deployment in zip(paths[1:], deployments[1:], strict=True):
@@ -70,7 +74,7 @@ def predict(
     Research use only, not a medical device.
 
     Args:
-        model: A run folder, a checkpoint file, several of them (their probabilities are averaged), or what
+        model: A run folder, a checkpoint, an ONNX file, several of them (their probabilities are averaged), or what
             `load_model` returned (load once to predict many scans).
         scan: A NIfTI or NRRD file in Hounsfield units, or a `Scan`.
         device: "auto", "cpu", "cuda" or "cuda:N"; not looked at if the model is loaded already.
@@ -87,8 +91,22 @@ def predict(
     return predictor.predict(volume, any_anatomy)
 
 
-def _load(path: Path, device: str) -> tuple[TorchModel, Deployment]:
-    """A run's best checkpoint, or a checkpoint file, as a model on the device and how it is used."""
+def _load(path: Path, device: str) -> tuple[Model, Deployment]:
+    """A model file, or a run's best checkpoint, on the device, and how it is used."""
+    if path.suffix == SUFFIX:
+        return load_onnx(path, device)
+    try:
+        return _load_checkpoint(path, device)
+    except ImportError as error:
+        missing = missing_extra(error, f"predicting with {path}")
+        if missing is None:
+            raise
+        missing.todo = f"{missing.todo}, or export the run to ONNX where it is installed (`hemotorch export`)"
+        raise missing from error
+
+
+def _load_checkpoint(path: Path, device: str) -> tuple[TorchModel, Deployment]:
+    """A run's best checkpoint, or a checkpoint file."""
     from hemotorch import nets
     from hemotorch.inference.checkpoint import load_checkpoint
     from hemotorch.inference.torch_model import TorchModel

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.splits import Split
-from hemotorch.errors import InputError
+from hemotorch.errors import InputError, some_of
 from hemotorch.evaluation.evaluate import evaluate, write_scores
 from hemotorch.evaluation.scores import Scores
 from hemotorch.inference.load import load_model
+from hemotorch.inference.onnx_model import SUFFIX, OnnxNote, read_note
 from hemotorch.report.evaluation_page import evaluation_page
 from hemotorch.run import Run, check_slices
-from hemotorch.system.files import clear_parts, output_folder, read_json, write_text
+from hemotorch.system.files import clear_parts, jsonable, output_folder, read_json, write_text
 from hemotorch.system.metrics import EpochMetrics
 
 PAGE, SCORES = "report.html", "scores.json"
@@ -51,13 +52,13 @@ def evaluate_run(
     device: str = "auto",
     overwrite: bool = False,
 ) -> Scores:
-    """Measures a run's best network on a part of its split; leaves scores.json, scans.csv, slices.csv, report.html.
+    """Measures a network on a part of a split; leaves scores.json, scans.csv, slices.csv, report.html.
 
     Args:
-        root: the run's folder.
+        root: the run's folder, whose best network is measured, or an ONNX file of `hemotorch export`.
         out: folder of the report.
         data: the prepared dataset, if not where the run was trained. One that holds the scans of the run's split is
-            taken for the same; of another dataset its own split of that name is scored.
+            taken for the same; of another dataset its own split of that name is scored. An ONNX file needs it.
         part: train, val, test or all.
         device: auto, cpu, cuda or cuda:N.
         overwrite: replace a report that is there.
@@ -65,6 +66,8 @@ def evaluate_run(
     Raises:
         InputError, OptionError: before anything is measured.
     """
+    if Path(root).suffix == SUFFIX:
+        return _evaluate_onnx(Path(root), Path(out), data, part, device, overwrite)
     run = Run.open(root)
     record = run.record
     # All that the report needs is read before anything is measured, which may take hours.
@@ -84,6 +87,52 @@ def evaluate_run(
     write_scores(scores, out)
     write_report(scores, out, metrics, details)
     return scores
+
+
+def _evaluate_onnx(path: Path, out: Path, data: Path | str | None, part: str, device: str, overwrite: bool) -> Scores:
+    """`evaluate_run` of an ONNX file."""
+    note = read_note(path)
+    if data is None:
+        raise InputError("an ONNX file does not hold the dataset it was trained on", path, "name one with --data")
+    dataset = Dataset(data)
+    out = _report_folder(out, overwrite)
+    split, external = split_for_onnx(note, dataset, part)
+    predictor = load_model(path, device)
+    about = {"model_file": str(path), "deployment": note.deployment.to_values()}
+    details = {"Deployment of the model": json.dumps(jsonable(about), indent=2)}
+    scores = evaluate(predictor, dataset, split, part, about=about, external=external)
+    write_scores(scores, out)
+    write_report(scores, out, (), details)
+    return scores
+
+
+def split_for_onnx(note: OnnxNote, dataset: Dataset, part: str) -> tuple[Split, bool]:
+    """The split to score an ONNX file on, and whether it is of another dataset than the network's.
+
+    Raises:
+        InputError: if scans would be scored as new that the network was trained on, or the split is not there.
+    """
+    digests = {case: dataset.digest(case) for case in dataset.cases}
+    trained = {case for case, digest in digests.items() if digest in set(note.trained_on)}
+    external = not trained
+    todo = "score another part, or another dataset"
+    if part == "all":
+        if trained:
+            raise InputError(f"{len(trained)} of its scans were trained on", dataset.root, todo)
+        every = {case: tuple(range(len(dataset.rows[case]))) for case in digests}
+        split = Split("none", "patient", {}, {}, every)
+    else:
+        if note.split and note.split not in dataset.splits:
+            raise InputError(f"has no split '{note.split}'", dataset.root, "score every scan of it with --split all")
+        split = dataset.split(note.split or "patient")
+        seen = sorted(trained & split.test.keys())
+        if part == "test" and split.by == "patient" and seen:
+            what = f"the network was trained on scans of its part 'test' ({some_of(seen)})"
+            raise InputError(what, dataset.root, todo)
+    if not note.trained_on:
+        unknown = "Which scans this network was trained on is unknown: some of these may be among them."
+        split = replace(split, warnings=(*split.warnings, unknown))
+    return split, external
 
 
 def _report_folder(out: Path, overwrite: bool) -> Path:

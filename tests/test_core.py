@@ -1,0 +1,127 @@
+"""What needs no more than the core of hemotorch: each command in a process in which torch cannot be imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tiny
+from hemotorch.inference.onnx_export import export_onnx
+from hemotorch.io import write_scan
+from hemotorch.system.extras import EXTRAS, missing_extra
+
+ROOT = Path(__file__).parents[1]
+#: What no core install brings. Whoever imports one of them in the child ends with this error.
+LEFT_OUT = ("torch", "matplotlib", "triton", "ray", "onnx", "onnxscript", "zarr", "sklearn", "tensorboard")
+CHILD = f"""
+import os, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ({LEFT_OUT} if os.environ.get("WITH_DATA") else {(*LEFT_OUT, "numcodecs")}):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+COMMAND = CHILD + "from hemotorch.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+
+
+def hemotorch_without(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command where only the core is."""
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_onnx(tiny_run, tmp_path_factory.mktemp("core") / "tiny.onnx").path
+
+
+def test_predicting_writing_and_pictures(model: Path, tmp_path: Path) -> None:
+    write_scan(tiny.head(77)[0], tmp_path / "a.nii.gz")
+    done = hemotorch_without("predict", model, tmp_path / "a.nii.gz", "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    (prediction,) = json.loads(done.stdout)["predictions"]
+    assert prediction["volume_ml"]["total"] > 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"a_mask.nii.gz", "a.json", "a.png"}
+
+
+def test_preparing_measuring_and_reporting(
+    model: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in (["prepare", tiny_data, tmp_path / "prepared"], ["evaluate", model, "--data", "d", "--out", "o"]):
+        done = hemotorch_without(*command)
+        assert done.returncode == 1 and "pip install 'hemotorch[data]'" in done.stderr
+    monkeypatch.setenv("WITH_DATA", "1")
+    done = hemotorch_without("prepare", tiny_data, tmp_path / "prepared")
+    assert done.returncode == 0, done.stderr
+    done = hemotorch_without("evaluate", model, "--data", tmp_path / "prepared", "--out", tmp_path / "report", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["dice"]["scan"]["n"] > 0
+    assert "<svg" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["recipe"], ["recipe", "fast"], ["predict", "--help"]])
+def test_what_reads_nothing(arguments: list[str]) -> None:
+    done = hemotorch_without(*arguments)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def test_phantoms(tmp_path: Path) -> None:
+    arguments = ["--patients", "1", "--size", "48", "--workers", "1"]
+    done = hemotorch_without("phantom", tmp_path / "ct", "--preset", "demo", *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_from_python(model: Path, tmp_path: Path) -> None:
+    write_scan(tiny.head(77)[0], tmp_path / "a.nii.gz")
+    program = CHILD + (
+        "import hemotorch\n"
+        "result = hemotorch.predict(sys.argv[1], sys.argv[2])\n"
+        "print(len(result._repr_html_()) > 1000)\n"
+    )
+    command = [sys.executable, "-c", program, str(model), str(tmp_path / "a.nii.gz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "prepared", "run"],
+        ["predict", "RUN", "scan.nii.gz", "--out", "out"],
+        ["evaluate", "RUN", "--out", "out"],
+        ["export", "RUN", "--to", "onnx"],
+        ["cluster", "torchrun", "prepared", "run"],
+        ["bench", "train", "--quick"],
+        ["demo", "--out", "demo"],
+    ],
+)
+def test_what_needs_more_says_which_install_brings_it(
+    arguments: list[str], tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WITH_DATA", "1")
+    done = hemotorch_without(*(str(tiny_run) if each == "RUN" else each for each in arguments))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "pip install 'hemotorch[train]'" in done.stderr, done.stderr
+    assert not (tmp_path / "demo").exists()
+
+
+def test_training_from_python_says_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WITH_DATA", "1")
+    program = CHILD + "import hemotorch\nhemotorch.train\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "pip install 'hemotorch[train]'" in done.stderr.splitlines()[-1]
+
+
+def test_only_packages_of_extras_are_explained() -> None:
+    assert missing_extra(ModuleNotFoundError("no", name="numpy")) is None
+    assert missing_extra(ImportError("cannot import name", name="torch")) is None
+    text = str(missing_extra(ModuleNotFoundError("no", name="ray.train"), "training with Ray"))
+    assert text.startswith("training with Ray needs ray, ") and "hemotorch[ray]" in text
+    assert "torch" in EXTRAS
