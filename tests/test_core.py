@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
+import hemotorch
 import tiny
 from hemotorch.inference.onnx_export import export_onnx
 from hemotorch.io import write_scan
+from hemotorch.system import doctor
 from hemotorch.system.extras import EXTRAS, missing_extra
 
 ROOT = Path(__file__).parents[1]
+MOST_MB = 480  #: of an environment with the core; 467 were measured, pip and the compiled .pyc files included
 #: What no core install brings. Whoever imports one of them in the child ends with this error.
 LEFT_OUT = ("torch", "matplotlib", "triton", "ray", "onnx", "onnxscript", "zarr", "sklearn", "tensorboard")
 CHILD = f"""
@@ -125,3 +132,75 @@ def test_only_packages_of_extras_are_explained() -> None:
     text = str(missing_extra(ModuleNotFoundError("no", name="ray.train"), "training with Ray"))
     assert text.startswith("training with Ray needs ray, ") and "hemotorch[ray]" in text
     assert "torch" in EXTRAS
+
+
+def test_the_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = hemotorch_without("doctor", "--json")
+    result = json.loads(done.stdout)
+    assert done.returncode == 0 and result["ready"], done.stdout
+    checks = {check["name"]: check for check in result["checks"]}
+    assert checks["onnxruntime"]["good"] and checks["temporary folder"]["good"]
+    assert {name for name, check in checks.items() if check["core"]} >= {"python", "numpy", "DICOM JPEG lossless"}
+    # A library that is installed and cannot be loaded.
+    program = COMMAND.replace("'torch', ", "'torch', 'onnxruntime', ")
+    assert program != COMMAND
+    done = subprocess.run([sys.executable, "-c", program, "doctor"], capture_output=True, text=True, check=False)
+    lines = {line.split()[1]: line for line in done.stdout.splitlines() if len(line.split()) > 2}
+    assert done.returncode == 1 and lines["onnxruntime"].startswith("MISSING")
+    assert "pip install onnxruntime --force-reinstall" in lines["onnxruntime"]
+    assert [line for line in done.stdout.splitlines() if line.startswith("MISSING")] == [lines["onnxruntime"]]
+
+
+def test_a_full_or_forbidden_temporary_folder_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    checks = {check.name: check for check in doctor.examine()}
+    assert not doctor.is_ready(list(checks.values()))
+    assert checks["temporary folder"].line.endswith("set TMPDIR to a folder with room")
+
+
+def run(*command: object) -> str:
+    """Runs a command away from this environment and this checkout; its output."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.long
+def test_the_wheel_predicts_where_torch_is_not_installed(model: Path, tmp_path: Path) -> None:
+    builder, user, dist = tmp_path / "builder", tmp_path / "user", tmp_path / "dist"
+    run(sys.executable, "-m", "venv", builder)
+    run(builder / "bin/python", "-m", "pip", "install", "--quiet", "hatchling")
+    source = tmp_path / "source"
+    for name in ("src", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        source.mkdir(exist_ok=True)
+        copy(ROOT / name, source / name)
+    run("sh", "-c", f"cd '{source}' && '{builder}/bin/python' -m hatchling build -d '{dist}' -t sdist -t wheel")
+    (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = {name for name in archive.namelist() if name.startswith("hemotorch/")}
+    with tarfile.open(sdist) as packed:
+        in_sdist = {name.partition("/src/")[2] for name in packed.getnames() if "/src/hemotorch/" in name}
+    package = ROOT / "src"
+    files = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
+    files = {name for name in files if "__pycache__" not in name}
+    assert files <= in_wheel and files <= in_sdist
+
+    run(sys.executable, "-m", "venv", user)
+    python = user / "bin/python"
+    run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel)
+    assert run(python, "-c", "import importlib.util as u; print(u.find_spec('torch'))").strip() == "None"
+    write_scan(tiny.head(77)[0], tmp_path / "a.nii.gz")
+    command = user / "bin/hemotorch"
+    told = run(command, "predict", model, tmp_path / "a.nii.gz", "--out", tmp_path / "out", "--json")
+    (prediction,) = json.loads(told)["predictions"]
+    expected = hemotorch.predict(model, tmp_path / "a.nii.gz")
+    assert prediction["volume_ml"]["total"] == pytest.approx(expected.volume_ml["total"], rel=0.01)
+    assert json.loads(run(command, "doctor", "--json"))["ready"]
+    megabytes = sum(path.lstat().st_size for path in user.rglob("*") if path.is_file()) / 1e6
+    print(f"an environment of the core: {megabytes:.0f} MB")
+    assert megabytes < MOST_MB

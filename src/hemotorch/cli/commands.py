@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,6 +206,8 @@ def _is_model(argument: str) -> bool:
 
 def export(arguments: argparse.Namespace) -> int:
     """Writes a run's network as a file that needs no torch, and compares the two."""
+    from dataclasses import asdict
+
     from hemotorch.inference.onnx_export import export_onnx
 
     made = export_onnx(arguments.run_folder, arguments.out, scans=arguments.check, overwrite=arguments.overwrite)
@@ -214,6 +215,20 @@ def export(arguments: argparse.Namespace) -> int:
     lines = [comparison.text for comparison in made.comparisons]
     show(arguments, values, "\n".join([*lines, f"wrote {made.path}, {made.megabytes:.1f} MB"]))
     return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Says what this machine has and lacks; status 1 if the core lacks something."""
+    from dataclasses import asdict
+
+    from hemotorch.system.doctor import examine, is_ready
+
+    checks = examine()
+    ready = is_ready(checks)
+    verdict = "ready to predict" if ready else "the core lacks something: see the lines marked MISSING"
+    values = {"ready": ready, "checks": [asdict(check) for check in checks]}
+    show(arguments, values, "\n".join([*(check.line for check in checks), verdict]))
+    return 0 if ready else 1
 
 
 def demo(arguments: argparse.Namespace) -> int:

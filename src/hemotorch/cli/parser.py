@@ -45,6 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
     text = "Measure how fast it trains and predicts here, and why."
     bench.add(add_command(group, "bench", None, text, "bench train --quick"), add_threads, show)
     add_cluster(group)
+    text = "Say what this machine has and lacks, with the command that mends each."
+    add_command(group, "doctor", commands.doctor, text, "doctor")
     _demo(group)
     return parser
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx  # noqa: F401  the exporter needs it, and says so less well
@@ -37,7 +38,7 @@ CASE = 4  #: of the preset `small`: a phantom with bleeding
 
 
 @dataclass(frozen=True)
-class ScanComparison:
+class OnnxComparison:
     """How far the ONNX file's answer for one scan is from the torch network's.
 
     name: of the scan. difference: the largest of all channels' probabilities, on the grid. voxels: of the scan.
@@ -71,7 +72,7 @@ class OnnxExport:
 
     path: Path
     megabytes: float
-    comparisons: tuple[ScanComparison, ...]
+    comparisons: tuple[OnnxComparison, ...]
 
 
 class DeployedNet(nn.Module):
@@ -159,7 +160,7 @@ def _training_scans(root: Path) -> tuple[str, tuple[str, ...]]:
 
 def _graph(net: nets.Net) -> bytes:
     """The network as the bytes of an ONNX file."""
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # torch's types know paths only
     # Not the smallest size: lengths of 1 and the multiple itself are taken for fixed by some exporters.
     example = torch.zeros(2, net.slices, 2 * net.multiple, 3 * net.multiple)
     axes = {0: "slices", 2: "rows", 3: "columns"}
@@ -198,13 +199,13 @@ def _compare_sizes(net: nets.Net, exported: OnnxModel, path: Path) -> None:
             raise RunError(what, path, "please report it")
 
 
-def _compare(exported: Predictor, reference: Predictor, scan: Scan) -> ScanComparison:
+def _compare(exported: Predictor, reference: Predictor, scan: Scan) -> OnnxComparison:
     placement = place(reference.grid, scan)
     working, positions = hu_to_working(scan.hu, placement), slice_positions_mm(scan)
     expected = reference.model.probabilities(working, positions)
     answer = exported.model.probabilities(working, positions)
     mask, expected_mask = exported.predict(scan).mask, reference.predict(scan).mask
-    return ScanComparison(
+    return OnnxComparison(
         name=scan.name,
         difference=float(np.abs(answer - expected).max()),
         voxels=mask.size,

@@ -1,6 +1,7 @@
 """The machine underneath: files, processors, progress, devices, and the processes that train together.
 
 device       where and how a network computes: cpu or cuda, precision, compile, each with its reason
+doctor       what this machine has and lacks, with the command that mends each
 engine       what a recipe asks of the machine
 events       progress and messages as one stream, and who listens to it
 extras       what is not installed with the core, and which install brings it
