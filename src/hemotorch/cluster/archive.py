@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from hemotorch.errors import HemotorchError, InputError, RunError, explain
 from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.inference.load import load_model
 from hemotorch.inference.outputs import ENDINGS, Result, busy, is_result, make_room, predict_file
-from hemotorch.inference.scan_files import find_scans, name_scans
+from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
 from hemotorch.run import BEST
 from hemotorch.system import threads
 from hemotorch.system.files import (
@@ -51,7 +51,7 @@ class Archive:
     """What there is to do.
 
     model: the checkpoint file. weights: its digest. folder: of the results. done: results of the scans that are done.
-    todo: what the files of each other scan are called. unreadable: paths that were given and hold no scan.
+    todo: what the files of each other scan are called. scans: all of them by path. unreadable: paths without a scan.
     """
 
     model: Path
@@ -59,6 +59,7 @@ class Archive:
     folder: Path
     done: dict[Path, dict[str, Any]]
     todo: dict[Path, str]
+    scans: dict[Path, ScanFiles]
     unreadable: tuple[tuple[Path, HemotorchError], ...]
 
 
@@ -90,13 +91,16 @@ def open_archive(model: Path | str, scans: Sequence[Path | str], out: Path | str
         for file in folder.glob(f".*{STARTED}"):
             file.unlink()
         clear_parts(folder)
-        found_paths, unreadable = find_scans(scans, folder)
-        # Absolute, but links not followed: a scan is called what the user calls it.
-        paths = [Path(os.path.abspath(path)) for path in found_paths]
-        done = _done(folder, paths)
-        todo = _names(folder, done, [path for path in paths if path not in done])
-        done_here = {path: done[path] for path in paths if path in done}
-        yield Archive(checkpoint, weights, folder, done_here, todo, tuple(unreadable))
+        found, unreadable = find_scans(scans, folder)
+        by_path = {}
+        for scan in found:
+            # Absolute, but links not followed: a scan is called what the user calls it.
+            files = tuple(Path(os.path.abspath(file)) for file in scan.files)
+            by_path[files[0]] = replace(scan, files=files, named_after=Path(os.path.abspath(scan.named_after)))
+        done = _done(folder, list(by_path))
+        todo = _names(folder, done, [scan for path, scan in by_path.items() if path not in done])
+        done_here = {path: done[path] for path in by_path if path in done}
+        yield Archive(checkpoint, weights, folder, done_here, todo, by_path, tuple(unreadable))
 
 
 def _done(folder: Path, paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
@@ -112,17 +116,17 @@ def _done(folder: Path, paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
     return done
 
 
-def _names(folder: Path, done: Iterable[Path], todo: Sequence[Path]) -> dict[Path, str]:
+def _names(folder: Path, done: Iterable[Path], todo: Sequence[ScanFiles]) -> dict[Path, str]:
     """What the files of each scan that is to do are called."""
     names = name_scans([*done, *todo])
     taken = {path.stem for path in folder.glob("*.json")}
     names_of_todo = {}
-    for path in todo:
-        name = names[path]
+    for scan in todo:
+        name = names[scan.path]
         while name in taken:  # by a scan that was named before there were others of its name
             name += "_"
         taken.add(name)
-        names_of_todo[path] = name
+        names_of_todo[scan.path] = name
     return names_of_todo
 
 
@@ -158,7 +162,7 @@ def predict_archive(
         count = min(devices.workers(workers, device), len(archive.todo))
         thread_count = threads.wanted() or max(1, devices.cores // count)
         on_gpus = devices.on_gpus(device)
-        rows = [{"path": str(path), "name": name} for path, name in archive.todo.items()]
+        rows = [_row(archive.scans[path], name) for path, name in archive.todo.items()]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).map(
             Worker,
             fn_constructor_args=(
@@ -182,6 +186,13 @@ def predict_archive(
                 yield path, _result(json.loads(row["result"]))
     if missing:
         raise RunError(f"Ray Data gave no answer for {len(missing)} scans", min(missing), AGAIN)
+
+
+def _row(scan: ScanFiles, name: str) -> dict[str, str]:
+    """A scan as text, which Ray Data hands to a worker."""
+    files = json.dumps([str(file) for file in scan.files])
+    named_after = str(scan.named_after)
+    return {"path": str(scan.path), "name": name, "files": files, "after": named_after, "notes": json.dumps(scan.notes)}
 
 
 def _result(value: dict[str, Any]) -> Result:
@@ -219,34 +230,36 @@ class Worker:
         """Predicts one scan.
 
         Args:
-            row: its "path", and the "name" of its files.
+            row: as `_row` makes it.
 
         Returns:
             The row with "result" added: the JSON of a result, or of {"error": ...}.
         """
         path, name = Path(row["path"]), row["name"]
+        files = tuple(map(Path, json.loads(row["files"])))
+        scan = ScanFiles(files, Path(row["after"]), tuple(json.loads(row["notes"])))
         started = self._folder / f".{name}{STARTED}"
         result: Any
         try:
-            result = self._predict(path, name, started)
+            result = self._predict(scan, name, started)
         except Exception as error:  # one scan, whatever is wrong with it, does not stop an archive
             result = {"error": errors.to_dict(explain(error, path))}
         started.unlink(missing_ok=True)
         return {**row, "result": json.dumps(result)}
 
-    def _predict(self, path: Path, name: str, started: Path) -> dict[str, Any]:
+    def _predict(self, scan: ScanFiles, name: str, started: Path) -> dict[str, Any]:
         if self._changed:
             raise RunError("was trained on while scans were predicted with it", self._model, "try again")
         record = self._folder / f"{name}.json"
         if record.exists():  # its worker died after it had written it
             return dict(read_json(record))
-        make_room(self._folder, name, path, overwrite=False)
+        make_room(self._folder, name, scan.path, overwrite=False)
         with open(started, "a") as file:
             file.write(f"{os.getpid()}\n")
         if len(started.read_text().splitlines()) > TRIES:
             todo = "is there enough memory? the same command tries it again"
-            raise RunError(f"the worker that had it died {TRIES} times", path, todo)
-        return predict_file(self._predictor, path, self._folder, name, self._any_anatomy)
+            raise RunError(f"the worker that had it died {TRIES} times", scan.path, todo)
+        return predict_file(self._predictor, scan, self._folder, name, self._any_anatomy)
 
 
 def _results(folder: Path) -> dict[str, dict[str, Any]]:

@@ -14,8 +14,8 @@ from hemotorch import NOTICE, __version__
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
 from hemotorch.inference.load import load_model
 from hemotorch.inference.predictor import Predictor
-from hemotorch.inference.scan_files import find_scans, name_scans
-from hemotorch.io import is_predicted, nifti, read_scan, write_mask
+from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
+from hemotorch.io import is_predicted, nifti, on_disk, write_mask
 from hemotorch.pictures import contact_sheet
 from hemotorch.scan import Prediction
 from hemotorch.system.device import is_out_of_memory
@@ -49,16 +49,18 @@ def predict_files(
     device: str = "auto",
     any_anatomy: bool = False,
     overwrite: bool = False,
+    series: str | None = None,
 ) -> Iterator[tuple[Path, Result]]:
     """Predicts files and folders of scans with one model load. A scan that fails, however, does not stop the others.
 
     Args:
         model: a run, a model file, or several that are averaged.
-        scans: files and folders.
+        scans: files and folders, zips and DICOMDIRs.
         out: the folder to write into.
         device: auto, cpu, cuda or cuda:N.
         any_anatomy: predict what does not look like a head, too.
         overwrite: replace earlier predictions that nobody changed since.
+        series: of DICOM, the only series to predict, by its SeriesInstanceUID.
 
     Yields:
         Each scan's path, with the content of its NAME.json or its error.
@@ -70,18 +72,18 @@ def predict_files(
     folder = output_folder(out, may_exist=True)
     with exclusive(folder / LOCK, busy(folder)):
         clear_parts(folder)
-        paths, unreadable = find_scans(scans, folder.resolve())
+        found, unreadable = find_scans(scans, folder.resolve(), series)
         predictor = load_model(model, device)
         yield from unreadable
-        names = name_scans(paths)
-        for path in progress(paths, "predicting", unit="scan"):
+        names = name_scans(found)
+        for scan in progress(found, "predicting", unit="scan"):
             result: Result
             try:
-                make_room(folder, names[path], path, overwrite)
-                result = predict_file(predictor, path, folder, names[path], any_anatomy)
+                make_room(folder, names[scan.path], scan.path, overwrite)
+                result = predict_file(predictor, scan, folder, names[scan.path], any_anatomy)
             except Exception as error:
-                result = explain(error, path)
-            yield path, result
+                result = explain(error, scan.path)
+            yield scan.path, result
 
 
 def busy(folder: Path) -> RunError:
@@ -90,12 +92,12 @@ def busy(folder: Path) -> RunError:
 
 
 def predict_file(
-    predictor: Predictor, path: Path, folder: Path, name: str, any_anatomy: bool = False
+    predictor: Predictor, files: ScanFiles, folder: Path, name: str, any_anatomy: bool = False
 ) -> dict[str, Any]:
     """Predicts one scan and writes its files as `write_prediction` does. Raises HemotorchError."""
     try:
         start = time.perf_counter()
-        scan = read_scan(path)
+        scan = files.read()
         reading = time.perf_counter() - start
         prediction = predictor.predict(scan, any_anatomy)
         prediction.seconds["read"] = round(reading, 4)
@@ -104,7 +106,7 @@ def predict_file(
         if not is_out_of_memory(error):
             raise
         what = "there is not enough memory for this scan"
-        raise RunError(what, path, "predict it on a larger machine") from error
+        raise RunError(what, files.path, "predict it on a larger machine") from error
 
 
 def make_room(folder: Path, name: str, scan: Path, overwrite: bool) -> None:
@@ -204,7 +206,7 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
     if prediction.scan.source is not None:
         scan_files = list(prediction.scan.source.files)
     # Before anything is written: a scan that changes meanwhile is then seen to have changed.
-    sources = [file_status(path) for path in scan_files]
+    sources = [file_status(path) for path in dict.fromkeys(map(on_disk, scan_files))]
     write_mask(prediction.scan, prediction.mask, mask_file, nifti.PREDICTION_MARK)
     sheet = contact_sheet(prediction.scan, predicted=prediction.mask, typed=bool(prediction.task.types))
     with atomic(sheet_file) as temporary:

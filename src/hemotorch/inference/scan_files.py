@@ -6,63 +6,149 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hemotorch.errors import HemotorchError, InputError
-from hemotorch.io import VOLUME_SUFFIXES, files_of, is_volume, stem
+from hemotorch.io import VOLUME_SUFFIXES, dicom, files_of, is_dicom, is_volume, read_scan, stem
 from hemotorch.io.walk import grouped, walk, why_unread, without_parents
+from hemotorch.scan import Scan
 from hemotorch.system.files import short_name
 
 _MASK_ENDING = "_mask"
 
 
-def find_scans(given: Sequence[Path | str], out: Path) -> tuple[list[Path], list[tuple[Path, HemotorchError]]]:
-    """The scans in files and folders.
+@dataclass(frozen=True)
+class ScanFiles:
+    """A scan that was found.
+
+    files: of it, the one that names it in messages first: a volume, or all slices of a series, foot to head.
+    named_after: the file or folder that the files made from it are called after.
+    notes: what is said of it beside what its reader says: why this series was chosen.
+    """
+
+    files: tuple[Path, ...]
+    named_after: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """What it is known by: its first file."""
+        return self.files[0]
+
+    def read(self) -> Scan:
+        """The scan, named as its files say. Raises InputError."""
+        scan = read_scan(self.files)
+        return replace(scan, warnings=(*self.notes, *scan.warnings))
+
+
+def find_scans(
+    given: Sequence[Path | str], out: Path, series: str | None = None
+) -> tuple[list[ScanFiles], list[tuple[Path, HemotorchError]]]:
+    """The scans in files and folders: volumes, and of each study in DICOM the best series for bleeding.
 
     Args:
-        given: files, and folders that are looked through.
+        given: files, folders that are looked through, zips and DICOMDIRs.
         out: the folder that predictions are written to, resolved; what lies in it is no scan.
+        series: of DICOM, the only series to read, by its SeriesInstanceUID.
 
     Returns:
-        The files to predict, each once; and for each path given that cannot be predicted, or not all of it, why:
-        folders without scans, other formats.
+        The scans to predict, each once; and for each path given that cannot be predicted, or not all of it, why:
+        folders without scans, other formats, studies in which nothing can be read.
     """
-    scans: list[Path] = []
+    scans: list[ScanFiles] = []
     failed: list[tuple[Path, HemotorchError]] = []
     for path in map(Path, given):
-        if not path.is_dir():
-            scans.append(path)
+        is_folder = path.is_dir()
+        if not is_folder and not is_dicom(path) and not dicom.is_container(path):
+            scans.append(ScanFiles((path,), path))
             continue
-        in_folder, unread = _in_folder(path, out)
-        scans.extend(in_folder)
+        in_folder: list[Path] = []
+        unread: dict[Path, str] = {}
+        if is_folder:
+            in_folder, unread = _in_folder(path, out)
+            scans.extend(ScanFiles((volume,), volume) for volume in in_folder)
+        studies, problems = _dicom_scans(path, out, series)
+        scans.extend(studies)
+        failed.extend(problems)
         for names, reason in grouped(unread, path):
             failed.append((path, InputError(reason, path / names)))
-        if not in_folder and not unread:
-            todo = f"name files of scans ({', '.join(VOLUME_SUFFIXES)}) or a folder of them"
+        if not in_folder and not unread and not studies and not problems:
+            todo = f"name files of scans ({', '.join(VOLUME_SUFFIXES)}), DICOM, or a folder of them"
             failed.append((path, InputError("holds no scan", path, todo)))
     # Known by where they are, not by where a link leads: two links to one file are two scans with names of their own.
-    unique = {os.path.abspath(path): path for path in scans}
+    unique = {os.path.abspath(scan.path): scan for scan in scans}
     return list(unique.values()), failed
 
 
-def name_scans(paths: Sequence[Path]) -> dict[Path, str]:
+def _dicom_scans(
+    path: Path, out: Path, series: str | None
+) -> tuple[list[ScanFiles], list[tuple[Path, HemotorchError]]]:
+    """The series to read in a file, folder, zip or DICOMDIR, one for each study; and what is not read and why."""
+    try:
+        files, unread = dicom.dicom_files(path)
+    except InputError as error:
+        return [], [(path, error)]
+    inside = [file for file in files if out not in file.resolve().parents]
+    inventory = dicom.take_inventory(inside, unread)
+    failed: list[tuple[Path, HemotorchError]] = []
+    for unread_names, reason in grouped(inventory.unread, path):
+        failed.append((path, InputError(reason, path / unread_names)))
+    if series is not None:
+        if not inventory.studies:
+            return [], failed
+        try:
+            chosen = dicom.series_by_uid(inventory, series)
+        except HemotorchError as error:
+            return [], [*failed, (path, error)]
+        return [ScanFiles(chosen.files, _named_after(chosen.files, path))], failed
+    scans = []
+    names = dicom.names_of_studies(inventory.studies, path)
+    for study, named_after in zip(inventory.studies, names, strict=True):
+        if study.chosen is None:
+            failed.append((study.location, study.refusal()))
+            continue
+        notes: tuple[str, ...] = ()
+        if len(study.series) > 1:
+            notes = (f"{study.chosen.title} was chosen: {study.why}",)
+        scans.append(ScanFiles(study.chosen.files, named_after, notes))
+    return scans, failed
+
+
+def _named_after(files: Sequence[Path], given: Path) -> Path:
+    """The only file, or the folder that all files lie in, or what was given if that is a zip or a DICOMDIR."""
+    if len(files) == 1:
+        return files[0]
+    folder = Path(os.path.commonpath([file.parent for file in files]))
+    return folder if given.is_dir() or given in folder.parents else given
+
+
+def name_scans(scans: Sequence[ScanFiles | Path]) -> dict[Path, str]:
     """What each scan's files are called: its file's name; if names repeat, with its folder, suffix or whole path.
 
     Names that differ only in letter case or in how letters are composed count as the same: some disks take them so.
 
+    A series of DICOM is called after its folder.
+
     Args:
-        paths: of scans, each once.
+        scans: each once, or the paths of scans.
 
     Returns:
-        Names by path, no two the same.
+        Names by the path of each scan, no two the same.
     """
-    absolute = {path: Path(os.path.abspath(path)) for path in paths}
+    named_after = {}
+    for scan in scans:
+        if isinstance(scan, ScanFiles):
+            named_after[scan.path] = scan.named_after
+        else:
+            named_after[scan] = scan
+    absolute = {path: Path(os.path.abspath(after)) for path, after in named_after.items()}
     longer_names: tuple[Callable[[Path], str], ...] = (
-        lambda path: f"{path.parent.name}_{stem(path)}",
+        lambda path: f"{path.parent.name}_{_stem(path)}",
         lambda path: f"{path.parent.name}_{path.name.replace('.', '_')}",
         lambda path: "_".join(path.parts[1:]).replace(".", "_"),
     )
-    names = {path: _safe(stem(path)) for path in paths}
+    names = {path: _safe(_stem(after)) for path, after in named_after.items()}
     for longer in longer_names:
         repeated = Counter(map(_folded, names.values()))
         for path, name in names.items():
@@ -96,6 +182,8 @@ def _in_folder(folder: Path, out: Path) -> tuple[list[Path], dict[Path, str]]:
     read = set(files_of(volumes))
     unread = without_parents(unread, read, folder)
     for path in files:
+        if is_dicom(path):
+            continue  # its studies are looked at as a whole
         reason = why_unread(path)
         if reason is not None and path not in read:
             unread[path] = reason
@@ -107,6 +195,11 @@ def _in_folder(folder: Path, out: Path) -> tuple[list[Path], dict[Path, str]]:
         if not is_mask:
             scans.append(path)
     return scans, unread
+
+
+def _stem(path: Path) -> str:
+    """The name without the suffix of its format; a zip's too."""
+    return path.stem if dicom.is_zip(path) else stem(path)
 
 
 def _folded(name: str) -> str:

@@ -1,6 +1,7 @@
 """Files to `Scan` and back. `FORMATS` lists the formats, one module each; `read_scan` reads whatever is at a path.
 
 affines     the two affines of a NIfTI header: which one is good, and whether they agree
+dicom       DICOM to Scan: files, folders, zips and DICOMDIRs; series found and judged by their geometry
 nifti       NIfTI to Scan, and masks back into the scan's own grid
 nifti_image NIfTI files as nibabel's images, checked before anything is allocated
 nrrd        NRRD to Scan
@@ -23,13 +24,13 @@ from typing import Protocol
 import numpy as np
 
 from hemotorch.errors import InputError
-from hemotorch.io import nifti, nrrd, png
+from hemotorch.io import dicom, nifti, nrrd, png
+from hemotorch.io.dicom import is_dicom, on_disk
 from hemotorch.io.volume import without_suffix
 from hemotorch.scan import Scan
 from hemotorch.system.files import regular_file
 
 __all__ = [
-    "CONVERT_DICOM",
     "FORMATS",
     "SLICE_SUFFIXES",
     "VOLUME_SUFFIXES",
@@ -40,6 +41,7 @@ __all__ = [
     "is_predicted",
     "is_scan",
     "is_volume",
+    "on_disk",
     "read_mask",
     "read_mask_and_warnings",
     "read_scan",
@@ -48,8 +50,6 @@ __all__ = [
     "write_mask",
     "write_scan",
 ]
-
-CONVERT_DICOM = "convert each series first, for example with dcm2niix"
 
 # Whatever format a scan has, masks of it are written as NIfTI, which every viewer reads.
 write_scan = nifti.write_scan
@@ -82,7 +82,7 @@ class Format(Protocol):
         """The files' own number of each slice, foot to head, without reading voxels. Raises InputError."""
 
 
-FORMATS: tuple[Format, ...] = (nifti, nrrd, png)
+FORMATS: tuple[Format, ...] = (nifti, nrrd, png, dicom)
 
 
 def _suffixes(*, one_file_per_slice: bool) -> tuple[str, ...]:
@@ -98,7 +98,10 @@ SLICE_SUFFIXES = _suffixes(one_file_per_slice=True)  #: of files that hold one s
 
 
 def format_of(path: Path | str) -> Format | None:
-    """The format that a file's name stands for, or None if it is none that is read."""
+    """The format that a file's name stands for, or None if it is none that is read.
+
+    Files of DICOM often have a name that says nothing; these are told by `is_dicom`.
+    """
     name = str(path).lower()
     for module in FORMATS:
         if name.endswith(module.SUFFIXES):
@@ -127,15 +130,17 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for path in paths:
         known = format_of(path)
-        files.update(dict.fromkeys((path,) if known is None else known.files_of(path)))
+        files.update(dict.fromkeys((on_disk(path),) if known is None else known.files_of(path)))
     return list(files)
 
 
-def read_scan(files: Path | str | Sequence[Path]) -> Scan:
+def read_scan(files: Path | str | Sequence[Path], series: str | None = None) -> Scan:
     """Reads one scan.
 
     Args:
-        files: a volume, or a slice; or the slices of one scan, one file each.
+        files: a volume, or a slice; the slices of one scan, one file each; or a folder, a zip or a DICOMDIR with one
+            study in DICOM, of which the best series for bleeding is read.
+        series: of DICOM, the SeriesInstanceUID to read instead.
 
     Returns:
         The scan, slices from foot to head.
@@ -144,7 +149,12 @@ def read_scan(files: Path | str | Sequence[Path]) -> Scan:
         InputError: saying what is wrong with a file.
     """
     paths = _paths(files)
-    return _known_format(paths[0], "scan").read_scan(paths)
+    known = _known_format(paths[0], "scan")
+    if known is dicom:
+        return dicom.read_scan(paths, series)
+    if series is not None:
+        raise InputError("has no series: it is not DICOM", paths[0])
+    return known.read_scan(paths)
 
 
 def read_mask(files: Path | str | Sequence[Path], scan: Scan | None = None) -> np.ndarray:
@@ -177,16 +187,6 @@ def slice_numbers(files: Path | str | Sequence[Path]) -> tuple[int, ...]:
     return _known_format(paths[0], "scan").slice_numbers(paths)
 
 
-def is_dicom(path: Path | str) -> bool:
-    """Whether a file has DICOM's mark: "DICM" after 128 bytes."""
-    try:
-        regular_file(path)
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except (InputError, OSError):
-        return False
-
-
 def _paths(files: Path | str | Sequence[Path]) -> list[Path]:
     if isinstance(files, (str, Path)):
         return [Path(files)]
@@ -195,12 +195,14 @@ def _paths(files: Path | str | Sequence[Path]) -> list[Path]:
 
 def _known_format(path: Path, kind: str) -> Format:
     """The format of a file. Raises InputError if there is no file, or it is of no format that is read."""
-    if not path.is_dir():
+    if path.is_dir():
+        return dicom
+    if on_disk(path) == path:
         regular_file(path, kind)
     known = format_of(path)
     if known is not None:
         return known
-    if is_dicom(path):
-        raise InputError("is DICOM, which is not read yet", path, CONVERT_DICOM)
+    if is_dicom(path) or dicom.is_container(path) or on_disk(path) != path:
+        return dicom
     titles = [f"{module.TITLE} ({', '.join(module.SUFFIXES)})" for module in FORMATS]
     raise InputError(f"is not a {kind} that can be read", path, f"give {' or '.join(titles)}")

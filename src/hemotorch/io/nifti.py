@@ -134,14 +134,15 @@ def write_scan(scan: Scan, path: Path | str) -> None:
         InputError: if the slices are uneven.
         RunError: if the disk is full or read-only.
     """
-    _write_upright(scan, scan.hu, path)
+    _write_upright(scan, scan.hu, path, "", scan.affine)
 
 
 def write_mask(scan: Scan, mask: np.ndarray, path: Path | str, mark: str = "") -> None:
     """Writes a mask as uint8 NIfTI, atomically.
 
     Into the exact grid of the scan's source if that is NIfTI: same shape, affine, codes and axis order, and nothing
-    else of its header, since the rest may name the patient. A scan of another format gives its own affine.
+    else of its header, since the rest may name the patient. A scan of another format gives its own affine. NIfTI cannot
+    say where uneven slices lie: their first and last ones are put right, those between at even distances.
 
     Args:
         scan: that the mask belongs to.
@@ -157,7 +158,7 @@ def write_mask(scan: Scan, mask: np.ndarray, path: Path | str, mark: str = "") -
         raise InputError(f"a mask of shape {mask.shape} does not fit a scan of shape {scan.shape}", path)
     mask = mask.astype(np.uint8, copy=False)
     if scan.source is None or scan.source.format != NAME:
-        _write_upright(scan, mask, path, mark)
+        _write_upright(scan, mask, path, mark, scan.affine if scan.even else _even_affine(scan))
         return
     source_path = Path(scan.source.files[0])
     source = open_image(source_path)
@@ -180,10 +181,20 @@ def write_mask(scan: Scan, mask: np.ndarray, path: Path | str, mark: str = "") -
     _save(image, path)
 
 
-def _write_upright(scan: Scan, values: np.ndarray, path: Path | str, mark: str = "") -> None:
+def _even_affine(scan: Scan) -> np.ndarray:
+    """(4, 4) from (slice, row, column) to RAS mm of uneven slices, as if they were even from the first to the last."""
+    affine = np.eye(4)
+    affine[:3, 0] = (scan.slice_origins_mm[-1] - scan.slice_origins_mm[0]) / (len(scan.hu) - 1)
+    affine[:3, 1] = scan.row_step_mm
+    affine[:3, 2] = scan.column_step_mm
+    affine[:3, 3] = scan.slice_origins_mm[0]
+    return affine
+
+
+def _write_upright(scan: Scan, values: np.ndarray, path: Path | str, mark: str, scan_affine: np.ndarray) -> None:
     """Writes values in the scan's order with axes to the left, to the front and to the head."""
     _, rows, _ = values.shape
-    affine = scan.affine[:, [2, 1, 0, 3]]
+    affine = scan_affine[:, [2, 1, 0, 3]]
     affine[:3, 1] *= -1
     affine[:3, 3] += (rows - 1) * scan.row_step_mm
     upright = values.transpose(2, 1, 0)[:, ::-1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemotorch.errors import some_of
-from hemotorch.io import CONVERT_DICOM, is_dicom, is_scan, is_volume
+from hemotorch.io import dicom, is_dicom, is_scan, is_volume
 
 #: Kinds of files that hold scans and that nothing here reads, by the ending of their names.
 OTHER_SCANS = {
@@ -29,7 +29,6 @@ OTHER_SCANS = {
     ".nii.xz": "packed NIfTI",
     ".nii.zst": "packed NIfTI",
 }
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 #: Pictures. Beside volumes they illustrate; among PNG slices they are slices that nothing reads.
 OTHER_PICTURES = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _CONVERT = "convert it to NIfTI first"
@@ -100,7 +99,7 @@ def _sort_in(entry: Path, entries: Walk, to_visit: list[Path]) -> None:
 
 def looks_like_scan(path: Path) -> bool:
     """Whether the name ends as a scan's, of a kind that is read or not."""
-    return is_volume(path) or path.name.lower().endswith((*OTHER_SCANS, *_DICOM_SUFFIXES))
+    return is_volume(path) or path.name.lower().endswith((*OTHER_SCANS, *dicom.SUFFIXES))
 
 
 def why_unread(path: Path) -> str | None:
@@ -110,11 +109,13 @@ def why_unread(path: Path) -> str | None:
         path: of an ordinary file.
     """
     name = path.name.lower()
+    if name.endswith(dicom.SUFFIXES):
+        return "is DICOM, and not read beside volumes" if is_dicom(path) else "is named like DICOM, and is none"
     if is_scan(path) or name.endswith((*_ORDINARY, *OTHER_PICTURES)):
         return None
     # Files of a DICOM series often have no ending, or a number for one.
-    if name.endswith(_DICOM_SUFFIXES) or is_dicom(path):
-        return f"is DICOM, which is not read; {CONVERT_DICOM}"
+    if is_dicom(path):
+        return "is DICOM, and not read beside volumes"
     for suffix, kind in OTHER_SCANS.items():
         if name.endswith(suffix):
             return f"is {kind}, which is not read; {_CONVERT}"

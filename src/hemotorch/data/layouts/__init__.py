@@ -2,6 +2,7 @@
 
 case         Case, one study on disk; Collection, all of them
 ct_ich       PhysioNet CT-ICH: ct_scans/, masks/ and its tables
+dicom        studies in DICOM, with masks as NIfTI
 folder       folders of volumes: images/ and masks/, nnU-Net's, or one flat folder
 inside       what lies inside the skull: inside/
 mask_values  what the values of a mask mean
@@ -22,13 +23,12 @@ from typing import Protocol
 
 import numpy as np
 
-from hemotorch.data.layouts import ct_ich, folder, png
+from hemotorch.data.layouts import ct_ich, dicom, folder, png
 from hemotorch.data.layouts.case import Case, Collection
 from hemotorch.data.layouts.inside import assign_inside, write_inside
 from hemotorch.data.layouts.patients import assign_patients, find_table
 from hemotorch.errors import InputError, OptionError, nearest
 from hemotorch.io import (
-    CONVERT_DICOM,
     SLICE_SUFFIXES,
     VOLUME_SUFFIXES,
     files_of,
@@ -67,7 +67,7 @@ class Layout(Protocol):
         """Writes what stands beside the cases, once for all of them."""
 
 
-_MODULES: tuple[Layout, ...] = (ct_ich, folder, png)  # in the order in which they are looked for
+_MODULES: tuple[Layout, ...] = (dicom, ct_ich, folder, png)  # in the order in which they are looked for
 LAYOUTS: dict[str, Layout] = {module.NAME: module for module in _MODULES}
 
 
@@ -151,7 +151,8 @@ def _passed_over(collection: Collection, root: Path) -> list[str]:
     folders = {path.parent for path in read}
     unread = without_parents(entries.unread, read, root)
     for path in entries.files:
-        if path in read:
+        # The layout itself says which studies and files of DICOM it does not take.
+        if path in read or (collection.layout == dicom.NAME and is_dicom(path)):
             continue
         reason = why_unread(path)
         if reason is None and of_slices:
@@ -218,7 +219,10 @@ def _unknown_layout(root: Path, names: Sequence[str]) -> InputError:
     """What is said of a folder in which nothing is known, DICOM apart."""
     for path in root.rglob("*"):
         if path.is_file() and is_dicom(path):
-            return InputError(f"holds DICOM ({path.name}), which is not read yet", root, CONVERT_DICOM)
+            todo = "keep volumes that are no masks elsewhere, or add --layout dicom"
+            return InputError(
+                f"holds DICOM ({path.name}) beside volumes, and is not laid out in a way that is known", root, todo
+            )
     wanted = "; ".join(f"{LAYOUTS[name].LOOKS_FOR} ({name})" for name in names)
     todo = f"looked here and one level below for {wanted}. Volumes end in {', '.join(VOLUME_SUFFIXES)}"
     return InputError("is not laid out in a way that is known", root, todo)

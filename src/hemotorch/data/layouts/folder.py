@@ -58,7 +58,7 @@ def open_cases(root: Path) -> Collection:
         first_scan = scans[min(scans)].name
         first_mask = masks[min(masks)].name
         warnings.append(f"no mask has a scan's name: {first_mask} would have to be called {first_scan}")
-    codes, doubts = _codes(root, [masks[name] for name in paired])
+    codes, doubts = mask_codes(root, [masks[name] for name in paired])
     warnings += doubts
     cases = []
     for name, path in scans.items():
@@ -143,8 +143,13 @@ def _mask_folder(root: Path) -> str | None:
     return present[0].name
 
 
-def _codes(root: Path, masks: Sequence[Path]) -> tuple[dict[int, int], list[str]]:
-    """What the values of all masks mean, and a warning if that is an assumption."""
+def mask_codes(root: Path, masks: Sequence[Path]) -> tuple[dict[int, int], list[str]]:
+    """What the values of all masks mean, as codes of `labels`, and a warning if that is an assumption.
+
+    Args:
+        root: of the dataset, where `labels.json` may stand.
+        masks: all of them.
+    """
     if (root / LABELS).exists():
         return declared_codes(root / LABELS), []
     if masks and (root / NNUNET).exists():

@@ -16,7 +16,7 @@ import numpy as np
 from hemotorch.data.layouts.case import Case, Collection, files_by_name, unpaired
 from hemotorch.data.layouts.patients import write_patients
 from hemotorch.errors import some_of
-from hemotorch.io import SLICE_SUFFIXES, png
+from hemotorch.io import png
 from hemotorch.scan import CaseInfo, Scan
 
 NAME = "png"
@@ -28,13 +28,13 @@ IMAGES, LABELS = "image", "label"
 
 def matches(root: Path) -> bool:
     """Whether the folder is laid out this way."""
-    return bool(files_by_name(root / IMAGES, SLICE_SUFFIXES))
+    return bool(files_by_name(root / IMAGES, png.SUFFIXES))
 
 
 def open_cases(root: Path) -> Collection:
     """The cases of PNG folders. Slices without a label are left out of a case that has labels."""
-    images = files_by_name(root / IMAGES, SLICE_SUFFIXES)
-    labels = files_by_name(root / LABELS, SLICE_SUFFIXES)
+    images = files_by_name(root / IMAGES, png.SUFFIXES)
+    labels = files_by_name(root / LABELS, png.SUFFIXES)
     warnings = []
     if labels:
         warnings = unpaired(images, labels, "image", "label")

@@ -1,0 +1,153 @@
+"""Studies in DICOM, with masks as NIfTI: any folders of studies.
+
+    images/NAME/*.dcm  masks/NAME.nii.gz  [labels.json]  [patients.csv]
+
+Studies may lie anywhere below the folder, several in one folder too; of each the best series for bleeding is taken.
+A study's name is that of the highest folder that holds no other study. Its mask is masks/NAME.nii.gz (or labels/), or
+NAME_mask.nii.gz beside its folder, or the only NIfTI file in its folder. What mask values mean is decided as in the
+layout `folder`. Patients are told apart by PatientID, of which only a digest is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hemotorch.data.layouts import folder
+from hemotorch.data.layouts.case import Case, Collection, files_by_name, masks_by_hand, paths_of, unpaired
+from hemotorch.errors import InputError, some_of
+from hemotorch.io import VOLUME_SUFFIXES, dicom, is_dicom, is_volume, stem, write_mask
+from hemotorch.io.dicom.write import write_series
+from hemotorch.io.walk import grouped, walk
+from hemotorch.scan import CaseInfo, Scan
+
+NAME = "dicom"
+LOOKS_FOR = "studies in DICOM anywhere below"
+OF_SLICES = False
+
+_MASK_FOLDERS = ("masks", "labels", "inside")
+_MASK_ENDING = "_mask"
+
+
+def matches(root: Path) -> bool:
+    """Whether there is DICOM below, and no volume but masks."""
+    files = walk(root).files
+    series_folders = {path.parent for path in files if not is_volume(path) and is_dicom(path)}
+    zips = any(dicom.is_zip(path) and dicom.dicom_files(path)[0] for path in files)
+    if not series_folders and not zips:
+        return False
+    return all(_may_be_mask(path, series_folders) for path in files if is_volume(path))
+
+
+def _may_be_mask(path: Path, series_folders: set[Path]) -> bool:
+    in_study = any(path.parent == one or path.parent in one.parents for one in series_folders)
+    named = stem(path).lower().endswith(_MASK_ENDING)
+    return path.parent.name in _MASK_FOLDERS or (in_study and (named or path.parent in series_folders))
+
+
+def open_cases(root: Path) -> Collection:
+    """The cases of a folder of studies; headers are read once.
+
+    Raises:
+        InputError: if no study can be read, or two have one name.
+    """
+    files, unread = dicom.dicom_files(root)
+    inventory = dicom.take_inventory(files, unread)
+    passed_over = [f"{names}: {reason}" for names, reason in grouped(inventory.unread, root)]
+    names = dicom.names_of_studies(inventory.studies, root)
+    warnings: list[str] = []
+    found: dict[str, tuple[dicom.DicomStudy, Path]] = {}
+    for study, after in zip(inventory.studies, names, strict=True):
+        if study.chosen is None:
+            passed_over.append(str(study.refusal()))
+            continue
+        name = _unique(dicom.scan_name(after), found)
+        found[name] = (study, after)
+    if not found:
+        reasons = some_of(passed_over, 3)
+        raise InputError(f"holds no study in DICOM that can be read: {reasons}", root)
+    masks, predicted = masks_by_hand(_masks(root, found))
+    if masks:
+        warnings += unpaired(found, masks)
+    paired = sorted(found.keys() & masks.keys())
+    codes, doubts = folder.mask_codes(root, [masks[name] for name in paired])
+    warnings += doubts
+    cases = []
+    for name, (study, _) in found.items():
+        cases.append(_case(name, study, masks.get(name), codes))
+    description = f"studies in DICOM: {len(cases)}, {len(paired)} with a mask"
+    return Collection(NAME, root, tuple(cases), description, tuple(warnings), (*predicted, *passed_over))
+
+
+def _case(name: str, study: dicom.DicomStudy, mask: Path | None, codes: dict[int, int]) -> Case:
+    """The case of a study's chosen series."""
+    assert study.chosen is not None
+    first = study.chosen.first
+    warnings: tuple[str, ...] = ()
+    if len(study.series) > 1:
+        warnings = (f"{study.chosen.title} was chosen: {study.why}",)
+    return Case(
+        name,
+        scan_paths=study.chosen.files,
+        mask_paths=paths_of(mask),
+        patient=pseudonym(first.patient_id) if first.patient_id else name,
+        layout=NAME,
+        warnings=warnings,
+        mask_codes=codes,
+        age=first.age,
+        sex=first.sex if first.sex in ("F", "M") else None,
+        patient_assumed=not first.patient_id,
+    )
+
+
+def pseudonym(patient_id: str) -> str:
+    """A name for a patient that does not tell the id: "p" and 12 digits of its SHA-256.
+
+    Whoever has a list of all ids can find the patient; keep the dataset as you keep the list.
+    """
+    return "p" + hashlib.sha256(patient_id.encode()).hexdigest()[:12]
+
+
+def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
+    """Writes one scan as a series and its mask as NIfTI. Safe to call from several processes, one per case."""
+    write_series(scan, root / "images" / name, patient=info.patient, age=info.age, sex=info.sex)
+    if mask is not None:
+        write_mask(scan, mask, root / "masks" / f"{name}.nii.gz")
+
+
+def write_tables(root: Path, rows: Sequence[CaseInfo]) -> None:
+    """Writes `labels.json` and `patients.csv`, as the layout `folder` does."""
+    folder.write_tables(root, rows)
+
+
+def _unique(name: str, taken: dict[str, tuple[dicom.DicomStudy, Path]]) -> str:
+    """The name, with a number behind it if another study has it."""
+    number = 1
+    unique = name
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    return unique
+
+
+def _masks(root: Path, studies: dict[str, tuple[dicom.DicomStudy, Path]]) -> dict[str, Path]:
+    """Masks by the names of their studies; those of a masks folder that fit no study by their own names."""
+    masks: dict[str, Path] = {}
+    for folder_name in ("masks", "labels"):
+        for name, path in files_by_name(root / folder_name, VOLUME_SUFFIXES).items():
+            masks.setdefault(name.removesuffix(_MASK_ENDING), path)
+    for name, (_, after) in studies.items():
+        if name in masks:
+            continue
+        beside = files_by_name(after.parent, VOLUME_SUFFIXES).get(f"{after.name}{_MASK_ENDING}")
+        inside = list(files_by_name(after, VOLUME_SUFFIXES).values()) if after.is_dir() else []
+        if beside is not None:
+            masks[name] = beside
+        elif len(inside) == 1:
+            masks[name] = inside[0]
+        elif len(inside) > 1:
+            raise InputError("holds several NIfTI files, and which one is the mask is not known", after)
+    return masks

@@ -1,0 +1,151 @@
+"""DICOM to Scan: files, folders, zips and DICOMDIRs; series found and judged by their geometry.
+
+files      bytes of DICOM files, in folders or in zips
+header     what the header of a file says of each of its images
+inventory  studies and series of a folder, a zip or a DICOMDIR, and which one is read
+pixels     stored pixels as HU
+reader     a series as a Scan
+series     images as series: order, judgement, which is best for bleeding
+write      a Scan as a series of DICOM
+
+A scan is many files, one for each slice, or one file of many frames. Masks are read as NIfTI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hemotorch.errors import InputError, some_of
+from hemotorch.io.dicom.files import ZIP_SUFFIX, is_dicom, is_zip, on_disk
+from hemotorch.io.dicom.inventory import (
+    DicomInventory,
+    DicomStudy,
+    dicom_files,
+    is_container,
+    look_into,
+    names_of_studies,
+    series_by_uid,
+    take_inventory,
+)
+from hemotorch.io.dicom.reader import scan_of_series, slice_numbers_of
+from hemotorch.io.dicom.series import Series
+from hemotorch.scan import Scan
+
+__all__ = [
+    "NAME",
+    "ONE_FILE_PER_SLICE",
+    "SUFFIXES",
+    "TITLE",
+    "DicomInventory",
+    "DicomStudy",
+    "Series",
+    "dicom_files",
+    "files_of",
+    "is_container",
+    "is_dicom",
+    "is_zip",
+    "look_into",
+    "names_of_studies",
+    "on_disk",
+    "read_mask",
+    "read_scan",
+    "read_series",
+    "scan_name",
+    "series_by_uid",
+    "slice_numbers",
+    "take_inventory",
+]
+
+NAME = "dicom"
+TITLE = "DICOM"
+SUFFIXES: tuple[str, ...] = (".dcm", ".dicom", ".ima")
+ONE_FILE_PER_SLICE = True
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The file on the disk: itself, or the zip that it is in."""
+    return (on_disk(path),)
+
+
+def read_scan(files: Sequence[Path], series: str | None = None) -> Scan:
+    """Reads one scan: slices at their true positions, foot to head, HU by each slice's own rescale.
+
+    Args:
+        files: the files of one series; or a folder, a zip or a DICOMDIR, of whose only study the best series is read.
+        series: the SeriesInstanceUID to read instead.
+
+    Returns:
+        The scan. Its warnings say what is uneven, tilted, missing, doubtful or was repaired, and why the series was
+        chosen if there were several.
+
+    Raises:
+        InputError: if nothing in it is a head CT that can be read, or there are several studies.
+    """
+    found: list[Path] = []
+    unread: dict[Path, str] = {}
+    for path in files:
+        more, bad = dicom_files(path)
+        found.extend(more)
+        unread.update(bad)
+    where = files[0]
+    if not found and not unread:
+        raise InputError("holds no DICOM", where)
+    inventory = take_inventory(found, unread)
+    if series is not None:
+        return read_series(series_by_uid(inventory, series), where)
+    if not inventory.studies:
+        path, reason = next(iter(inventory.unread.items()))
+        raise InputError(reason, path)
+    if len(inventory.studies) > 1:
+        folders = some_of([study.location for study in inventory.studies], 3)
+        what = f"holds {len(inventory.studies)} studies ({folders})"
+        raise InputError(what, where, "give one of them, or a series; `hemotorch inspect` lists them")
+    study = inventory.studies[0]
+    if study.chosen is None:
+        raise study.refusal()
+    notes = [f"{some_of(list(inventory.unread), 3)}: {reason}" for reason in set(inventory.unread.values())]
+    if len(study.series) > 1:
+        notes.insert(0, f"{study.chosen.title} was read: {study.why}")
+    return read_series(study.chosen, where, tuple(notes))
+
+
+def read_series(series: Series, named_after: Path, notes: tuple[str, ...] = ()) -> Scan:
+    """A series as a Scan.
+
+    Args:
+        series: that is not set aside.
+        named_after: the file or folder whose name the scan takes.
+        notes: warnings to put before its own.
+
+    Raises:
+        InputError: as `read_scan`.
+    """
+    scan = scan_of_series(series, NAME, scan_name(named_after))
+    if not notes:
+        return scan
+    return replace(scan, warnings=(*notes, *scan.warnings))
+
+
+def scan_name(path: Path) -> str:
+    """What a scan of this file or folder is called."""
+    if path.name.lower().endswith((*SUFFIXES, ZIP_SUFFIX)):
+        return path.stem
+    return path.name or "scan"
+
+
+def read_mask(files: Sequence[Path], scan: Scan | None = None) -> tuple[np.ndarray, list[str]]:
+    """Raises InputError: masks are read as NIfTI, whatever the format of the scan."""
+    raise InputError("is DICOM, and masks are not read from it yet", files[0], "convert the mask to NIfTI")
+
+
+def slice_numbers(files: Sequence[Path]) -> tuple[int, ...]:
+    """The instance number of each slice, or its number from 1, foot to head. Raises InputError."""
+    inventory = take_inventory(file for path in files for file in dicom_files(path)[0])
+    for study in inventory.studies:
+        if study.chosen is not None:
+            return slice_numbers_of(study.chosen.images)
+    raise InputError("holds no head CT that can be read", files[0])

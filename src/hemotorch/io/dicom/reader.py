@@ -1,0 +1,156 @@
+"""A series as a Scan: slices as they were acquired, at their true positions, in Scan's order of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hemotorch.errors import InputError, some_of
+from hemotorch.io.dicom.header import ImageHeader
+from hemotorch.io.dicom.pixels import has_other_sign, slice_hu
+from hemotorch.io.dicom.series import Series
+from hemotorch.io.slice_axis import SCAN_AXES
+from hemotorch.io.values import to_hu
+from hemotorch.scan import Frame, Scan, Source
+from hemotorch.system import limits
+
+LEAST_SHARE = 0.75  #: of a series' slices that must be readable
+_TO_RAS = np.array([-1.0, -1.0, 1.0])  # DICOM's x and y run to the left and to the back
+
+
+def scan_of_series(series: Series, format_name: str, name: str) -> Scan:
+    """Reads the pixels of a series.
+
+    Args:
+        series: that is not set aside.
+        format_name: of the scan's source.
+        name: of the scan.
+
+    Returns:
+        The scan, with what was noticed and repaired in its warnings. Files that are damaged are left out by name, if
+        three quarters of the slices are whole.
+
+    Raises:
+        InputError: if more is damaged, or the values are not HU.
+    """
+    images, lacking = _with_rescale(series.images)
+    path = images[0].path
+    limits.check_voxels((len(images), images[0].rows, images[0].columns), path)
+    row_mm, column_mm = images[0].pixel_mm or (1.0, 1.0)
+    limits.check_spacing([row_mm, column_mm], [], path)
+    hu_of, notes, damaged = _read(images)
+    warnings = list(series.doubts)
+    if lacking:
+        warnings.append(f"{lacking} of {len(images)} slices lack their rescale and have that of the others")
+    if damaged:
+        _check_damage(damaged, len(images))
+        first = next(iter(damaged))
+        reason = damaged[first].what
+        names = some_of([image.path.name for image in damaged], 5)
+        warnings.append(f"{len(damaged)} slices cannot be read and are missing: {names} ({reason})")
+    whole = [image for image in images if image in hu_of]
+    for note, count in notes.items():
+        warnings.append(f"{count} of {len(images)} slices: {note}" if len(images) > 1 else note)
+    if any(image.slope is None or image.intercept is None for image in whole):
+        warnings.append("no rescale slope or intercept in the header: stored values are taken as HU")
+    stack = np.stack([hu_of.pop(image) for image in whole])
+    np.rint(stack, out=stack)
+    hu, value_warnings = to_hu(stack, path, unsigned=not images[0].signed)
+    hu, origins, row_step, column_step = _oriented(hu, whole)
+    files = tuple(dict.fromkeys(str(image.path) for image in whole))
+    index_of = {file: index for index, file in enumerate(files)}
+    numbers = slice_numbers_of(whole)
+    if len(whole) == 1 and series.thickness_mm is None:
+        warnings.append("one slice only: its thickness is not known, so there is no volume in mL")
+    return Scan(
+        hu,
+        slice_origins_mm=origins,
+        row_step_mm=row_step,
+        column_step_mm=column_step,
+        name=name,
+        slice_numbers=numbers,
+        source=Source(format_name, files, tuple(Frame(index_of[str(one.path)], one.frame) for one in whole)),
+        warnings=(*value_warnings, *warnings),
+        slice_mm=series.thickness_mm if len(whole) == 1 else None,
+    )
+
+
+def _with_rescale(images: Sequence[ImageHeader]) -> tuple[list[ImageHeader], int]:
+    """Images of which those that lack slope or intercept have the one that all others share; and how many had none."""
+    slopes = {image.slope for image in images if image.slope is not None}
+    intercepts = {image.intercept for image in images if image.intercept is not None}
+    if len(slopes) != 1 or len(intercepts) != 1:
+        return list(images), 0
+    filled = []
+    lacking = 0
+    for image in images:
+        if image.slope is None or image.intercept is None:
+            lacking += 1
+            image = replace(image, slope=min(slopes), intercept=min(intercepts))
+        filled.append(image)
+    return filled, lacking
+
+
+def _read(
+    images: Sequence[ImageHeader],
+) -> tuple[dict[ImageHeader, np.ndarray], dict[str, int], dict[ImageHeader, InputError]]:
+    """HU of each image, how many images each note is about, and the images that cannot be read with the reason."""
+    by_file: dict[str, list[ImageHeader]] = {}
+    for image in images:
+        by_file.setdefault(str(image.path), []).append(image)
+    hu_of: dict[ImageHeader, np.ndarray] = {}
+    notes: dict[str, int] = {}
+    damaged: dict[ImageHeader, InputError] = {}
+    # The slice in the middle, which holds most of a head, tells for all whether the header has the sign wrong.
+    other_sign = has_other_sign(images[len(images) // 2])
+    for of_file in by_file.values():
+        try:
+            read = slice_hu(of_file, other_sign)
+        except InputError as error:
+            damaged.update(dict.fromkeys(of_file, error))
+            continue
+        for image, (hu, image_notes) in zip(of_file, read, strict=True):
+            hu_of[image] = hu
+            for note in image_notes:
+                notes[note] = notes.get(note, 0) + 1
+    return hu_of, notes, damaged
+
+
+def _check_damage(damaged: dict[ImageHeader, InputError], total: int) -> None:
+    """Raises the first error if too many slices are damaged."""
+    if len(damaged) > (1 - LEAST_SHARE) * total:
+        error = next(iter(damaged.values()))
+        if total == 1:
+            raise error
+        raise InputError(f"{len(damaged)} of {total} slices cannot be read; this one {error.what}", error.where)
+
+
+def slice_numbers_of(images: Sequence[ImageHeader]) -> tuple[int, ...]:
+    """Instance numbers, which viewers show, if each slice has its own; else counted from 1, foot to head."""
+    numbers = [image.number for image in images if image.number is not None]
+    if len(numbers) == len(images) and len(set(numbers)) == len(images):
+        return tuple(numbers)
+    return tuple(range(1, len(images) + 1))
+
+
+def _oriented(hu: np.ndarray, images: Sequence[ImageHeader]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """HU with rows to the back and columns to the left, their origins (slices, 3), row step and column step, RAS mm."""
+    axes = np.asarray(images[0].orientation).reshape(2, 3) * _TO_RAS
+    row_mm, column_mm = images[0].pixel_mm or (1.0, 1.0)
+    column_step, row_step = axes[0] * column_mm, axes[1] * row_mm
+    origins = np.array([image.position or (0.0, 0.0, 0.0) for image in images], float) * _TO_RAS
+    _, to_back, to_left = SCAN_AXES
+    if abs(column_step @ to_left) < abs(row_step @ to_left) * (column_mm / row_mm):
+        hu = hu.transpose(0, 2, 1)
+        column_step, row_step = row_step, column_step
+    if row_step @ to_back < 0:
+        hu = hu[:, ::-1]
+        origins = origins + (hu.shape[1] - 1) * row_step
+        row_step = -row_step
+    if column_step @ to_left < 0:
+        hu = hu[:, :, ::-1]
+        origins = origins + (hu.shape[2] - 1) * column_step
+        column_step = -column_step
+    return np.ascontiguousarray(hu), origins, row_step, column_step
