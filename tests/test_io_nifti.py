@@ -340,7 +340,7 @@ def test_missing_and_folders(tmp_path: Path) -> None:
     (tmp_path / "b.nii").mkdir()
     with pytest.raises(InputError, match="is a folder"):
         read_scan(tmp_path / "b.nii")
-    with pytest.raises(InputError, match="not a scan that can be read"):
+    with pytest.raises(InputError, match="holds no DICOM"):
         read_scan(tmp_path)
 
 

@@ -246,7 +246,8 @@ def test_the_voxels_of_a_pair_are_no_file_that_is_passed_over(tmp_path: Path) ->
     nib.save(nib.Nifti1Pair(head(), AFFINE), tmp_path / "images" / "a.hdr")
     (case,) = open_layout(tmp_path).cases
     assert (case.name, open_layout(tmp_path).passed_over) == ("a", ())
-    assert find_scans([tmp_path], tmp_path / "out") == ([tmp_path / "images" / "a.hdr"], [])
+    (scan,), failed = find_scans([tmp_path], tmp_path / "out")
+    assert (scan.files, failed) == ((tmp_path / "images" / "a.hdr",), [])
     (tmp_path / "images" / "b.img").write_bytes(b"")
     (line,) = open_layout(tmp_path).passed_over
     assert line.startswith("images/b.img: is half of a pair of files without its header, which is not read")

@@ -302,7 +302,7 @@ def test_scans_of_a_folder_are_found_and_named(tmp_path: Path) -> None:
     path = detached(tmp_path, "encoding: raw\n", volume().tobytes(order="F"), "a.img")
     assert is_scan("x/A.NRRD") and is_scan("a.nhdr")
     scans, failed = find_scans([tmp_path], tmp_path / "out")
-    assert scans == [path, tmp_path / "a.nrrd"] and not failed
+    assert [scan.path for scan in scans] == [path, tmp_path / "a.nrrd"] and not failed
     assert sorted(name_scans(scans).values()) == sorted([f"{tmp_path.name}_a_nhdr", f"{tmp_path.name}_a_nrrd"])
     path.unlink()
     _, failed = find_scans([tmp_path], tmp_path / "out")

@@ -133,7 +133,7 @@ def test_a_link_to_a_folder_is_followed_if_it_is_given_itself(tmp_path: Path) ->
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "disk")
     scans, failed = find_scans([link], tmp_path / "out")
-    assert scans == [link / "a.nii.gz"]
+    assert [scan.path for scan in scans] == [link / "a.nii.gz"]
     assert [str(error) for _, error in failed] == [
         f"{link / 'more'}: is a link to a folder, which is not followed; give the folder itself"
     ]

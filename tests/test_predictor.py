@@ -260,7 +260,7 @@ def test_what_a_folder_holds_and_predict_cannot_read_is_named(tmp_path):
     (folder / "README.txt").write_text("")
     (folder / "sheet.png").write_text("")
     found, failed = find_scans([folder], tmp_path / "out")
-    assert sorted(path.name for path in found) == ["one.nii.gz", "two.nii.gz"] and failed == []
+    assert sorted(scan.path.name for scan in found) == ["one.nii.gz", "two.nii.gz"] and failed == []
     (folder / "gone.nii.gz").symlink_to(folder / "nowhere")
     (folder / "linked").symlink_to(tmp_path)
     (folder / "other.mha").write_text("")
@@ -270,7 +270,7 @@ def test_what_a_folder_holds_and_predict_cannot_read_is_named(tmp_path):
     told = [str(error) for _, error in failed]
     assert len(told) == 4 and all("\n" not in text for text in told)
     assert f"{folder}/gone.nii.gz: is a link that leads nowhere" in told
-    assert any(text.startswith(f"{folder}/IM0001: is DICOM, which is not read; convert each series") for text in told)
+    assert f"{folder}/IM0001: cannot be read as DICOM: nothing in it is known" in told
     assert any("other.mha: is MetaImage" in text for text in told) and any("linked: is a link" in text for text in told)
 
 

@@ -28,6 +28,7 @@ def phantom(arguments: argparse.Namespace) -> int:
         size=arguments.size,
         seed=arguments.seed,
         layout=arguments.layout,
+        faults=arguments.fault,
         projection=arguments.projection,
         workers=arguments.workers,
         shading_hu=arguments.shading,
@@ -170,6 +171,7 @@ def predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         any_anatomy=arguments.any_anatomy,
         overwrite=arguments.overwrite,
+        series=arguments.series,
     ):
         if isinstance(result, HemotorchError):
             failed += 1
@@ -188,6 +190,21 @@ def predict(arguments: argparse.Namespace) -> int:
         lines.insert(0, f"masks, volumes and pictures: {arguments.out}")
     show(arguments, {"predictions": results, "notice": NOTICE}, "\n".join(lines))
     return 1 if failed or not results else 0
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """Says what is in files and folders; status 1 if something in them cannot be read."""
+    from hemotorch.inference.inspection import inspect_paths
+
+    inspections = inspect_paths(
+        arguments.path,
+        series=arguments.series,
+        pixels=not arguments.headers_only,
+        show_patient=arguments.show_patient,
+    )
+    lines = [line for inspection in inspections for line in inspection.lines()]
+    show(arguments, {"paths": [inspection.to_dict() for inspection in inspections]}, "\n".join(lines))
+    return 0 if all(inspection.whole for inspection in inspections) else 1
 
 
 def split_models_and_scans(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

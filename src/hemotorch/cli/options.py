@@ -81,6 +81,12 @@ def add_workers(p: argparse.ArgumentParser) -> None:
     p.add_argument("--workers", type=count, metavar="N", help="parallel workers (default: all cores)")
 
 
+def add_series(p: argparse.ArgumentParser) -> None:
+    """--series."""
+    text = "of DICOM, the series to read, instead of the best one of each study (its SeriesInstanceUID)"
+    p.add_argument("--series", metavar="UID", help=text)
+
+
 def add_overwrite(p: argparse.ArgumentParser) -> None:
     """--overwrite."""
     p.add_argument("--overwrite", action="store_true", help="replace results that are there already")

@@ -16,6 +16,7 @@ from hemotorch.cli.options import (
     add_device,
     add_max_voxels,
     add_overwrite,
+    add_series,
     add_threads,
     add_training,
     add_workers,
@@ -41,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     _evaluate(group)
     _predict(group)
     _export(group)
+    _inspect(group)
     _recipe(group)
     text = "Measure how fast it trains and predicts here, and why."
     bench.add(add_command(group, "bench", None, text, "bench train --quick"), add_threads, show)
@@ -65,6 +67,8 @@ def _phantom(group: Any) -> None:
         metavar="NAME",
         help="layout of the files written, see docs/data.md (default: ct-ich)",
     )
+    text = "what is wrong with the files of --layout dicom, by name, see docs/dicom.md; may be repeated"
+    p.add_argument("--fault", action="append", default=[], metavar="NAME", help=text)
     p.add_argument("--projection", action="store_true", help="simulate the scanner in full: slower")
     text = "shade soft tissue by a smooth field of up to so many HU, as some scanners do (default: 0)"
     p.add_argument("--shading", type=float, metavar="HU", help=text)
@@ -115,8 +119,10 @@ def _predict(group: Any) -> None:
     p = add_command(group, "predict", commands.predict, text, "predict run scan.nii.gz --out predictions")
     text = "run folder, checkpoint or ONNX file; further ones after it, such as the folds of a dataset, are averaged"
     p.add_argument("run_folder", metavar="RUN", help=text)
-    p.add_argument("scan", nargs="+", metavar="SCAN", help="files of scans, or folders of them")
+    text = "files of scans, folders of them, DICOM (a file, a folder, a zip, a DICOMDIR)"
+    p.add_argument("scan", nargs="+", metavar="SCAN", help=text)
     p.add_argument("--out", required=True, metavar="DIR", help="folder for masks, JSON and pictures")
+    add_series(p)
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
     add_max_voxels(p)
     add_overwrite(p)
@@ -133,6 +139,16 @@ def _export(group: Any) -> None:
     p.add_argument("--check", action="append", default=[], metavar="SCAN", help=text)
     add_overwrite(p)
     add_threads(p)
+
+
+def _inspect(group: Any) -> None:
+    text = "Say what scans are in files and folders, which series of DICOM would be read, and why."
+    p = add_command(group, "inspect", commands.inspect, text, "inspect CD_FOLDER")
+    p.add_argument("path", nargs="+", metavar="PATH", help="a file, a folder, a zip, a DICOMDIR")
+    p.add_argument("--headers-only", action="store_true", help="do not look at pixels: faster, says less")
+    p.add_argument("--show-patient", action="store_true", help="also print the names and ids of patients")
+    add_series(p)
+    add_max_voxels(p)
 
 
 def _recipe(group: Any) -> None:

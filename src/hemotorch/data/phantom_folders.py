@@ -6,14 +6,16 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hemotorch.data import layouts
+from hemotorch.data.layouts import dicom
 from hemotorch.errors import InputError, OptionError, nearest
+from hemotorch.io.dicom.write import FAULTS
 from hemotorch.phantom.case import make_case
 from hemotorch.phantom.presets import VERSION, Preset, preset
 from hemotorch.scan import CaseInfo
@@ -35,6 +37,7 @@ class _Job:
     seed: int
     layout: str
     projection: bool
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def write_phantom(
     workers: int | None = None,
     shading_hu: float | None = None,
     offset_hu: float | None = None,
+    faults: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes a phantom dataset into an empty folder.
 
@@ -70,6 +74,7 @@ def write_phantom(
         workers: processes, all cores by default; the files do not depend on it.
         shading_hu: largest amplitude of a smooth field over soft tissue, if not the preset's, which is 0.
         offset_hu: by how much soft tissue is brighter or darker at most, beyond the usual scanners; likewise.
+        faults: what is wrong with the files of the layout `dicom`, names of `io.dicom.write.FAULTS`.
 
     Returns:
         What the dataset says of itself, also in `phantom.json`.
@@ -82,9 +87,16 @@ def write_phantom(
     chosen = preset(spec, patients, size, shading_hu, offset_hu)
     if layout not in layouts.LAYOUTS:
         raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, layouts.LAYOUTS))
+    if faults and layout != dicom.NAME:
+        raise OptionError("are about DICOM", "--fault", f"add --layout {dicom.NAME}")
+    for fault in faults:
+        if fault not in FAULTS:
+            raise OptionError(f"unknown fault '{fault}'", "--fault", nearest(fault, FAULTS))
     settings = {"phantom": VERSION, "preset": asdict(chosen), "seed": seed, "layout": layout, "projection": projection}
+    if faults:
+        settings["faults"] = list(faults)
     root = _output_folder(Path(out), settings)
-    jobs = [_Job(root, chosen, index, seed, layout, projection) for index in range(chosen.patients)]
+    jobs = [_Job(root, chosen, index, seed, layout, projection, tuple(faults)) for index in range(chosen.patients)]
     count = min(workers or cores(), len(jobs))
     cases: list[_Written] = []
     with ProgressTask("phantom", len(jobs), "patient") as task:
@@ -107,6 +119,7 @@ def write_phantom(
         "slices": sum(case.slices for case in cases),
         "positive_slices": sum(map(_positive_slices, bleeding)),
         "size_px": chosen.size_px,
+        **({"faults": list(faults)} if faults else {}),
         "volume_ml": {case.info.name: round(case.volume_ml, 2) for case in cases},
     }
     write_json(root / INFO, summary)
@@ -168,5 +181,8 @@ def _follow(parent: int) -> None:
 
 def _write_case(job: _Job) -> _Written:
     case = make_case(job.preset, job.index, job.seed, job.projection)
-    layouts.write_case(job.layout, job.root, case.scan.name, case.scan, case.mask, case.info, case.inside)
+    if job.faults:
+        dicom.write_faulty(job.root, case.scan.name, case.scan, case.mask, case.info, job.faults)
+    else:
+        layouts.write_case(job.layout, job.root, case.scan.name, case.scan, case.mask, case.info, case.inside)
     return _Written(case.info, case.scan.volume_ml(case.mask), len(case.mask))

@@ -3,6 +3,7 @@
 baseline     the rule-based baseline: bright inside the skull
 checkpoint   the weights of a network and all that predicting with it needs, as one file
 deployment   what predicting with a network needs besides its weights
+inspection   what is in files and folders before anything is predicted
 load         load_model and predict: the way in for Python, without torch until a run is loaded
 model        what a model is to everything else, and several models as one
 onnx_export  a run's network as an ONNX file, compared at once with the network

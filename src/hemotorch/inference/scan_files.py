@@ -66,7 +66,7 @@ def find_scans(
         in_folder: list[Path] = []
         unread: dict[Path, str] = {}
         if is_folder:
-            in_folder, unread = _in_folder(path, out)
+            in_folder, unread = volumes_in(path, out)
             scans.extend(ScanFiles((volume,), volume) for volume in in_folder)
         studies, problems = _dicom_scans(path, out, series)
         scans.extend(studies)
@@ -167,15 +167,20 @@ def name_scans(scans: Sequence[ScanFiles | Path]) -> dict[Path, str]:
     return names
 
 
-def _in_folder(folder: Path, out: Path) -> tuple[list[Path], dict[Path, str]]:
+def volumes_in(folder: Path, out: Path | None = None) -> tuple[list[Path], dict[Path, str]]:
     """All volumes in a folder and below it, but masks of scans beside them and what was predicted before.
 
-    Also returned: the reason for each thing that looks like a scan and is not read.
+    Args:
+        folder: that is looked through.
+        out: a resolved folder in or below it whose files are no scans, or None.
+
+    Returns:
+        The volumes, and the reason for each other thing that looks like a scan and is not read. DICOM is neither.
     """
     entries = walk(folder)
     files = entries.files
     unread = entries.unread
-    if out != folder.resolve():
+    if out is not None and out != folder.resolve():
         files = [path for path in files if out not in path.resolve().parents]
         unread = {path: reason for path, reason in unread.items() if out not in path.parents}
     volumes = [path for path in files if is_volume(path)]

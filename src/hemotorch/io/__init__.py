@@ -1,7 +1,7 @@
 """Files to `Scan` and back. `FORMATS` lists the formats, one module each; `read_scan` reads whatever is at a path.
 
 affines     the two affines of a NIfTI header: which one is good, and whether they agree
-dicom       DICOM to Scan: files, folders, zips and DICOMDIRs; series found and judged by their geometry
+dicom/      DICOM to Scan: files, folders, zips and DICOMDIRs; series found and judged by their geometry
 nifti       NIfTI to Scan, and masks back into the scan's own grid
 nifti_image NIfTI files as nibabel's images, checked before anything is allocated
 nrrd        NRRD to Scan
@@ -151,7 +151,7 @@ def read_scan(files: Path | str | Sequence[Path], series: str | None = None) -> 
     paths = _paths(files)
     known = _known_format(paths[0], "scan")
     if known is dicom:
-        return dicom.read_scan(paths, series)
+        return dicom.read_chosen(paths, series)
     if series is not None:
         raise InputError("has no series: it is not DICOM", paths[0])
     return known.read_scan(paths)

@@ -67,7 +67,7 @@ class Layout(Protocol):
         """Writes what stands beside the cases, once for all of them."""
 
 
-_MODULES: tuple[Layout, ...] = (dicom, ct_ich, folder, png)  # in the order in which they are looked for
+_MODULES: tuple[Layout, ...] = (ct_ich, folder, png, dicom)  # in the order in which they are looked for
 LAYOUTS: dict[str, Layout] = {module.NAME: module for module in _MODULES}
 
 

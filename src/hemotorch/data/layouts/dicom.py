@@ -3,9 +3,9 @@
     images/NAME/*.dcm  masks/NAME.nii.gz  [labels.json]  [patients.csv]
 
 Studies may lie anywhere below the folder, several in one folder too; of each the best series for bleeding is taken.
-A study's name is that of the highest folder that holds no other study. Its mask is masks/NAME.nii.gz (or labels/), or
-NAME_mask.nii.gz beside its folder, or the only NIfTI file in its folder. What mask values mean is decided as in the
-layout `folder`. Patients are told apart by PatientID, of which only a digest is kept.
+A study's name is that of the highest folder (in images/, if that is there) that holds no other study. Its mask is
+masks/NAME.nii.gz (or labels/), or NAME_mask.nii.gz beside its folder, or the only NIfTI file in its folder. What mask
+values mean is decided as in the layout `folder`. Patients are told apart by PatientID, of which only a digest is kept.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def open_cases(root: Path) -> Collection:
     files, unread = dicom.dicom_files(root)
     inventory = dicom.take_inventory(files, unread)
     passed_over = [f"{names}: {reason}" for names, reason in grouped(inventory.unread, root)]
-    names = dicom.names_of_studies(inventory.studies, root)
+    images = root / "images"
+    names = dicom.names_of_studies(inventory.studies, images if images.is_dir() else root, itself=False)
     warnings: list[str] = []
     found: dict[str, tuple[dicom.DicomStudy, Path]] = {}
     for study, after in zip(inventory.studies, names, strict=True):
@@ -113,7 +114,18 @@ def pseudonym(patient_id: str) -> str:
 
 def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:
     """Writes one scan as a series and its mask as NIfTI. Safe to call from several processes, one per case."""
-    write_series(scan, root / "images" / name, patient=info.patient, age=info.age, sex=info.sex)
+    write_faulty(root, name, scan, mask, info, ())
+
+
+def write_faulty(
+    root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo, faults: Sequence[str]
+) -> None:
+    """Writes a case as `write_case`, its series with faults; the mask is that of the scan without them.
+
+    Raises:
+        OptionError: for an unknown fault.
+    """
+    write_series(scan, root / "images" / name, patient=info.patient, age=info.age, sex=info.sex, faults=faults)
     if mask is not None:
         write_mask(scan, mask, root / "masks" / f"{name}.nii.gz")
 

@@ -39,7 +39,11 @@ _TYPED = {code: code for code in (*CODES.values(), UNTYPED)}
 
 def matches(root: Path) -> bool:
     """Whether the folder is laid out this way."""
-    return any(files_by_name(root / name, VOLUME_SUFFIXES) for name in (*_SCAN_FOLDERS, "."))
+    if any(files_by_name(root / name, VOLUME_SUFFIXES) for name in _SCAN_FOLDERS):
+        return True
+    # NAME_mask.nii.gz beside a folder NAME is the mask of a study in DICOM.
+    volumes = files_by_name(root, VOLUME_SUFFIXES)
+    return any(not (root / name.removesuffix(_MASK_ENDING)).is_dir() for name in volumes)
 
 
 def open_cases(root: Path) -> Collection:

@@ -32,7 +32,7 @@ from hemotorch.io.dicom.inventory import (
     take_inventory,
 )
 from hemotorch.io.dicom.reader import scan_of_series, slice_numbers_of
-from hemotorch.io.dicom.series import Series
+from hemotorch.io.dicom.series import Series, score
 from hemotorch.scan import Scan
 
 __all__ = [
@@ -51,10 +51,12 @@ __all__ = [
     "look_into",
     "names_of_studies",
     "on_disk",
+    "read_chosen",
     "read_mask",
     "read_scan",
     "read_series",
     "scan_name",
+    "score",
     "series_by_uid",
     "slice_numbers",
     "take_inventory",
@@ -71,7 +73,12 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (on_disk(path),)
 
 
-def read_scan(files: Sequence[Path], series: str | None = None) -> Scan:
+def read_scan(files: Sequence[Path]) -> Scan:
+    """Reads one scan as `read_chosen` does, of the best series. Raises InputError."""
+    return read_chosen(files)
+
+
+def read_chosen(files: Sequence[Path], series: str | None = None) -> Scan:
     """Reads one scan: slices at their true positions, foot to head, HU by each slice's own rescale.
 
     Args:
@@ -93,7 +100,8 @@ def read_scan(files: Sequence[Path], series: str | None = None) -> Scan:
         unread.update(bad)
     where = files[0]
     if not found and not unread:
-        raise InputError("holds no DICOM", where)
+        what = "is a folder that holds no DICOM" if where.is_dir() else "holds no DICOM"
+        raise InputError(what, where)
     inventory = take_inventory(found, unread)
     if series is not None:
         return read_series(series_by_uid(inventory, series), where)

@@ -133,7 +133,7 @@ def series_by_uid(inventory: DicomInventory, uid: str) -> Series:
     return max(readable, key=score)
 
 
-def names_of_studies(studies: Sequence[DicomStudy], given: Path) -> list[Path]:
+def names_of_studies(studies: Sequence[DicomStudy], given: Path, *, itself: bool = True) -> list[Path]:
     """What each study is called after: the highest folder at or below what was given that holds no other study.
 
     On a CD the innermost folders are called SE000001 or DICOM in every study; what tells studies apart lies above.
@@ -141,6 +141,7 @@ def names_of_studies(studies: Sequence[DicomStudy], given: Path) -> list[Path]:
     Args:
         studies: of one inventory.
         given: the file, folder, zip or DICOMDIR that was looked into.
+        itself: whether a study may be called after what was given, or only after a folder below it.
 
     Returns:
         One path for each study, perhaps the same for studies that share a folder.
@@ -154,7 +155,9 @@ def names_of_studies(studies: Sequence[DicomStudy], given: Path) -> list[Path]:
     top = given.parent if is_dicomdir(given) else given
     names = []
     for study, above in zip(studies, folders_of, strict=True):
-        alone = [folder for folder in above if count[folder] == 1 and (folder == top or top in folder.parents)]
+        alone = [folder for folder in above if count[folder] == 1 and top in folder.parents]
+        if itself and count[top] == 1 and top in above:
+            alone.append(top)
         names.append(min(alone, key=lambda folder: len(folder.parts)) if alone else study.location)
     return names
 
@@ -171,10 +174,10 @@ def _study(series: Sequence[Series]) -> DicomStudy:
     second = readable[1]
     for words, ours, theirs in zip(SCORE_WORDS, score(best), score(second), strict=True):
         if ours > theirs:
-            return DicomStudy(
-                tuple(series), best, f"of {len(readable)} that can be read, {words}; next: {second.title}"
-            )
-    return DicomStudy(tuple(series), best, f"of {len(readable)} that can be read, the first: nothing tells them apart")
+            why = f"of {len(readable)} that can be read, it {words}; the next best is {second.title}"
+            return DicomStudy(tuple(series), best, why)
+    why = f"of {len(readable)} that can be read, it is the first; nothing tells them apart"
+    return DicomStudy(tuple(series), best, why)
 
 
 def _below(folder: Path) -> tuple[list[Path], dict[Path, str]]:

@@ -209,7 +209,8 @@ def _key(header: ImageHeader) -> tuple[object, ...]:
     several = str(header.path) if header.frames > 1 else ""
     return (
         *(study, series, several, header.modality, header.sop_class, header.rows, header.columns, pixel),
-        *(header.kernel, is_localizer, header.samples, header.bits[0], header.contrast != "" and header.contrast),
+        *(header.kernel, is_localizer, header.samples, header.bits[0], header.contrast),
+        why_undecodable(header) or "",
     )
 
 
