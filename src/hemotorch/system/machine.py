@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
+LOADAVG = Path("/proc/loadavg")  #: its fourth field is "threads that run or could / all of them", see proc(5)
+LOOKS = 5
 #: Limit, usage and statistics of a container's memory, as cgroup v2 and v1 call them.
 MEMORY_FILES = (
     ("memory.max", "memory.current", "memory.stat"),
@@ -40,6 +43,22 @@ def physical_cores() -> int:
         except OSError:
             return cores()
     return min(cores(), len(siblings))
+
+
+def others_running() -> int | None:
+    """How many threads of other programs run now or wait for a core; None if the system does not say.
+
+    The median of some looks, since a moment's may be chance. Takes about 20 ms.
+    """
+    looks: list[int] = []
+    for _ in range(LOOKS):
+        try:
+            running = LOADAVG.read_text().split()[3].partition("/")[0]
+            looks.append(int(running) - 1)  # this one runs too
+        except (OSError, ValueError, IndexError):
+            return None
+        time.sleep(0.005)
+    return sorted(looks)[LOOKS // 2]
 
 
 def has_bf16() -> bool:

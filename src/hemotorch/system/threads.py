@@ -1,4 +1,4 @@
-"""How many threads a process computes with, and how they wait for one another: by default without spinning.
+"""How many threads a process computes with, and how they wait for one another: they spin at most for a moment.
 
 Only the command line and the processes that it starts set variables; `import hemotorch` leaves a process as it is.
 """
@@ -19,19 +19,29 @@ MOST = 4096
 
 #: If one of these is set, the user has decided how threads wait.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-#: torch's wheels for Linux bring GNU's OpenMP runtime. Beside four computing processes forty steps of `fast` took 67 s
-#: with its own choice, which is to spin, and 27 s with this one; alone 8 s and 9 s (benchmarks/beside.py).
+#: torch's wheels for Linux bring GNU's OpenMP runtime. Left to itself it spins for milliseconds: beside four computing
+#: processes forty steps of `fast` took 67 s, and 27 s without spinning. On free cores it is the other way round: a step
+#: takes 57 ms, 57 to 61 ms with a moment of spinning, and 90 ms without (docs/results.md, "Beside other work").
 WITHOUT_SPINNING = {"OMP_WAIT_POLICY": "PASSIVE"}
+SPINNING_SHORTLY = {"GOMP_SPINCOUNT": "1000"}
 
 
-def waiting(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that make threads wait without spinning; none if the user has set one of `WAITING`.
+def waiting(environment: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
+    """The variables that say how threads wait for one another; none if the user has set one of `WAITING`.
 
     They work only if they are set before the OpenMP runtime, and with it torch, is loaded.
+
+    Args:
+        environment: the variables that are set.
+        threads: how many are going to compute; None: as many as this process may use cores.
     """
     if any(environment.get(name) for name in WAITING):
         return {}
-    return dict(WITHOUT_SPINNING)
+    others = machine.others_running()
+    available = (os.cpu_count() or 1) - (others or 0)
+    if others is None or available < (threads or machine.cores()):
+        return dict(WITHOUT_SPINNING)
+    return dict(SPINNING_SHORTLY)
 
 
 def option() -> int:
@@ -81,7 +91,7 @@ def process_environment(threads: int | None) -> Iterator[None]:
     added: dict[str, str] = {}
     # If torch is loaded, this process belongs to a program that calls the command line as a function.
     if "torch" not in sys.modules:
-        added |= waiting(os.environ)
+        added |= waiting(os.environ, threads)
     if threads is not None:
         added |= {THREADS: str(threads), OPENMP: str(threads)}
     before = {name: os.environ.get(name) for name in added}
