@@ -148,6 +148,22 @@ def test_the_command_prints_a_recipe_and_lists_all(capsys, tmp_path):
     assert "did you mean 'fast'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("of_recipe", "wrong", "says"),
+    [
+        ('[net]\nname = "compact"', '[net]\nname = "compakt"', "did you mean 'compact'"),
+        ('[loss]\nname = "dice-cross-entropy"', '[loss]\nname = "dice"', "unknown loss 'dice'"),
+        ("[loss.options]\n", "[loss.options]\ngama = 2\n", "has no option 'gama'"),
+    ],
+)
+def test_the_command_does_not_print_a_recipe_that_cannot_be_trained(capsys, tmp_path, of_recipe, wrong, says):
+    text = load_recipe("fast").to_toml()
+    assert of_recipe in text
+    (tmp_path / "mine.toml").write_text(text.replace(of_recipe, wrong))
+    assert main(["recipe", str(tmp_path / "mine.toml")]) == 1
+    assert says in capsys.readouterr().err
+
+
 def test_the_table_of_keys_in_the_docs_is_that_of_the_fields():
     docs = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
     table = docs.partition("sections.py -->\n")[2].partition("<!-- end of keys -->")[0].strip()

@@ -221,3 +221,21 @@ def test_a_new_run_is_started_on_a_disk_without_locks(tmp_path, monkeypatch):
     with run.locked():
         assert (run.root / "lock.held").exists()
         run.must_be_new()
+
+
+@pytest.mark.parametrize("had_folder", [False, True])
+def test_a_training_that_cannot_begin_leaves_nothing(tiny_prepared, tmp_path, had_folder):
+    root = tmp_path / "run"
+    if had_folder:
+        root.mkdir()
+    with pytest.raises(HemotorchError, match="no split 'nothing'"):
+        train(tiny_prepared, root, tiny.recipe("data.split=nothing"), device="cpu")
+    assert root.exists() == had_folder and not list(root.glob("*"))
+
+
+def test_a_run_that_fails_later_keeps_its_files(tmp_path):
+    run = Run(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), run.locked():
+        (run.root / "recipe.toml").write_text("")
+        _ = 1 / 0
+    assert {file.name for file in run.root.iterdir()} == {"recipe.toml", "lock"}

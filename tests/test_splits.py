@@ -265,7 +265,7 @@ def test_the_audit_never_calls_unknown_patients_clean() -> None:
     assert found.patients == ("a",)
     assert (
         found.lines()[0]
-        == "split 's', by slice as in the 2021 paper: 1 scans are on both sides of training and testing: a"
+        == "split 's', by slice as in the 2021 paper: 1 scans are on both sides of training and testing"
     )
 
 

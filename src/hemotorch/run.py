@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -210,10 +210,23 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run for one training process. Raises RunError if another one has it."""
+        """Holds the run for one training process. If that fails before the run begins, no folder is left.
+
+        Raises:
+            RunError: if another process has it.
+        """
         busy = RunError("another training is using this run folder", self.root, "wait, or choose another")
-        with exclusive(self.root / LOCK, busy):
-            yield
+        lock, had_folder = self.root / LOCK, self.root.exists()
+        with exclusive(lock, busy):
+            try:
+                yield
+            except BaseException:
+                if [*self.root.iterdir()] == [lock]:
+                    with suppress(OSError):  # a disk on which what is open cannot be removed
+                        lock.unlink()
+                        if not had_folder:
+                            self.root.rmdir()
+                raise
 
 
 def check_slices(split: Split, dataset: Dataset) -> None:

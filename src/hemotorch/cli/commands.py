@@ -14,6 +14,7 @@ from hemotorch.cli.output import show, volume_text
 from hemotorch.errors import HemotorchError, OptionError
 
 if TYPE_CHECKING:
+    from hemotorch.recipe import Recipe
     from hemotorch.system.events import Event
 
 
@@ -121,7 +122,7 @@ class TensorBoard:
 
 def recipe(arguments: argparse.Namespace) -> int:
     """Lists the recipes, or prints one with unit and help of each key."""
-    from hemotorch.recipe import load_recipe
+    from hemotorch.recipe import known_recipes, load_recipe
     from hemotorch.recipe.show import commented_toml, recipe_keys, recipe_list
 
     if arguments.name is None:
@@ -130,9 +131,21 @@ def recipe(arguments: argparse.Namespace) -> int:
         show(arguments, recipes, "\n".join(lines))
         return 0
     recipe = load_recipe(arguments.name)
+    if arguments.name not in known_recipes():
+        _check_names(recipe)
     keys = {"recipe": recipe.name, "keys": recipe_keys(recipe)}
     show(arguments, keys, commented_toml(recipe).rstrip())
     return 0
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Raises OptionError for a network, a loss or options of theirs that there are not."""
+    from hemotorch import nets
+    from hemotorch.task import BLEEDING
+    from hemotorch.training import losses
+
+    nets.build_for(BLEEDING, recipe.net.name, recipe.net.options)
+    losses.build(recipe.loss.name, BLEEDING, **recipe.loss.options)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -56,7 +56,9 @@ class Audit:
             ("training and validation", self.val_patients, self.val_slices),
         ):
             if patients:
-                lines.append(f"{len(patients)} {noun} are on both sides of {sides}: {some_of(patients)}")
+                # By slice it is meant to be so, and names would say nothing.
+                names = "" if self.by_slice else f": {some_of(patients)}"
+                lines.append(f"{len(patients)} {noun} are on both sides of {sides}{names}")
             if twins:
                 pairs = list(map(str, twins))
                 lines.append(f"{len(pairs)} identical slices are on both sides of {sides}: {some_of(pairs)}")

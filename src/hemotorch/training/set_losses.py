@@ -69,7 +69,7 @@ def focal_sums(logits: Tensor, target: Tensor, task: Task, gamma: float, alpha: 
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits, sets = _compared(logits, target, task)
-        log_p = F.log_softmax(logits, dim=1)
+        log_p = F.log_softmax(logits.contiguous(), dim=1)
         log_wrong = _log_of(log_p, 1 - sets.member)
         loss = -_log_of(log_p, sets.member) * (gamma * log_wrong).exp()
         if alpha >= 0:
@@ -113,8 +113,6 @@ def _compared(logits: Tensor, target: Tensor, task: Task) -> tuple[Tensor, _Sets
         raise ValueError(f"{what}, or are not of {channels} channels")
     if logits.dtype != torch.float64:
         logits = logits.float()
-    # Channels-last, a few channels of many defeat a CPU's vectors: the sums took 17 ms instead of 8.
-    logits = logits.contiguous()
     bits = target.to(torch.uint8)
     bits = bits + (bits == 0) * task.background_bits
     one_bit = 2 ** torch.arange(channels, dtype=torch.uint8, device=bits.device).view(1, -1, 1, 1)
@@ -132,9 +130,12 @@ class _DiceEntropySums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, sets: _Sets, positive_weight: float) -> Tensor:
-        """(3 * types + 5,) sums; logits: (N, channels, h, w), contiguous."""
+        """(3 * types + 5,) sums; logits: (N, channels, h, w)."""
         types = sets.alone.shape[1]
-        log_p = F.log_softmax(logits, dim=1)
+        channels_last = logits.is_contiguous(memory_format=torch.channels_last)
+        ctx.layout = torch.channels_last if channels_last else torch.contiguous_format
+        # Channels-last, seven channels defeat a CPU's vectors: forward took 18 ms instead of 8.
+        log_p = F.log_softmax(logits.contiguous(), dim=1)
         p = _exp(log_p)
         # Cross-entropy, -log of the set's probability; how the set's channels share that probability is its gradient.
         share, peak = _exponentials(log_p, sets.member)
@@ -164,7 +165,7 @@ class _DiceEntropySums(torch.autograd.Function):
         result = p * (of_entropy - slope.sum(dim=1, keepdim=True))
         result.addcmul_(share, of_entropy, value=-1)
         result[:, :types] += slope
-        return result, None, None
+        return result.contiguous(memory_format=ctx.layout), None, None
 
 
 def _exponentials(log_p: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,12 +176,12 @@ def _exponentials(log_p: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
     """
     chosen = torch.add(log_p, 1 - member, alpha=LOG_NOTHING)
     peak = chosen.detach().amax(dim=1, keepdim=True)
-    return _exp((chosen - peak).clamp(min=LEAST_EXPONENT)), peak
+    return _exp(chosen.sub_(peak).clamp_(min=LEAST_EXPONENT)), peak
 
 
 def _exp(x: Tensor) -> Tensor:
     """The exponential of x up to 0, in float32 to |x| times 6e-8 of it; on a CPU in half the time of torch.exp."""
-    return (x * LOG2_E).exp2()
+    return (x * LOG2_E).exp2_()
 
 
 def _log_of(log_p: Tensor, member: Tensor) -> Tensor:
