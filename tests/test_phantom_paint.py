@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hemotorch.errors import InputError
+from hemotorch.head import depth_mm, enclosed
 from hemotorch.io import read_scan
 from hemotorch.labels import CODES, TYPES
 from hemotorch.phantom import make_case, paint
+from hemotorch.phantom.lesions import Lesion
 from hemotorch.phantom.presets import preset
 from hemotorch.scan import even_scan
 
@@ -33,6 +37,31 @@ def test_paints_a_type_into_the_skull_and_leaves_the_rest_alone(head, kind):
     assert painted.shape == head.shape and np.array_equal(painted.slice_origins_mm, head.slice_origins_mm)
     again, mask_again = paint(head, seed=seed, leading=kind)
     assert np.array_equal(again.hu, painted.hu) and np.array_equal(mask, mask_again)
+
+
+def test_paint_beside_bone_is_as_bright_as_the_rest_of_it(head):
+    """Once the brightness of bone counted as the brain's, and paint beside it became darker than any blood."""
+    lesion = Lesion("epidural", (0.95, 0.0, -0.05), (40.0, 30.0, 15.0), contrast=35.0, site="vault")
+    painted, mask = paint(head, [lesion])
+    blood = mask == CODES["epidural"]
+    depth = depth_mm(head, enclosed(head))
+    near = np.median(painted.hu[blood & (depth < 3)])
+    assert blood.sum() > 100 and near > np.median(painted.hu[blood & (depth > 5)]) - 8
+    assert np.mean(painted.hu[blood] < 25) < 0.05
+
+
+def test_blood_in_a_shaded_head_is_shaded_too(head):
+    lesion = Lesion("intraparenchymal", (30.0, 0.0, 20.0), (16.0, 16.0, 16.0), contrast=35.0)
+    columns = np.linspace(-20, 20, head.shape[2], dtype=np.float32)
+    soft = (head.hu > -200) & (head.hu < 300)
+    shaded = replace(head, hu=(head.hu + np.rint(columns) * soft).astype(np.int16))
+    plain, mask = paint(head, [lesion])
+    tilted, same = paint(shaded, [lesion])
+    both = (mask > 0) & (same > 0)
+    assert both.sum() > 50 and both.sum() > 0.8 * (mask > 0).sum()
+    # Without it, blood would lie between 15 and 55 HU above the brain around it.
+    added = (tilted.hu.astype(int) - plain.hu)[both] - np.broadcast_to(columns, head.shape)[both]
+    assert abs(np.median(added)) < 5
 
 
 def test_what_has_no_skull_is_refused():

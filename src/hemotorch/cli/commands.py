@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,24 @@ def phantom(arguments: argparse.Namespace) -> int:
     text = f"{summary['cases']} scans, {summary['positive']} with bleeding, in {arguments.out}"
     show(arguments, summary, text)
     return 0
+
+
+def paint(arguments: argparse.Namespace) -> int:
+    """Paints bleeding into normal scans; status 1 if something was passed over or not read."""
+    from hemotorch.data.painted_folders import paint_folder
+
+    summary = paint_folder(
+        arguments.src,
+        arguments.out,
+        per_scan=arguments.per_scan,
+        seed=arguments.seed,
+        layout=arguments.layout,
+        normal=arguments.normal,
+        any_anatomy=arguments.any_anatomy,
+        workers=arguments.workers,
+    )
+    show(arguments, asdict(summary), "\n".join(summary.lines()))
+    return 1 if summary.passed_over or summary.unread or not summary.scans else 0
 
 
 def prepare(arguments: argparse.Namespace) -> int:

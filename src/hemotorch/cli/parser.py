@@ -37,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hemotorch {__version__}")
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _phantom(group)
+    _paint(group)
     _prepare(group)
     _train(group)
     _evaluate(group)
@@ -75,6 +76,24 @@ def _phantom(group: Any) -> None:
     text = "make soft tissue brighter or darker by up to so many HU more than usual scanners (default: 0)"
     p.add_argument("--offset", type=float, metavar="HU", help=text)
     add_workers(p)
+
+
+def _paint(group: Any) -> None:
+    text = "Paint bleeding into scans without bleeding: training data from your own scanner."
+    p = add_command(group, "paint", commands.paint, text, "paint normal_scans painted --per-scan 4")
+    p.add_argument("src", metavar="SRC", help="folder of scans without bleeding; no masks are needed")
+    p.add_argument("out", metavar="OUT", help="new folder, to be prepared")
+    p.add_argument("--per-scan", type=count, default=4, metavar="N", help="paintings of each scan (default: 4)")
+    p.add_argument("--seed", type=seed, default=0, metavar="N", help="another seed, other bleeding (default: 0)")
+    p.add_argument(
+        "--layout", default="auto", metavar="NAME", help="auto, or a layout by name, see docs/data.md (default: auto)"
+    )
+    p.add_argument(
+        "--normal", action="store_true", help="the scans are known to be normal: paint those too that look otherwise"
+    )
+    p.add_argument("--any-anatomy", action="store_true", help="also paint what does not look like a head")
+    add_workers(p)
+    add_max_voxels(p)
 
 
 def _prepare(group: Any) -> None:

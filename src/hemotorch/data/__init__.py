@@ -8,6 +8,7 @@ inventory        how many scans, slices and patients there are
 layouts/         how folders of scans are laid out: recognised, opened, written
 make_splits      makes the named splits, by patient and stratified
 manifest         the table of all slices, manifest.csv
+painted_folders  paints bleeding into a folder of normal scans
 phantom_folders  writes a phantom dataset in any layout
 png_folders      the 2021 paper's PNG folders of a prepared dataset
 prepare          from cases of any layout to a prepared dataset

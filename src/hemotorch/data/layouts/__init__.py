@@ -6,6 +6,7 @@ dicom        studies in DICOM, with masks as NIfTI
 folder       folders of volumes: images/ and masks/, nnU-Net's, or one flat folder
 inside       what lies inside the skull: inside/
 mask_values  what the values of a mask mean
+painted      which scans hold synthetic bleeding: painted.json
 patients     which patient a scan is of: patients.csv
 png          the 2021 paper's image/ and label/ of PNG slices
 tables       CSV as hospitals and spreadsheets write it
@@ -26,6 +27,7 @@ import numpy as np
 from hemotorch.data.layouts import ct_ich, dicom, folder, png
 from hemotorch.data.layouts.case import Case, Collection
 from hemotorch.data.layouts.inside import assign_inside, write_inside
+from hemotorch.data.layouts.painted import assign_painted
 from hemotorch.data.layouts.patients import assign_patients, find_table
 from hemotorch.errors import InputError, OptionError, nearest
 from hemotorch.io import (
@@ -98,6 +100,8 @@ def open_layout(root: Path | str, layout: str = "auto") -> Collection:
         names = (_layout(layout).NAME,)
     name, dataset = _find(root, names)
     collection = LAYOUTS[name].open_cases(dataset)
+    if not LAYOUTS[name].OF_SLICES:
+        collection = assign_painted(collection)
     # The table may also stand one level above the only dataset.
     collection = assign_patients(collection, find_table(dataset, root))
     if not LAYOUTS[name].OF_SLICES:

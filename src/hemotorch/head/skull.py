@@ -23,6 +23,9 @@ LEAST_BONE_MM2 = 500.0  #: summed over all slices; with less there is no skull
 BRAIN_HU = 5  #: a skull-stripped volume is filled with 0, which must not count as tissue
 BRAIN_SHARE = 0.9  #: of a skull-stripped scan's voxels above BRAIN_HU that are soft tissue
 BRAIN_ML = (300.0, 2500.0)  #: of a skull-stripped scan
+LEAST_SOFT_HU = -40  #: of what lies inside the skull: no fat, no air
+OPEN_RING, LARGE_SLICE = 0.35, 0.6  #: of the next slice's area, if that has so much of the fullest slice's
+OPEN_MM = 5.0  #: opens what bone encloses, so that sinuses, ears and canals come off
 ASSUMED_SLICE_MM = 5.0  #: if the thickness of a single slice is not known
 CROSS = ndimage.generate_binary_structure(2, 1)  #: a pixel and its four neighbours
 
@@ -48,6 +51,62 @@ def enclosed(scan: Scan, pixel_mm: float | None = None, bone_hu: float = BONE_HU
             filled = ndimage.binary_fill_holes(ring)[margin:-margin, margin:-margin]
             inside[index] = filled & ~bone
     return inside
+
+
+def depth_mm(scan: Scan, inside: np.ndarray) -> np.ndarray:
+    """How deep under the inner table each voxel lies, mm: (slices, rows, columns) float32, 0 outside.
+
+    Args:
+        scan: with known spacing.
+        inside: (slices, rows, columns) bool, what bone encloses.
+    """
+    depth = np.zeros(scan.shape, np.float32)
+    boxes = ndimage.find_objects(inside.astype(np.uint8))
+    if boxes:
+        spacing = (float(np.median(scan.shares_mm)), *scan.pixel_mm)
+        padded = np.pad(inside[boxes[0]], 1)
+        within = ndimage.distance_transform_edt(padded, spacing)[1:-1, 1:-1, 1:-1]
+        depth[boxes[0]] = np.maximum(within - scan.pixel_mm[0] / 2, 0)
+    return depth
+
+
+def cranial_space(scan: Scan) -> np.ndarray:
+    """What lies inside the skull, as well as bone tells: brain and all around it, but no sinus, ear, orbit or canal.
+
+    The largest piece of the soft tissue that bone encloses, once it is opened in plane by 5 mm. Against the phantom's
+    own truth its Dice is 0.94 to 0.97. Around the tips of the temporal lobes, no ring of bone closes on a slice or two:
+    there it has too little. If it is much smaller on a slice than on the next, the ring of a whole slice is open, and
+    nothing is said of the scan.
+
+    Args:
+        scan: with known spacing.
+
+    Returns:
+        (slices, rows, columns) bool, empty if bone encloses nothing, or too little on some slice.
+    """
+    out = np.zeros(scan.shape, bool)
+    # Smoothed first: single dark voxels of noise would puncture the tissue, and the opening would widen the holes.
+    smooth = ndimage.uniform_filter(np.clip(scan.hu, -200, 200), (1, 3, 3))
+    tissue = enclosed(scan) & (smooth > LEAST_SOFT_HU)
+    boxes = ndimage.find_objects(tissue.astype(np.uint8))
+    if not boxes:
+        return out
+    inner = np.pad(tissue[boxes[0]], ((0, 0), (1, 1), (1, 1)))
+    row_mm = scan.pixel_mm[0]
+    core = np.stack([ndimage.distance_transform_edt(part, scan.pixel_mm) > OPEN_MM for part in inner])
+    labels, count = ndimage.label(core)
+    if not count:
+        return out
+    core = labels == 1 + int(np.bincount(labels.ravel())[1:].argmax())
+    for index in np.flatnonzero(core.any(axis=(1, 2))):
+        near = ndimage.distance_transform_edt(~core[index], scan.pixel_mm) <= OPEN_MM + 0.7 * row_mm
+        out[boxes[0]][index] = (near & inner[index])[1:-1, 1:-1]
+    areas = np.count_nonzero(out, axis=(1, 2))
+    larger = np.maximum(areas[1:], areas[:-1])
+    is_open = (np.minimum(areas[1:], areas[:-1]) < OPEN_RING * larger) & (larger > LARGE_SLICE * areas.max())
+    if is_open.any():
+        out[:] = False
+    return out
 
 
 @dataclass(frozen=True)
@@ -92,11 +151,11 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
             f"its {len(scan.hu)} slices are {scan.height_mm:.4g} mm high together: is its slice distance right?"
         )
     bone_hu = _bone_hu(scan)
-    coarse = _coarse(scan, bone_hu)
-    pixel_mm2 = coarse.pixel_mm[0] * coarse.pixel_mm[1]
-    if np.count_nonzero(coarse.hu > bone_hu) * pixel_mm2 <= LEAST_BONE_MM2:
-        return _doubt_without_bone(coarse, pixel_mm2)
-    return _doubt_about_skull(coarse, bone_hu, pixel_mm2)
+    small, _ = coarse(scan, bone_hu)
+    pixel_mm2 = small.pixel_mm[0] * small.pixel_mm[1]
+    if np.count_nonzero(small.hu > bone_hu) * pixel_mm2 <= LEAST_BONE_MM2:
+        return _doubt_without_bone(small, pixel_mm2)
+    return _doubt_about_skull(small, bone_hu, pixel_mm2)
 
 
 def _doubt_without_bone(coarse: Scan, pixel_mm2: float) -> Doubt:
@@ -139,8 +198,11 @@ def _bone_hu(scan: Scan) -> float:
     return top - 1 if is_png and top <= BONE_HU else BONE_HU
 
 
-def _coarse(scan: Scan, bone_hu: float) -> Scan:
-    """The scan in pixels of about 2 mm: one for each block of its own."""
+def coarse(scan: Scan, bone_hu: float = BONE_HU) -> tuple[Scan, tuple[int, int]]:
+    """The scan in pixels of about 2 mm, and how many of its rows and columns make one of them.
+
+    Each is the middle of its block, or bone if the block holds any.
+    """
     slices, rows, columns = scan.shape
     row_mm, column_mm = scan.pixel_mm
     block_rows = min(rows, max(1, round(COARSE_MM / row_mm)))
@@ -153,7 +215,8 @@ def _coarse(scan: Scan, bone_hu: float) -> Scan:
     brightest = blocks.max((2, 4))
     merged = np.where(brightest > bone_hu, brightest, middle)
     row_step_mm, column_step_mm = scan.row_step_mm * block_rows, scan.column_step_mm * block_columns
-    return Scan(merged, scan.slice_origins_mm, row_step_mm, column_step_mm, scan.name)
+    small = Scan(merged, scan.slice_origins_mm, row_step_mm, column_step_mm, scan.name)
+    return small, (block_rows, block_columns)
 
 
 def _largest_piece(mask: np.ndarray) -> int:

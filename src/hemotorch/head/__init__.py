@@ -1,0 +1,31 @@
+"""What bone encloses, whether a scan shows a head at all, and what its brain looks like in HU.
+
+skull   the space inside the skull, and whether there is one
+tissue  level, noise and shading of the brain
+"""
+
+from __future__ import annotations
+
+from hemotorch.head.skull import (
+    BODY_HU,
+    BONE_HU,
+    CROSS,
+    check_head,
+    coarse,
+    cranial_space,
+    depth_mm,
+    enclosed,
+    why_not_a_head,
+)
+
+__all__ = [
+    "BODY_HU",
+    "BONE_HU",
+    "CROSS",
+    "check_head",
+    "coarse",
+    "cranial_space",
+    "depth_mm",
+    "enclosed",
+    "why_not_a_head",
+]
