@@ -107,7 +107,9 @@ def test_what_is_no_normal_head_is_named_and_the_status_is_1(normal, tmp_path, c
     write_scan(clot.scan, src / "images" / "unlabelled.nii.gz")
     write_scan(normal[1].scan, src / "images" / "labelled.nii.gz")
     write_mask(normal[1].scan, (normal[1].inside).astype(np.uint8), src / "masks" / "labelled.nii.gz")
-    water = even_scan(np.zeros((8, 64, 64), np.int16), 3.0, 5.0)
+    hu = np.full((8, 64, 64), -1000, np.int16)
+    hu[:, 16:48, 16:48] = 0
+    water = even_scan(hu, 3.0, 5.0)
     write_scan(water, src / "images" / "water.nii.gz")
     (src / "images" / "text.nii.gz").write_text("no scan")
     assert main(["paint", str(src), str(tmp_path / "out"), "--per-scan", "1", "--json"]) == 1
