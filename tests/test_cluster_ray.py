@@ -23,7 +23,7 @@ from conftest import require
 from hemotorch import errors, io
 from hemotorch.cli import main
 from hemotorch.cluster import archive
-from hemotorch.cluster.archive import LOADS, TRIES, Worker, open_archive
+from hemotorch.cluster.archive import LOADS, TRIES, Worker, as_row, open_archive
 from hemotorch.errors import InputError, RunError
 from hemotorch.run import Run
 from hemotorch.scan import even_scan
@@ -210,7 +210,7 @@ def one_scan(tiny_run: Path, tmp_path: Path) -> Iterator[Any]:
 
         def worker(weights: str = work.weights) -> Callable[[], Any]:
             made = Worker(work.model, weights, work.folder, "cpu", False, 1)
-            return lambda: json.loads(made({"path": str(path), "name": "scan0"})["result"])
+            return lambda: json.loads(made(as_row(work.scans[path], "scan0"))["result"])
 
         yield path, work.folder, worker
 
@@ -279,7 +279,7 @@ def test_a_scan_is_known_by_its_place_not_by_its_name(tiny_run, tmp_path):
     (a,), (b,) = scans(tmp_path / "a", 1), scans(tmp_path / "b", 1)
     with open_archive(tiny_run, [a], out) as work:
         assert work.todo == {a: "scan0"}
-        Worker(work.model, work.weights, out, "cpu", False, 1)({"path": str(a), "name": "scan0"})
+        Worker(work.model, work.weights, out, "cpu", False, 1)(as_row(work.scans[a], "scan0"))
     (tmp_path / "link").symlink_to(tmp_path / "a")
     with open_archive(tiny_run, [a, tmp_path / "link", b], out) as work:
         linked = tmp_path / "link" / a.name

@@ -147,3 +147,14 @@ def test_inspect_of_real_files() -> None:
     assert "tilted 18.5 degrees" in "\n".join(ge.lines())
     assert not body.whole and "does not look like a head CT" in "\n".join(body.lines())
     assert not odd.whole and [study.scan for study in odd.studies] == [None, None]
+
+
+@needs("head-ct-ge")
+def test_predict_writes_a_mask_of_the_tilted_uneven_head(tiny_run: Path, tmp_path: Path) -> None:
+    ((_, result),) = predict_files(tiny_run, [DATA / "head-ct-ge"], tmp_path, device="cpu")
+    assert isinstance(result, dict), result
+    scan = read_scan(DATA / "head-ct-ge")
+    mask = read_mask(tmp_path / "head-ct-ge_mask.nii.gz", scan)
+    assert result["volume_ml"]["total"] == pytest.approx(scan.volume_ml(mask), abs=0.001)
+    said = "; ".join(result["warnings"])
+    assert "tilted by 18.5 degrees" in said and "13 of 4.002, 1 of 1.081, 13 of 6.999 mm" in said

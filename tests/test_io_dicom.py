@@ -7,7 +7,6 @@ import random
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +88,7 @@ REPAIRED = {
     "no-rescale-once": "1 of 12 slices lack their rescale and have that of the others",
     "no-direction-once": "1 images do not state their direction",
     "no-uids": "its header lacks SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID",
-    "no-type-2": "its header lacks ImageType, SliceThickness, PatientID",
+    "no-type-2": "its header lacks ImageType, PatientID, PatientBirthDate, SliceThickness, KVP",
     "no-preamble": "",
     "no-group-2": "",
     "implicit": "",
@@ -416,6 +415,7 @@ def test_the_ge_head_is_tilted_and_uneven_and_its_ml_are_right() -> None:
     assert np.array_equal(read.hu, np.clip(hu, -1024, None))
     assert np.allclose(read.slice_origins_mm, positions * [-1, -1, 1])
     said = "; ".join(read.warnings)
+    assert "its header lacks PatientBirthDate" in said
     assert "tilted by 18.5 degrees" in said and "13 of 4.002, 1 of 1.081, 13 of 6.999 mm" in said
     # A painted ball, and its volume from areas and true distances along the normal, without Scan.
     normal = np.array([0, np.sin(np.deg2rad(18.5)), np.cos(np.deg2rad(18.5))])
@@ -514,6 +514,7 @@ def test_other_real_series() -> None:
     assert np.array_equal(philips.hu, np.clip(hu, -1024, None)) and np.allclose(philips.slice_distances_mm, 1.5)
     slab = read_scan(DATA / "head-ct-slab")
     assert slab.shape == (4, 512, 512) and "RescaleType US" in "; ".join(slab.warnings)
+    assert "its header lacks KVP, AcquisitionNumber" in slab.warnings
     assert np.allclose(slab.slice_distances_mm, np.diff(by_hand(DATA / "head-ct-slab" / "dicom")[1][:, 2]))
     assert positions.shape == (30, 3)
 
@@ -550,18 +551,30 @@ def deep(levels: int) -> bytes:
     return b"\0" * 128 + b"DICM" + b"\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\x00" + item * levels
 
 
-def damaged_files(source: Path, count: int, seed: str) -> Callable[[Path], list[Path]]:
-    def make(folder: Path) -> list[Path]:
-        good = [path.read_bytes() for path in sorted(source.iterdir())]
-        files = []
-        for number in range(count):
-            rng = random.Random(f"{seed} {number}")
+def damaged_files(source: Path, folder: Path, count: int, seed: str) -> list[Path]:
+    """Damaged copies of the files of a folder: seven in ten alone, two in a zip that is damaged, one a DICOMDIR."""
+    good = [path for path in sorted(source.iterdir()) if path.is_file()]
+    archive = zipped(source / "series", source / "good.zip").read_bytes()
+    directory = (source / "series" / "DICOMDIR").read_bytes()
+    files = []
+    for number in range(count):
+        rng = random.Random(f"{seed} {number}")
+        if number % 10 < 7:
             path = folder / f"{number:05d}"
-            path.write_bytes(flipped(rng.choice(good), rng))
-            files.append(path)
-        return files
-
-    return make
+            path.write_bytes(flipped(rng.choice(good).read_bytes(), rng))
+        elif number % 10 < 9:
+            path = folder / f"{number:05d}.zip"
+            # A zip's directory is at its end.
+            turned = flipped(archive[::-1], rng)[::-1] if rng.random() < 0.6 else flipped(archive, rng)
+            path.write_bytes(turned)
+        else:
+            path = folder / f"{number:05d}" / "DICOMDIR"
+            path.parent.mkdir()
+            for file in (source / "series").glob("*.dcm"):
+                os.link(file, path.parent / file.name)
+            path.write_bytes(flipped(directory, rng))
+        files.append(path)
+    return files
 
 
 def sources(folder: Path) -> Path:
@@ -573,6 +586,8 @@ def sources(folder: Path) -> Path:
         shutil.copy(path, folder / f"{fault}.dcm")
         shutil.rmtree(folder / fault)
     enhanced(head(4, 16), folder / "enhanced.dcm")
+    files = write_series(head(3, 16), folder / "series")
+    make_dicomdir(folder / "series", files)
     for name in (*EXACT[5:], *LOSSY):
         if (path := DATA / "dicom-syntaxes" / SYNTAX.format(name)).is_file():
             shutil.copy(path, folder / f"{name}.dcm")
@@ -600,7 +615,7 @@ def fuzz(tmp_path: Path, count: int, seed: str) -> None:
 
     work = tmp_path / "work"
     work.mkdir()
-    files = damaged_files(sources(tmp_path / "sources"), count, seed)(work)
+    files = damaged_files(sources(tmp_path / "sources"), work, count, seed)
     (work / "deep").write_bytes(deep(20_000))
     program = (
         "import sys, resource; from pathlib import Path; import test_io_dicom as t\n"
@@ -625,7 +640,8 @@ def fuzz(tmp_path: Path, count: int, seed: str) -> None:
 
 
 def sorted_files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
+    """What is read of a folder: its files, and the DICOMDIRs in folders."""
+    return [path / "DICOMDIR" if path.is_dir() else path for path in sorted(folder.iterdir())]
 
 
 def test_three_hundred_damaged_files_end_in_a_result_or_one_line(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def predict_archive(
         count = min(devices.workers(workers, device), len(archive.todo))
         thread_count = threads.wanted() or max(1, devices.cores // count)
         on_gpus = devices.on_gpus(device)
-        rows = [_row(archive.scans[path], name) for path, name in archive.todo.items()]
+        rows = [as_row(archive.scans[path], name) for path, name in archive.todo.items()]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).map(
             Worker,
             fn_constructor_args=(
@@ -188,7 +188,7 @@ def predict_archive(
         raise RunError(f"Ray Data gave no answer for {len(missing)} scans", min(missing), AGAIN)
 
 
-def _row(scan: ScanFiles, name: str) -> dict[str, str]:
+def as_row(scan: ScanFiles, name: str) -> dict[str, str]:
     """A scan as text, which Ray Data hands to a worker."""
     files = json.dumps([str(file) for file in scan.files])
     named_after = str(scan.named_after)
@@ -230,7 +230,7 @@ class Worker:
         """Predicts one scan.
 
         Args:
-            row: as `_row` makes it.
+            row: as `as_row` makes it.
 
         Returns:
             The row with "result" added: the JSON of a result, or of {"error": ...}.

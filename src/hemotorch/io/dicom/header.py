@@ -28,6 +28,12 @@ MOST_FRAMES = 20_000  #: of one file
 _START_BYTES = 2**17  # of a file in a zip: its header, unless it is a long one
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
+#: Attributes of a CT image that must be there with a value (type 1), and those that may be empty (type 2): PS3.3 A.3.
+_TYPE_1 = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "ImageType"),
+    *("RescaleSlope", "RescaleIntercept"),
+)
+_TYPE_2 = ("PatientID", "PatientBirthDate", "PatientSex", "SliceThickness", "KVP", "AcquisitionNumber")
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("ImageType", "SeriesDescription", "StudyDescription", "ProtocolName", "BodyPartExamined", "SeriesNumber"),
@@ -54,6 +60,7 @@ class ImageHeader:
     bits: allocated and stored. signed: by PixelRepresentation. padding: stored value, and the other end of a range.
     lossy: whether the header says that pixels were compressed with loss.
     patient_id, patient_name: only to tell patients apart, and printed only if somebody asks.
+    missing: names of what every CT image has to state and this one does not.
     """
 
     path: Path
@@ -98,6 +105,7 @@ class ImageHeader:
     patient_name: str
     age: float | None
     sex: str
+    missing: tuple[str, ...]
 
 
 class DirectoryFile(InputError):
@@ -281,7 +289,16 @@ def _header(dataset: Any, groups: list[Any], path: Path, frame: int, count: int)
         patient_name=_text(dataset, "PatientName"),
         age=_age(_text(dataset, "PatientAge")),
         sex=_text(dataset, "PatientSex").upper(),
+        missing=_missing(dataset),
     )
+
+
+def _missing(dataset: Any) -> tuple[str, ...]:
+    """What a CT image of one frame has to state and this one does not; none for other kinds of images."""
+    if _text(dataset, "SOPClassUID") not in ("", CT_IMAGE):
+        return ()
+    without_value = [name for name in _TYPE_1 if _value(dataset, name) in (None, "")]
+    return (*without_value, *(name for name in _TYPE_2 if name not in dataset))
 
 
 def _guessed_syntax(dataset: Any) -> str:

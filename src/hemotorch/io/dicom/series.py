@@ -376,26 +376,9 @@ def _doubts(series: Series) -> list[str]:
     syntax = LOSSY_SYNTAXES.get(series.first.syntax)
     if series.first.lossy or series.first.syntax == "1.2.840.10008.1.2.4.81":
         doubts.append(f"was compressed with loss ({syntax or 'before'}): faint bleeding may be lost")
-    missing = [name for name, value in _wanted(series.first).items() if value in (None, "", ())]
-    if missing:
-        doubts.append(f"its header lacks {', '.join(missing)}")
+    if series.first.missing:
+        doubts.append(f"its header lacks {', '.join(series.first.missing)}")
     return doubts
-
-
-def _wanted(header: ImageHeader) -> dict[str, object]:
-    """What every CT has to state (type 1 and 2), by name."""
-    return {
-        "SOPClassUID": header.sop_class,
-        "SOPInstanceUID": header.instance,
-        "StudyInstanceUID": header.study,
-        "SeriesInstanceUID": header.series,
-        "FrameOfReferenceUID": header.frame_of_reference,
-        "ImageType": header.image_type,
-        "SliceThickness": header.thickness_mm,
-        "RescaleSlope": header.slope,
-        "RescaleIntercept": header.intercept,
-        "PatientID": header.patient_id,
-    }
 
 
 def _distances_text(distances: np.ndarray) -> str:

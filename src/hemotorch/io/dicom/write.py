@@ -122,6 +122,7 @@ def series_files(
         d.PatientID = patient
         d.PatientBirthDate = ""
         d.PatientSex = sex or ""
+        d.AcquisitionDate, d.AcquisitionTime = "20200101", "000000"
         if age is not None:
             d.PatientAge = f"{round(age):03d}Y"
         d.BodyPartExamined = "HEAD"
