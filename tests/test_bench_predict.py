@@ -9,10 +9,19 @@ import pytest
 
 import tiny
 from hemotorch import io
-from hemotorch.bench.predict import PHASES, count_slices, mirrored_otherwise, phantom, waiting_sentence
+from hemotorch.bench.predict import (
+    IMPORT_ONNX,
+    PHASES,
+    count_slices,
+    mirrored_otherwise,
+    once,
+    phantom,
+    waiting_sentence,
+)
 from hemotorch.bench.records import Config, Round, Row
 from hemotorch.cli import main
 from hemotorch.inference.load import load_model
+from hemotorch.inference.onnx_export import export_onnx
 from hemotorch.system import machine, threads
 from webpage import Page
 
@@ -46,6 +55,18 @@ def test_the_other_checkpoint_mirrors_the_other_way(tiny_run: Path, tmp_path: Pa
     assert model.deployment.predict.mirror is mirrors and other.deployment.predict.mirror is not mirrors
     scan = tiny.head(5)[0]
     assert (model.predict(scan).probability != other.predict(scan).probability).any()
+
+
+def test_an_onnx_file_is_measured_as_a_run_is(tiny_run: Path, tmp_path: Path) -> None:
+    onnx = export_onnx(tiny_run, tmp_path / "tiny.onnx").path
+    path, mirrors = mirrored_otherwise(str(onnx), str(tmp_path / "other.onnx"))
+    model, other = load_model(onnx), load_model(path)
+    assert model.deployment.predict.mirror is mirrors and other.deployment.predict.mirror is not mirrors
+    io.write_scan(tiny.head(77)[0], tmp_path / "scan.nii.gz")
+    result = once(Config("all cores", batch=tiny.SLICES), path, [str(tmp_path / "scan.nii.gz")], tmp_path, "cpu")
+    assert result.step_s[0] > 0 and result.shares["network"] > 0 and result.memory_mb > 50
+    bare = once(Config(IMPORT_ONNX), "", [], tmp_path, "cpu")
+    assert bare.images == 0 and not bare.shares["network"]
 
 
 def test_a_phantom_to_predict(tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ def test_a_run_and_its_file_outline_the_same(model: Path, tiny_run: Path) -> Non
     assert both.model.startswith("2 networks") and np.count_nonzero(both.mask != expected.mask) <= 1
 
 
+def test_any_number_of_threads_answers_the_same(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan, _ = tiny.head(123, slices=7)
+    answers = []
+    for number in (1, 3, 64):
+        monkeypatch.setenv("HEMOTORCH_THREADS", str(number))
+        predictor = hemotorch.load_model(model)
+        assert predictor.model.threads == number
+        answers.append(predictor.predict(scan).probability)
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer, answers[0], atol=1e-6)
+
+
 def test_the_file_says_how_it_is_used(model: Path, tiny_run: Path) -> None:
     note = onnx_model.read_note(model)
     record = Run.open(tiny_run).record

@@ -17,6 +17,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from hemotorch.bench.processes import Pace, child_environment, in_rounds, look_at_machine
 from hemotorch.bench.records import Bench, Config, Round, Row, busy
@@ -24,11 +25,15 @@ from hemotorch.errors import RunError
 from hemotorch.system.events import Message, emit
 from hemotorch.system.machine import peak_memory
 
-#: Start: Python, torch, the model, and the end.
+if TYPE_CHECKING:
+    from hemotorch.inference.deployment import Deployment
+
+#: Start: Python, libraries, the model, and the end.
 PHASES = ("start", "read", "prepare", "network", "mask", "write")
 #: Of the phantom; True: of a quick one.
 SLICES = {False: 32, True: 24}
-IMPORT = "import torch"
+#: What a process imports to run a model: of a run, and of an ONNX file.
+IMPORT, IMPORT_ONNX = "import torch", "import onnxruntime"
 #: What to change if most of the time goes to a phase.
 ADVICE = {
     "read": "store the scans on a faster disk, or uncompressed",
@@ -49,7 +54,7 @@ def bench_predict(
     """Predicts the scans in processes of their own, each way once per round, after one that is not counted.
 
     Args:
-        model: run folder or checkpoint.
+        model: run folder, checkpoint or ONNX file.
         scans: NIfTI files; none: a phantom of 512 x 512 x 32, or 192 x 192 x 24 if `quick`.
         device: as `hemotorch predict --device`.
         rounds: how often each way is measured.
@@ -62,7 +67,8 @@ def bench_predict(
         folder = Path(name)
         # Apart, since torch is imported for it.
         with ProcessPoolExecutor(1, get_context("spawn")) as apart:
-            other, mirrors = apart.submit(mirrored_otherwise, str(model), str(folder / "other.pt")).result()
+            other_file = str(folder / f"other{'.onnx' if is_onnx(model) else '.pt'}")
+            other, mirrors = apart.submit(mirrored_otherwise, str(model), other_file).result()
             files = [str(scan) for scan in scans]
             if not files:
                 emit(Message("no SCAN: making a phantom"))
@@ -71,7 +77,8 @@ def bench_predict(
         machine, environment = look_at_machine()
         names = ("with mirroring", "without mirroring")
         mirroring, otherwise = names if mirrors else reversed(names)
-        models = {IMPORT: "", f"all cores, {mirroring}": str(model), f"all cores, {otherwise}": other}
+        bare = IMPORT_ONNX if is_onnx(model) else IMPORT
+        models = {bare: "", f"all cores, {mirroring}": str(model), f"all cores, {otherwise}": other}
         configs = [Config(label, batch=slices) for label in models]
         if hasattr(os, "sched_setaffinity") and machine.cores > 1:
             models[f"1 core, {mirroring}"] = str(model)
@@ -104,9 +111,10 @@ def bench_predict(
 def once(config: Config, model: str, scans: Sequence[str], folder: Path, device: str) -> Round:
     """Seconds of the whole process, shares of its phases, and its peak memory.
 
-    model: run folder or checkpoint; "" for a process that only imports torch. Raises RunError if it fails.
+    model: run folder, checkpoint or ONNX file; "" for a process that only imports what the label says. Raises RunError
+    if it fails.
     """
-    command = [sys.executable, "-c", IMPORT]
+    command = [sys.executable, "-c", config.label]
     if model:
         command = [sys.executable, "-m", "hemotorch.cli", "predict", model, *scans, "--json", "--device", device]
         command += ["--out", str(folder / "out"), "--overwrite"]
@@ -139,20 +147,23 @@ def once(config: Config, model: str, scans: Sequence[str], folder: Path, device:
 def waiting_sentence(rows: Sequence[Row], on_gpu: bool, mirrors: bool) -> str:
     """What a user waits for most, and what to change.
 
-    rows: of importing torch, and of the model as it is. on_gpu, mirrors: how the model predicted.
+    rows: of importing a library, and of the model as it is. on_gpu, mirrors: how the model predicted.
     """
     bare, usual = rows[0], rows[1]
     longest = max(usual.shares, key=lambda phase: usual.shares[phase])
     text = f"A user waits {usual.step_s:.1f} s, {usual.shares[longest]:.0%} of it for"
     if longest == "start":
-        share = bare.step_s / usual.step_s
-        return (
-            f"{text} the start (importing torch alone is {share:.0%}): give several scans in one call, or keep a "
-            "process running."
-        )
+        importing = bare.config.label.replace("import", "importing", 1)
+        share = f"{importing} alone is {bare.step_s / usual.step_s:.0%}"
+        return f"{text} the start ({share}): give several scans in one call, or keep a process running."
     options = {"use a GPU": not on_gpu, "train without predict.mirror": mirrors}
     network = [option for option, helps in options.items() if helps] or ["train a smaller network (--recipe fast)"]
     return f"{text} '{longest}': {ADVICE.get(longest, ', or '.join(network))}."
+
+
+def is_onnx(model: Path | str) -> bool:
+    """Whether it is an ONNX file; nothing is imported to tell."""
+    return Path(model).suffix == ".onnx"
 
 
 def phantom(path: str, quick: bool) -> str:
@@ -169,16 +180,23 @@ def phantom(path: str, quick: bool) -> str:
 
 
 def mirrored_otherwise(model: str, path: str) -> tuple[str, bool]:
-    """A checkpoint like the model's that mirrors if that one does not, and the other way round; whether it does."""
+    """A file like the model's that mirrors if that one does not, and the other way round; whether it does."""
+    if is_onnx(model):
+        from hemotorch.inference.onnx_model import write_deployed_otherwise
+
+        note = write_deployed_otherwise(Path(model), Path(path), _other_mirror)
+        return path, note.deployment.predict.mirror
     from hemotorch.inference.checkpoint import load_checkpoint, save_checkpoint
     from hemotorch.run import BEST
 
     checkpoint = load_checkpoint(Path(model) / BEST if Path(model).is_dir() else Path(model))
     deployment = checkpoint.deployment
-    mirrors = deployment.predict.mirror
-    changed = replace(deployment, predict=replace(deployment.predict, mirror=not mirrors))
-    save_checkpoint(replace(checkpoint, deployment=changed, trainer={}), Path(path))
-    return path, mirrors
+    save_checkpoint(replace(checkpoint, deployment=_other_mirror(deployment), trainer={}), Path(path))
+    return path, deployment.predict.mirror
+
+
+def _other_mirror(deployment: Deployment) -> Deployment:
+    return replace(deployment, predict=replace(deployment.predict, mirror=not deployment.predict.mirror))
 
 
 def count_slices(files: Sequence[str]) -> int:
