@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import random
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
 
 import tiny
 from hemotorch.cli import main
 from hemotorch.data.layouts import open_layout
+from hemotorch.errors import HemotorchError, InputError
 from hemotorch.inference.inspection import inspect_paths
 from hemotorch.inference.outputs import predict_files
 from hemotorch.inference.scan_files import find_scans, name_scans
-from hemotorch.io import read_mask, read_scan, write_mask
+from hemotorch.io import dicom, read_mask, read_scan, write_mask
 from hemotorch.io.dicom.write import write_series
-from test_io_dicom import DATA, head, needs
+from test_io_dicom import DATA, flipped, head, needs
 
 SECRET = "Zorro^Diego"
 
@@ -158,3 +162,116 @@ def test_predict_writes_a_mask_of_the_tilted_uneven_head(tiny_run: Path, tmp_pat
     assert result["volume_ml"]["total"] == pytest.approx(scan.volume_ml(mask), abs=0.001)
     said = "; ".join(result["warnings"])
     assert "tilted by 18.5 degrees" in said and "13 of 4.002, 1 of 1.081, 13 of 6.999 mm" in said
+
+
+def seg_of(files: list[Path], mask: np.ndarray, labels: list[str], path: Path, **options: str) -> Path:
+    """A segmentation as highdicom writes it, the mask in the order of the files."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    sources = [pydicom.dcmread(file) for file in files]
+    algorithm = hd.AlgorithmIdentificationSequence(
+        options.get("algorithm", "by hand"), codes.DCM.ArtificialIntelligence, "1"
+    )
+    segments = []
+    for number, label in enumerate(labels, start=1):
+        segments.append(
+            hd.seg.SegmentDescription(
+                number, label, codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Hemorrhage, "AUTOMATIC", algorithm
+            )
+        )
+    made = hd.seg.Segmentation(
+        *(sources, np.stack([mask == number for number in range(1, len(labels) + 1)], -1), "BINARY", segments),
+        *(hd.UID(), 9, hd.UID(), 1, "x", "y", "1", "1"),
+    )
+    made.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("faults", [[], ["tilt", "uneven"], ["prone"], ["rotated"]], ids=str)
+def test_a_segmentation_lies_on_the_voxels_it_was_drawn_on(faults: list[str], tmp_path: Path) -> None:
+    scan = head()
+    files = write_series(scan, tmp_path / "A" / "S", faults=faults)
+    read = read_scan(tmp_path / "A" / "S")
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[3:6, 10:20, 12:15] = 1
+    mask[5:8, 25:30, 20:33] = 2
+    in_file = mask
+    if faults == ["prone"]:
+        in_file = mask[:, ::-1, ::-1]
+    if faults == ["rotated"]:
+        in_file = mask.transpose(0, 2, 1)
+    seg_of(files, in_file, ["Subdural hematoma", "Midline"], tmp_path / "A" / "seg.dcm")
+    (case,) = open_layout(tmp_path).cases
+    assert case.mask_paths == (tmp_path / "A" / "seg.dcm",) and case.mask_codes == {1: 5, 2: 0}
+    both, codes = read_mask(case.mask_paths[0], read), case.read()[1]
+    assert np.array_equal(both, mask)
+    assert np.array_equal(codes, np.where(mask == 1, 5, 0))
+    assert "not called after bleeding and are left out: Midline" in "; ".join(open_layout(tmp_path).warnings)
+    other = read_scan(write_series(head(slice_mm=9.0), tmp_path / "B"))
+    with pytest.raises(InputError, match="mm away from the nearest slice"):
+        read_mask(case.mask_paths[0], other)
+    with pytest.raises(InputError, match="read beside its scan only"):
+        read_mask(case.mask_paths[0])
+
+
+def test_our_own_segmentation_is_no_truth(tmp_path: Path) -> None:
+    scan = head()
+    files = write_series(scan, tmp_path / "A" / "S")
+    mask = (scan.hu > 60).astype(np.uint8) * (scan.hu < 200)
+    seg_of(files, mask, ["SDH"], tmp_path / "A" / "seg.dcm", algorithm="hemotorch 0.1")
+    collection = open_layout(tmp_path)
+    assert collection.cases[0].mask_paths == () and "hemotorch itself made" in "; ".join(collection.warnings)
+
+
+def test_contours_are_filled_at_pixels_whose_centre_they_hold(tmp_path: Path) -> None:
+    """A circle with a hole, against the distance of each pixel's centre; on a tilted series."""
+    write_series(head(), tmp_path / "A" / "S", faults=["tilt"])
+    read = read_scan(tmp_path / "A" / "S")
+    first = pydicom.dcmread(tmp_path / "A" / "S" / "0001.dcm")
+    angles = np.linspace(0, 2 * np.pi, 721)[:-1]
+    contours = []
+    for radius in (9.3, 4.2):
+        points = []
+        for angle in angles:
+            row, column = 20.2 + radius * np.sin(angle), 23.7 + radius * np.cos(angle)
+            point = read.slice_origins_mm[4] + row * read.row_step_mm + column * read.column_step_mm
+            points.extend((point * [-1, -1, 1]).tolist())
+        contour = Dataset()
+        contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(angles)
+        contour.ContourData = [f"{value:.4f}" for value in points]
+        contours.append(contour)
+    region, name, whole = Dataset(), Dataset(), Dataset()
+    region.ReferencedROINumber, region.ContourSequence = 700, contours
+    name.ROINumber, name.ROIName = 700, "EDH"
+    whole.SOPClassUID, whole.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.3.4"
+    whole.Modality, whole.StudyInstanceUID, whole.SeriesInstanceUID = "RTSTRUCT", first.StudyInstanceUID, "1.2.3.5"
+    whole.PatientID = first.PatientID
+    whole.StructureSetROISequence, whole.ROIContourSequence = [name], [region]
+    whole.file_meta = FileMetaDataset()
+    whole.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    whole.save_as(tmp_path / "A" / "rs.dcm", enforce_file_format=True)
+    (case,) = open_layout(tmp_path).cases
+    assert dicom.mask_names(case.mask_paths[0]) == {1: "EDH"} and case.mask_codes == {1: 1}
+    _, mask = case.read()
+    rows, columns = np.mgrid[:48, :48]
+    distance = np.hypot(rows - 20.2, columns - 23.7)
+    expected = (distance < 9.3) & (distance > 4.2)
+    unsure = (np.abs(distance - 9.3) < 0.01) | (np.abs(distance - 4.2) < 0.01)
+    assert mask is not None and np.array_equal(mask[4][~unsure] == 1, expected[~unsure])
+    assert mask.any(axis=(1, 2)).tolist() == [index == 4 for index in range(12)]
+
+
+def test_damaged_segmentations_are_read_or_refused_in_a_line(tmp_path: Path) -> None:
+    scan = head()
+    files = write_series(scan, tmp_path / "S")
+    path = seg_of(files, (scan.hu > 60).astype(np.uint8) * (scan.hu < 200), ["SDH"], tmp_path / "seg.dcm")
+    read, good = read_scan(tmp_path / "S"), path.read_bytes()
+    refused = 0
+    for number in range(150):
+        path.write_bytes(flipped(good, random.Random(f"seg {number}")))
+        try:
+            read_mask(path, read)
+        except HemotorchError:
+            refused += 1
+    assert refused > 30

@@ -2,7 +2,7 @@
 
 case         Case, one study on disk; Collection, all of them
 ct_ich       PhysioNet CT-ICH: ct_scans/, masks/ and its tables
-dicom        studies in DICOM, with masks as NIfTI
+dicom        studies in DICOM, with masks as NIfTI, SEG or RTSTRUCT
 folder       folders of volumes: images/ and masks/, nnU-Net's, or one flat folder
 inside       what lies inside the skull: inside/
 mask_values  what the values of a mask mean

@@ -1,23 +1,27 @@
-"""Studies in DICOM, with masks as NIfTI: any folders of studies.
+"""Studies in DICOM, with masks as NIfTI, SEG or RTSTRUCT: any folders of studies.
 
     images/NAME/*.dcm  masks/NAME.nii.gz  [labels.json]  [patients.csv]
 
 Studies may lie anywhere below the folder, several in one folder too; of each the best series for bleeding is taken.
 A study's name is that of the highest folder (in images/, if that is there) that holds no other study. Its mask is
 masks/NAME.nii.gz (or labels/), or NAME_mask.nii.gz beside its folder, or the only NIfTI file in its folder. What mask
-values mean is decided as in the layout `folder`. Patients are told apart by PatientID, of which only a digest is kept.
+values mean is decided as in the layout `folder`. If there is none, it is the only segmentation or structure set of the
+study in DICOM; names of its segments say what they mean. Patients are told apart by PatientID, of which only a digest
+is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from hemotorch.data.layouts import folder
 from hemotorch.data.layouts.case import Case, Collection, files_by_name, masks_by_hand, paths_of, unpaired
+from hemotorch.data.layouts.mask_values import code_of
 from hemotorch.errors import InputError, some_of
 from hemotorch.io import VOLUME_SUFFIXES, dicom, is_dicom, is_volume, stem, write_mask
 from hemotorch.io.dicom.write import write_series
@@ -30,6 +34,7 @@ OF_SLICES = False
 
 _MASK_FOLDERS = ("masks", "labels", "inside")
 _MASK_ENDING = "_mask"
+_MASK_MODALITIES = ("SEG", "RTSTRUCT")
 
 
 def matches(root: Path) -> bool:
@@ -74,12 +79,19 @@ def open_cases(root: Path) -> Collection:
     if masks:
         warnings += unpaired(found, masks)
     paired = sorted(found.keys() & masks.keys())
-    codes, doubts = folder.mask_codes(root, [masks[name] for name in paired])
-    warnings += doubts
+    codes: dict[int, int] = {}
+    if paired:
+        codes, doubts = folder.mask_codes(root, [masks[name] for name in paired])
+        warnings += doubts
     cases = []
     for name, (study, _) in found.items():
-        cases.append(_case(name, study, masks.get(name), codes))
-    description = f"studies in DICOM: {len(cases)}, {len(paired)} with a mask"
+        case = _case(name, study, masks.get(name), codes)
+        if name not in masks:
+            case, doubts = _with_own_mask(case, study)
+            warnings += [f"{name}: {text}" for text in doubts]
+        cases.append(case)
+    with_mask = sum(bool(case.mask_paths) for case in cases)
+    description = f"studies in DICOM: {len(cases)}, {with_mask} with a mask"
     return Collection(NAME, root, tuple(cases), description, tuple(warnings), (*predicted, *passed_over))
 
 
@@ -102,6 +114,32 @@ def _case(name: str, study: dicom.DicomStudy, mask: Path | None, codes: dict[int
         sex=first.sex if first.sex in ("F", "M") else None,
         patient_assumed=not first.patient_id,
     )
+
+
+def _with_own_mask(case: Case, study: dicom.DicomStudy) -> tuple[Case, list[str]]:
+    """The case with the segmentation or structure set of its study, if there is one; and what is said of it."""
+    paths = [one.first.path for one in study.series if one.first.modality in _MASK_MODALITIES]
+    by_hand = [path for path in paths if not dicom.is_own_mask(path)]
+    doubts = []
+    if len(by_hand) < len(paths):
+        doubts.append("a segmentation that hemotorch itself made is no truth to learn from, and is left out")
+    if len(by_hand) > 1:
+        names = some_of([path.name for path in by_hand], 3)
+        return case, [*doubts, f"has {len(by_hand)} masks in DICOM ({names}), and which is meant is not known"]
+    if not by_hand:
+        return case, doubts
+    try:
+        names_of_values = dicom.mask_names(by_hand[0])
+    except InputError as error:
+        return case, [*doubts, str(error)]
+    codes = {value: code_of(name) for value, name in names_of_values.items()}
+    unknown = [names_of_values[value] for value, code in codes.items() if code is None]
+    if unknown:
+        doubts.append(f"these segments are not called after bleeding and are left out: {some_of(unknown)}")
+    if len(unknown) == len(codes):
+        return case, [*doubts, "so its mask is not read"]
+    known = {value: code or 0 for value, code in codes.items()}
+    return replace(case, mask_paths=(by_hand[0],), mask_codes=known), doubts
 
 
 def pseudonym(patient_id: str) -> str:

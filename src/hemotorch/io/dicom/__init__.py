@@ -3,12 +3,13 @@
 files      bytes of DICOM files, in folders or in zips
 header     what the header of a file says of each of its images
 inventory  studies and series of a folder, a zip or a DICOMDIR, and which one is read
+masks      segmentations (SEG) and contours (RTSTRUCT) as masks of a scan
 pixels     stored pixels as HU
 reader     a series as a Scan
 series     images as series: order, judgement, which is best for bleeding
 write      a Scan as a series of DICOM
 
-A scan is many files, one for each slice, or one file of many frames. Masks are read as NIfTI.
+A scan is many files, one for each slice, or one file of many frames.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from hemotorch.io.dicom.inventory import (
     series_by_uid,
     take_inventory,
 )
+from hemotorch.io.dicom.masks import is_own_mask, mask_names, mask_of_file
 from hemotorch.io.dicom.reader import scan_of_series, slice_numbers_of
 from hemotorch.io.dicom.series import Series, score
 from hemotorch.scan import Scan
@@ -47,8 +49,10 @@ __all__ = [
     "files_of",
     "is_container",
     "is_dicom",
+    "is_own_mask",
     "is_zip",
     "look_into",
+    "mask_names",
     "names_of_studies",
     "on_disk",
     "read_chosen",
@@ -146,8 +150,21 @@ def scan_name(path: Path) -> str:
 
 
 def read_mask(files: Sequence[Path], scan: Scan | None = None) -> tuple[np.ndarray, list[str]]:
-    """Raises InputError: masks are read as NIfTI, whatever the format of the scan."""
-    raise InputError("is DICOM, and masks are not read from it yet", files[0], "convert the mask to NIfTI")
+    """Reads a segmentation (SEG) or structure set (RTSTRUCT) as a mask.
+
+    Args:
+        files: one file.
+        scan: that it was drawn on; without it, it cannot be known which slices there are.
+
+    Returns:
+        (slices, rows, columns) uint8: numbers of segments, or of regions from 1; and warnings.
+
+    Raises:
+        InputError: as `masks.mask_of_file`, and without a scan.
+    """
+    if scan is None:
+        raise InputError("is a mask in DICOM, which is read beside its scan only", files[0])
+    return mask_of_file(files[0], scan)
 
 
 def slice_numbers(files: Sequence[Path]) -> tuple[int, ...]:

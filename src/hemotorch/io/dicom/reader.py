@@ -58,7 +58,9 @@ def scan_of_series(series: Series, format_name: str, name: str) -> Scan:
     stack = np.stack([hu_of.pop(image) for image in whole])
     np.rint(stack, out=stack)
     hu, value_warnings = to_hu(stack, path, unsigned=not images[0].signed)
-    hu, origins, row_step, column_step = _oriented(hu, whole)
+    direction = np.asarray(whole[0].orientation, float)
+    positions = np.array([image.position or (0.0, 0.0, 0.0) for image in whole], float)
+    hu, origins, row_step, column_step = oriented(hu, direction, (row_mm, column_mm), positions)
     files = tuple(dict.fromkeys(str(image.path) for image in whole))
     index_of = {file: index for index, file in enumerate(files)}
     numbers = slice_numbers_of(whole)
@@ -135,12 +137,24 @@ def slice_numbers_of(images: Sequence[ImageHeader]) -> tuple[int, ...]:
     return tuple(range(1, len(images) + 1))
 
 
-def _oriented(hu: np.ndarray, images: Sequence[ImageHeader]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """HU with rows to the back and columns to the left, their origins (slices, 3), row step and column step, RAS mm."""
-    axes = np.asarray(images[0].orientation).reshape(2, 3) * _TO_RAS
-    row_mm, column_mm = images[0].pixel_mm or (1.0, 1.0)
+def oriented(
+    hu: np.ndarray, direction: np.ndarray, pixel_mm: tuple[float, float], positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Slices with rows to the back and columns to the left.
+
+    Args:
+        hu: (slices, rows, columns) in the file's order.
+        direction: (6,) ImageOrientationPatient.
+        pixel_mm: between rows and between columns.
+        positions: (slices, 3) ImagePositionPatient.
+
+    Returns:
+        The slices, their origins (slices, 3), and the steps from row to row and from column to column, in RAS mm.
+    """
+    axes = np.asarray(direction, float).reshape(2, 3) * _TO_RAS
+    row_mm, column_mm = pixel_mm
     column_step, row_step = axes[0] * column_mm, axes[1] * row_mm
-    origins = np.array([image.position or (0.0, 0.0, 0.0) for image in images], float) * _TO_RAS
+    origins = np.asarray(positions, float) * _TO_RAS
     _, to_back, to_left = SCAN_AXES
     if abs(column_step @ to_left) < abs(row_step @ to_left) * (column_mm / row_mm):
         hu = hu.transpose(0, 2, 1)
