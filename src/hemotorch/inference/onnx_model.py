@@ -100,8 +100,8 @@ class OnnxModel:
         parts = np.array_split(hu, min(self.threads, len(hu)))
         if len(parts) == 1:
             return self._run(hu)
-        # onnxruntime's own threads share each layer, and wait for one another after it. Slices of one thread each took
-        # 0.6 of the time on two cores (docs/results.md).
+        # onnxruntime's own threads share each layer, and wait for one another after it. A thread with slices of its own
+        # waits for nobody.
         with ThreadPoolExecutor(len(parts)) as pool:
             return np.concatenate(list(pool.map(self._run, parts)))
 
