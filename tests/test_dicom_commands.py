@@ -275,3 +275,19 @@ def test_damaged_segmentations_are_read_or_refused_in_a_line(tmp_path: Path) -> 
         except HemotorchError:
             refused += 1
     assert refused > 30
+
+
+@needs("head-ct-ge")
+def test_paint_keeps_the_tilted_uneven_slices(tmp_path: Path) -> None:
+    out = tmp_path / "painted"
+    assert main(["paint", str(DATA / "head-ct-ge"), str(out), "--per-scan", "1"]) == 0
+    source = read_scan(DATA / "head-ct-ge")
+    collection = open_layout(out)
+    assert collection.layout == "dicom" and len(collection.cases) == 2
+    for case in collection.cases:
+        scan, mask = case.read()
+        assert np.allclose(scan.slice_distances_mm, source.slice_distances_mm, atol=1e-4)
+        assert mask is not None and (np.abs(scan.hu.astype(int) - source.hu)[mask == 0] < 400).mean() > 0.99
+    same, painted = (case.read() for case in sorted(collection.cases, key=lambda case: len(case.name)))
+    assert np.array_equal(same[0].hu, source.hu) and not same[1].any() and painted[1].any()
+    assert len({case.patient for case in collection.cases}) == 1

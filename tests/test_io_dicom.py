@@ -74,7 +74,7 @@ REPAIRED = {
     "same-place": "at 3 of 12 positions lie several images",
     "scanned-twice": "each of its 12 positions was scanned 2 times",
     "overlap": "slices are 20 mm thick and 10 mm apart: they overlap",
-    "localizer": 'series 2 "synthetic head" was read: the only one of 2 series that can be read',
+    "localizer": 'series 2 "written by hemotorch" was read: the only one of 2 series that can be read',
     "dose-page": "the only one of 2 series",
     "colour-map": "the only one of 2 series",
     "bone-kernel": "has the softer kernel",

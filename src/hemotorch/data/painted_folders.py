@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hemotorch import __version__
-from hemotorch.data.layouts import Case, Collection, open_layout, write_case
+from hemotorch.data.layouts import Case, Collection, dicom, open_layout, write_case
 from hemotorch.data.layouts.mask_values import LABELS, MEANINGS
 from hemotorch.data.layouts.painted import PAINTED, SYNTHETIC, PaintedScan, PaintedSet
 from hemotorch.data.layouts.patients import PATIENTS
@@ -29,7 +29,7 @@ from hemotorch.system.events import ProgressTask
 from hemotorch.system.files import output_folder, write_json
 from hemotorch.system.machine import cores
 
-LAYOUT = "folder"
+LAYOUT = "folder"  #: of what is written; of studies in DICOM, DICOM, since NIfTI cannot hold uneven slices
 BRIGHT_ML = 4.0  #: a piece of the brain as bright as blood that is this large may be blood, see `bright_ml`
 LEAST_ML, TRIES = 0.5, 6  #: less painted bleeding is not worth a scan; other bleeding is tried so often
 
@@ -65,6 +65,7 @@ class _Job:
     """How each scan is painted; see `paint_folder`."""
 
     out: Path
+    layout: str
     per_scan: int
     seed: int
     normal: bool
@@ -114,7 +115,8 @@ def paint_folder(
         OptionError: for an unknown layout.
     """
     collection = open_layout(Path(src).absolute(), layout)
-    job = _Job(output_folder(Path(out).absolute()), per_scan, seed, normal, any_anatomy)
+    out_layout = dicom.NAME if collection.layout == dicom.NAME else LAYOUT
+    job = _Job(output_folder(Path(out).absolute()), out_layout, per_scan, seed, normal, any_anatomy)
     outcomes = _each(collection.cases, lambda case: _paint_case(case, job), workers or cores())
     scans = tuple(scan for outcome in outcomes for scan in outcome.scans)
     if scans:
@@ -157,7 +159,7 @@ def _paint_case(case: Case, job: _Job) -> _Outcome:
     try:
         scan, mask = case.read()
         warnings = _check(case, scan, mask, job)
-        # Without its source it is written upright, and so is its mask.
+        # Without its source it is written upright, or as a series of its own, and so is its mask.
         scan = replace(scan, source=None)
         inside = cranial_space(scan)
         scans = []
@@ -214,7 +216,7 @@ def _entry(case: Case, name: str, seed: int | None, leading: str | None, volume_
 
 def _write(job: _Job, name: str, scan: Scan, mask: np.ndarray, inside: np.ndarray) -> None:
     known = inside | (mask > 0) if inside.any() else None
-    write_case(LAYOUT, job.out, name, scan, mask, CaseInfo(name, name), known)
+    write_case(job.layout, job.out, name, scan, mask, CaseInfo(name, name), known)
 
 
 def _write_tables(job: _Job, scans: tuple[PaintedScan, ...], outcomes: list[_Outcome]) -> None:

@@ -1,7 +1,8 @@
 """A Scan as a series of DICOM, with the faults that real archives have if somebody asks for them.
 
-For phantoms and tests: every file is marked synthetic. A fault changes the dataset of one file, or which files there
-are. `FAULTS` names them; docs/dicom.md says what is done about each when it is read.
+For phantoms, painted scans and tests. What is not known (kV, dates, the kernel) is left empty. A fault changes the
+dataset of one file, or which files there are. `FAULTS` names them; docs/dicom.md says what is done about each when it
+is read.
 """
 
 from __future__ import annotations
@@ -112,24 +113,22 @@ def series_files(
         d.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         d.SOPClassUID = CT_IMAGE
         d.SOPInstanceUID = uid_of("image", scan.name, patient, index)
-        d.StudyDate = d.ContentDate = "20200101"
-        d.StudyTime = d.ContentTime = "000000"
-        d.AccessionNumber = d.ReferringPhysicianName = d.StudyID = d.PositionReferenceIndicator = ""
+        d.StudyDate = d.StudyTime = d.AccessionNumber = d.ReferringPhysicianName = d.StudyID = (
+            d.PositionReferenceIndicator
+        ) = ""
         d.Modality = "CT"
-        d.Manufacturer = "hemotorch phantom"
-        d.SeriesDescription = "synthetic head"
+        d.Manufacturer = "hemotorch"
+        d.SeriesDescription = "written by hemotorch"
         d.PatientName = "Phantom^Synthetic"
         d.PatientID = patient
         d.PatientBirthDate = ""
         d.PatientSex = sex or ""
-        d.AcquisitionDate, d.AcquisitionTime = "20200101", "000000"
         if age is not None:
             d.PatientAge = f"{round(age):03d}Y"
         d.BodyPartExamined = "HEAD"
-        d.KVP = "120"
+        d.KVP = ""
         if thickness is not None:
             d.SliceThickness = f"{thickness:.6g}"
-        d.ConvolutionKernel = "STANDARD"
         d.PatientPosition = "HFS"
         d.StudyInstanceUID = study
         d.SeriesInstanceUID = uid_of("series", scan.name, patient)
@@ -197,8 +196,10 @@ def _stored(file: SliceFile) -> np.ndarray:
         return file.stored.astype(f"{order}{kind}{d.BitsAllocated // 8}")
     slope, intercept = float(d.get("RescaleSlope", 1)), float(d.get("RescaleIntercept", 0))
     values = np.rint((file.hu.astype(float) - intercept) / slope)
-    if kind == "u":
-        values = np.clip(values, 0, (1 << d.BitsStored) - 1)
+    least, most = 0, (1 << d.BitsStored) - 1
+    if kind == "i":
+        least, most = -(1 << d.BitsStored - 1), (1 << d.BitsStored - 1) - 1
+    values = np.clip(values, least, most)
     return values.astype(f"{order}{kind}{d.BitsAllocated // 8}")
 
 
