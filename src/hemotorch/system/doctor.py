@@ -38,7 +38,9 @@ DICOM_SYNTAXES = {
     "JPEG lossless": "1.2.840.10008.1.2.4.70",
     "JPEG-LS": "1.2.840.10008.1.2.4.80",
     "JPEG 2000": "1.2.840.10008.1.2.4.90",
+    "HTJ2K": "1.2.840.10008.1.2.4.201",
 }
+RARE = ("HTJ2K",)  #: what the core can do without: no scanner writes it
 #: What extras bring that is worth a line of its own, by extra and imported module.
 OPTIONAL = {
     "numcodecs": "preparing and measuring datasets",
@@ -109,7 +111,7 @@ def _package(name: str, module: str) -> Check:
 
 def _dicom() -> Iterator[Check]:
     """Which ways of storing pixels pydicom can decode with what is installed."""
-    mend = "pip install python-gdcm pyjpegls"
+    mend = "pip install python-gdcm pyjpegls pylibjpeg pylibjpeg-openjpeg"
     for name, uid in DICOM_SYNTAXES.items():
         title = f"DICOM {name}"
         try:
@@ -118,10 +120,10 @@ def _dicom() -> Iterator[Check]:
             decoder = get_decoder(uid)
             good, plugins = decoder.is_available, ", ".join(decoder.available_plugins)
         except Exception as error:  # pydicom itself may be what is missing
-            yield Check(title, False, True, f"not decoded ({_words(error)})", mend)
+            yield Check(title, False, name not in RARE, f"not decoded ({_words(error)})", mend)
             continue
         # What needs no plug-in names none.
-        yield Check(title, good, True, plugins or ("by pydicom" if good else "no decoder"), mend)
+        yield Check(title, good, name not in RARE, plugins or ("by pydicom" if good else "no decoder"), mend)
 
 
 def _machine() -> Iterator[Check]:
