@@ -312,6 +312,39 @@ def test_cut_and_altered_files_are_told_in_a_line(model: Path, tmp_path: Path) -
             assert onnx_file.read(path, 2**30).notes == onnx_file.read(model, 2**30).notes
 
 
+def test_altered_graphs_with_a_right_digest(model: Path, tmp_path: Path) -> None:
+    """What somebody could make who means harm: an answer, or an error in one line."""
+    notes = onnx_file.read(model, 2**30).notes
+    original, path = onnx.load(model), tmp_path / "m.onnx"
+    del original.metadata_props[:]
+    rng, refused = random.Random(3), 0
+    for number in range(60):
+        altered = onnx.ModelProto()
+        altered.CopyFrom(original)
+        graph = altered.graph
+        node = rng.choice([node for node in graph.node if node.input])
+        match number % 5:
+            case 0:
+                node.op_type = rng.choice(sorted(onnx_file.OPERATORS))
+            case 1:
+                del node.input[:1]
+            case 2:
+                rng.choice([tensor for tensor in graph.initializer if tensor.dims]).dims[0] = rng.choice(
+                    [0, 2**31, 2**62]
+                )
+            case 3:
+                graph.node.remove(node)
+            case _:
+                node.input[0] = rng.choice(graph.node).output[0]
+        path.write_bytes(onnx_file.with_notes(altered.SerializeToString(), notes))
+        try:
+            hemotorch.load_model(path).model.probabilities(np.full((2, 64, 64), 30, np.int16))
+        except HemotorchError as error:
+            refused += 1
+            assert "\n" not in str(error) and "m.onnx" in str(error)
+    assert refused > 30
+
+
 def test_what_is_no_file_is_told(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such model"):
         hemotorch.load_model(tmp_path / "none.onnx")
