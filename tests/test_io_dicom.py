@@ -7,6 +7,7 @@ import random
 import shutil
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from hemotorch.errors import HemotorchError, InputError, OptionError
 from hemotorch.io import dicom, read_mask, read_scan, write_mask
-from hemotorch.io.dicom.series import kernel_kind
-from hemotorch.io.dicom.write import FAULTS, series_files, write_series
+from hemotorch.io.dicom.header import ImageHeader, read_headers
+from hemotorch.io.dicom.series import group_series, kernel_kind
+from hemotorch.io.dicom.write import FAULTS, SliceFile, encoded, series_files, write_series
 from hemotorch.scan import Scan, even_scan
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -228,6 +230,43 @@ def test_a_localizer_that_is_asked_for_is_refused(scan: Scan, tmp_path: Path) ->
     uid = next(one.uid for one in series if one.aside)
     with pytest.raises(InputError, match="cannot be read as a head CT: a localizer"):
         read_scan(tmp_path / "a", series=uid)
+
+
+def test_texts_of_headers_are_safe_to_print(scan: Scan, tmp_path: Path) -> None:
+    files = series_files(scan)
+    for file in files:
+        file.dataset.SeriesDescription = "\x1b[31mred\nline " + 300 * "x"
+        file.dataset.ImageOrientationPatient = ["1", "0", "0", "0", "0", "-1"]
+        file.dataset.PixelData = file.hu.tobytes()
+        file.dataset["PixelData"].VR = "OW"
+        (tmp_path / file.name).write_bytes(encoded(file))
+    with pytest.raises(InputError, match=r"\\x1b\[31mred\\nline x+\": coronal slices") as caught:
+        read_scan(tmp_path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+def test_frames_of_many_directions_are_told_apart_soon() -> None:
+    (header,) = header_of(series_files(head(1, 8))[0])
+    angles = np.linspace(0, np.pi, 4000)
+    headers = [
+        replace(
+            header, frame=index, orientation=(np.cos(angle), np.sin(angle), 0.0, -np.sin(angle), np.cos(angle), 0.0)
+        )
+        for index, angle in enumerate(angles.tolist())
+    ]
+    start = time.perf_counter()
+    assert len(group_series(headers)) > 100
+    assert time.perf_counter() - start < 10
+
+
+def header_of(file: SliceFile) -> tuple[ImageHeader, ...]:
+    """The header of a file that is not written."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.dcm")
+        path.write_bytes(encoded(file))
+        return read_headers(path)
 
 
 def zipped(folder: Path, path: Path) -> Path:

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from hemotorch.errors import InputError
+from hemotorch.errors import InputError, one_line
 from hemotorch.io.dicom.files import looks_like_dicom, on_disk, open_file, read_start, unpacked_dataset
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  #: the second is converted legacy CT
 MOST_FRAMES = 20_000  #: of one file
 _START_BYTES = 2**17  # of a file in a zip: its header, unless it is a long one
+_LONGEST_TEXT, _MOST_WORDS = 256, 32  # a value of DICOM's long strings has 64 letters
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 #: Attributes of a CT image that must be there with a value (type 1), and those that may be empty (type 2): PS3.3 A.3.
@@ -325,7 +326,12 @@ def _text(dataset: Any, name: str) -> str:
         return ""
     if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
         value = value[0] if len(value) else ""
-    return str(value).replace("\0", "").strip()
+    return _safe(value)
+
+
+def _safe(value: Any) -> str:
+    """A text of a header on one line, safe for a terminal, and not longer than anybody writes."""
+    return one_line(str(value).replace("\0", "").strip()[:_LONGEST_TEXT])
 
 
 def _words(datasets: list[Any], name: str, capitals: bool = True) -> tuple[str, ...]:
@@ -335,7 +341,7 @@ def _words(datasets: list[Any], name: str, capitals: bool = True) -> tuple[str, 
         if value is None or value == "":
             continue
         values = value if type(value).__name__ == "MultiValue" or isinstance(value, (list, tuple)) else [value]
-        words = [str(entry).replace("\0", "").strip() for entry in values]
+        words = [_safe(entry) for entry in list(values)[:_MOST_WORDS]]
         return tuple(word.upper() if capitals else word for word in words if word)
     return ()
 

@@ -217,16 +217,18 @@ def _key(header: ImageHeader) -> tuple[object, ...]:
 def _by_direction(images: list[ImageHeader]) -> list[tuple[list[ImageHeader], list[str]]]:
     """Images in lists of one direction each, with doubts. Those without one follow the others if these agree."""
     groups: list[list[ImageHeader]] = []
+    directions = np.zeros((len(images), 6))  # of the groups so far; at once, since frames may have 20,000 directions
     without = []
     for image in images:
         if image.orientation is None:
             without.append(image)
             continue
-        for group in groups:
-            if np.abs(np.subtract(image.orientation, group[0].orientation or ())).max() <= SAME_DIRECTION:
-                group.append(image)
-                break
+        differences = np.abs(directions[: len(groups)] - image.orientation).max(axis=1, initial=0.0)
+        same = np.flatnonzero(differences <= SAME_DIRECTION)
+        if len(same):
+            groups[int(same[0])].append(image)
         else:
+            directions[len(groups)] = image.orientation
             groups.append([image])
     if not without:
         return [(group, []) for group in groups]
@@ -240,7 +242,7 @@ def _by_direction(images: list[ImageHeader]) -> list[tuple[list[ImageHeader], li
 
 def _series_of(images: list[ImageHeader], doubts: list[str]) -> list[Series]:
     """The series of images of one direction: one, or one for each pass over the same positions."""
-    if reason := _why_aside(images):
+    if reason := _why_aside(images) or _why_not_axial(images[0]):
         return [Series(tuple(images), aside=reason)]
     placed = [image for image in images if image.position is not None]
     if len(images) > 1 and len(placed) < len(images):
@@ -262,7 +264,7 @@ def _series_of(images: list[ImageHeader], doubts: list[str]) -> list[Series]:
     result = []
     for one in passes:
         series = Series(tuple(one))
-        result.append(Series(tuple(one), _why_geometry(series), (*doubts, *_doubts(series))))
+        result.append(replace(series, doubts=(*doubts, *_doubts(series))))
     return result
 
 
@@ -338,9 +340,9 @@ def _why_aside(images: Sequence[ImageHeader]) -> str:
     return ""
 
 
-def _why_geometry(series: Series) -> str:
-    """Why a series of known positions is set aside: slices that are not axial; "" if they are."""
-    normal = _normal(series.first)
+def _why_not_axial(image: ImageHeader) -> str:
+    """Why images of this direction are set aside: they are not axial; "" if they are."""
+    normal = _normal(image)
     if normal is None:
         return "its slices have no direction"
     off = math.degrees(math.acos(min(1.0, abs(float(normal[2])))))
