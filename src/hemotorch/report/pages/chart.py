@@ -15,7 +15,7 @@ from hemotorch.report.pages.numbers import MINUS
 Value = tuple[float, float]  #: x and y in the units of a plot's axes
 
 NET, RULES, FAINT, LINE = "var(--net)", "var(--rules)", "var(--faint)", "var(--line)"  #: colours of base.html
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 40.0, 26.0, 36.0  #: margins of a panel, in the units of the figure
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 54.0, 26.0, 36.0  #: margins of a panel, in the units of the figure
 BEYOND = 4.0  #: how far outside its panel something may lie
 
 
