@@ -106,10 +106,10 @@ def test_an_error_that_nobody_expected_leaves_the_other_scans_done(
         head_file(tmp_path / "scans" / f"{name}.nii.gz")
     whole = Predictor.predict
 
-    def fails_once(self: Predictor, scan: object, any_anatomy: bool = True) -> object:
+    def fails_once(self: Predictor, scan: object, any_anatomy: bool = True, doubts: bool = False) -> object:
         if scan.name == "b":  # type: ignore[attr-defined]
             raise TypeError("a fault\nof ours")
-        return whole(self, scan, any_anatomy)  # type: ignore[arg-type]
+        return whole(self, scan, any_anatomy, doubts)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Predictor, "predict", fails_once)
     results = predict(tiny_run, tmp_path / "scans", tmp_path / "out")

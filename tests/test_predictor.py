@@ -122,7 +122,7 @@ def test_files_keep_the_sources_grid_and_say_what_was_found(tiny_run, tmp_path):
     stored = json.loads((tmp_path / "out" / "a.json").read_text())
     assert stored == result and stored["volume_ml"]["total"] > 0 and stored["slices_with_bleeding"]
     assert stored["volume_ml"]["total"] == pytest.approx(np.asarray(mask.dataobj).sum() * 45 / 1000, rel=1e-6)
-    assert {"read", "prepare", "network", "mask", "write"} == stored["seconds"].keys()
+    assert {"read", "prepare", "network", "mask", "doubts", "write"} == stored["seconds"].keys()
     with Image.open(tmp_path / "out" / "a.png") as sheet:
         assert sheet.width > 300
 

@@ -66,6 +66,7 @@ class Scan:
     warnings: what the reader noticed or repaired.
     spacing_known: False for a PNG without spacing: there are then no millimetres and no mL (NaN).
     slice_mm: distance from one slice to the next as its source states it, or None if only the positions tell.
+    contrast: why contrast agent is likely in it, "" if nothing says so.
     """
 
     hu: np.ndarray
@@ -78,6 +79,7 @@ class Scan:
     warnings: tuple[str, ...] = ()
     spacing_known: bool = True
     slice_mm: float | None = None
+    contrast: str = ""
 
     def __post_init__(self) -> None:
         if self.hu.ndim != 3 or self.hu.dtype != np.int16:
@@ -322,6 +324,20 @@ def upright_scan(hu: np.ndarray, pixel_mm: float, heights_mm: np.ndarray, **othe
     )
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """What speaks against a prediction.
+
+    code: one word for programs, see `inference.doubts`. text: a sentence. value: the number behind it, None if there is
+    none. unit: of that number.
+    """
+
+    code: str
+    text: str
+    value: float | None = None
+    unit: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What a predictor found in a scan, in the scan's geometry.
@@ -331,6 +347,8 @@ class Prediction:
     volume_ml: {"total": mL, and one entry per type if the network has types}; NaN if spacing is unknown.
     model: what produced it, in words; seconds: time spent, a stage each.
     task: what was asked of the scan: bleeding or not, or its types.
+    doubts: what speaks against it; None if that was not looked for.
+    interval_ml: least and most mL found in the same scan made a little darker and brighter; None if that was not tried.
     """
 
     scan: Scan
@@ -341,6 +359,8 @@ class Prediction:
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     task: Task = BLEEDING
+    doubts: tuple[Doubt, ...] | None = None
+    interval_ml: tuple[float, float] | None = None
 
     def __repr__(self) -> str:
         amounts = ", ".join(f"{name} {ml:.1f} mL" for name, ml in self.volume_ml.items())
@@ -350,7 +370,10 @@ class Prediction:
         """The prediction in a notebook: a slider over slices with outlines and mL, without kernel or network."""
         from hemotorch.pictures.viewer import scan_html
 
-        return scan_html(self.scan, [self.model], self.warnings, predicted=self.mask, typed=bool(self.task.types))
+        doubted = [f"doubt: {doubt.text}" for doubt in self.doubts or ()]
+        return scan_html(
+            self.scan, [self.model], (*doubted, *self.warnings), predicted=self.mask, typed=bool(self.task.types)
+        )
 
     @property
     def slices_with_bleeding(self) -> list[int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemotorch import NOTICE
 from hemotorch.cli.output import show, volume_text
-from hemotorch.errors import HemotorchError, OptionError
+from hemotorch.errors import HemotorchError, OptionError, some_of
 
 if TYPE_CHECKING:
     from hemotorch.recipe import Recipe
@@ -216,12 +216,21 @@ def predict(arguments: argparse.Namespace) -> int:
         volume = volume_text(result["volume_ml"])
         slices = len(result["slices_with_bleeding"])
         seconds = sum(result["seconds"].values())
-        emit(Message(f"{path}   {volume} on {slices} slices   {seconds:.1f} s"))
+        mark = "IN DOUBT: " if result["doubts"] else ""
+        emit(Message(f"{path}   {mark}{volume} on {slices} slices   {seconds:.1f} s"))
+        for doubt in result["doubts"]:
+            emit(Message(f"    doubt ({doubt['code']}): {doubt['text']}"))
         for warning in result["warnings"]:
             emit(Message(f"    {warning}"))
     lines = [NOTICE]
     if failed < len(results):
         lines.insert(0, f"masks, volumes and pictures: {arguments.out}")
+    # The doubtful ones first, among them those with the most doubts.
+    results.sort(key=lambda result: -len(result.get("doubts", ())))
+    doubtful = [result["scan"] for result in results if result.get("doubts")]
+    if doubtful and len(results) > 1:
+        names = some_of([Path(files[0]).name if files else "?" for files in doubtful])
+        lines.insert(0, f"{len(doubtful)} of {len(results)} are in doubt, look at them first: {names}")
     show(arguments, {"predictions": results, "notice": NOTICE}, "\n".join(lines))
     return 1 if failed or not results else 0
 

@@ -19,6 +19,10 @@ HEAD_AREA_MM2 = 4000.0  #: soft tissue enclosed by bone on a head's fullest slic
 LARGEST_HEAD_AREA_MM2 = 40_000.0  #: of the same; the largest heads have 25,000
 HEIGHT_MM = (10.0, 600.0)  #: of the whole scan, if it has more than three slices
 HEAD_SHARE = 0.35  #: of that slice's body; ribs and pelvis enclose less of a trunk, if anything
+FEW_SLICES, LEAST_SLAB_MM = 8, 1.0  #: of a slab that may be lower than HEIGHT_MM
+#: Of a part of a head, such as the base of the skull alone: a neck series that ends above the ears has 62 cm2 and 0.23
+#: of its body, a chest 9 cm2 and 0.01.
+PART_AREA_MM2, PART_SHARE = 4000.0, 0.15
 LEAST_BONE_MM2 = 500.0  #: summed over all slices; with less there is no skull
 BRAIN_HU = 5  #: a skull-stripped volume is filled with 0, which must not count as tissue
 BRAIN_SHARE = 0.9  #: of a skull-stripped scan's voxels above BRAIN_HU that are soft tissue
@@ -110,7 +114,7 @@ def cranial_space(scan: Scan) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Doubt:
+class NoHead:
     """Why a scan may not be a head; `may_be_head` if predicting is still sensible."""
 
     text: str
@@ -139,7 +143,7 @@ def check_head(scan: Scan, any_anatomy: bool) -> tuple[str, ...]:
     raise InputError(f"does not look like a head CT: {doubt.text}", where, "if it is, add --any-anatomy")
 
 
-def why_not_a_head(scan: Scan) -> Doubt | None:
+def why_not_a_head(scan: Scan) -> NoHead | None:
     """Doubt about a scan being a head CT, or None. Scans without known spacing are not doubted.
 
     The greys of a PNG end at the top of its window, often at 100 HU. There bone is what reaches the top.
@@ -147,9 +151,15 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
     if not scan.spacing_known:
         return None
     if len(scan.hu) > 3 and not HEIGHT_MM[0] < scan.height_mm < HEIGHT_MM[1]:
-        return Doubt(
-            f"its {len(scan.hu)} slices are {scan.height_mm:.4g} mm high together: is its slice distance right?"
-        )
+        text = f"its {len(scan.hu)} slices are {scan.height_mm:.4g} mm high together: is its slice distance right?"
+        # A few thin slices may be a part of a head, if what they show is one.
+        few = len(scan.hu) <= FEW_SLICES and LEAST_SLAB_MM < scan.height_mm < HEIGHT_MM[0]
+        return NoHead(text, may_be_head=few and _why_no_skull(scan) is None)
+    return _why_no_skull(scan)
+
+
+def _why_no_skull(scan: Scan) -> NoHead | None:
+    """Doubt about what the slices show, or None."""
     bone_hu = _bone_hu(scan)
     small, _ = coarse(scan, bone_hu)
     pixel_mm2 = small.pixel_mm[0] * small.pixel_mm[1]
@@ -158,18 +168,18 @@ def why_not_a_head(scan: Scan) -> Doubt | None:
     return _doubt_about_skull(small, bone_hu, pixel_mm2)
 
 
-def _doubt_without_bone(coarse: Scan, pixel_mm2: float) -> Doubt:
+def _doubt_without_bone(coarse: Scan, pixel_mm2: float) -> NoHead:
     dense = coarse.hu > BRAIN_HU
     thickness_mm = np.nan_to_num(coarse.shares_mm, nan=ASSUMED_SLICE_MM)
     volume_ml = float((dense.sum((1, 2)) * thickness_mm).sum() * pixel_mm2 / 1000)
     tissue_share = float((_is_tissue(coarse.hu) & dense).sum() / max(1.0, dense.sum()))
     if tissue_share > BRAIN_SHARE and BRAIN_ML[0] < volume_ml < BRAIN_ML[1]:
         text = "no skull in this scan (skull-stripped?): networks are trained on heads with a skull"
-        return Doubt(text, may_be_head=True)
-    return Doubt("no bone in this scan")
+        return NoHead(text, may_be_head=True)
+    return NoHead("no bone in this scan")
 
 
-def _doubt_about_skull(coarse: Scan, bone_hu: float, pixel_mm2: float) -> Doubt | None:
+def _doubt_about_skull(coarse: Scan, bone_hu: float, pixel_mm2: float) -> NoHead | None:
     """Whether the soft tissue that bone encloses on the fullest slice is that of a head."""
     inside = enclosed(coarse, bone_hu=bone_hu) & _is_tissue(coarse.hu)
     areas_mm2 = np.array([_largest_piece(slice_inside) for slice_inside in inside]) * pixel_mm2
@@ -178,12 +188,13 @@ def _doubt_about_skull(coarse: Scan, bone_hu: float, pixel_mm2: float) -> Doubt 
     body_mm2 = float((coarse.hu[fullest] > BODY_HU).sum() * pixel_mm2)
     share = area_mm2 / max(1.0, body_mm2)
     if area_mm2 > LARGEST_HEAD_AREA_MM2:
-        return Doubt(f"{area_mm2 / 100:.4g} cm2 of soft tissue lie inside bone on a slice: is its pixel size right?")
+        return NoHead(f"{area_mm2 / 100:.4g} cm2 of soft tissue lie inside bone on a slice: is its pixel size right?")
     if area_mm2 < HEAD_AREA_MM2 or share < HEAD_SHARE:
-        return Doubt(
+        text = (
             f"at most {area_mm2 / 100:.0f} cm2 of soft tissue lie inside bone on any slice "
             f"({100 * share:.0f} % of the body there)"
         )
+        return NoHead(text, may_be_head=area_mm2 >= PART_AREA_MM2 and share >= PART_SHARE)
     return None
 
 

@@ -3,6 +3,7 @@
 baseline     the rule-based baseline: bright inside the skull
 checkpoint   the weights of a network and all that predicting with it needs, as one file
 deployment   what predicting with a network needs besides its weights
+doubts       what speaks against a prediction, each with a code, a sentence and a number
 inspection   what is in files and folders before anything is predicted
 load         load_model and predict: the way in for Python, without torch until a run is loaded
 model        what a model is to everything else, and several models as one
@@ -11,6 +12,7 @@ onnx_model   an ONNX file as a model, without torch
 outputs      a prediction as files: mask, NAME.json, contact sheet
 pieces       connected pieces of a mask, by their volume
 predictor    Scan to Prediction with what a training deployed
+seen         what a model has seen in training: level, noise and shading of brains
 scan_files   which files are scans to predict, and what the files made from each are called
 stacks       what networks see: stacks of slices, blocks and their stitching
 torch_model  a torch network as a model

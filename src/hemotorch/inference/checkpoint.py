@@ -21,7 +21,7 @@ from hemotorch.system.files import atomic, regular_file
 from hemotorch.system.records import build
 from hemotorch.task import BLEEDING
 
-FORMAT = 6  #: of checkpoints; a change that older versions cannot read raises it
+FORMAT = 7  #: of checkpoints; a change that older versions cannot read raises it. 6 does not say what was seen
 OLDEST_FORMAT = 4  #: that is still read. Formats 4 and 5 hold the whole recipe; 4 has no slice spacing
 PIECE = 2**20  #: numbers of a tensor that are hashed at once
 #: Types of the values in a file of any format.

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from hemotorch.errors import InputError, OptionError
 from hemotorch.grid import Grid, SliceSpacing
+from hemotorch.inference.seen import Seen
 from hemotorch.recipe import GridSection, Predict, Recipe, Tiles
 from hemotorch.system.engine import WantedPrecision
 from hemotorch.system.records import build, record
@@ -33,6 +34,7 @@ class Deployment:
     )
     model: str = Field(description="what it is, in words, for the records")
     card: str = Field(default="", description="what its makers say about it")
+    seen: Seen = Field(default=Seen(), description="level, noise and shading that it was trained on")
 
     @staticmethod
     def of(recipe: Recipe, task: Task, slice_spacing: SliceSpacing | None, epoch: int) -> Deployment:

@@ -81,14 +81,15 @@ def predict(
         any_anatomy: Also predict what does not look like a head.
 
     Returns:
-        The mask (slices, rows, columns) and the probability of bleeding in the scan's own pixels, mL, and warnings.
+        The mask (slices, rows, columns) and the probability of bleeding in the scan's own pixels, mL, warnings, and
+        `doubts`: what speaks against it, each with a code, a sentence and a number.
 
     Raises:
         InputError: if the model or the scan cannot be read, or the scan does not look like a head CT in HU.
     """
     predictor = load_model(model, device) if isinstance(model, (str, Path, Sequence)) else model
     volume = read_scan(scan) if isinstance(scan, (str, Path)) else scan
-    return predictor.predict(volume, any_anatomy)
+    return predictor.predict(volume, any_anatomy, doubts=True)
 
 
 def _load(path: Path, device: str) -> tuple[Model, Deployment]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def predict_file(
         start = time.perf_counter()
         scan = files.read()
         reading = time.perf_counter() - start
-        prediction = predictor.predict(scan, any_anatomy)
+        prediction = predictor.predict(scan, any_anatomy, doubts=True)
         prediction.seconds["read"] = round(reading, 4)
         return write_prediction(prediction, folder, name)
     except (MemoryError, RuntimeError) as error:
@@ -208,7 +209,11 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
     # Before anything is written: a scan that changes meanwhile is then seen to have changed.
     sources = [file_status(path) for path in dict.fromkeys(map(on_disk, scan_files))]
     write_mask(prediction.scan, prediction.mask, mask_file, nifti.PREDICTION_MARK)
-    sheet = contact_sheet(prediction.scan, predicted=prediction.mask, typed=bool(prediction.task.types))
+    caption = ""
+    if prediction.doubts:
+        caption = f"IN DOUBT: {', '.join(doubt.code for doubt in prediction.doubts)}"
+    typed = bool(prediction.task.types)
+    sheet = contact_sheet(prediction.scan, predicted=prediction.mask, typed=typed, caption=caption)
     with atomic(sheet_file) as temporary:
         text = PngInfo()
         text.add_text(*_SHEET_MARK)
@@ -219,6 +224,8 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
         "slices_with_bleeding": prediction.slices_with_bleeding,
         "model": prediction.model,
         "hemotorch": __version__,
+        "doubts": [asdict(doubt) for doubt in prediction.doubts or ()],
+        "interval_ml": None if prediction.interval_ml is None else [round(ml, 3) for ml in prediction.interval_ml],
         "warnings": list(prediction.warnings),
         "seconds": {**prediction.seconds, "write": round(time.perf_counter() - start, 4)},
         "sources": sources,

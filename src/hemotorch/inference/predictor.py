@@ -19,14 +19,17 @@ from hemotorch.grid import (
 )
 from hemotorch.head import check_head
 from hemotorch.inference.deployment import Deployment
+from hemotorch.inference.doubts import SHIFT_HU, about_interval, doubts_about
 from hemotorch.inference.model import Model
 from hemotorch.inference.pieces import large_pieces
 from hemotorch.labels import CODES
 from hemotorch.recipe import Predict
-from hemotorch.scan import Prediction, Scan
+from hemotorch.scan import Doubt, Prediction, Scan
 from hemotorch.system import limits
 from hemotorch.system.events import progress
 from hemotorch.task import Task
+
+SHIFTED_SHARE = 12  #: of the slices, one of so many is also looked at darker and brighter
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,13 @@ class Predictor:
         """The pixels that the model works on."""
         return self.deployment.grid_for(self.model.multiple)
 
-    def predict(self, scan: Scan, any_anatomy: bool = True) -> Prediction:
+    def predict(self, scan: Scan, any_anatomy: bool = True, doubts: bool = False) -> Prediction:
         """Outlines bleeding.
 
         Args:
             scan: The scan.
             any_anatomy: Also predict what does not look like a head, with a warning.
+            doubts: Also look for what speaks against the prediction, see `inference.doubts`.
 
         Returns:
             Mask and probability of bleeding in the scan's own pixels. The mask holds codes of `labels` if the task has
@@ -71,7 +75,64 @@ class Predictor:
         mask = with_types(mask, types, placement, task)
         clock.lap("mask")
         volumes = volumes_ml(scan, mask, task)
-        return Prediction(scan, mask, probability, volumes, self.deployment.model, clock.seconds, warnings, task)
+        found: tuple[Doubt, ...] | None = None
+        interval_ml: tuple[float, float] | None = None
+        if doubts:
+            interval_ml = self._interval_ml(working, positions, bleeding, scan, volumes["total"])
+            found = self._doubts(scan, mask, volumes["total"], interval_ml)
+            clock.lap("doubts")
+        model = self.deployment.model
+        return Prediction(scan, mask, probability, volumes, model, clock.seconds, warnings, task, found, interval_ml)
+
+    def _doubts(
+        self, scan: Scan, mask: np.ndarray, total_ml: float, interval_ml: tuple[float, float] | None
+    ) -> tuple[Doubt, ...]:
+        """What speaks against a prediction."""
+        found = doubts_about(scan, mask, self.deployment.seen, self.model.spacings)
+        if interval_ml is not None:
+            found += about_interval(total_ml, interval_ml)
+        return tuple(found)
+
+    def _interval_ml(
+        self,
+        working: np.ndarray,
+        positions_mm: np.ndarray | None,
+        bleeding: np.ndarray,
+        scan: Scan,
+        total_ml: float,
+    ) -> tuple[float, float] | None:
+        """Least and most mL in the scan made darker and brighter by SHIFT_HU; None if spacing is unknown.
+
+        A twelfth of the slices is looked at, those with the most bleeding, or the most probable if there is none. How
+        much more or less they show is taken for the whole scan.
+
+        Args:
+            working: (n, H, W) HU on the grid.
+            positions_mm: of the slices.
+            bleeding: (n, H, W) probabilities on the grid.
+            total_ml: of the mask.
+        """
+        if not scan.spacing_known or np.isnan(total_ml):
+            return None
+        threshold = self.deployment.predict.threshold
+        pixel_ml = scan.voxel_ml
+        if self.grid.pixel_mm:
+            pixel_ml = pixel_ml * (self.grid.pixel_mm**2 / float(np.prod(scan.pixel_mm)))
+        slice_ml = np.count_nonzero(bleeding >= threshold, axis=(1, 2)) * pixel_ml
+        order = np.argsort(slice_ml + bleeding.max(axis=(1, 2)) * pixel_ml)
+        chosen = order[-max(1, len(working) // SHIFTED_SHARE) :].tolist()
+        before_ml = float(slice_ml[chosen].sum())
+        of_all = float(slice_ml.sum()) / before_ml if before_ml else 1.0
+        volumes = [total_ml]
+        for shift in (-SHIFT_HU, SHIFT_HU):
+            shifted = working + np.int16(shift)
+            after_ml = 0.0
+            for index in chosen:
+                probabilities = self.model.probabilities(shifted, positions_mm, range(index, index + 1))
+                probability = probabilities[: self.deployment.task.bleeding].sum(axis=0)
+                after_ml += float(np.count_nonzero(probability >= threshold) * pixel_ml[index])
+            volumes.append(max(0.0, total_ml + (after_ml - before_ml) * of_all))
+        return min(volumes), max(volumes)
 
     def _warnings(self, scan: Scan, positions_mm: np.ndarray | None, any_anatomy: bool) -> tuple[str, ...]:
         """The scan's warnings and what else is to be said of it. Raises InputError if it does not look like a head."""

@@ -76,6 +76,7 @@ def scan_of_series(series: Series, format_name: str, name: str) -> Scan:
         source=Source(format_name, files, tuple(Frame(index_of[str(one.path)], one.frame) for one in whole)),
         warnings=(*value_warnings, *warnings),
         slice_mm=series.thickness_mm if len(whole) == 1 else None,
+        contrast=series.contrast,
     )
 
 
