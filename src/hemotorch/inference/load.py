@@ -76,7 +76,7 @@ def predict(
     Args:
         model: A run folder, a checkpoint, an ONNX file, several of them (their probabilities are averaged), or what
             `load_model` returned (load once to predict many scans).
-        scan: A NIfTI or NRRD file in Hounsfield units, or a `Scan`.
+        scan: A NIfTI or NRRD file in Hounsfield units, a DICOM file, folder or zip of one study, or a `Scan`.
         device: "auto", "cpu", "cuda" or "cuda:N"; not looked at if the model is loaded already.
         any_anatomy: Also predict what does not look like a head.
 
