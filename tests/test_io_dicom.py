@@ -204,6 +204,22 @@ def test_each_slice_has_its_own_rescale(scan: Scan, tmp_path: Path) -> None:
     assert np.array_equal(read_scan(tmp_path / "a").hu, scan.hu.clip(-1024))
 
 
+#: Of these only one can be in a series: each says how pixels are stored.
+STORED = {"signed-as-unsigned", "unsigned-as-signed", "high-bits", "no-rescale-once"}
+
+
+def test_sixty_pairs_of_faults(scan: Scan, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    for number in range(60):
+        pair = rng.sample(list(REPAIRED), 2)
+        if set(pair) <= STORED:
+            continue
+        write_series(scan, tmp_path / str(number), faults=pair)
+        read = read_scan(tmp_path / str(number))
+        assert np.array_equal(read.hu, scan.hu.clip(-1024)), pair
+        same_geometry(read, scan)
+
+
 def test_faults_can_be_combined(scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "a", faults=["shuffled", "prone", "no-preamble", "localizer", "duplicates"])
     read = read_scan(tmp_path / "a")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -245,9 +245,16 @@ def _syntax(uid: str) -> Callable[[SliceFile], None]:
     return change
 
 
+def _placed(files: list[SliceFile]) -> list[SliceFile]:
+    """The files that say where they lie and in which direction; a dose page does not."""
+    return [
+        file for file in files if "ImagePositionPatient" in file.dataset and "ImageOrientationPatient" in file.dataset
+    ]
+
+
 def _moved(files: list[SliceFile], heights: Callable[[int], float]) -> list[SliceFile]:
     """Slices moved along z by so many mm."""
-    for index, file in enumerate(files):
+    for index, file in enumerate(_placed(files)):
         x, y, z = (float(value) for value in file.dataset.ImagePositionPatient)
         file.dataset.ImagePositionPatient = [f"{x:.6f}", f"{y:.6f}", f"{z + heights(index):.6f}"]
     return files
@@ -256,7 +263,7 @@ def _moved(files: list[SliceFile], heights: Callable[[int], float]) -> list[Slic
 def _tilt(files: list[SliceFile], degrees: float, tag: float) -> list[SliceFile]:
     """Slices as a tilted gantry makes them: rows turned about x, the table moving along z as before."""
     angle = np.deg2rad(degrees)
-    for file in files:
+    for file in _placed(files):
         file.dataset.ImageOrientationPatient = ["1", "0", "0", "0", f"{np.cos(angle):.9f}", f"{np.sin(angle):.9f}"]
         file.dataset.GantryDetectorTilt = f"{tag:g}"
     return files
@@ -266,7 +273,7 @@ def _copy(file: SliceFile, name: str, **values: Any) -> SliceFile:
     """A copy of a file under another name."""
     import copy
 
-    twin = SliceFile(copy.deepcopy(file.dataset), file.hu, name, file.syntax)
+    twin = replace(file, dataset=copy.deepcopy(file.dataset), name=name)
     _put(**values)(twin)
     return twin
 
@@ -278,8 +285,8 @@ def _extra_series(files: list[SliceFile], label: str, number: int, **values: Any
         twin = _copy(
             file,
             f"{label}_{file.name}",
-            SeriesInstanceUID=uid_of(file.dataset.SeriesInstanceUID, label),
-            SOPInstanceUID=uid_of(file.dataset.SOPInstanceUID, label, index),
+            SeriesInstanceUID=uid_of(file.dataset.get("SeriesInstanceUID"), label),
+            SOPInstanceUID=uid_of(file.dataset.get("SOPInstanceUID"), label, index),
             SeriesNumber=number,
         )
         _put(**values)(twin)
@@ -342,7 +349,7 @@ def _reformat(files: list[SliceFile]) -> list[SliceFile]:
 def _two_kernels_one_uid(files: list[SliceFile]) -> list[SliceFile]:
     extra = []
     for index, file in enumerate(files):
-        instance = uid_of(file.dataset.SOPInstanceUID, "bone", index)
+        instance = uid_of(file.dataset.get("SOPInstanceUID"), "bone", index)
         extra.append(_copy(file, f"b{file.name}", ConvolutionKernel="BONEPLUS", SOPInstanceUID=instance))
     return [*files, *extra]
 
@@ -355,7 +362,7 @@ def _same_place(files: list[SliceFile]) -> list[SliceFile]:
     """Three positions scanned again in a second acquisition."""
     again = []
     for file in files[2:5]:
-        instance = uid_of(file.dataset.SOPInstanceUID, "again")
+        instance = uid_of(file.dataset.get("SOPInstanceUID"), "again", file.name)
         again.append(_copy(file, f"again_{file.name}", SOPInstanceUID=instance, AcquisitionNumber=2))
     return [*files, *again]
 
@@ -363,7 +370,7 @@ def _same_place(files: list[SliceFile]) -> list[SliceFile]:
 def _scanned_twice(files: list[SliceFile]) -> list[SliceFile]:
     again = []
     for file in files:
-        instance = uid_of(file.dataset.SOPInstanceUID, "again")
+        instance = uid_of(file.dataset.get("SOPInstanceUID"), "again", file.name)
         again.append(_copy(file, f"again_{file.name}", SOPInstanceUID=instance, AcquisitionNumber=2))
     return [*files, *again]
 
@@ -464,7 +471,7 @@ def _no_group_2(file: SliceFile) -> None:
 
 def _prone(files: list[SliceFile]) -> list[SliceFile]:
     """The same head lying on its face: rows and columns run the other way, the position is the other corner."""
-    for file in files:
+    for file in _placed(files):
         d = file.dataset
         rows, columns = file.hu.shape
         axes = np.array(d.ImageOrientationPatient, float)
@@ -475,16 +482,20 @@ def _prone(files: list[SliceFile]) -> list[SliceFile]:
         d.ImageOrientationPatient = [f"{-value:.9f}"[:16] for value in axes]
         d.PatientPosition = "HFP"
         file.hu = file.hu[::-1, ::-1]
+        if file.stored is not None:
+            file.stored = file.stored[::-1, ::-1]
     return files
 
 
 def _rotated(files: list[SliceFile]) -> list[SliceFile]:
     """Rows and columns exchanged."""
-    for file in files:
+    for file in _placed(files):
         axes = list(file.dataset.ImageOrientationPatient)
         file.dataset.ImageOrientationPatient = [*axes[3:], *axes[:3]]
         file.dataset.PixelSpacing = list(file.dataset.PixelSpacing)[::-1]
         file.hu = file.hu.T
+        if file.stored is not None:
+            file.stored = file.stored.swapaxes(0, 1)
         file.dataset.Rows, file.dataset.Columns = file.hu.shape
     return files
 
