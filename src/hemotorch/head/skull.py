@@ -194,7 +194,9 @@ def _doubt_about_skull(coarse: Scan, bone_hu: float, pixel_mm2: float) -> NoHead
             f"at most {area_mm2 / 100:.0f} cm2 of soft tissue lie inside bone on any slice "
             f"({100 * share:.0f} % of the body there)"
         )
-        return NoHead(text, may_be_head=area_mm2 >= PART_AREA_MM2 and share >= PART_SHARE)
+        # In a PNG whose window clips bone, anything bright may seem to be bone.
+        is_part = bone_hu == BONE_HU and area_mm2 >= PART_AREA_MM2 and share >= PART_SHARE
+        return NoHead(text, may_be_head=is_part)
     return None
 
 
