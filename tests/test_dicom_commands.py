@@ -89,7 +89,7 @@ def test_predict_reads_a_series_and_its_mask_lies_on_it(kind: str, tiny_run: Pat
         source = zip_of(source, tmp_path / "study.zip")
     ((path, result),) = predict_files(tiny_run, [source], tmp_path / "out", device="cpu", any_anatomy=True)
     assert isinstance(result, dict), result
-    assert len(result["scan"]) == len(scan.hu) and str(path) == result["scan"][0]
+    assert len(result["scan"]) == len(scan.hu) and path.name == f"study{source.suffix}"
     assert any("was chosen: the only one of 2 series" in text for text in result["warnings"])
     mask = read_mask(tmp_path / "out" / "study_mask.nii.gz", read_scan(source))
     assert mask.shape == scan.shape
@@ -291,3 +291,16 @@ def test_paint_keeps_the_tilted_uneven_slices(tmp_path: Path) -> None:
     same, painted = (case.read() for case in sorted(collection.cases, key=lambda case: len(case.name)))
     assert np.array_equal(same[0].hu, source.hu) and not same[1].any() and painted[1].any()
     assert len({case.patient for case in collection.cases}) == 1
+
+
+@pytest.mark.parametrize("table", ["", "case,patient\nA,Mr. X\n"])
+def test_one_patient_of_several_studies_is_one_patient(tmp_path: Path, table: str) -> None:
+    """However the id is spelled, and if patients.csv names only one of the studies."""
+    scan, _ = tiny.head(3)
+    for case, patient in (("A", "0007"), ("B", "7"), ("C", " 7 "), ("D", "8")):
+        write_series(scan, tmp_path / "images" / case, patient=patient)
+    if table:
+        (tmp_path / "patients.csv").write_text(table)
+    patients = {case.name: case.patient for case in open_layout(tmp_path).cases}
+    assert patients["A"] == patients["B"] == patients["C"] != patients["D"]
+    assert (patients["A"] == "Mr. X") == bool(table)

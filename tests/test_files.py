@@ -28,7 +28,7 @@ def test_what_fails_inside_is_not_taken_for_a_held_lock(tmp_path: Path) -> None:
         raise BlockingIOError("a pipe is full")
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
 def test_a_disk_without_locks_is_locked_by_a_marker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

@@ -162,3 +162,20 @@ def test_labels_saved_as_floats() -> None:
             labels(np.array([0, value]), None, "a")
     with pytest.raises(InputError, match="not values like these: -1, 300"):
         labels(np.array([0, 300, -1], np.int16), None, "a")
+
+
+@pytest.mark.parametrize("value", [3071, 30000, 32767, 3071.5])
+def test_a_value_of_metal_in_all_corners_is_padding(value: float) -> None:
+    values = np.full((4, 30, 30), -1000.0)
+    values[:, 8:22, 8:22] = 35
+    values[2, 14, 14] = value  # metal, which stays
+    row, column = np.indices((30, 30)) - 14.5
+    outside = np.hypot(row, column) > 14
+    values[:, outside] = value
+    hu, warnings = to_hu(values, "x")
+    assert (hu[:, outside] == -1024).all() and hu[2, 14, 14] == np.rint(value)
+    assert warnings == [
+        f"{4 * outside.sum()} voxels of {value:.10g} HU reach into all corners: padding, taken as air (-1024 HU)"
+    ]
+    values[0, 0, 0] = -1000
+    assert to_hu(values, "x")[0][0, 0, 1] == np.rint(value), "not all corners: what it is, nobody knows"

@@ -198,6 +198,7 @@ def predict(arguments: argparse.Namespace) -> int:
         )
     results: list[dict[str, Any]] = []
     failed = 0
+    doubtful: list[tuple[int, str]] = []  # how many doubts, of which scan
     for path, result in predict_files(
         models,
         scans,
@@ -216,6 +217,8 @@ def predict(arguments: argparse.Namespace) -> int:
         volume = volume_text(result["volume_ml"])
         slices = len(result["slices_with_bleeding"])
         seconds = sum(result["seconds"].values())
+        if result["doubts"]:
+            doubtful.append((len(result["doubts"]), path.name))
         mark = "IN DOUBT: " if result["doubts"] else ""
         emit(Message(f"{path}   {mark}{volume} on {slices} slices   {seconds:.1f} s"))
         for doubt in result["doubts"]:
@@ -227,9 +230,8 @@ def predict(arguments: argparse.Namespace) -> int:
         lines.insert(0, f"masks, volumes and pictures: {arguments.out}")
     # The doubtful ones first, among them those with the most doubts.
     results.sort(key=lambda result: -len(result.get("doubts", ())))
-    doubtful = [result["scan"] for result in results if result.get("doubts")]
     if doubtful and len(results) > 1:
-        names = some_of([Path(files[0]).name if files else "?" for files in doubtful])
+        names = some_of([name for _, name in sorted(doubtful, key=lambda pair: -pair[0])])
         lines.insert(0, f"{len(doubtful)} of {len(results)} are in doubt, look at them first: {names}")
     show(arguments, {"predictions": results, "notice": NOTICE}, "\n".join(lines))
     return 1 if failed or not results else 0

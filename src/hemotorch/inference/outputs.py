@@ -83,8 +83,8 @@ def predict_files(
                 make_room(folder, names[scan.path], scan.path, overwrite)
                 result = predict_file(predictor, scan, folder, names[scan.path], any_anatomy)
             except Exception as error:
-                result = explain(error, scan.path)
-            yield scan.path, result
+                result = explain(error, scan.named_after)
+            yield scan.named_after, result
 
 
 def busy(folder: Path) -> RunError:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from hemotorch.errors import InputError
 from hemotorch.hu import AIR_HU
 
 LARGEST_HU = np.iinfo(np.int16).max  #: that a Scan holds
 MOST_METAL_HU = 31_743  #: where scanners' extended scales end; the densest metal comes to 30,000
+DENSEST_BONE_HU = 2500  #: or so: above it is metal, which does not fill the corners of a picture
 _TO_HU = "convert it to HU (stored value x rescale slope + rescale intercept) and try again"
 _AIR = (-1300, -600)  # HU between which air lies, noise and resampling included
 _AIR_SHARE = 5e-4  # of all voxels: less air than that is none
@@ -26,7 +28,8 @@ def to_hu(values: np.ndarray, path: Path | str, *, unsigned: bool = False) -> tu
 
     NaN and infinities become air. So does padding that was negative once and was stored unsigned: outside the scanner's
     circle stands -2000 or -1 in many files; in unsigned 16 bits these are 63536 and 65535, far above metal (30,000 HU).
-    So do the values near the end of what 32 bits or floats hold, which programs write where nothing was measured.
+    So do the values near the end of what 32 bits or floats hold, which programs write where nothing was measured, and
+    one value above all bone that fills the corners.
     None of them is asked whether the rest is HU.
 
     Args:
@@ -43,6 +46,9 @@ def to_hu(values: np.ndarray, path: Path | str, *, unsigned: bool = False) -> tu
     """
     infinite, warnings = _infinite(values, path)
     padding, padding_warnings = _unsigned_padding(values, unsigned)
+    corners, corner_warnings = _corner_padding(values, infinite | padding)
+    padding |= corners
+    padding_warnings += corner_warnings
     replaced = infinite | padding
     original = values
     if replaced.any():
@@ -92,6 +98,27 @@ def _unsigned_padding(values: np.ndarray, unsigned: bool) -> tuple[np.ndarray, l
     if count := int(np.count_nonzero(beyond)):
         warnings.append(f"{count} voxels above {LARGEST_HU} HU are cut off there")
     return padding, warnings
+
+
+def _corner_padding(values: np.ndarray, replaced: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Which values are padding that looks like metal, bool of their shape; and a warning that counts them.
+
+    All corners of a volume hold one value that only metal or the densest bone has. What hangs together with them has
+    it, too; elsewhere in the volume it may be metal.
+    """
+    none = np.zeros(values.shape, bool)
+    at_corners = values[np.ix_(*[[0, -1]] * values.ndim)] if values.size else values
+    value = at_corners.flat[0] if at_corners.size else np.nan
+    if not np.all(at_corners == value) or not value > DENSEST_BONE_HU or replaced.flat[0]:
+        return none, []
+    pieces, _ = ndimage.label(values == value)
+    named = np.unique(pieces[np.ix_(*[[0, -1]] * values.ndim)])
+    padding = np.isin(pieces, named)
+    if padding.all():
+        return none, []
+    count = int(np.count_nonzero(padding))
+    text = f"{count} voxels of {value:.10g} HU reach into all corners: padding, taken as air ({AIR_HU} HU)"
+    return padding, [text]
 
 
 def _check_hu(values: np.ndarray, path: Path | str) -> list[str]:

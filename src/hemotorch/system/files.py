@@ -118,8 +118,9 @@ def _acquired(path: Path, error: HemotorchError) -> BaseFileLock:
     except Timeout:
         raise error from None
     except OSError as refused:
-        if refused.errno not in _NO_LOCKS:
+        if refused.errno not in _NO_LOCKS and disk_error(refused, path) is not None:
             raise
+        # Whatever else a network disk answers: it has no locks.
     marker = held_marker(path)
     # With no time at all, filelock 3.33 does not take over the marker of a process that has ended.
     lock = SoftFileLock(marker, timeout=0.5)
@@ -130,6 +131,10 @@ def _acquired(path: Path, error: HemotorchError) -> BaseFileLock:
         if error.todo:
             advice = f"{error.todo}; {advice}"
         raise type(error)(error.what, error.where, advice) from None
+    except OSError as refused:
+        if disk_error(refused, path) is not None:
+            raise
+        raise RunError(f"cannot be locked ({refused.strerror})", path, "choose a folder on another disk") from refused
     return lock
 
 

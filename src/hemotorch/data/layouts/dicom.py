@@ -22,6 +22,7 @@ import numpy as np
 from hemotorch.data.layouts import folder
 from hemotorch.data.layouts.case import Case, Collection, files_by_name, masks_by_hand, paths_of, unpaired
 from hemotorch.data.layouts.mask_values import code_of
+from hemotorch.data.layouts.patients import identity
 from hemotorch.errors import InputError, some_of
 from hemotorch.io import VOLUME_SUFFIXES, dicom, is_dicom, is_volume, stem, write_mask
 from hemotorch.io.dicom.write import write_series
@@ -143,11 +144,11 @@ def _with_own_mask(case: Case, study: dicom.DicomStudy) -> tuple[Case, list[str]
 
 
 def pseudonym(patient_id: str) -> str:
-    """A name for a patient that does not tell the id: "p" and 12 digits of its SHA-256.
+    """A name for a patient that does not tell the id: "p" and 12 digits of its SHA-256, the same for all spellings.
 
     Whoever has a list of all ids can find the patient; keep the dataset as you keep the list.
     """
-    return "p" + hashlib.sha256(patient_id.encode()).hexdigest()[:12]
+    return "p" + hashlib.sha256(identity(patient_id).encode()).hexdigest()[:12]
 
 
 def write_case(root: Path, name: str, scan: Scan, mask: np.ndarray | None, info: CaseInfo) -> None:

@@ -156,8 +156,12 @@ def assign_patients(collection: Collection, table: Path | None) -> Collection:
     if alone := _without_scan(entries, matched):
         warnings.append(f"{table.name} has cases without a scan: {some_of(alone)}")
     cases = []
+    entry_of_patient = _entries_of_patients(collection.cases, matched)
     for case in collection.cases:
         entry = matched.get(case.name)
+        if entry is None and not case.patient_assumed:
+            # Or one patient would have two names, and lie on both sides of a split.
+            entry = entry_of_patient.get(case.patient)
         if entry is not None:
             case = replace(case, patient=entry.patient, site=entry.site or case.site, patient_assumed=False)
         cases.append(case)
@@ -167,6 +171,15 @@ def assign_patients(collection: Collection, table: Path | None) -> Collection:
         warnings.append(f"{table.name} leaves out cases, each then taken as a patient of its own: {some_of(assumed)}")
     warnings = [*collection.warnings, *warnings]
     return _with_assumption(replace(collection, cases=tuple(cases), warnings=tuple(warnings)), table)
+
+
+def _entries_of_patients(cases: Iterable[Case], matched: Mapping[str, Entry]) -> dict[str | None, Entry]:
+    """The table's row for each patient whom the scans themselves name: the first that one of its cases has."""
+    entries: dict[str | None, Entry] = {}
+    for case in cases:
+        if case.name in matched and not case.patient_assumed and case.patient is not None:
+            entries.setdefault(case.patient, matched[case.name])
+    return entries
 
 
 def _without_scan(entries: Iterable[Entry], matched: Mapping[str, Entry]) -> list[str]:
