@@ -349,6 +349,7 @@ class Prediction:
     task: what was asked of the scan: bleeding or not, or its types.
     doubts: what speaks against it; None if that was not looked for.
     interval_ml: least and most mL found in the same scan made a little darker and brighter; None if that was not tried.
+    digest: SHA-256 of the model's file, "" if it is not known.
     """
 
     scan: Scan
@@ -361,6 +362,7 @@ class Prediction:
     task: Task = BLEEDING
     doubts: tuple[Doubt, ...] | None = None
     interval_ml: tuple[float, float] | None = None
+    digest: str = ""
 
     def __repr__(self) -> str:
         amounts = ", ".join(f"{name} {ml:.1f} mL" for name, ml in self.volume_ml.items())

@@ -207,6 +207,7 @@ def predict(arguments: argparse.Namespace) -> int:
         any_anatomy=arguments.any_anatomy,
         overwrite=arguments.overwrite,
         series=arguments.series,
+        seg=not arguments.no_seg,
     ):
         if isinstance(result, HemotorchError):
             failed += 1
@@ -225,6 +226,8 @@ def predict(arguments: argparse.Namespace) -> int:
             emit(Message(f"    doubt ({doubt['code']}): {doubt['text']}"))
         for warning in result["warnings"]:
             emit(Message(f"    {warning}"))
+        if result["no_seg"]:
+            emit(Message(f"    no DICOM SEG: {result['no_seg']}"))
     lines = [NOTICE]
     if failed < len(results):
         lines.insert(0, f"masks, volumes and pictures: {arguments.out}")

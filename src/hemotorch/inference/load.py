@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from hemotorch.inference.predictor import Predictor
 from hemotorch.io import read_scan
 from hemotorch.scan import Prediction, Scan
 from hemotorch.system.extras import missing_extra
+from hemotorch.system.files import file_digest
 
 if TYPE_CHECKING:
     from hemotorch.inference.torch_model import TorchModel
@@ -50,9 +52,10 @@ def load_model(model: ModelPath | Sequence[ModelPath], device: str = "auto") -> 
         _check_alike(paths[0], deployments[0], path, deployment)
     models: list[Model] = [model for model, _ in loaded]
     if len(models) == 1:
-        return Predictor(models[0], deployments[0])
+        return Predictor(models[0], deployments[0], _digest(paths[0]))
+    digest = hashlib.sha256("".join(_digest(path) for path in paths).encode()).hexdigest()
     name = f"{len(models)} networks: {'; '.join(deployment.model for deployment in deployments)}"
-    return Predictor(Ensemble(tuple(models)), replace(deployments[0], model=name, slice_spacing=None))
+    return Predictor(Ensemble(tuple(models)), replace(deployments[0], model=name, slice_spacing=None), digest)
 
 
 def predict(
@@ -106,14 +109,25 @@ def _load(path: Path, device: str) -> tuple[Model, Deployment]:
         raise missing from error
 
 
+def _model_file(path: Path) -> Path:
+    """The file that a model is read from: a run's best checkpoint, or the file itself."""
+    from hemotorch.run import BEST
+
+    return path / BEST if path.is_dir() else path
+
+
+def _digest(path: ModelPath) -> str:
+    """The SHA-256 of a model's file."""
+    return file_digest(_model_file(Path(path)))
+
+
 def _load_checkpoint(path: Path, device: str) -> tuple[TorchModel, Deployment]:
     """A run's best checkpoint, or a checkpoint file."""
     from hemotorch import nets
     from hemotorch.inference.checkpoint import load_checkpoint
     from hemotorch.inference.torch_model import TorchModel
-    from hemotorch.run import BEST
 
-    file = path / BEST if path.is_dir() else path
+    file = _model_file(path)
     checkpoint = load_checkpoint(file)
     deployment = checkpoint.deployment
     torch_device = _device_for(device, deployment.precision)

@@ -1,4 +1,4 @@
-"""A prediction as files: the mask in the scan's own grid, NAME.json and a contact sheet; and what may be replaced."""
+"""A prediction as files: mask in the scan's own grid, DICOM SEG, NAME.json, contact sheet; and what may be replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hemotorch.errors import HemotorchError, InputError, RunError, explain
 from hemotorch.inference.load import load_model
 from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
-from hemotorch.io import is_predicted, nifti, on_disk, write_mask
+from hemotorch.io import dicom, is_predicted, nifti, on_disk, write_mask
 from hemotorch.pictures import contact_sheet
 from hemotorch.scan import Prediction
 from hemotorch.system.device import is_out_of_memory
@@ -34,8 +34,8 @@ from hemotorch.system.files import (
 )
 
 LOCK = ".lock"  #: in the output folder
-MASK, SHEET, RECORD = "_mask.nii.gz", ".png", ".json"
-ENDINGS = (MASK, SHEET, RECORD)  #: of the files that a scan leaves, the record last
+MASK, SEG, SHEET, RECORD = "_mask.nii.gz", "_seg.dcm", ".png", ".json"
+ENDINGS = (MASK, SEG, SHEET, RECORD)  #: of the files that a scan leaves, the record last
 _ELSEWHERE = "move it elsewhere or choose another --out"
 _SHEET_MARK = ("Software", "hemotorch")  #: a text entry of each contact sheet
 
@@ -51,6 +51,7 @@ def predict_files(
     any_anatomy: bool = False,
     overwrite: bool = False,
     series: str | None = None,
+    seg: bool = True,
 ) -> Iterator[tuple[Path, Result]]:
     """Predicts files and folders of scans with one model load. A scan that fails, however, does not stop the others.
 
@@ -62,6 +63,7 @@ def predict_files(
         any_anatomy: predict what does not look like a head, too.
         overwrite: replace earlier predictions that nobody changed since.
         series: of DICOM, the only series to predict, by its SeriesInstanceUID.
+        seg: of DICOM, also write the mask as a DICOM SEG.
 
     Yields:
         Each scan's path, with the content of its NAME.json or its error.
@@ -81,7 +83,7 @@ def predict_files(
             result: Result
             try:
                 make_room(folder, names[scan.path], scan.path, overwrite)
-                result = predict_file(predictor, scan, folder, names[scan.path], any_anatomy)
+                result = predict_file(predictor, scan, folder, names[scan.path], any_anatomy, seg)
             except Exception as error:
                 result = explain(error, scan.named_after)
             yield scan.named_after, result
@@ -93,7 +95,7 @@ def busy(folder: Path) -> RunError:
 
 
 def predict_file(
-    predictor: Predictor, files: ScanFiles, folder: Path, name: str, any_anatomy: bool = False
+    predictor: Predictor, files: ScanFiles, folder: Path, name: str, any_anatomy: bool = False, seg: bool = True
 ) -> dict[str, Any]:
     """Predicts one scan and writes its files as `write_prediction` does. Raises HemotorchError."""
     try:
@@ -102,7 +104,7 @@ def predict_file(
         reading = time.perf_counter() - start
         prediction = predictor.predict(scan, any_anatomy, doubts=True)
         prediction.seconds["read"] = round(reading, 4)
-        return write_prediction(prediction, folder, name)
+        return write_prediction(prediction, folder, name, seg)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -114,7 +116,7 @@ def make_room(folder: Path, name: str, scan: Path, overwrite: bool) -> None:
     """Removes an earlier prediction of the scan if it may be replaced, and what a killed one left of it.
 
     NAME.json, which is written last, says that a scan is done and holds the digests of its files. Without it, a mask
-    with the mark of a prediction and a contact sheet with ours are left over from a process that was killed.
+    or SEG with the mark of a prediction and a contact sheet with ours are left over from a process that was killed.
 
     Raises:
         InputError: if the scan is done and `overwrite` is False; if one of the files is the scan itself, was not
@@ -177,6 +179,8 @@ def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
     if file.name.endswith(MASK):
         is_empty = file.stat().st_size == 0  # what a full disk leaves, and nobody drew
         return is_empty or is_predicted(file)
+    if file.name.endswith(SEG):
+        return dicom.is_our_seg(file)
     try:
         with Image.open(file, formats=("PNG",)) as sheet:
             key, mark = _SHEET_MARK
@@ -186,19 +190,21 @@ def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
         return False
 
 
-def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[str, Any]:
-    """Writes NAME_mask.nii.gz, NAME.png and, last, NAME.json, whose content is returned.
+def write_prediction(prediction: Prediction, folder: Path, name: str, seg: bool = True) -> dict[str, Any]:
+    """Writes NAME_mask.nii.gz, NAME.png, of DICOM NAME_seg.dcm, and last NAME.json, whose content is returned.
 
     Args:
         prediction: of one scan.
         folder: that is there.
         name: that the files are called.
+        seg: of DICOM, also write the mask as a DICOM SEG.
 
     Returns:
         What NAME.json holds.
 
     Raises:
-        RunError: if the disk is full or read-only.
+        InputError: if files of the source cannot be read any more.
+        RunError: if the disk is full or read-only, or the SEG cannot be written.
     """
     start = time.perf_counter()
     mask_file = folder / f"{name}{MASK}"
@@ -218,6 +224,13 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
         text = PngInfo()
         text.add_text(*_SHEET_MARK)
         sheet.save(temporary, compress_level=1, pnginfo=text)
+    written = [mask_file, sheet_file]
+    seg_file = folder / f"{name}{SEG}"
+    no_seg = ""
+    if seg and prediction.scan.source is not None and prediction.scan.source.format == dicom.NAME:
+        no_seg = _write_seg(prediction, seg_file)
+        if not no_seg:
+            written.append(seg_file)
     result = {
         "scan": scan_files,
         "volume_ml": {kind: round(volume, 3) for kind, volume in prediction.volume_ml.items()},
@@ -229,8 +242,19 @@ def write_prediction(prediction: Prediction, folder: Path, name: str) -> dict[st
         "warnings": list(prediction.warnings),
         "seconds": {**prediction.seconds, "write": round(time.perf_counter() - start, 4)},
         "sources": sources,
-        "sha256": {file.name: file_digest(file) for file in (mask_file, sheet_file)},
+        "seg": seg_file.name if seg_file in written else "",
+        "no_seg": no_seg,
+        "sha256": {file.name: file_digest(file) for file in written},
         "notice": NOTICE,
     }
     write_json(folder / f"{name}{RECORD}", result)
     return dict(jsonable(result))
+
+
+def _write_seg(prediction: Prediction, path: Path) -> str:
+    """Writes the mask of a scan in DICOM as a SEG. Returns why there can be none, "" if it is written."""
+    reason = dicom.why_no_seg(prediction.scan, prediction.mask)
+    if not reason:
+        algorithm = dicom.Algorithm(__version__, prediction.model, prediction.digest)
+        dicom.write_seg(prediction.scan, prediction.mask, prediction.task.types, path, algorithm)
+    return reason

@@ -34,10 +34,14 @@ SHIFTED_SHARE = 12  #: of the slices, one of so many is also looked at darker an
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model and how it is used; training validates with it, and so does everything later."""
+    """A model and how it is used; training validates with it, and so does everything later.
+
+    digest: SHA-256 of the model's file, or of the digests of several; "" if it was not read from one.
+    """
 
     model: Model
     deployment: Deployment
+    digest: str = ""
 
     @property
     def grid(self) -> Grid:
@@ -81,8 +85,19 @@ class Predictor:
             interval_ml = self._interval_ml(working, positions, bleeding, scan, volumes["total"])
             found = self._doubts(scan, mask, volumes["total"], interval_ml)
             clock.lap("doubts")
-        model = self.deployment.model
-        return Prediction(scan, mask, probability, volumes, model, clock.seconds, warnings, task, found, interval_ml)
+        return Prediction(
+            scan,
+            mask,
+            probability,
+            volumes,
+            self.deployment.model,
+            clock.seconds,
+            warnings,
+            task,
+            doubts=found,
+            interval_ml=interval_ml,
+            digest=self.digest,
+        )
 
     def _doubts(
         self, scan: Scan, mask: np.ndarray, total_ml: float, interval_ml: tuple[float, float] | None

@@ -6,6 +6,7 @@ inventory  studies and series of a folder, a zip or a DICOMDIR, and which one is
 masks      segmentations (SEG) and contours (RTSTRUCT) as masks of a scan
 pixels     stored pixels as HU
 reader     a series as a Scan
+seg        a mask as a DICOM segmentation of the series that its scan was read from
 series     images as series: order, judgement, which is best for bleeding
 write      a Scan as a series of DICOM
 
@@ -34,6 +35,7 @@ from hemotorch.io.dicom.inventory import (
 )
 from hemotorch.io.dicom.masks import is_own_mask, mask_names, mask_of_file
 from hemotorch.io.dicom.reader import scan_of_series, slice_numbers_of
+from hemotorch.io.dicom.seg import Algorithm, is_our_seg, why_no_seg, write_seg
 from hemotorch.io.dicom.series import Series, score
 from hemotorch.scan import Scan
 
@@ -42,6 +44,7 @@ __all__ = [
     "ONE_FILE_PER_SLICE",
     "SUFFIXES",
     "TITLE",
+    "Algorithm",
     "DicomInventory",
     "DicomStudy",
     "Series",
@@ -49,6 +52,7 @@ __all__ = [
     "files_of",
     "is_container",
     "is_dicom",
+    "is_our_seg",
     "is_own_mask",
     "is_zip",
     "look_into",
@@ -64,6 +68,8 @@ __all__ = [
     "series_by_uid",
     "slice_numbers",
     "take_inventory",
+    "why_no_seg",
+    "write_seg",
 ]
 
 NAME = "dicom"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -138,6 +139,53 @@ def slice_numbers_of(images: Sequence[ImageHeader]) -> tuple[int, ...]:
     return tuple(range(1, len(images) + 1))
 
 
+class Turn(NamedTuple):
+    """How a file's pixels become a Scan's: rows and columns swapped, then the order of rows and of columns reversed."""
+
+    swapped: bool
+    rows_reversed: bool
+    columns_reversed: bool
+
+
+def turn_of(direction: Sequence[float] | np.ndarray, pixel_mm: tuple[float, float]) -> Turn:
+    """How the pixels of a series become a Scan's.
+
+    Args:
+        direction: (6,) ImageOrientationPatient.
+        pixel_mm: between rows and between columns.
+    """
+    column_step, row_step = _steps(direction, pixel_mm)
+    row_mm, column_mm = pixel_mm
+    _, to_back, to_left = SCAN_AXES
+    swapped = bool(abs(column_step @ to_left) < abs(row_step @ to_left) * (column_mm / row_mm))
+    if swapped:
+        column_step, row_step = row_step, column_step
+    return Turn(swapped, bool(row_step @ to_back < 0), bool(column_step @ to_left < 0))
+
+
+def as_stored(values: np.ndarray, turn: Turn) -> np.ndarray:
+    """Values in a Scan's order as the source stores its pixels: the way back of `turn`.
+
+    Args:
+        values: (slices, rows, columns) in the Scan's order.
+        turn: of the series.
+    """
+    if turn.columns_reversed:
+        values = values[:, :, ::-1]
+    if turn.rows_reversed:
+        values = values[:, ::-1]
+    if turn.swapped:
+        values = values.transpose(0, 2, 1)
+    return np.ascontiguousarray(values)
+
+
+def _steps(direction: Sequence[float] | np.ndarray, pixel_mm: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """(3,) each: from one column, and from one row, of the stored pixels to the next, RAS mm."""
+    axes = np.asarray(direction, float).reshape(2, 3) * _TO_RAS
+    row_mm, column_mm = pixel_mm
+    return axes[0] * column_mm, axes[1] * row_mm
+
+
 def oriented(
     hu: np.ndarray, direction: np.ndarray, pixel_mm: tuple[float, float], positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -152,19 +200,17 @@ def oriented(
     Returns:
         The slices, their origins (slices, 3), and the steps from row to row and from column to column, in RAS mm.
     """
-    axes = np.asarray(direction, float).reshape(2, 3) * _TO_RAS
-    row_mm, column_mm = pixel_mm
-    column_step, row_step = axes[0] * column_mm, axes[1] * row_mm
+    turn = turn_of(direction, pixel_mm)
+    column_step, row_step = _steps(direction, pixel_mm)
     origins = np.asarray(positions, float) * _TO_RAS
-    _, to_back, to_left = SCAN_AXES
-    if abs(column_step @ to_left) < abs(row_step @ to_left) * (column_mm / row_mm):
+    if turn.swapped:
         hu = hu.transpose(0, 2, 1)
         column_step, row_step = row_step, column_step
-    if row_step @ to_back < 0:
+    if turn.rows_reversed:
         hu = hu[:, ::-1]
         origins = origins + (hu.shape[1] - 1) * row_step
         row_step = -row_step
-    if column_step @ to_left < 0:
+    if turn.columns_reversed:
         hu = hu[:, :, ::-1]
         origins = origins + (hu.shape[2] - 1) * column_step
         column_step = -column_step
