@@ -111,9 +111,11 @@ def _load(path: Path, device: str) -> tuple[Model, Deployment]:
 
 def _model_file(path: Path) -> Path:
     """The file that a model is read from: a run's best checkpoint, or the file itself."""
-    from hemotorch.run import BEST
+    if not path.is_dir():
+        return path
+    from hemotorch.run import BEST  # needs more than the core, which ONNX files do without
 
-    return path / BEST if path.is_dir() else path
+    return path / BEST
 
 
 def _digest(path: ModelPath) -> str:
