@@ -201,6 +201,19 @@ def test_an_enhanced_file_is_referenced_by_frame(scan: Scan, tmp_path: Path) -> 
     assert len(written.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 1
 
 
+@pytest.mark.parametrize("faults", [["tilt", "uneven"], ["rotated"], ["prone", "missing-slice"]], ids="+".join)
+def test_hemotorch_reads_its_own_seg_as_the_same_mask(faults: list[str], scan: Scan, tmp_path: Path) -> None:
+    write_series(scan, tmp_path / "study", faults=faults)
+    read = read_scan(tmp_path / "study")
+    mask = marks(read)
+    dicom.write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    back = read_mask(tmp_path / "a_seg.dcm", read)
+    assert np.array_equal(back > 0, mask > 0)
+    pairs = set(zip(back[mask > 0].tolist(), mask[mask > 0].tolist(), strict=True))
+    assert len(pairs) == len(TYPES)  # segments may have other numbers, but each is one type
+    assert dicom.is_own_mask(tmp_path / "a_seg.dcm")  # so it is no truth to train on
+
+
 def test_it_says_what_it_shows_and_who_made_it(scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "study", age=61, sex="F", faults=["shuffled"])
     read = read_scan(tmp_path / "study")

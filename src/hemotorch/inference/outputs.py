@@ -180,7 +180,7 @@ def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
         is_empty = file.stat().st_size == 0  # what a full disk leaves, and nobody drew
         return is_empty or is_predicted(file)
     if file.name.endswith(SEG):
-        return dicom.is_our_seg(file)
+        return dicom.is_own_mask(file)
     try:
         with Image.open(file, formats=("PNG",)) as sheet:
             key, mark = _SHEET_MARK

@@ -35,7 +35,7 @@ from hemotorch.io.dicom.inventory import (
 )
 from hemotorch.io.dicom.masks import is_own_mask, mask_names, mask_of_file
 from hemotorch.io.dicom.reader import scan_of_series, slice_numbers_of
-from hemotorch.io.dicom.seg import Algorithm, is_our_seg, why_no_seg, write_seg
+from hemotorch.io.dicom.seg import Algorithm, why_no_seg, write_seg
 from hemotorch.io.dicom.series import Series, score
 from hemotorch.scan import Scan
 
@@ -52,7 +52,6 @@ __all__ = [
     "files_of",
     "is_container",
     "is_dicom",
-    "is_our_seg",
     "is_own_mask",
     "is_zip",
     "look_into",

@@ -137,15 +137,6 @@ def write_seg(scan: Scan, mask: np.ndarray, types: Sequence[str], path: Path, al
         raise RunError(what, path, "the mask is there; predict again with --no-seg") from error
 
 
-def is_our_seg(path: Path) -> bool:
-    """Whether a file is a DICOM SEG that hemotorch wrote."""
-    try:
-        dataset = read_dataset(path, pixels=False)
-    except InputError:
-        return False
-    return dataset.get("Modality") == "SEG" and dataset.get("ManufacturerModelName") == PRODUCT
-
-
 def _headers_of(scan: Scan) -> list[ImageHeader]:
     """The header of each slice of the scan. Raises InputError if a file cannot be read any more."""
     if scan.source is None:
