@@ -239,7 +239,7 @@ def test_it_says_what_it_shows_and_who_made_it(scan: Scan, tmp_path: Path) -> No
 
 
 def rgb_of(lab: np.ndarray) -> np.ndarray:
-    """sRGB 0 to 255 of CIELab under D65, as highdicom, dcmqi and dcmjs take it (IEC 61966-2-1)."""
+    """sRGB 0 to 255 of CIELab under D65, as highdicom takes it (IEC 61966-2-1)."""
     y = (lab[0] + 16) / 116
     f = np.array([y + lab[1] / 500, y, y - lab[2] / 200])
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * [0.95047, 1.0, 1.08883]
