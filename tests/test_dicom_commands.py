@@ -304,3 +304,19 @@ def test_one_patient_of_several_studies_is_one_patient(tmp_path: Path, table: st
     patients = {case.name: case.patient for case in open_layout(tmp_path).cases}
     assert patients["A"] == patients["B"] == patients["C"] != patients["D"]
     assert (patients["A"] == "Mr. X") == bool(table)
+
+
+def test_a_line_break_in_a_name_writes_no_line_of_its_own(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, _ = tiny.head(3)
+    write_series(scan, tmp_path / "in" / "a\nhemotorch predict: a false line")
+    (tmp_path / "in" / "b\nfalse.xyz").write_text("")
+    common = [str(tmp_path / "in")]
+    main(["inspect", *common])
+    main(["predict", str(tiny_run), *common, "--out", str(tmp_path / "out"), "--device", "cpu", "--any-anatomy"])
+    main(["prepare", *common, str(tmp_path / "prepared")])
+    shown = capsys.readouterr()
+    lines = (shown.out + shown.err).splitlines()
+    assert any("a\\nhemotorch predict" in line for line in lines)
+    assert not [line for line in lines if line.startswith(("hemotorch predict: a false", "false.xyz"))]

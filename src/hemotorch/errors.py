@@ -108,7 +108,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def some_of(names: Iterable[object], most: int = 10) -> str:
     """The first few of many names, and how many more there are: "049, 050 and 7 more"."""
-    words = [str(name) for name in names]
+    words = [one_line(str(name)) for name in names]
     text = ", ".join(words[:most])
     if len(words) > most:
         text += f" and {len(words) - most} more"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemotorch import NOTICE
 from hemotorch.cli.output import show, volume_text
-from hemotorch.errors import HemotorchError, OptionError, some_of
+from hemotorch.errors import HemotorchError, OptionError, one_line, some_of
 
 if TYPE_CHECKING:
     from hemotorch.recipe import Recipe
@@ -221,13 +221,13 @@ def predict(arguments: argparse.Namespace) -> int:
         if result["doubts"]:
             doubtful.append((len(result["doubts"]), path.name))
         mark = "IN DOUBT: " if result["doubts"] else ""
-        emit(Message(f"{path}   {mark}{volume} on {slices} slices   {seconds:.1f} s"))
+        emit(Message(f"{one_line(str(path))}   {mark}{volume} on {slices} slices   {seconds:.1f} s"))
         for doubt in result["doubts"]:
-            emit(Message(f"    doubt ({doubt['code']}): {doubt['text']}"))
+            emit(Message(f"    doubt ({doubt['code']}): {one_line(doubt['text'])}"))
         for warning in result["warnings"]:
-            emit(Message(f"    {warning}"))
+            emit(Message(f"    {one_line(warning)}"))
         if result["no_seg"]:
-            emit(Message(f"    no DICOM SEG: {result['no_seg']}"))
+            emit(Message(f"    no DICOM SEG: {one_line(result['no_seg'])}"))
     lines = [NOTICE]
     if failed < len(results):
         lines.insert(0, f"masks, volumes and pictures: {arguments.out}")

@@ -14,7 +14,7 @@ from hemotorch.data.audit import Audit
 from hemotorch.data.case_record import CaseRecord
 from hemotorch.data.inventory import Inventory
 from hemotorch.data.png_folders import PngFolders
-from hemotorch.errors import some_of
+from hemotorch.errors import one_line, some_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class PreparedSummary:
         for names, what in ((self.kept, "unchanged"), (self.removed, "removed"), (self.failed, "failed")):
             if names:
                 numbers.append(f"{len(names)} {what}")
+        lines = [one_line(line) for line in lines]  # names of files may hold anything, line breaks too
         return [*lines, f"{', '.join(numbers)} in {self.seconds:.1f} s: {self.out}"]
 
     def to_dict(self) -> dict[str, Any]:

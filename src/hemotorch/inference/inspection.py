@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hemotorch.errors import HemotorchError, OptionError, explain
+from hemotorch.errors import HemotorchError, OptionError, explain, one_line
 from hemotorch.head import why_not_a_head
 from hemotorch.inference.scan_files import volumes_in
 from hemotorch.io import dicom, is_dicom, read_scan
@@ -164,7 +164,8 @@ class PathReport:
             lines.extend(study.lines())
         for names, reason in self.unread.items():
             lines.append(f"not read: {names}: {reason}")
-        return lines or [f"{self.path}: holds no scan"]
+        # Names of files may hold anything, line breaks too.
+        return [one_line(line) for line in lines or [f"{self.path}: holds no scan"]]
 
     def to_dict(self) -> dict[str, Any]:
         """In JSON's types."""
