@@ -91,9 +91,9 @@ def open_archive(model: Path | str, scans: Sequence[Path | str], out: Path | str
         for file in folder.glob(f".*{STARTED}"):
             file.unlink()
         clear_parts(folder)
-        found, unreadable = find_scans(scans, folder)
+        to_predict, unreadable = find_scans(scans, folder)
         by_path = {}
-        for scan in found:
+        for scan in to_predict:
             # Absolute, but links not followed: a scan is called what the user calls it.
             files = tuple(Path(os.path.abspath(file)) for file in scan.files)
             by_path[files[0]] = replace(scan, files=files, named_after=Path(os.path.abspath(scan.named_after)))

@@ -63,37 +63,37 @@ def doubts_about(scan: Scan, mask: np.ndarray, seen: Seen, spacings: tuple[Slice
     if not scan.spacing_known:
         return [Doubt("spacing", "its pixel size is unknown: there are no mL, and nothing else was checked")]
     head = MeasuredHead.of(scan)
-    found = [*_about_tissue(head, seen), *_about_field(scan, head)]
+    doubts = [*_about_tissue(head, seen), *_about_field(scan, head)]
     if scan.contrast:
         text = f"contrast was given ({scan.contrast}): bright vessels may be taken for bleeding"
-        found.append(Doubt("contrast", text))
+        doubts.append(Doubt("contrast", text))
     positions_mm = slice_positions_mm(scan)
     if positions_mm is not None:
-        found += _about_slices(typical_distance_mm(positions_mm), spacings)
+        doubts += _about_slices(typical_distance_mm(positions_mm), spacings)
     if mask.any():
-        found += _about_mask(scan, head, mask)
-    return found
+        doubts += _about_mask(scan, head, mask)
+    return doubts
 
 
 def _about_tissue(head: MeasuredHead, seen: Seen) -> list[Doubt]:
     """Level, noise and shading outside what was seen."""
     if head.level is None:
         return [Doubt("no-brain", "nothing that bone encloses looks like brain in HU")]
-    found = []
+    doubts = []
     level, shading_hu = head.level.median, head.level.shading_hu
     if not seen.level_hu[0] <= level <= seen.level_hu[1]:
         text = f"its brain is at {level:.0f} HU; the model has seen {_range(seen.level_hu)} HU"
-        found.append(Doubt("level", text, level, "HU"))
+        doubts.append(Doubt("level", text, level, "HU"))
     if head.noise > seen.noise_hu:
         text = f"its noise is {head.noise:.0f} HU; the model has seen up to {seen.noise_hu:.0f} HU"
-        found.append(Doubt("noise", text, head.noise, "HU"))
+        doubts.append(Doubt("noise", text, head.noise, "HU"))
     if shading_hu > seen.shading_hu:
         text = (
             f"its brain is shaded: its level differs by {shading_hu:.0f} HU from place to place; the model has "
             f"seen up to {seen.shading_hu:.0f} HU"
         )
-        found.append(Doubt("shading", text, shading_hu, "HU"))
-    return found
+        doubts.append(Doubt("shading", text, shading_hu, "HU"))
+    return doubts
 
 
 def _range(bounds: tuple[float, float]) -> str:
@@ -110,15 +110,15 @@ def _about_field(scan: Scan, head: MeasuredHead) -> list[Doubt]:
     if covered_mm < WHOLE_HEAD_MM:
         text = f"only {covered_mm:.0f} mm of the head are in it, from foot to head: mL are of that part"
         return [Doubt("part", text, covered_mm, "mm")]
-    found = []
+    doubts = []
     if areas[-1] > OPEN_TOP * areas.max():
         text = "it ends below the top of the head: mL are of the part that is in it"
-        found.append(Doubt("part", text, float(areas[-1] / areas.max())))
+        doubts.append(Doubt("part", text, float(areas[-1] / areas.max())))
     share = _body_on_border(head.small.hu[with_brain])
     if share > CUT_BORDER:
         text = f"its picture cuts the head: {100 * share:.0f} % of the border are body"
-        found.append(Doubt("field", text, share))
-    return found
+        doubts.append(Doubt("field", text, share))
+    return doubts
 
 
 def _body_on_border(hu: np.ndarray) -> float:
@@ -143,17 +143,17 @@ def _about_slices(distance_mm: float, spacings: tuple[SliceSpacing | None, ...])
 
 def _about_mask(scan: Scan, head: MeasuredHead, mask: np.ndarray) -> list[Doubt]:
     """Bleeding outside the skull, or more of it than a head holds."""
-    found = []
+    doubts = []
     total_ml = scan.volume_ml(mask)
     outside_ml = _outside_ml(scan, head, mask)
     if outside_ml > max(OUTSIDE_ML, OUTSIDE_SHARE * total_ml):
         text = f"{outside_ml:.1f} of {total_ml:.1f} mL lie outside what bone encloses"
-        found.append(Doubt("outside", text, outside_ml, "mL"))
+        doubts.append(Doubt("outside", text, outside_ml, "mL"))
     space_ml = float((np.count_nonzero(head.inside, axis=(1, 2)) * head.small.voxel_ml).sum())
     if total_ml > MOST_ML or total_ml > MOST_SHARE * space_ml:
         text = f"{total_ml:.0f} mL of bleeding are hardly credible in a skull of {space_ml:.0f} mL"
-        found.append(Doubt("volume", text, total_ml, "mL"))
-    return found
+        doubts.append(Doubt("volume", text, total_ml, "mL"))
+    return doubts
 
 
 def _outside_ml(scan: Scan, head: MeasuredHead, mask: np.ndarray) -> float:

@@ -114,16 +114,16 @@ class StudyReport:
     @property
     def whole(self) -> bool:
         """Whether a series of it can be predicted, so far as was looked."""
-        return any(one.chosen for one in self.series) and (self.scan is None or self.scan.whole)
+        return any(entry.chosen for entry in self.series) and (self.scan is None or self.scan.whole)
 
     def lines(self) -> list[str]:
         """For people."""
         lines = [f"study in {self.location}"]
         if self.patient:
             lines.append("  " + ", ".join(f"{name} {value}" for name, value in self.patient.items()))
-        for one in self.series:
-            lines.append(f"  {one.line()}")
-        chosen = next((one for one in self.series if one.chosen), None)
+        for entry in self.series:
+            lines.append(f"  {entry.line()}")
+        chosen = next((entry for entry in self.series if entry.chosen), None)
         if chosen is None:
             lines.append(f"  nothing is read: {self.why}")
             return lines
@@ -191,7 +191,7 @@ def inspect_paths(
     """
     reports = [_inspect(Path(path), series, pixels, show_patient) for path in paths]
     if series is not None:
-        known = {one.uid for report in reports for study in report.studies for one in study.series}
+        known = {entry.uid for report in reports for study in report.studies for entry in study.series}
         if series not in known:
             raise OptionError(f"no series {series} is there", "--series", "`hemotorch inspect` without it lists all")
     return reports
@@ -248,9 +248,9 @@ def _geometry(scan: Scan) -> str:
 def _study_report(study: dicom.DicomStudy, series: str | None, pixels: bool, show_patient: bool) -> StudyReport:
     chosen, why = study.chosen, study.why
     if series is not None:
-        asked = [one for one in study.series if one.uid == series and not one.aside]
-        chosen = max(asked, key=dicom.score) if asked else None
-        why = "asked for with --series" if asked else "the series that was asked for cannot be read"
+        wanted = [entry for entry in study.series if entry.uid == series and not entry.aside]
+        chosen = max(wanted, key=dicom.score) if wanted else None
+        why = "asked for with --series" if wanted else "the series that was asked for cannot be read"
     patient = {}
     if show_patient:
         first = study.series[0].first
@@ -258,14 +258,14 @@ def _study_report(study: dicom.DicomStudy, series: str | None, pixels: bool, sho
     scan = None
     if pixels and chosen is not None:
         scan = _report(chosen.files)
-    reports = tuple(_series_report(one, one is chosen) for one in study.series)
+    reports = tuple(_series_report(entry, entry is chosen) for entry in study.series)
     return StudyReport(str(study.location), study.uid, reports, why, patient, scan)
 
 
 def _series_report(series: dicom.Series, chosen: bool) -> SeriesReport:
     first = series.first
     coverage = series.coverage_mm
-    placed = len(series.images) > 1 and math.isfinite(coverage)
+    has_heights = len(series.images) > 1 and math.isfinite(coverage)
     return SeriesReport(
         uid=series.uid,
         number=first.series_number,
@@ -275,7 +275,7 @@ def _series_report(series: dicom.Series, chosen: bool) -> SeriesReport:
         columns=first.columns,
         pixel_mm=None if first.pixel_mm is None else first.pixel_mm[0],
         thickness_mm=series.thickness_mm,
-        distance_mm=float(np.median(series.distances_mm)) if placed else None,
+        distance_mm=float(np.median(series.distances_mm)) if has_heights else None,
         coverage_mm=coverage if math.isfinite(coverage) and not series.aside else None,
         tilt_deg=0.0 if series.aside else series.tilt_deg,
         kernel=first.kernel,

@@ -75,11 +75,11 @@ def predict_files(
     folder = output_folder(out, may_exist=True)
     with exclusive(folder / LOCK, busy(folder)):
         clear_parts(folder)
-        found, unreadable = find_scans(scans, folder.resolve(), series)
+        to_predict, unreadable = find_scans(scans, folder.resolve(), series)
         predictor = load_model(model, device)
         yield from unreadable
-        names = name_scans(found)
-        for scan in progress(found, "predicting", unit="scan"):
+        names = name_scans(to_predict)
+        for scan in progress(to_predict, "predicting", unit="scan"):
             result: Result
             try:
                 make_room(folder, names[scan.path], scan.path, overwrite)

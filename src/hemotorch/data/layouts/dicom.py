@@ -49,7 +49,7 @@ def matches(root: Path) -> bool:
 
 
 def _may_be_mask(path: Path, series_folders: set[Path]) -> bool:
-    in_study = any(path.parent == one or path.parent in one.parents for one in series_folders)
+    in_study = any(path.parent == entry or path.parent in entry.parents for entry in series_folders)
     named = stem(path).lower().endswith(_MASK_ENDING)
     return path.parent.name in _MASK_FOLDERS or (in_study and (named or path.parent in series_folders))
 
@@ -66,26 +66,26 @@ def open_cases(root: Path) -> Collection:
     images = root / "images"
     names = dicom.names_of_studies(inventory.studies, images if images.is_dir() else root, itself=False)
     warnings: list[str] = []
-    found: dict[str, tuple[dicom.DicomStudy, Path]] = {}
+    study_of_name: dict[str, tuple[dicom.DicomStudy, Path]] = {}
     for study, after in zip(inventory.studies, names, strict=True):
         if study.chosen is None:
             passed_over.append(str(study.refusal()))
             continue
-        name = _unique(dicom.scan_name(after), found)
-        found[name] = (study, after)
-    if not found:
+        name = _unique(dicom.scan_name(after), study_of_name)
+        study_of_name[name] = (study, after)
+    if not study_of_name:
         reasons = some_of(passed_over, 3)
         raise InputError(f"holds no study in DICOM that can be read: {reasons}", root)
-    masks, predicted = masks_by_hand(_masks(root, found))
+    masks, predicted = masks_by_hand(_masks(root, study_of_name))
     if masks:
-        warnings += unpaired(found, masks)
-    paired = sorted(found.keys() & masks.keys())
+        warnings += unpaired(study_of_name, masks)
+    paired = sorted(study_of_name.keys() & masks.keys())
     codes: dict[int, int] = {}
     if paired:
         codes, doubts = folder.mask_codes(root, [masks[name] for name in paired])
         warnings += doubts
     cases = []
-    for name, (study, _) in found.items():
+    for name, (study, _) in study_of_name.items():
         case = _case(name, study, masks.get(name), codes)
         if name not in masks:
             case, doubts = _with_own_mask(case, study)
@@ -119,7 +119,7 @@ def _case(name: str, study: dicom.DicomStudy, mask: Path | None, codes: dict[int
 
 def _with_own_mask(case: Case, study: dicom.DicomStudy) -> tuple[Case, list[str]]:
     """The case with the segmentation or structure set of its study, if there is one; and what is said of it."""
-    paths = [one.first.path for one in study.series if one.first.modality in _MASK_MODALITIES]
+    paths = [entry.first.path for entry in study.series if entry.first.modality in _MASK_MODALITIES]
     by_hand = [path for path in paths if not dicom.is_own_mask(path)]
     doubts = []
     if len(by_hand) < len(paths):

@@ -101,17 +101,17 @@ def read_chosen(files: Sequence[Path], series: str | None = None) -> Scan:
     Raises:
         InputError: if nothing in it is a head CT that can be read, or there are several studies.
     """
-    found: list[Path] = []
+    files_found: list[Path] = []
     unread: dict[Path, str] = {}
     for path in files:
         more, bad = dicom_files(path)
-        found.extend(more)
+        files_found.extend(more)
         unread.update(bad)
     where = files[0]
-    if not found and not unread:
+    if not files_found and not unread:
         what = "is a folder that holds no DICOM" if where.is_dir() else "holds no DICOM"
         raise InputError(what, where)
-    inventory = take_inventory(found, unread)
+    inventory = take_inventory(files_found, unread)
     if series is not None:
         return read_series(series_by_uid(inventory, series), where)
     if not inventory.studies:

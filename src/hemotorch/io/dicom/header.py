@@ -225,8 +225,8 @@ def _headers(dataset: Any, path: Path) -> tuple[ImageHeader, ...]:
     per_frame = _items(dataset, "PerFrameFunctionalGroupsSequence")
     headers = []
     for frame in range(count):
-        own = per_frame[frame] if frame < len(per_frame) else None
-        headers.append(_header(dataset, [own, shared], path, frame, count))
+        of_frame = per_frame[frame] if frame < len(per_frame) else None
+        headers.append(_header(dataset, [of_frame, shared], path, frame, count))
     return tuple(headers)
 
 

@@ -37,12 +37,12 @@ class DicomStudy:
     @property
     def location(self) -> Path:
         """Its only file, or the folder that all its files lie in or below."""
-        files = {str(image.path) for one in self.series for image in one.images}
+        files = {str(image.path) for entry in self.series for image in entry.images}
         return Path(os.path.commonpath(files))
 
     def refusal(self) -> InputError:
         """What is said if nothing can be read of it."""
-        reasons = [f"{one.title}: {one.aside}" for one in self.series]
+        reasons = [f"{entry.title}: {entry.aside}" for entry in self.series]
         return InputError(f"no head CT can be read of this study ({some_of(reasons, 4)})", self.location)
 
 
@@ -55,7 +55,7 @@ class DicomInventory:
 
     def series(self, uid: str) -> list[Series]:
         """The series of that UID; several if one UID stands for several geometries."""
-        return [one for study in self.studies for one in study.series if one.uid == uid]
+        return [entry for study in self.studies for entry in study.series if entry.uid == uid]
 
 
 def is_container(path: Path) -> bool:
@@ -103,10 +103,10 @@ def take_inventory(files: Iterable[Path], unread: dict[Path, str] | None = None)
         except InputError as error:
             unread[path] = error.what
     studies: dict[tuple[str, str], list[Series]] = {}
-    for one in group_series(headers):
+    for entry in group_series(headers):
         # Two patients never share a study, but files that were made anonymous in haste may share its UID.
-        study = one.first.study or str(one.first.path.parent)
-        studies.setdefault((study, one.first.patient_id), []).append(one)
+        study = entry.first.study or str(entry.first.path.parent)
+        studies.setdefault((study, entry.first.patient_id), []).append(entry)
     return DicomInventory(tuple(_study(series) for series in studies.values()), unread)
 
 
@@ -123,13 +123,13 @@ def series_by_uid(inventory: DicomInventory, uid: str) -> Series:
         OptionError: if there is none.
         InputError: if it is no CT that can be read.
     """
-    found = inventory.series(uid)
-    if not found:
-        known = [one.uid for study in inventory.studies for one in study.series if not one.aside]
+    matching = inventory.series(uid)
+    if not matching:
+        known = [entry.uid for study in inventory.studies for entry in study.series if not entry.aside]
         raise OptionError(f"no series {uid} is there", "--series", f"there are {some_of(known, 5)}")
-    readable = [one for one in found if not one.aside]
+    readable = [entry for entry in matching if not entry.aside]
     if not readable:
-        raise InputError(f"cannot be read as a head CT: {found[0].aside}", found[0].title)
+        raise InputError(f"cannot be read as a head CT: {matching[0].aside}", matching[0].title)
     return max(readable, key=score)
 
 
@@ -164,7 +164,7 @@ def names_of_studies(studies: Sequence[DicomStudy], given: Path, *, itself: bool
 
 def _study(series: Sequence[Series]) -> DicomStudy:
     """A study with the best of its series."""
-    readable = sorted((one for one in series if not one.aside), key=score, reverse=True)
+    readable = sorted((entry for entry in series if not entry.aside), key=score, reverse=True)
     if not readable:
         return DicomStudy(tuple(series), None, "none of its series is an axial CT that can be read")
     best = readable[0]

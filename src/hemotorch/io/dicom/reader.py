@@ -74,7 +74,7 @@ def scan_of_series(series: Series, format_name: str, name: str) -> Scan:
         column_step_mm=column_step,
         name=name,
         slice_numbers=numbers,
-        source=Source(format_name, files, tuple(Frame(index_of[str(one.path)], one.frame) for one in whole)),
+        source=Source(format_name, files, tuple(Frame(index_of[str(entry.path)], entry.frame) for entry in whole)),
         warnings=(*value_warnings, *warnings),
         slice_mm=series.thickness_mm if len(whole) == 1 else None,
         contrast=series.contrast,

@@ -196,7 +196,7 @@ def group_series(headers: Iterable[ImageHeader]) -> list[Series]:
     for images in alike.values():
         for images_of_direction, doubts in _by_direction(images):
             series.extend(_series_of(images_of_direction, doubts))
-    return sorted(series, key=lambda one: (str(one.first.path.parent), one.first.series_number or 0, one.uid))
+    return sorted(series, key=lambda entry: (str(entry.first.path.parent), entry.first.series_number or 0, entry.uid))
 
 
 def _key(header: ImageHeader) -> tuple[object, ...]:
@@ -244,13 +244,13 @@ def _series_of(images: list[ImageHeader], doubts: list[str]) -> list[Series]:
     """The series of images of one direction: one, or one for each pass over the same positions."""
     if reason := _why_aside(images) or _why_not_axial(images[0]):
         return [Series(tuple(images), aside=reason)]
-    placed = [image for image in images if image.position is not None]
-    if len(images) > 1 and len(placed) < len(images):
+    with_position = [image for image in images if image.position is not None]
+    if len(images) > 1 and len(with_position) < len(images):
         lost = [image.path.name for image in images if image.position is None]
-        if len(placed) < 2:
+        if len(with_position) < 2:
             return [Series(tuple(images), aside="its images have no position (ImagePositionPatient is missing)")]
         doubts.append(f"{len(lost)} images without a position are left out: {some_of(lost, 5)}")
-        images = placed
+        images = with_position
     if len(images) > 1:
         heights = dict(zip(map(id, images), _heights(images).tolist(), strict=True))
         images = sorted(images, key=lambda image: (heights[id(image)], _order(image)))
@@ -262,8 +262,8 @@ def _series_of(images: list[ImageHeader], doubts: list[str]) -> list[Series]:
         passes, doubt = _passes(images)
         doubts.extend(doubt)
     result = []
-    for one in passes:
-        series = Series(tuple(one))
+    for entry in passes:
+        series = Series(tuple(entry))
         result.append(replace(series, doubts=(*doubts, *_doubts(series))))
     return result
 
@@ -293,17 +293,17 @@ def _passes(images: list[ImageHeader]) -> tuple[list[list[ImageHeader]], list[st
         else:
             places.append([image])
             last = height
-    counts = {len(place) for place in places}
+    counts = {len(images_there) for images_there in places}
     if counts == {1}:
         return [images], []
     most = max(counts)
-    doubled = sum(len(place) > 1 for place in places)
+    doubled = sum(len(images_there) > 1 for images_there in places)
     if len(counts) == 1:
         doubt = f"each of its {len(places)} positions was scanned {most} times: taken as {most} series"
-        return [[place[index] for place in places] for index in range(most)], [doubt]
+        return [[images_there[index] for images_there in places] for index in range(most)], [doubt]
     # Acquisitions that begin where another ends share a slice; the earlier one of both is kept.
     doubt = f"at {doubled} of {len(places)} positions lie several images: the one of the first acquisition is read"
-    return [[place[0] for place in places]], [doubt]
+    return [[images_there[0] for images_there in places]], [doubt]
 
 
 def _why_aside(images: Sequence[ImageHeader]) -> str:
