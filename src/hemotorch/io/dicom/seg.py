@@ -56,7 +56,7 @@ class SegmentCode:
 CATEGORY = Concept("49755003", "Morphologically Abnormal Structure")  # CID 7150 of PS3.16
 _INTRACRANIAL = Concept("1386000", "Intracranial hemorrhage")
 #: 1386000, 49755003 and 35764002 stand in PS3.16 (pydicom.sr.codedict holds its tables). The others are from
-#: public value sets and code, not looked up in SNOMED CT itself. No code for blood in the ventricles could be confirmed:
+#: public value sets and code, not looked up in SNOMED CT itself. For blood in the ventricles none could be confirmed:
 #: two that are found in public code have a wrong check digit. So it is the general finding and its place.
 SEGMENT_CODES = {
     "epidural": SegmentCode(Concept("82999001", "Epidural intracranial hemorrhage")),
