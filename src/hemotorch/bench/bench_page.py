@@ -33,6 +33,7 @@ PREDICTION_PHASES = {
     "prepare": "resampling",
     "network": "network",
     "mask": "mask",
+    "doubts": "looking for doubts",
     "write": "writing",
 }
 #: Least share of a step that is named, and that is drawn.
