@@ -18,9 +18,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from hemotorch.errors import HemotorchError, InputError, OptionError
 from hemotorch.io import dicom, read_mask, read_scan, write_mask
+from hemotorch.io.dicom.faults import FAULTS
 from hemotorch.io.dicom.header import ImageHeader, read_headers
 from hemotorch.io.dicom.series import group_series, kernel_kind
-from hemotorch.io.dicom.write import FAULTS, SliceFile, encoded, series_files, write_series
+from hemotorch.io.dicom.slice_file import SliceFile, encoded
+from hemotorch.io.dicom.write import series_files, write_series
 from hemotorch.scan import Scan, even_scan
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -706,3 +708,21 @@ def test_three_hundred_damaged_files_end_in_a_result_or_one_line(tmp_path: Path)
 @pytest.mark.long
 def test_two_thousand_damaged_files_end_in_a_result_or_one_line(tmp_path: Path) -> None:
     fuzz(tmp_path, 2000, "long")
+
+
+@pytest.mark.parametrize(
+    ("vr", "says"),
+    [
+        (b"FD", "has damaged records; files that they name are not read: give the folder"),
+        (b"US", "is named by the DICOMDIR and is not there"),
+    ],
+)
+def test_a_damaged_record_of_a_dicomdir_is_named(scan: Scan, tmp_path: Path, vr: bytes, says: str) -> None:
+    path = make_dicomdir(tmp_path, write_series(scan, tmp_path / "SER"))
+    data = path.read_bytes()
+    file_id = b"\x04\x00\x00\x15CS"
+    assert data.count(file_id) == 12
+    path.write_bytes(data.replace(file_id, file_id[:4] + vr, 1))  # its text is no number
+    inventory = dicom.look_into(path)
+    assert len(inventory.studies[0].series[0].images) == 11
+    assert list(inventory.unread.values()) == [says]

@@ -15,7 +15,7 @@ from typing import Any
 from hemotorch.data import layouts
 from hemotorch.data.layouts import dicom
 from hemotorch.errors import InputError, OptionError, nearest
-from hemotorch.io.dicom.write import FAULTS
+from hemotorch.io.dicom.faults import FAULTS
 from hemotorch.phantom.case import make_case
 from hemotorch.phantom.presets import VERSION, Preset, preset
 from hemotorch.scan import CaseInfo
@@ -74,7 +74,7 @@ def write_phantom(
         workers: processes, all cores by default; the files do not depend on it.
         shading_hu: largest amplitude of a smooth field over soft tissue, if not the preset's, which is 0.
         offset_hu: by how much soft tissue is brighter or darker at most, beyond the usual scanners; likewise.
-        faults: what is wrong with the files of the layout `dicom`, names of `io.dicom.write.FAULTS`.
+        faults: what is wrong with the files of the layout `dicom`, names of `io.dicom.faults.FAULTS`.
 
     Returns:
         What the dataset says of itself, also in `phantom.json`.

@@ -1,5 +1,6 @@
 """DICOM to Scan: files, folders, zips and DICOMDIRs; series found and judged by their geometry.
 
+faults     what real archives get wrong, put into a series before it is written
 files      bytes of DICOM files, in folders or in zips
 header     what the header of a file says of each of its images
 inventory  studies and series of a folder, a zip or a DICOMDIR, and which one is read
@@ -8,6 +9,7 @@ pixels     stored pixels as HU
 reader     a series as a Scan
 seg        a mask as a DICOM segmentation of the series that its scan was read from
 series     images as series: order, judgement, which is best for bleeding
+slice_file one file of a series that is written
 write      a Scan as a series of DICOM
 
 A scan is many files, one for each slice, or one file of many frames.

@@ -234,7 +234,11 @@ def _in_directory(path: Path) -> tuple[list[Path], dict[Path, str]]:
         except Exception as error:
             raise InputError(f"its records are damaged ({type(error).__name__})", path, "give its folder") from error
         for record in records:
-            parts = _referenced(record)
+            try:
+                parts = _referenced(record)
+            except Exception:  # pydicom raises whatever damaged bytes lead to
+                unread[path] = "has damaged records; files that they name are not read: give the folder"
+                continue
             if not parts:
                 continue
             file = path.parent.joinpath(*parts)
@@ -252,11 +256,8 @@ def _in_directory(path: Path) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _referenced(record: Any) -> list[str]:
-    """The path of a record's file, a part each; none for patients, studies and series, or if it is damaged."""
-    try:
-        value = record.get("ReferencedFileID")
-    except Exception:
-        return []
+    """The path of a record's file, a part each; none for patients, studies and series."""
+    value = record.get("ReferencedFileID")
     if not value:
         return []
     if isinstance(value, str):

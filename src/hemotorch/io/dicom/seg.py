@@ -18,7 +18,7 @@ import numpy as np
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.io.dicom.header import CT_IMAGE, ENHANCED_CT, ImageHeader, lenient, read_dataset, read_headers
 from hemotorch.io.dicom.reader import as_stored, turn_of
-from hemotorch.io.dicom.write import uid_of
+from hemotorch.io.dicom.slice_file import uid_of
 from hemotorch.labels import CODES, COLOURS
 from hemotorch.scan import Scan
 from hemotorch.system.files import atomic
