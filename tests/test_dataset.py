@@ -363,3 +363,12 @@ def test_a_record_without_a_digest_still_opens(tiny_data: Path, altered: Path) -
     assert Dataset(altered).scan("055").shape == (6, 64, 64)
     assert prepare(tiny_data, altered).done == ()
     assert "digest" in json.loads(path.read_text())["attributes"]["hemotorch"]
+
+
+def test_the_split_all_trains_on_every_scan_with_a_mask(tiny_prepared: Path) -> None:
+    data = Dataset(tiny_prepared)
+    split = data.split("all")
+    assert "all" not in data.splits  # no part of it is left to test on, so nothing chooses it by itself
+    assert set(split.train) == {case for case in data.cases if data.has_mask(case)}
+    assert all(split.train[case] == tuple(range(len(data.rows[case]))) for case in split.train)
+    assert not split.val and not split.test

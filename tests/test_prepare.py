@@ -147,6 +147,27 @@ def test_types_come_from_the_table_or_from_a_typed_mask_and_are_else_unknown(tmp
     assert summary.counts.positive_slices_table is None and summary.counts.positive_slices_mask == 1
 
 
+def test_several_sources_become_one_dataset_in_which_each_keeps_its_layout(
+    source: Path, out: Path, tmp_path: Path
+) -> None:
+    typed = write_source(tmp_path / "typed", 2, "folder")
+    summary = prepare([source, typed], out)
+    data = Dataset(out)
+    assert data.cases == (*(f"source-{50 + i - 1:03d}" for i in range(6)), "typed-049", "typed-050")
+    assert data.layout == "ct-ich and folder"
+    assert np.array_equal(data.scan("typed-049").hu, layouts.open_layout(typed).cases[0].read()[0].hu)
+    # The same name in two sources is one patient: 049 is never on both sides.
+    assert data.rows["typed-049"][0].patient == data.rows["source-049"][0].patient == "049"
+    for split in (split for split in data.splits.values() if split.by == "patient"):
+        assert ("typed-049" in split.test) == ("source-049" in split.test)
+    assert any(line.startswith("ct-ich: ") and "; folder: " in line for line in summary.lines())
+    assert main(["prepare", str(source), str(typed), str(out)]) == 0  # again: nothing to do
+    with pytest.raises(InputError, match="was prepared from"):
+        prepare(write_source(tmp_path / "third", 3), out)
+    with pytest.raises(InputError, match="has the name of another source"):
+        prepare([source, write_source(tmp_path / "elsewhere" / "source", 2)], tmp_path / "b")
+
+
 def test_a_scan_without_a_mask_is_kept_but_trains_nothing(source: Path, out: Path) -> None:
     (source / "masks/050.nii").unlink()
     summary = prepare(source, out, png=True)

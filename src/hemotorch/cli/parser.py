@@ -99,7 +99,8 @@ def _paint(group: Any) -> None:
 def _prepare(group: Any) -> None:
     text = "Turn a folder of head CTs into a dataset to train on."
     p = add_command(group, "prepare", commands.prepare, text, "prepare ct prepared", Resuming.SAME_COMMAND)
-    p.add_argument("src", metavar="SRC", help="folder with scans and masks")
+    text = "folder with scans and masks; several become one dataset"
+    p.add_argument("src", metavar="SRC", nargs="+", help=text)
     p.add_argument("out", metavar="OUT", help="prepared dataset; the same command again does only what changed")
     p.add_argument(
         "--layout", default="auto", metavar="NAME", help="auto, or a layout by name, see docs/data.md (default: auto)"

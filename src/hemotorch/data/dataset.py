@@ -35,6 +35,7 @@ from hemotorch.system.files import read_json, short_name
 from hemotorch.system.records import build, record, shown
 from hemotorch.task import Task
 
+EVERYTHING = "all"  #: name of the split that tests on nothing
 KIND = "hemotorch prepared dataset"
 PREPARE_AGAIN = "run the same `hemotorch prepare` again"
 
@@ -62,7 +63,7 @@ class CaseEntry:
 class DatasetInfo:
     """All of dataset.json.
 
-    source: the folder that it was prepared from. planned: names of all cases of the source. complete: whether the last
+    source: the folders that it was prepared from. planned: names of all cases of the source. complete: whether the last
     run of `prepare` came to its end; counts and failed are there only then. failed: why a case is not there, by name.
     """
 
@@ -120,9 +121,15 @@ class Dataset:
         return {case: tuple(rows) for case, rows in rows_by_case.items()}
 
     def split(self, name: str) -> Split:
-        """The named split. Raises InputError saying which there are, and why one is missing."""
+        """The named split; "all" trains on every scan that has a mask, for a network that is measured on other data.
+
+        Raises InputError saying which there are, and why one is missing.
+        """
+        if name == EVERYTHING:
+            train = {case: tuple(range(len(rows))) for case, rows in self.rows.items() if self.has_mask(case)}
+            return Split(EVERYTHING, "patient", train, {}, {})
         if name not in self.splits:
-            known = ", ".join(self.splits)
+            known = ", ".join([*self.splits, EVERYTHING])
             reason = f" ({'; '.join(self.split_warnings)})" if self.split_warnings else ""
             raise InputError(f"has no split '{name}'{reason}", self.root, f"choose one of: {known or 'none'}")
         return self.splits[name]

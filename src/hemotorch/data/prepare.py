@@ -33,7 +33,7 @@ from hemotorch.data.case_record import (
 from hemotorch.data.case_source import make_record, same_content, source_of, untouched
 from hemotorch.data.dataset import KIND, CaseEntry, Dataset, DatasetInfo, group_folder, read_info, write_group
 from hemotorch.data.inventory import Inventory, take_inventory
-from hemotorch.data.layouts import Case, Collection, open_layout
+from hemotorch.data.layouts import Case, Collection, open_sources
 from hemotorch.data.make_splits import make_splits
 from hemotorch.data.manifest import SliceRow, volume_ml, write_manifest
 from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
@@ -58,12 +58,13 @@ PARTIAL = ".partial"  #: folder in OUT for scans that are being written
 class _Job:
     """What is prepared, into where, after what.
 
-    previous: dataset.json of an earlier run, None if there was none. folders: of PNGs, None if none are written.
-    any_anatomy: take scans too that do not look like a head.
+    source: the folders that it is prepared from. previous: dataset.json of an earlier run, None if there was none.
+    folders: of PNGs, None if none are written. any_anatomy: take scans too that do not look like a head.
     """
 
     out: Path
     collection: Collection
+    source: str
     previous: DatasetInfo | None
     folders: PngFolders | None
     any_anatomy: bool
@@ -79,7 +80,7 @@ class _Outcome:
 
 
 def prepare(
-    src: Path | str,
+    src: Path | str | Sequence[Path | str],
     out: Path | str,
     *,
     layout: str = "auto",
@@ -93,7 +94,7 @@ def prepare(
     """Prepares a folder of scans into `out`; into an earlier result, does only what changed since.
 
     Args:
-        src: folder of scans, in any layout.
+        src: folder of scans, in any layout; or several, which become one dataset.
         out: of the prepared dataset.
         layout: one of `layouts.LAYOUTS`, or auto.
         png: also write OUT/png/image and OUT/png/label; once there, later runs keep them in step without `png` too.
@@ -113,13 +114,15 @@ def prepare(
     """
     started = time.perf_counter()
     level, width = _level_and_width(window)
-    collection = open_layout(Path(src).absolute(), layout)
+    roots = [src] if isinstance(src, (str, Path)) else list(src)
+    collection = open_sources(roots, layout)
+    source = str(collection.root) if len(roots) == 1 else ", ".join(str(Path(root).absolute()) for root in roots)
     out = Path(out).absolute()
     with explained(out):
-        previous = _previous(out, collection)
+        previous = _previous(out, collection, source)
         with _alone(out):
             folders = PngFolders(out / "png", level, width, only_positive) if png else _earlier_pngs(out, previous)
-            job = _Job(out, collection, previous, folders, any_anatomy)
+            job = _Job(out, collection, source, previous, folders, any_anatomy)
             _begin(job)
             outcomes = _each(collection.cases, lambda case: _prepare_case(case, job), workers)
             made = [outcome.record for outcome in outcomes if outcome.record is not None]
@@ -135,7 +138,7 @@ def _level_and_width(window: str | tuple[float, float]) -> tuple[float, float]:
     return window
 
 
-def _previous(out: Path, collection: Collection) -> DatasetInfo | None:
+def _previous(out: Path, collection: Collection, source: str) -> DatasetInfo | None:
     """dataset.json of an earlier run into `out`, None for a new folder.
 
     Raises:
@@ -147,7 +150,7 @@ def _previous(out: Path, collection: Collection) -> DatasetInfo | None:
         output_folder(out, may_exist=only_hidden)
         return None
     info = read_info(out, any_older=True)
-    if info.source != str(collection.root) and not _moved(out, info, collection):
+    if info.source != source and not _moved(out, info, collection):
         raise InputError(f"was prepared from {info.source}, with other scans", out, "choose another output folder")
     return info
 
@@ -198,17 +201,17 @@ def _begin(job: _Job) -> None:
 
 def _info(job: _Job) -> DatasetInfo:
     """dataset.json of a dataset that is not complete yet and has no cases."""
-    source = job.collection
+    collection = job.collection
     return DatasetInfo(
         kind=KIND,
         format=FORMAT,
         hemotorch=__version__,
         complete=False,
-        layout=source.layout,
-        source=str(source.root),
-        planned=tuple(case.name for case in source.cases),
+        layout=collection.layout,
+        source=job.source,
+        planned=tuple(case.name for case in collection.cases),
         cases={},
-        description=source.description,
+        description=collection.description,
         png=job.folders.options if job.folders else None,
     )
 

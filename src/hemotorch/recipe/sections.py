@@ -34,7 +34,10 @@ SMALLEST_PIXEL_MM = 0.05
 class Data:
     """Which slices are trained on, and for what."""
 
-    split: str = Field(default="patient", description="name of the dataset's split")
+    split: str = Field(
+        default="patient",
+        description="name of the dataset's split; all: every scan is trained on, and none is left to score",
+    )
     task: Literal["auto", "bleeding", "types"] = Field(
         default="auto",
         description="what the network answers: bleeding or not, or its five types; auto: types if the masks or slice "

@@ -42,7 +42,17 @@ from hemotorch.io import (
 from hemotorch.io.walk import OTHER_PICTURES, grouped, walk, why_unread, without_parents
 from hemotorch.scan import CaseInfo, Scan
 
-__all__ = ["LAYOUTS", "Case", "Collection", "Layout", "open_layout", "recognise", "write_case", "write_tables"]
+__all__ = [
+    "LAYOUTS",
+    "Case",
+    "Collection",
+    "Layout",
+    "open_layout",
+    "open_sources",
+    "recognise",
+    "write_case",
+    "write_tables",
+]
 
 
 class Layout(Protocol):
@@ -110,6 +120,46 @@ def open_layout(root: Path | str, layout: str = "auto") -> Collection:
         collection,
         description=f"{name}: {collection.description}, in {dataset}",
         passed_over=(*collection.passed_over, *_passed_over(collection, root)),
+    )
+
+
+def open_sources(roots: Sequence[Path | str], layout: str = "auto") -> Collection:
+    """Opens several datasets as one, each as `open_layout` does. Cases are then called after their source, too.
+
+    A patient of the same name in two sources is taken for one patient: so nobody is trained and tested on at once.
+
+    Args:
+        roots: of the datasets.
+        layout: of each of them.
+
+    Raises:
+        OptionError: for an unknown layout.
+        InputError: as `open_layout`; if two sources are the same folder, or have the same name.
+    """
+    sources = [Path(root).absolute() for root in roots]
+    if len(sources) == 1:
+        return open_layout(sources[0], layout)
+    by_name: dict[str, Path] = {}
+    for source in sources:
+        if source.name in by_name:
+            what = f"has the name of another source, {by_name[source.name]}"
+            raise InputError(what, source, "rename one: scans are called after it")
+        by_name[source.name] = source
+    opened = {name: open_layout(source, layout) for name, source in by_name.items()}
+    cases: list[Case] = []
+    warnings: list[str] = []
+    passed_over: list[str] = []
+    for name, collection in opened.items():
+        cases += (replace(case, name=f"{name}-{case.name}") for case in collection.cases)
+        warnings += (f"{name}: {text}" for text in collection.warnings)
+        passed_over += (f"{name}: {text}" for text in collection.passed_over)
+    return Collection(
+        layout=" and ".join(dict.fromkeys(collection.layout for collection in opened.values())),
+        root=Path(os.path.commonpath(sources)),
+        cases=tuple(sorted(cases, key=lambda case: case.name)),
+        description="; ".join(collection.description for collection in opened.values()),
+        warnings=tuple(warnings),
+        passed_over=tuple(passed_over),
     )
 
 
