@@ -1,7 +1,10 @@
-"""Scores and training curves -> one self-contained HTML page.
+"""What is read in a browser: the report of an evaluation, the page of a study, the list of all studies.
 
 run_report       measures a run's best network, and writes all that a report leaves
 evaluation_page  the page of one evaluation
 plots            its plots as SVG, and pictures of scans
+study_pictures   a study's slices as JPEG, its outlines, and the slices to look at first
+study_page       the page of one study
+index_page       the list of all studies of a folder
 pages/           what all HTML pages share
 """

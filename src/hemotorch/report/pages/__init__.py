@@ -9,6 +9,8 @@ chart.svg        the template of plots
 macros.html      the pieces that pages are made of
 evaluation.html  the template of an evaluation's report
 bench.html       the template of a bench
+study.html       the template of a study's page, with study.css and study.js
+index.html       the template of the list of studies, with index.css and index.js
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from hemotorch.report.pages.chart import Plot, drawn
 
 
 def render(template: str, title: str, warnings: Sequence[str] = (), **values: Any) -> str:
-    """A whole page that needs no other file, no network and no script.
+    """A whole page that needs no other file and no network; its policy forbids scripts that it does not name.
 
     Args:
         template: name of a template in this folder that extends base.html.

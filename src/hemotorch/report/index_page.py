@@ -1,0 +1,86 @@
+"""The list of all studies of a folder: a row for each, doubtful ones first. It sorts and filters without a server.
+
+Rows are JSON in the page, and its script shows PAGE_ROWS of them at a time: 10,000 rows of a table would take a browser
+many seconds to lay out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from markupsafe import Markup
+
+from hemotorch.labels import COLOURS, SHORT_NAMES, TYPES
+from hemotorch.report.pages import render
+from hemotorch.report.study_page import MARK_ML, page_script
+from hemotorch.system.files import jsonable
+
+PAGE_ROWS = 200  #: shown at once
+
+
+@dataclass(frozen=True)
+class IndexDoubt:
+    """A doubt of a study: its code, and the sentence behind it."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """A study in the list.
+
+    name: its pseudonym, or what its files are called. failed: why there is no result, "" if there is one. total_ml:
+    None if it is not known. type_ml: by type; empty if types are not told apart. change_ml: since the patient's
+    earlier study, None if there is none. grown: whether that is marked. files: what each is, and where it lies from the
+    list's own folder. page: of the study, thumbnail: its picture, both from there too; "" if there is none.
+    """
+
+    name: str
+    failed: str = ""
+    total_ml: float | None = None
+    type_ml: Mapping[str, float] = field(default_factory=dict)
+    interval_ml: tuple[float, float] | None = None
+    doubts: Sequence[IndexDoubt] = ()
+    change_ml: float | None = None
+    grown: bool = False
+    slices: int = 0
+    slices_with_bleeding: int = 0
+    warnings: int = 0
+    page: str = ""
+    thumbnail: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def index_page(rows: Sequence[IndexRow], made_by: str, table: str) -> str:
+    """The list as HTML.
+
+    Args:
+        rows: in the order in which they are shown first.
+        made_by: the model, in words.
+        table: the file of the same rows for spreadsheets.
+    """
+    script, script_hash = page_script("index.js")
+    values = jsonable([asdict(row) for row in rows])
+    # "<" would end the element if a name held "</script>".
+    data = json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    doubtful = sum(bool(row.doubts) for row in rows)
+    failed = sum(bool(row.failed) for row in rows)
+    return render(
+        "index.html",
+        f"{len(rows):,} studies",
+        data=Markup(data),
+        count=len(rows),
+        doubtful=doubtful,
+        failed=failed,
+        made_by=made_by,
+        table=table,
+        types=[(name, SHORT_NAMES[name], COLOURS[name]) for name in TYPES],
+        page_rows=PAGE_ROWS,
+        mark_ml=MARK_ML,
+        script=script,
+        script_hash=script_hash,
+        images="'self' file: data:",
+    )
