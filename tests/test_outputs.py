@@ -20,6 +20,7 @@ from hemotorch.inference.outputs import is_result, predict_files
 from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.scan_files import find_scans, name_scans
 from hemotorch.io import nifti, read_mask, read_scan
+from hemotorch.report.study_files import write_study
 from hemotorch.system.files import clear_parts, exclusive, quoted, short_name, unquoted
 
 
@@ -62,18 +63,33 @@ def test_a_mask_that_was_corrected_by_hand_is_never_replaced(tiny_run: Path, sca
     assert mask.read_bytes() == drawn
 
 
-@pytest.mark.parametrize("name", ["a_mask.nii.gz", "a.png", "a.json"])
+@pytest.mark.parametrize("name", ["a_mask.nii.gz", "a.png", "a.html", "a.json", "thumbnails/a.jpg"])
 def test_what_no_prediction_wrote_is_never_replaced(tiny_run: Path, scan: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
     if name == "a_mask.nii.gz":
         nifti.write_mask(read_scan(scan), read_scan(scan).hu > 60, out / name)
     else:
+        (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text('{"EchoTime": 1}')  # as dcm2niix leaves beside a scan
     before = (out / name).read_bytes()
     for overwrite in (False, True):
         assert "is not replaced" in error_of(predict(tiny_run, scan, out, overwrite))
-    assert (out / name).read_bytes() == before and len(list(out.glob("a*"))) == 1
+    assert (out / name).read_bytes() == before and len(list(out.rglob("a*"))) == 1
+
+
+def test_a_page_and_a_thumbnail_are_replaced_with_the_rest(tiny_run: Path, scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pictures = [out / "a.html", out / "thumbnails" / "a.jpg"]
+    for _ in range(2):
+        ((_, result),) = predict_files(tiny_run, [scan], out, device="cpu", overwrite=True, write_page=write_study)
+        assert is_result(result) and result["sha256"].keys() >= {"a.html", "thumbnails/a.jpg"}
+        assert all(path.stat().st_size > 500 for path in pictures)
+    (out / "a.json").unlink()  # a process was killed before it wrote the record
+    assert is_result(predict(tiny_run, scan, out)[0]) and not any(path.exists() for path in pictures)
+    list(predict_files(tiny_run, [scan], out, device="cpu", overwrite=True, write_page=write_study))
+    pictures[0].write_text("notes of my own")
+    assert "changed since, and is not replaced" in error_of(predict(tiny_run, scan, out, overwrite=True))
 
 
 def test_a_scan_is_not_overwritten_by_the_mask_of_another(tiny_run: Path, tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ def predict(arguments: argparse.Namespace) -> int:
     """Predicts scans; status 1 if one of them failed."""
     _import_nibabel_alone()
     from hemotorch.inference.outputs import predict_files
+    from hemotorch.report.study_files import write_study
     from hemotorch.system.events import Message, Problem, emit
 
     models, scans = split_models_and_scans([arguments.run_folder, *arguments.scan])
@@ -208,6 +209,7 @@ def predict(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
         series=arguments.series,
         seg=not arguments.no_seg,
+        write_page=write_study,
     ):
         if isinstance(result, HemotorchError):
             failed += 1

@@ -1,9 +1,9 @@
-"""A prediction as files: mask in the scan's own grid, DICOM SEG, NAME.json, contact sheet; and what may be replaced."""
+"""A prediction as files: mask in the scan's own grid, DICOM SEG, contact sheet, NAME.json; and what may be replaced."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,19 @@ from hemotorch.system.files import (
 )
 
 LOCK = ".lock"  #: in the output folder
-MASK, SEG, SHEET, RECORD = "_mask.nii.gz", "_seg.dcm", ".png", ".json"
-ENDINGS = (MASK, SEG, SHEET, RECORD)  #: of the files that a scan leaves, the record last
+MASK, SEG, SHEET, PAGE, RECORD = "_mask.nii.gz", "_seg.dcm", ".png", ".html", ".json"
+ENDINGS = (MASK, SEG, SHEET, PAGE, RECORD)  #: of the files that a scan leaves, the record last
+THUMBNAILS = "thumbnails"  #: folder of the small pictures, NAME.jpg
 _ELSEWHERE = "move it elsewhere or choose another --out"
 _SHEET_MARK = ("Software", "hemotorch")  #: a text entry of each contact sheet
+_PAGE_MARK = b'<meta name="generator" content="hemotorch">'
+THUMBNAIL_MARK = b"hemotorch"  #: the comment of each thumbnail
+_HEAD_BYTES = 2000  #: of a page, in which its mark stands
 
 Result = dict[str, Any] | HemotorchError
+#: Writes the page of a prediction into a folder under a name, and gives the files that it wrote. Also takes what the
+#: record will hold. Pages are made on a higher floor (`report.study_files`), so who predicts passes this on.
+PageWriter = Callable[[Prediction, Path, str, dict[str, Any]], Sequence[Path]]
 
 
 def predict_files(
@@ -52,6 +59,7 @@ def predict_files(
     overwrite: bool = False,
     series: str | None = None,
     seg: bool = True,
+    write_page: PageWriter | None = None,
 ) -> Iterator[tuple[Path, Result]]:
     """Predicts files and folders of scans with one model load. A scan that fails, however, does not stop the others.
 
@@ -64,6 +72,7 @@ def predict_files(
         overwrite: replace earlier predictions that nobody changed since.
         series: of DICOM, the only series to predict, by its SeriesInstanceUID.
         seg: of DICOM, also write the mask as a DICOM SEG.
+        write_page: also write a page for each scan.
 
     Yields:
         Each scan's path, with the content of its NAME.json or its error.
@@ -75,6 +84,7 @@ def predict_files(
     folder = output_folder(out, may_exist=True)
     with exclusive(folder / LOCK, busy(folder)):
         clear_parts(folder)
+        clear_parts(folder / THUMBNAILS)
         to_predict, unreadable = find_scans(scans, folder.resolve(), series)
         predictor = load_model(model, device)
         yield from unreadable
@@ -83,7 +93,7 @@ def predict_files(
             result: Result
             try:
                 make_room(folder, names[scan.path], scan.path, overwrite)
-                result = predict_file(predictor, scan, folder, names[scan.path], any_anatomy, seg)
+                result = predict_file(predictor, scan, folder, names[scan.path], any_anatomy, seg, write_page)
             except Exception as error:
                 result = explain(error, scan.named_after)
             yield scan.named_after, result
@@ -95,7 +105,13 @@ def busy(folder: Path) -> RunError:
 
 
 def predict_file(
-    predictor: Predictor, files: ScanFiles, folder: Path, name: str, any_anatomy: bool = False, seg: bool = True
+    predictor: Predictor,
+    files: ScanFiles,
+    folder: Path,
+    name: str,
+    any_anatomy: bool = False,
+    seg: bool = True,
+    write_page: PageWriter | None = None,
 ) -> dict[str, Any]:
     """Predicts one scan and writes its files as `write_prediction` does. Raises HemotorchError."""
     try:
@@ -104,7 +120,7 @@ def predict_file(
         reading = time.perf_counter() - start
         prediction = predictor.predict(scan, any_anatomy, doubts=True)
         prediction.seconds["read"] = round(reading, 4)
-        return write_prediction(prediction, folder, name, seg)
+        return write_prediction(prediction, folder, name, seg, write_page)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -124,8 +140,7 @@ def make_room(folder: Path, name: str, scan: Path, overwrite: bool) -> None:
     """
     record = folder / f"{name}{RECORD}"
     present = []
-    for ending in ENDINGS:
-        file = folder / f"{name}{ending}"
+    for file in files_of(folder, name):
         if not file.exists() and not file.is_symlink():
             continue
         present.append(file)
@@ -148,6 +163,12 @@ def make_room(folder: Path, name: str, scan: Path, overwrite: bool) -> None:
         file.unlink()
 
 
+def files_of(folder: Path, name: str) -> list[Path]:
+    """All files that a scan's prediction may leave, the record last."""
+    *files, record = (folder / f"{name}{ending}" for ending in ENDINGS)
+    return [*files, folder / THUMBNAILS / f"{name}.jpg", record]
+
+
 def is_result(value: object) -> bool:
     """Whether a JSON value is what `write_prediction` writes into NAME.json."""
     return isinstance(value, dict) and {"scan", "volume_ml", "hemotorch", "notice"} <= value.keys()
@@ -168,20 +189,27 @@ def _digests(record: Path) -> dict[str, str] | None:
 
 
 def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
-    """Whether a mask or a sheet is as a prediction wrote it.
+    """Whether a mask, a picture or a page is as a prediction wrote it.
 
     Args:
         file: of an earlier prediction, or of somebody else.
         digests: of the files of the scan's record, None if there is no record.
     """
-    if digests and file.name in digests:
-        return file_digest(file) == digests[file.name]
+    key = f"{THUMBNAILS}/{file.name}" if file.parent.name == THUMBNAILS else file.name
+    if digests and key in digests:
+        return file_digest(file) == digests[key]
     if file.name.endswith(MASK):
         is_empty = file.stat().st_size == 0  # what a full disk leaves, and nobody drew
         return is_empty or is_predicted(file)
     if file.name.endswith(SEG):
         return dicom.is_own_mask(file)
+    if file.name.endswith(PAGE):
+        with file.open("rb") as page:
+            return _PAGE_MARK in page.read(_HEAD_BYTES)
     try:
+        if file.parent.name == THUMBNAILS:
+            with Image.open(file, formats=("JPEG",)) as picture:
+                return bool(picture.info.get("comment") == THUMBNAIL_MARK)
         with Image.open(file, formats=("PNG",)) as sheet:
             key, mark = _SHEET_MARK
             # Records from before there were digests belong to sheets from before there was a mark.
@@ -190,7 +218,9 @@ def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
         return False
 
 
-def write_prediction(prediction: Prediction, folder: Path, name: str, seg: bool = True) -> dict[str, Any]:
+def write_prediction(
+    prediction: Prediction, folder: Path, name: str, seg: bool = True, write_page: PageWriter | None = None
+) -> dict[str, Any]:
     """Writes NAME_mask.nii.gz, NAME.png, of DICOM NAME_seg.dcm, and last NAME.json, whose content is returned.
 
     Args:
@@ -198,6 +228,7 @@ def write_prediction(prediction: Prediction, folder: Path, name: str, seg: bool 
         folder: that is there.
         name: that the files are called.
         seg: of DICOM, also write the mask as a DICOM SEG.
+        write_page: writes the page, before the record.
 
     Returns:
         What NAME.json holds.
@@ -231,7 +262,7 @@ def write_prediction(prediction: Prediction, folder: Path, name: str, seg: bool 
         no_seg = _write_seg(prediction, seg_file)
         if not no_seg:
             written.append(seg_file)
-    result = {
+    result: dict[str, Any] = {
         "scan": scan_files,
         "volume_ml": {kind: round(volume, 3) for kind, volume in prediction.volume_ml.items()},
         "slices_with_bleeding": prediction.slices_with_bleeding,
@@ -240,13 +271,19 @@ def write_prediction(prediction: Prediction, folder: Path, name: str, seg: bool 
         "doubts": [asdict(doubt) for doubt in prediction.doubts or ()],
         "interval_ml": None if prediction.interval_ml is None else [round(ml, 3) for ml in prediction.interval_ml],
         "warnings": list(prediction.warnings),
-        "seconds": {**prediction.seconds, "write": round(time.perf_counter() - start, 4)},
+        "seconds": dict(prediction.seconds),
         "sources": sources,
         "seg": seg_file.name if seg_file in written else "",
         "no_seg": no_seg,
-        "sha256": {file.name: file_digest(file) for file in written},
+        "sha256": {},
         "notice": NOTICE,
     }
+    end = time.perf_counter()
+    result["seconds"]["write"] = round(end - start, 4)
+    if write_page is not None:
+        written += write_page(prediction, folder, name, result)
+        result["seconds"]["page"] = round(time.perf_counter() - end, 4)
+    result["sha256"] = {file.relative_to(folder).as_posix(): file_digest(file) for file in written}
     write_json(folder / f"{name}{RECORD}", result)
     return dict(jsonable(result))
 

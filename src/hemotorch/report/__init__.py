@@ -5,6 +5,7 @@ evaluation_page  the page of one evaluation
 plots            its plots as SVG, and pictures of scans
 study_pictures   a study's slices as JPEG, its outlines, and the slices to look at first
 study_page       the page of one study
+study_files      a study's page and thumbnail as files
 index_page       the list of all studies of a folder
 pages/           what all HTML pages share
 """

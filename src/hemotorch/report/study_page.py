@@ -186,7 +186,9 @@ def _facts(scan: Scan) -> str:
 def _total(prediction: Prediction) -> Total:
     if not prediction.mask.any():
         spread = "The model outlined nothing. It can miss bleeding."
-        return Total("None", False, f"{spread} {_spread(prediction)}.".replace(" .", ""))
+        if prediction.interval_ml is not None and prediction.interval_ml[1] >= 0.05:
+            spread += f" {_spread(prediction)}."
+        return Total("None", False, spread)
     total = prediction.volume_ml["total"]
     if not math.isfinite(total):
         return Total("Bleeding found; mL unknown, since the pixel size is", False, "")
