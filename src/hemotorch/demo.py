@@ -13,9 +13,9 @@ from hemotorch.data.dataset import Dataset
 from hemotorch.data.phantom_folders import write_phantom
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import HemotorchError, InputError
-from hemotorch.inference.outputs import predict_files
 from hemotorch.phantom import VERSION
 from hemotorch.recipe import load_recipe
+from hemotorch.report.predict_studies import predict_studies
 from hemotorch.report.run_report import evaluate_run
 from hemotorch.system.events import Message, emit
 from hemotorch.system.files import output_folder, read_json, write_json
@@ -54,7 +54,7 @@ def demo(out: Path | str) -> dict[str, Any]:
     with _stage(seconds, "predict", "5/5  predicting scans from their files"):
         split = Dataset(out / "prepared").splits[run.recipe.data.split]
         files = [out / "data" / "images" / f"{case}.nii.gz" for case in sorted(split.test)[:PREDICTED]]
-        for _, result in predict_files(out / "run", files, out / "predictions", overwrite=True):
+        for _, result in predict_studies(out / "run", files, out / "predictions", overwrite=True):
             if isinstance(result, HemotorchError):
                 raise result
     total_s = time.perf_counter() - start

@@ -188,8 +188,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def predict(arguments: argparse.Namespace) -> int:
     """Predicts scans; status 1 if one of them failed."""
     _import_nibabel_alone()
-    from hemotorch.inference.outputs import predict_files
-    from hemotorch.report.study_files import write_study
+    from hemotorch.report.predict_studies import predict_studies
+    from hemotorch.report.study_files import INDEX
     from hemotorch.system.events import Message, Problem, emit
 
     models, scans = split_models_and_scans([arguments.run_folder, *arguments.scan])
@@ -200,7 +200,7 @@ def predict(arguments: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     failed = 0
     doubtful: list[tuple[int, str]] = []  # how many doubts, of which scan
-    for path, result in predict_files(
+    for path, result in predict_studies(
         models,
         scans,
         arguments.out,
@@ -209,7 +209,6 @@ def predict(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
         series=arguments.series,
         seg=not arguments.no_seg,
-        write_page=write_study,
     ):
         if isinstance(result, HemotorchError):
             failed += 1
@@ -232,7 +231,7 @@ def predict(arguments: argparse.Namespace) -> int:
             emit(Message(f"    no DICOM SEG: {one_line(result['no_seg'])}"))
     lines = [NOTICE]
     if failed < len(results):
-        lines.insert(0, f"masks, volumes and pictures: {arguments.out}")
+        lines.insert(0, f"masks, volumes and pages: open {Path(arguments.out) / INDEX}")
     # The doubtful ones first, among them those with the most doubts.
     results.sort(key=lambda result: -len(result.get("doubts", ())))
     if doubtful and len(results) > 1:

@@ -265,6 +265,7 @@ def write_prediction(
     result: dict[str, Any] = {
         "scan": scan_files,
         "volume_ml": {kind: round(volume, 3) for kind, volume in prediction.volume_ml.items()},
+        "slices": len(prediction.scan.hu),
         "slices_with_bleeding": prediction.slices_with_bleeding,
         "model": prediction.model,
         "hemotorch": __version__,

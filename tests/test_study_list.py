@@ -1,0 +1,104 @@
+"""index.html of a folder of predictions: what it holds as studies come, fail, and were predicted before."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from hemotorch.errors import HemotorchError, InputError
+from hemotorch.inference.outputs import is_result
+from hemotorch.io import nifti
+from hemotorch.report import study_list
+from hemotorch.report.predict_studies import predict_studies
+from hemotorch.report.study_list import StudyList
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """What index.html holds, in its order."""
+    html = (folder / "index.html").read_text(encoding="utf-8")
+    match = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
+    assert match
+    held: list[dict[str, Any]] = json.loads(match[1])
+    return held
+
+
+def record(ml: float, doubts: int = 0) -> dict[str, Any]:
+    doubt = {"code": "level", "text": "its brain is at 60 HU", "value": 60.0, "unit": "HU"}
+    return {
+        "scan": [],
+        "volume_ml": {"total": ml},
+        "hemotorch": "0",
+        "notice": "",
+        "model": "m",
+        "doubts": [doubt] * doubts,
+    }
+
+
+def test_predict_writes_a_page_for_each_and_the_list(tiny_run: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    for seed, name in enumerate("ab"):
+        nifti.write_scan(tiny.head(120 + seed)[0], scans / f"{name}.nii.gz")
+    (scans / "bad.nii.gz").write_bytes(b"no image")
+    out = tmp_path / "out"
+    results = dict(predict_studies(tiny_run, [scans], out, device="cpu"))
+    assert sum(isinstance(result, HemotorchError) for result in results.values()) == 1
+    held = {row["name"]: row for row in rows(out)}
+    assert held.keys() == {"a", "b", "bad.nii.gz"} and held["bad.nii.gz"]["failed"]
+    for name in "ab":
+        result = results[scans / f"{name}.nii.gz"]
+        assert is_result(result) and held[name]["total_ml"] == result["volume_ml"]["total"]
+        assert held[name]["slices"] == tiny.SLICES and len(held[name]["doubts"]) == len(result["doubts"])
+        for file in (held[name]["page"], held[name]["thumbnail"], *held[name]["files"].values()):
+            assert (out / file).is_file(), file
+    html = (out / "index.html").read_text(encoding="utf-8")
+    assert str(tmp_path) not in html, "paths may name patients"
+
+
+def test_a_caller_that_stops_leaves_the_list_of_what_is_done(tiny_run: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        nifti.write_scan(tiny.head(120)[0], tmp_path / "scans" / f"{name}.nii.gz")
+    out = tmp_path / "out"
+    studies = predict_studies(tiny_run, [tmp_path / "scans"], out, device="cpu")
+    next(studies)
+    studies.close()
+    assert [row["name"] for row in rows(out)] == ["a"]
+    list(predict_studies(tiny_run, [tmp_path / "scans" / "b.nii.gz"], out, device="cpu"))
+    assert {row["name"] for row in rows(out)} == {"a", "b"}, "those of earlier runs stay"
+
+
+def test_doubtful_studies_stand_first(tmp_path: Path) -> None:
+    studies = StudyList(tmp_path)
+    for name, result in (
+        ("small", record(1)),
+        ("large", record(50)),
+        ("doubted", record(0, 1)),
+        ("more", record(0, 2)),
+    ):
+        studies.add(name, result)
+    studies.add_failed("failed", InputError("is no head", "/home/of/a/patient"))
+    studies.write()
+    assert [row["name"] for row in rows(tmp_path)] == ["more", "doubted", "failed", "large", "small"]
+
+
+def test_a_long_run_writes_the_list_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(study_list.time, "monotonic", lambda: now)
+    studies, written = StudyList(tmp_path), []
+    write = StudyList.write
+    monkeypatch.setattr(StudyList, "write", lambda self: (written.append(now), write(self)))
+    for number in range(100):
+        now += 1.0
+        studies.add(f"{number}", record(1))
+    assert written == [11.0, 22.0, 33.0, 44.0, 55.0, 66.0, 77.0, 88.0, 99.0]
+    monkeypatch.setattr(studies, "_took", 2.0)  # then at most a twentieth of the time goes to it
+    now += 39.0
+    studies.add("next", record(1))
+    assert len(written) == 9
+    now += 2.0
+    studies.add("last", record(1))
+    assert len(written) == 10
