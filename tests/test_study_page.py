@@ -34,7 +34,16 @@ def predicted(typed: bool = True, slices: int = 28) -> Prediction:
     volumes = volumes_ml(scan, mask, task)
     interval = volumes["total"] * 0.9, volumes["total"] * 1.2
     return Prediction(
-        scan, mask, None, volumes, "<i>net</i>", task=task, doubts=DOUBTS, interval_ml=interval, digest="ab" * 32
+        scan,
+        mask,
+        None,
+        volumes,
+        "<i>net</i>",
+        task=task,
+        doubts=DOUBTS,
+        interval_ml=interval,
+        digest="ab" * 32,
+        card="Trained on <phantoms>.",
     )
 
 
@@ -63,7 +72,11 @@ def test_the_page_says_what_was_found_and_doubts_it_first(page: Path) -> None:
     made = predicted()
     assert words[0].startswith("In doubt") and words[1] == "Its brain is shaded <b> (shading)"
     assert f"{made.volume_ml['total']:.1f}" in words and "Research use only, not a medical device." in words
-    assert words.index("study <1>") < words.index("30 mL") and "<i>net</i>" in words
+    assert words.index("study <1>") < words.index("30 mL") and {
+        "<i>net</i>",
+        "Trained on <phantoms>.",
+        "ab" * 32,
+    } <= set(words)
     for name in ("subdural", "intraparenchymal"):
         assert words[words.index(name) + 1] == f"{made.volume_ml[name]:.1f} mL"
     assert words[words.index("epidural") + 1] == "none" and f"{len(made.slices_with_bleeding)} of 28" in words
@@ -155,3 +168,10 @@ def test_a_browser_shows_it_and_complains_of_nothing(page: Path) -> None:
 
 def test_it_prints_on_two_sheets(page: Path) -> None:
     assert sheets_of(page) == 2
+    long = "its brain is shaded: its level differs by 14 HU from place to place; the model has seen up to 10 HU"
+    doubts = tuple(Doubt(f"code{number}", long) for number in range(7))
+    much = replace(predicted(slices=MOST_SLICES), doubts=doubts, warnings=(long,) * 6)
+    change = Change("4.0 mL", "6 h earlier", "14.0 mL", "+10.0 mL", "+250 %", marked=True, notes=[long])
+    full = page.with_name("full.html")
+    full.write_text(study_page(much, StudyText("much", change=change)), encoding="utf-8")
+    assert sheets_of(full) == 2

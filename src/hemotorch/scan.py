@@ -350,6 +350,7 @@ class Prediction:
     doubts: what speaks against it; None if that was not looked for.
     interval_ml: least and most mL found in the same scan made a little darker and brighter; None if that was not tried.
     digest: SHA-256 of the model's file, "" if it is not known.
+    card: what the model's makers say about it.
     """
 
     scan: Scan
@@ -363,6 +364,7 @@ class Prediction:
     doubts: tuple[Doubt, ...] | None = None
     interval_ml: tuple[float, float] | None = None
     digest: str = ""
+    card: str = ""
 
     def __repr__(self) -> str:
         amounts = ", ".join(f"{name} {ml:.1f} mL" for name, ml in self.volume_ml.items())

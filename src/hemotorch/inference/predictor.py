@@ -97,6 +97,7 @@ class Predictor:
             doubts=found,
             interval_ml=interval_ml,
             digest=self.digest,
+            card=self.deployment.card,
         )
 
     def _doubts(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -26,7 +26,9 @@ from hemotorch.scan import Doubt, Prediction, Scan
 MARK_ML = 30.0  #: the volume that guidelines of surgery and trials of treatment ask for
 GAUGE_ML = (60.0, 90.0, 120.0, 180.0, 240.0, 300.0)  #: ends of the bar; the first that holds the volume is taken
 PRINTED_COLUMNS = 6  #: of the sheet of all slices, at least
-PRINTED_SHAPE = 0.9  #: width over height of what is free for them on A4
+SHEET_MM = (188.0, 275.0)  #: what is free of A4, width and height
+LINE_MM, LINE_LETTERS = 4.0, 90  #: height and length of a line of text on a sheet
+KEY_MM, LEAST_KEY_MM = 74.0, 38.0  #: height of the slices to look at first, on a sheet with no doubts and with many
 
 
 class Total(NamedTuple):
@@ -105,7 +107,6 @@ class StudyText:
     abc2_ml: float | None = None
     longest_mm: float | None = None
     change: Change | None = None
-    card: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -122,11 +123,13 @@ def study_page(prediction: Prediction, text: StudyText) -> str:
     start = int(np.argmax(bleeding)) if any(bleeding) else len(slices) // 2
     script, script_hash = page_script("study.js")
     doubts = prediction.doubts or ()
+    banner, model = _banner(doubts), _model(prediction)
+    below = [*prediction.warnings, *model.values()]
     kinds = prediction.task.types or (BLEEDING,)
     return render(
         "study.html",
         f"{text.name}: {_total(prediction).text}",
-        _banner(doubts),
+        banner,
         name=text.name,
         facts=_facts(prediction.scan),
         index=text.index,
@@ -143,10 +146,11 @@ def study_page(prediction: Prediction, text: StudyText) -> str:
         all_title=_all_title(pictures),
         change=text.change,
         warnings_of_reading=prediction.warnings,
-        model=_model(prediction, text.card),
+        model=model,
         files={what: name for what, name in text.files.items() if name},
         colours={kind: colour_of(kind) for kind in (*kinds, BLEEDING)},
-        print_columns=_print_columns(len(slices), pictures.width / pictures.height),
+        print_columns=_print_columns(len(slices), pictures.width / pictures.height, _lines(below) + 6),
+        print_key_mm=max(LEAST_KEY_MM, KEY_MM - LINE_MM * (_lines(banner) + 5 * (text.change is not None)) / 2),
         script=script,
         script_hash=script_hash,
     )
@@ -272,7 +276,7 @@ def _profile(pictures: StudyPictures) -> list[ProfileBar]:
 
 def _key_note(prediction: Prediction, pictures: StudyPictures) -> str:
     if not prediction.mask.any():
-        return "Three slices of this scan, foot to head."
+        return f"{numbers.plural(len(pictures.key), 'slice')} of this scan, foot to head."
     if not prediction.task.types:
         return "The slices with the largest area, foot to head. The patient's right is on the left."
     return "The largest area of each type, then the largest others, foot to head. The patient's right is on the left."
@@ -285,17 +289,32 @@ def _all_title(pictures: StudyPictures) -> str:
     return f"{shown} of {pictures.total} slices: those with bleeding, and an even choice of the others"
 
 
-def _model(prediction: Prediction, card: str) -> dict[str, str]:
+def _model(prediction: Prediction) -> dict[str, str]:
     return {
         "Model": prediction.model,
         "SHA-256": prediction.digest,
-        "Card": card,
+        "Card": prediction.card,
         "Interval": "The same model on the same scan, made darker and brighter. It says how steady the answer is, not "
         "how right.",
         "Not measured": "Midline shift, swelling, age of the bleeding.",
     }
 
 
-def _print_columns(count: int, shape: float) -> int:
-    """Columns with which so many pictures of that width over height fit on one sheet."""
-    return max(PRINTED_COLUMNS, math.ceil(math.sqrt(count * PRINTED_SHAPE / shape)))
+def _print_columns(count: int, shape: float, lines: int) -> int:
+    """Columns with which so many pictures fit on a sheet.
+
+    Args:
+        count: of pictures.
+        shape: their width over their height.
+        lines: of text below them.
+    """
+    free_mm = SHEET_MM[1] - 15.0 - LINE_MM * lines
+    columns = PRINTED_COLUMNS
+    while math.ceil(count / columns) * SHEET_MM[0] / columns / shape > free_mm and columns < count:
+        columns += 1
+    return columns
+
+
+def _lines(texts: Iterable[str]) -> int:
+    """Lines that texts take on a sheet, with the space between them."""
+    return sum(1 + math.ceil(len(text) / LINE_LETTERS) for text in texts)

@@ -1,7 +1,7 @@
 """The pictures of a study's page: its slices as JPEG, outlines as paths, and the slices to look at first.
 
-Slices keep the pixels of the scan, cropped to the head. JPEG, since the noise of CT makes PNG four times as large;
-WebP would save another quarter, but takes ten times as long to write.
+Slices keep the pixels of the scan, cropped to the head. The 28 of a real head take 0.01 s and 0.92 MB as JPEG; as WebP
+0.31 s and 0.63 MB, as PNG 0.16 s and 1.33 MB.
 """
 
 from __future__ import annotations
