@@ -58,7 +58,13 @@ def head_box(scan: Volume, masks: Sequence[np.ndarray] = ()) -> Box:
     The largest piece of bone is the skull; without bone, whatever is not background.
     """
     coarse = _head(scan)
-    return _bounds(scan, coarse, masks, 1), _bounds(scan, coarse, masks, 2)
+    if not coarse.any():
+        coarse = np.ones_like(coarse)
+    head = coarse.any(axis=0)
+    marked = np.zeros(scan.shape[1:], bool)
+    for mask in masks:
+        marked |= mask.max(axis=0) > 0
+    return _bounds(scan, head, marked, 0), _bounds(scan, head, marked, 1)
 
 
 def box_mm(scan: Volume, box: Box) -> tuple[float, float]:
@@ -68,26 +74,29 @@ def box_mm(scan: Volume, box: Box) -> tuple[float, float]:
     return (rows.stop - rows.start) * row_mm, (columns.stop - columns.start) * column_mm
 
 
-def _bounds(scan: Volume, coarse: np.ndarray, masks: Sequence[np.ndarray], axis: int) -> slice:
-    """What is shown of rows (axis 1) or columns (axis 2)."""
-    length = scan.shape[axis]
-    others = tuple({0, 1, 2} - {axis})
-    head = np.flatnonzero(coarse.any(axis=others)) * COARSE if coarse.any() else np.arange(length)
-    margin = math.ceil(MARGIN_MM / scan.pixel_mm[axis - 1]) if scan.spacing_known else math.ceil(0.05 * length)
-    low, high = int(head[0]) - margin, int(head[-1]) + margin
-    for mask in masks:
-        marked = np.flatnonzero(mask.any(axis=others))
-        if marked.size:
-            low, high = min(low, int(marked[0]) - 2), max(high, int(marked[-1]) + 2)
+def _bounds(scan: Volume, head: np.ndarray, marked: np.ndarray, axis: int) -> slice:
+    """What is shown of rows (axis 0) or columns (axis 1).
+
+    Args:
+        head: (rows, columns) bool of every COARSE-th row and column, what holds the head on some slice.
+        marked: (rows, columns) bool, what is marked on some slice.
+    """
+    length = marked.shape[axis]
+    inside = np.flatnonzero(head.any(axis=1 - axis)) * COARSE
+    margin = math.ceil(MARGIN_MM / scan.pixel_mm[axis]) if scan.spacing_known else math.ceil(0.05 * length)
+    low, high = int(inside[0]) - margin, int(inside[-1]) + margin
+    outlined = np.flatnonzero(marked.any(axis=1 - axis))
+    if outlined.size:
+        low, high = min(low, int(outlined[0]) - 2), max(high, int(outlined[-1]) + 2)
     return slice(max(0, low), min(length, high + 1))
 
 
 def _head(scan: Volume) -> np.ndarray:
     """The largest piece of bone, (slices, every third row, every third column) bool, or whatever is not background."""
-    solid = scan.hu > BONE_HU
-    if np.count_nonzero(solid) < LEAST_BONE * solid.size:
-        solid = scan.hu > max(AIR_HU, int(scan.hu[0, 0, 0]) + 5)
-    coarse = solid[:, ::COARSE, ::COARSE]
+    hu = scan.hu[:, ::COARSE, ::COARSE]
+    coarse = hu > BONE_HU
+    if np.count_nonzero(coarse) < LEAST_BONE * coarse.size:
+        coarse = hu > max(AIR_HU, int(hu[0, 0, 0]) + 5)
     pieces, count = ndimage.label(coarse, np.ones((3, 3, 3)))
     if count > 1:
         # The head rest's rails are as dense as bone.
