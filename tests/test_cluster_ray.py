@@ -155,8 +155,8 @@ def scans(folder: Path, count: int, first: int = 0) -> list[Path]:
 
 
 def written(out: Path) -> dict[str, int]:
-    """When each result was written."""
-    return {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name[0] != "."}
+    """When each file of a scan was written."""
+    return {path.name: path.stat().st_mtime_ns for path in out.rglob("scan*") if path.is_file()}
 
 
 def loads(out: Path) -> list[dict]:
@@ -183,7 +183,7 @@ def test_an_archive_loses_no_scan_and_does_none_twice(tiny_run, tmp_path):
     assert 2 <= len(loads(out)) <= 3, "one model load a worker, and one for the worker in the place of the killed one"
     results = [json.loads(path.read_text()) for path in out.glob("scan*.json")]
     assert sorted(result["scan"][0] for result in results) == sorted(map(str, paths))
-    assert len(written(out)) == 3 * 8 and not list(out.glob(".*.begun"))
+    assert len(written(out)) == 5 * 8 and not list(out.glob(".*.begun"))
 
     (tmp_path / "archive/bad.nii").unlink()
     files, models = written(out), len(loads(out))
@@ -199,7 +199,11 @@ def test_an_archive_loses_no_scan_and_does_none_twice(tiny_run, tmp_path):
     third = started(*command)
     told, error = third.communicate(timeout=60)
     assert third.returncode == 0 and "0 scans predicted, 9 done before, 0 failed" in told, error
-    assert len(loads(out)) == models + 1 and len(written(out)) == 3 * 9
+    assert (
+        len(loads(out)) == models + 1
+        and len(written(out)) == 5 * 9
+        and "scan8.html" in (out / "index.html").read_text()
+    )
 
 
 @pytest.fixture
@@ -236,7 +240,7 @@ def test_a_scan_that_was_written_before_its_worker_died_is_not_done_again(one_sc
 
 def test_one_scan_with_whatever_is_wrong_does_not_stop_an_archive(one_scan, monkeypatch):
     path, _, worker = one_scan
-    monkeypatch.setattr(archive, "predict_file", lambda *_: 1 / 0)
+    monkeypatch.setattr(archive, "predict_file", lambda *_, **options: 1 / 0)
     error = errors.from_dict(worker()()["error"])
     assert isinstance(error, RunError)
     assert (error.what, error.where) == ("unexpected ZeroDivisionError: division by zero", str(path))

@@ -178,6 +178,7 @@ def _train_command(arguments: argparse.Namespace, training: Training) -> Sequenc
 def predict(arguments: argparse.Namespace) -> int:
     """Predicts an archive; status 1 if one of its scans failed."""
     from hemotorch.cluster.archive import open_archive, predict_archive
+    from hemotorch.report.study_list import StudyList
     from hemotorch.system.events import Message, Problem, ProgressTask, emit
 
     results: list[dict[str, Any]] = []
@@ -196,17 +197,23 @@ def predict(arguments: argparse.Namespace) -> int:
             any_anatomy=arguments.any_anatomy,
             address=arguments.address,
         )
+        failures: list[tuple[str, HemotorchError]] = []
         for path, result in predictions:
             task.advance()
             if isinstance(result, HemotorchError):
                 failed += 1
+                failures.append((path.name, result))
                 emit(Problem(str(result)))
                 results.append({"scan": [str(path)], "error": str(result)})
             else:
                 results.append(result)
                 emit(Message(f"{path}   {volume_text(result['volume_ml'])}"))
+        studies = StudyList(archive.folder)  # workers wrote the records: they are read once, at the end
+        for name, error in failures:
+            studies.add_failed(name, error)
+        index = studies.write()
     predicted = len(results) - failed
-    text = f"{predicted} scans predicted, {done_before} done before, {failed} failed: {arguments.out}\n{NOTICE}"
+    text = f"{predicted} scans predicted, {done_before} done before, {failed} failed: open {index}\n{NOTICE}"
     values = {"predictions": results, "done_before": done_before, "failed": failed, "notice": NOTICE}
     show(arguments, values, text)
     return 1 if failed or not (results or done_before) else 0

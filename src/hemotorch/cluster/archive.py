@@ -26,6 +26,7 @@ from hemotorch.inference.checkpoint import load_checkpoint
 from hemotorch.inference.load import load_model
 from hemotorch.inference.outputs import ENDINGS, Result, busy, is_result, make_room, predict_file
 from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
+from hemotorch.report.study_files import write_study
 from hemotorch.run import BEST
 from hemotorch.system import threads
 from hemotorch.system.files import (
@@ -259,7 +260,7 @@ class Worker:
         if len(started.read_text().splitlines()) > TRIES:
             todo = "is there enough memory? the same command tries it again"
             raise RunError(f"the worker that had it died {TRIES} times", scan.path, todo)
-        return predict_file(self._predictor, scan, self._folder, name, self._any_anatomy)
+        return predict_file(self._predictor, scan, self._folder, name, self._any_anatomy, write_page=write_study)
 
 
 def _results(folder: Path) -> dict[str, dict[str, Any]]:

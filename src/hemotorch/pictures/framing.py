@@ -60,7 +60,7 @@ def head_box(scan: Volume, masks: Sequence[np.ndarray] = ()) -> Box:
     coarse = _head(scan)
     if not coarse.any():
         coarse = np.ones_like(coarse)
-    head = coarse.any(axis=0)
+    head = coarse.max(axis=0)
     marked = np.zeros(scan.shape[1:], bool)
     for mask in masks:
         marked |= mask.max(axis=0) > 0
