@@ -36,6 +36,7 @@ def phantom(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         shading_hu=arguments.shading,
         offset_hu=arguments.offset,
+        chances=dict(arguments.chance),
     )
     text = f"{summary['cases']} scans, {summary['positive']} with bleeding, in {arguments.out}"
     show(arguments, summary, text)

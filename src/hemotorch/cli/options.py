@@ -117,6 +117,15 @@ def pixels(text: str) -> int:
     return whole_number(text, 32, 2048)
 
 
+def named_share(text: str) -> tuple[str, float]:
+    """A name and a number, NAME=SHARE."""
+    name, _, share = text.partition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=SHARE, such as contrast=0.2") from None
+
+
 def seed(text: str) -> int:
     """Of random numbers."""
     return whole_number(text, 0, 2**31 - 1)

@@ -21,6 +21,7 @@ from hemotorch.cli.options import (
     add_training,
     add_workers,
     count,
+    named_share,
     pixels,
     seed,
 )
@@ -58,7 +59,7 @@ def _phantom(group: Any) -> None:
     text = "Make a synthetic dataset of head CTs."
     p = add_command(group, "phantom", commands.phantom, text, "phantom ct --preset small")
     p.add_argument("out", metavar="OUT", help="new folder")
-    p.add_argument("--preset", default="small", metavar="NAME", help="ct-ich, small or demo (default: small)")
+    p.add_argument("--preset", default="small", metavar="NAME", help="default, ct-ich, small or demo (default: small)")
     p.add_argument("--patients", type=count, metavar="N", help="how many (default: the preset's)")
     p.add_argument("--size", type=pixels, metavar="N", help="rows and columns of a slice")
     p.add_argument("--seed", type=seed, default=0, metavar="N", help="another seed, other patients (default: 0)")
@@ -75,6 +76,8 @@ def _phantom(group: Any) -> None:
     p.add_argument("--shading", type=float, metavar="HU", help=text)
     text = "make soft tissue brighter or darker by up to so many HU more than usual scanners (default: 0)"
     p.add_argument("--offset", type=float, metavar="HU", help=text)
+    text = "how many patients have one of the look-alikes of docs/phantom.md, from 0 to 1; may be repeated"
+    p.add_argument("--chance", type=named_share, action="append", default=[], metavar="NAME=SHARE", help=text)
     add_workers(p)
 
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,6 +61,7 @@ def write_phantom(
     shading_hu: float | None = None,
     offset_hu: float | None = None,
     faults: Sequence[str] = (),
+    chances: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Writes a phantom dataset into an empty folder.
 
@@ -74,6 +75,7 @@ def write_phantom(
         workers: processes, all cores by default; the files do not depend on it.
         shading_hu: largest amplitude of a smooth field over soft tissue, if not the preset's, which is 0.
         offset_hu: by how much soft tissue is brighter or darker at most, beyond the usual scanners; likewise.
+        chances: of what looks like bleeding, names of `presets.Chances`, that are not to be the preset's.
         faults: what is wrong with the files of the layout `dicom`, names of `io.dicom.faults.FAULTS`.
 
     Returns:
@@ -84,7 +86,7 @@ def write_phantom(
         InputError: if the folder holds something.
         RunError: if the disk fails.
     """
-    chosen = preset(spec, patients, size, shading_hu, offset_hu)
+    chosen = preset(spec, patients, size, shading_hu, offset_hu, chances)
     if layout not in layouts.LAYOUTS:
         raise OptionError(f"unknown layout '{layout}'", todo=nearest(layout, layouts.LAYOUTS))
     if faults and layout != dicom.NAME:
@@ -119,6 +121,7 @@ def write_phantom(
         "slices": sum(case.slices for case in cases),
         "positive_slices": sum(map(_positive_slices, bleeding)),
         "size_px": chosen.size_px,
+        "chances": asdict(chosen.chances),
         **({"faults": list(faults)} if faults else {}),
         "volume_ml": {case.info.name: round(case.volume_ml, 2) for case in cases},
     }

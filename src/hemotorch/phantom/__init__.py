@@ -11,6 +11,7 @@ projection      the scanner the long way round: projections and filtered back-pr
 sample_lesions  random bleeding, and what is mistaken for it
 scanner         the scanner in the image domain: blur, noise, artefacts
 shell           what surrounds the brain, as HU
+variety         what only some patients have: contrast, dense veins, surgery, parts of heads, thin slices
 """
 
 from __future__ import annotations

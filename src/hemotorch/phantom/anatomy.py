@@ -34,6 +34,64 @@ MAP_X, MAP_Y = np.arange(-90, 91), np.arange(-130, 111)  #: the skull base's hei
 
 
 @dataclass(frozen=True)
+class Dense:
+    """What is denser than the brain without being bleeding. HU above grey matter, lengths in mm.
+
+    arteries, sinuses: blood in them. right, left: factors on the width of the transverse and sigmoid sinuses. falx,
+    tentorium: their HU; falx_mm, tentorium_mm: half their thickness, None as usual. dura, dura_mm: a layer under the
+    inner table. plexus: the choroid plexus, 0 if it does not stand out. veins: those in the sulci.
+    """
+
+    arteries: float
+    sinuses: float
+    right: float = 1.0
+    left: float = 1.0
+    falx: float = 18.0
+    falx_mm: float | None = None
+    tentorium: float = 11.0
+    tentorium_mm: float = 0.6
+    dura: float = 0.0
+    dura_mm: float = 0.0
+    plexus: float = 0.0
+    veins: float = 0.0
+
+
+@dataclass(frozen=True)
+class Wide:
+    """By how much fluid spaces are wider than usual, mm.
+
+    ventricles: added to their radii. unequal: the same, to one side's alone, negative for the left. magna: added to the
+    half-axes of the cisterna magna.
+    """
+
+    ventricles: float = 0.0
+    unequal: float = 0.0
+    magna: float = 0.0
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Where the skull was opened.
+
+    direction: from the middle of the skull, a unit vector. radius_mm: of the hole or the flap. gap_mm: width of the cut
+    around a flap that was put back; 0 for a hole. plates: of metal, along the cut.
+    """
+
+    direction: tuple[float, float, float]
+    radius_mm: float
+    gap_mm: float = 0.0
+    plates: int = 0
+
+
+@dataclass(frozen=True)
+class Implant:
+    """A tube along (x, y, z, radius) waypoints, or a piece of metal if they are all close together; HU at full size."""
+
+    path: tuple[tuple[float, float, float, float], ...]
+    hu: float
+
+
+@dataclass(frozen=True)
 class Patient:
     """What one patient is made of; lengths in mm, levels in HU."""
 
@@ -51,6 +109,12 @@ class Patient:
     blood_pool: float  #: HU of vessels and dural sinuses above grey matter
     grey_white: float  #: HU between grey and white matter
     seed: int
+    contrast: bool = False  #: contrast agent was given
+    dense: Dense | None = None  #: None: as `blood_pool` says
+    wide: Wide = Wide()
+    finer: bool = False  #: a round third ventricle, sigmoid sinuses, a neck of muscle with thin planes of fat
+    openings: tuple[Opening, ...] = ()
+    implants: tuple[Implant, ...] = ()
 
     @staticmethod
     def sample(rng: np.random.Generator) -> Patient:

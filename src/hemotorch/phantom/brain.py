@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hemotorch.phantom.anatomy import CSF, Patient
+from hemotorch.phantom.anatomy import CSF, Dense, Patient
 from hemotorch.phantom.fields import (
     WHOLE,
     Array,
@@ -30,6 +30,7 @@ MIDBRAIN: tuple[Waypoint, ...] = ((0, -27, -6, 10), (0, -27, -15, 11))
 PEDUNCLE: tuple[Waypoint, ...] = ((12, -12, -6, 5), (7, -17, -15, 6))
 MEDULLA: tuple[Waypoint, ...] = ((0, -27, -22, 12.5), (0, -28, -33, 13), (0, -36, -46, 9), (0, -46, -70, 6))
 AQUEDUCT: tuple[Waypoint, ...] = ((0, -30, 0, 0.9), (0, -38, -20, 1.1))
+SIGMOID_SINUS: tuple[Waypoint, ...] = ((53, -56, -13, 3.6), (49, -50, -30, 4), (43, -46, -44, 4), (32, -42, -52, 3.5))
 STRAIGHT_SINUS: tuple[Waypoint, ...] = ((0, -42, 9, 2), (0, -62, 2, 2), (0, -95, -12, 2.2))
 
 GREY = 38.0  #: HU of grey matter at the nominal brain level (37 to 41 in textbooks)
@@ -75,6 +76,11 @@ class Inside:
         #: half-axes of what is calcified of the choroid plexus, right and left, mm
         self.glomus = _glomus(rng), _glomus(rng)
         self.white = GREY - patient.grey_white
+        self.wide += patient.wide.ventricles
+        self.lopsided += patient.wide.unequal
+        self.dense = patient.dense or Dense(patient.blood_pool, patient.blood_pool)
+        if self.dense.falx_mm is not None:
+            self.falx = self.dense.falx_mm
         self.disease = patient.white_matter_disease
 
     def render(self, p: Points, position: Points, depth: Array, swell: Array | float = 0.0) -> Brain:
@@ -92,7 +98,10 @@ class Inside:
         self._cisterns(brain, wander)
         self._ventricle_fluid(brain)
         self._membranes(brain, wander)
+        self._plexus(brain)
         self._calcifications(brain)
+        for implant in self.patient.implants:
+            blend(brain.hu, WHOLE, position.filled(tube(position, implant.path)), np.float32(implant.hu))
         return brain
 
     def tent(self, p: Points) -> Array:
@@ -182,7 +191,8 @@ class Inside:
         star = np.minimum(suprasellar, to_sylvian)
         prepontine = ellipsoid(p, (0, -14, -32), (14, 3 + wide, 20))
         quadrigeminal = ellipsoid(p, (0, -44, 2), (8 + wide, 5 + wide / 2, 7))
-        magna = ellipsoid(p, (0, -72, -60), (12, 8 + 2 * wide, 9))
+        more = self.patient.wide.magna
+        magna = ellipsoid(p, (0, -72 - more / 2, -60), (12 + more, 8 + 2 * wide + np.float32(more), 9 + more))
         pontine_angle = ellipsoid(p, (20, -34, -36), (7 + wide, 4 + wide / 2, 7))
         distance = np.minimum.reduce((ambient, star, prepontine, quadrigeminal, magna, pontine_angle))
         amount = p.filled(distance + 0.5 * w)
@@ -199,8 +209,11 @@ class Inside:
         real = p.where(chosen)
         q, wide = mirror(real), self.wide
         radius = np.float32(wide) + np.float32(self.lopsided) * np.sign(real.x)
-        third = np.maximum(q.x - 1.6 - 0.7 * np.maximum(np.float32(wide) + 1, 0), np.abs(q.y + 11) - 17)
-        third = np.maximum(third, np.abs(q.z - 1) - 10)
+        if self.patient.finer:
+            third = ellipsoid(q, (0, -10, 1), (1.6 + 0.6 * max(wide + 1, 0), 17, 11))
+        else:
+            third = np.maximum(q.x - 1.6 - 0.7 * np.maximum(np.float32(wide) + 1, 0), np.abs(q.y + 11) - 17)
+            third = np.maximum(third, np.abs(q.z - 1) - 10)
         fourth = ellipsoid(q, (0, -42, -31), (7 + wide, 5.5 + wide / 2, 9))
         low = np.minimum(tube(q, AQUEDUCT), fourth)
         lateral = self._lateral_ventricle(q, radius)
@@ -250,25 +263,43 @@ class Inside:
 
     def _membranes(self, b: Brain, wander: Array) -> None:
         """Falx, tentorium, venous sinuses along the skull, arteries at the base: a little denser than the brain."""
-        p, pool = b.p, np.float32(GREY + self.patient.blood_pool)
+        p, dense = b.p, self.dense
+        if dense.dura_mm:
+            blend(b.hu, WHOLE, p.filled(b.depth - np.float32(dense.dura_mm)), np.float32(GREY + dense.dura))
         falx_edge = self.callosum + 10 - 0.42 * np.maximum(22 - p.y, 0) - 40 * step(p.y - 40, 8)
         falx = np.abs(p.x + 0.6 * wander) - self.falx
         falx = np.maximum(falx, np.maximum(falx_edge - p.z, -b.tent))
         falx = np.maximum(falx, -(p.z + 8))
-        blend(b.hu, WHOLE, 0.85 * p.filled(falx), np.float32(GREY + 18))
+        blend(b.hu, WHOLE, 0.85 * p.filled(falx), np.float32(GREY + dense.falx))
         tent_edge = 9 - np.abs(p.x) - 30 * (p.y < -50)
-        tent = np.maximum(np.maximum(np.abs(b.tent) - 0.6, tent_edge), p.y + 12 + 0.62 * np.abs(p.x))
-        blend(b.hu, WHOLE, 0.7 * p.filled(tent), np.float32(GREY + 11))
+        sheet = np.maximum(np.abs(b.tent) - np.float32(dense.tentorium_mm), tent_edge)
+        tent = np.maximum(sheet, p.y + 12 + 0.62 * np.abs(p.x))
+        blend(b.hu, WHOLE, 0.7 * p.filled(tent), np.float32(GREY + dense.tentorium))
         sagittal = np.maximum(np.abs(p.x) + 0.75 * b.depth - 5.0, -(p.z + 5))
-        transverse = np.maximum(np.hypot(b.depth - 1, b.tent) - 4.2, p.y + 35)
+        transverse = self._transverse_sinuses(b)
         sinus = np.minimum(np.minimum(sagittal, transverse), tube(p, STRAIGHT_SINUS))
-        blend(b.hu, WHOLE, p.filled(sinus), pool)
+        blend(b.hu, WHOLE, p.filled(sinus), np.float32(GREY + dense.sinuses))
         chosen = near(p, (-48, -45, -60), (48, 40, 14))
         if len(chosen):
             at_base = p.where(chosen)
             distance = np.minimum.reduce([tube(at_base, path) for path in self.vessels])
-            blend(b.hu, chosen, at_base.filled(distance), pool)
+            blend(b.hu, chosen, at_base.filled(distance), np.float32(GREY + dense.arteries))
+        if dense.veins:
+            spots = b.fluid * step(self.folia.of(p) - 1.1, 0.3) * step(9 - b.depth, 3) * (b.tent > 0)
+            blend(b.hu, WHOLE, np.clip(spots, 0, 1), np.float32(GREY + dense.veins))
         b.fluid *= 1 - np.maximum(p.filled(sinus), p.filled(falx))
+
+    def _transverse_sinuses(self, b: Brain) -> Array:
+        """Signed distance to them, mm, and in a finer head to the sigmoid sinuses."""
+        p, dense = b.p, self.dense
+        if not self.patient.finer:
+            return np.maximum(np.hypot(b.depth - 1, b.tent) - 4.2, p.y + 35)
+        wider = np.where(p.x >= 0, np.float32(dense.right), np.float32(dense.left))
+        transverse = np.maximum(np.hypot(b.depth - 1, b.tent) - 4.2 * wider, p.y + 35)
+        chosen = near(p, (-62, -70, -62), (62, -30, 0))
+        sigmoid = tube(mirror(p.where(chosen)), SIGMOID_SINUS) + np.float32(4) * (1 - wider[chosen])
+        transverse[chosen] = np.minimum(transverse[chosen], sigmoid)
+        return transverse
 
     def _white_matter_disease(self, b: Brain, slow: Array) -> None:
         """Low density around the ventricles' horns, old lacunes: common in the old, never bleeding."""
@@ -278,6 +309,16 @@ class Inside:
         halo = step(4 + 11 * strength + 3 * slow - b.ventricle, 7) * step(b.cortex - 6, 3) * (b.tent > 3)
         away = step(b.p.z - 8, 10) + bump((b.p.y - 30) / 14) + bump((b.p.y + 62) / 16)
         b.hu -= np.float32(9 * strength + 2) * halo * np.clip(away, 0, 1) * (b.hu > 20)
+
+    def _plexus(self, b: Brain) -> None:
+        """The choroid plexus of the lateral ventricles, if contrast agent makes it stand out."""
+        if not self.dense.plexus:
+            return
+        chosen = near(b.p, (-42, -60, -10), (42, 20, 32))
+        p, wide = mirror(b.p.where(chosen)), self.wide
+        glomus = tube(p, ((23 + wide / 2, -46, 12, 2.5), (21 + wide / 2, -38, 18, 3.5), (11 + wide / 2, -14, 19, 1.2)))
+        amount = p.filled(np.maximum(glomus + 0.8 * self.folia.of(p), b.ventricle[chosen]))
+        blend(b.hu, chosen, amount, np.float32(GREY + self.dense.plexus))
 
     def _calcifications(self, b: Brain) -> None:
         """Pineal gland, choroid plexus, globus pallidus, falx."""

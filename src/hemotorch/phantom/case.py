@@ -19,11 +19,13 @@ from hemotorch.phantom.presets import PRESETS, Preset, preset
 from hemotorch.phantom.projection import finish_projected
 from hemotorch.phantom.scanner import Protocol
 from hemotorch.phantom.shell import ears, paint_shell
+from hemotorch.phantom.variety import Variety
 from hemotorch.scan import CaseInfo, Scan, even_scan
 
 RENDERED_MM = (0.8, 1.8)  #: finest and coarsest grid on which the head is rendered, before it is carried to the image's
 WARP_MM = 1.1  #: by which no head is the average one
 LAYER_MM = 1.8  #: thickness of the layers a slice is averaged from
+THIN_MM = 1.6  #: a slice so thin is one layer
 WHITE_HU = 120.0  #: above it a voxel at the skull's edge is taken for bone
 SEEN_MM = 0.5  #: blur with which a reader sees that, beside a third of a pixel
 LEAST_ML, TRIES = 0.2, 4  #: a patient who is to bleed bleeds at least so much, or is sampled anew
@@ -59,18 +61,24 @@ class Layers:
     columns: int
     step_mm: float
     layer_mm: float
+    over: int  #: layers over which each layer is averaged before, if slices overlap
 
     @staticmethod
     def of(protocol: Protocol) -> Layers:
         """The grid for a protocol: as fine as the pixels, within RENDERED_MM, and a box around the head."""
         step_mm = float(np.clip(protocol.pixel_mm, *RENDERED_MM))
-        count = int(np.clip(round(protocol.slice_mm / LAYER_MM), 2, 4))
+        fewest = 1 if protocol.slice_mm < THIN_MM else 2
+        count = int(np.clip(round(protocol.slice_mm / LAYER_MM), fewest, 4))
+        over = max(round(count * protocol.thickness_mm / protocol.slice_mm), 1)
         rows, columns = (int(2 * half / step_mm) for half in reversed(HALF_MM))
-        return Layers(protocol.slices, count, rows, columns, step_mm, protocol.slice_mm / count)
+        return Layers(protocol.slices, count, rows, columns, step_mm, protocol.slice_mm / count, over)
 
     def averaged(self, values: Array) -> Array:
         """Layers to slices, the mean over each slice's thickness: partial volume along z."""
-        return values.reshape(self.slices, self.count, self.rows, self.columns).mean(axis=1)
+        layers = values.reshape(self.slices * self.count, self.rows, self.columns)
+        if self.over > self.count:
+            layers = ndimage.uniform_filter1d(layers, self.over - self.count + 1, axis=0, mode="nearest")
+        return layers.reshape(self.slices, self.count, self.rows, self.columns).mean(axis=1)
 
 
 def _points(protocol: Protocol, grid: Layers, patient: Patient, rng: np.random.Generator) -> tuple[Array, Array, Array]:
@@ -247,7 +255,11 @@ def sample_case(
         lesions = sample_lesions.sample_bleeding(generator(seed, index, 3, attempt), leading)
     injuries = sample_lesions.sample_injuries(generator(seed, index, 6), lesions)
     confounders = sample_lesions.sample_confounders(generator(seed, index, 4), patient)
-    return patient, protocol, lesions + confounders, tuple(injuries)
+    variety = Variety(chosen.chances, (seed, index))
+    confounders += variety.confounders(patient)
+    lesions = variety.bleeding(lesions, attempt)
+    patient = variety.patient(patient)
+    return patient, variety.protocol(protocol, patient), lesions + confounders, tuple(injuries)
 
 
 def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = False) -> PhantomCase:
@@ -284,7 +296,8 @@ def make_case(spec: str | Preset, index: int, seed: int = 0, projection: bool = 
     image = scanner.shaded(image, protocol)
     name = chosen.case_name(index)
     image_hu = np.rint(np.clip(image, -1024, 3071)).astype(np.int16)
-    scan = even_scan(image_hu, protocol.pixel_mm, protocol.slice_mm, name)
+    contrast = "a phantom's patient to whom contrast was given" if patient.contrast else ""
+    scan = even_scan(image_hu, protocol.pixel_mm, protocol.slice_mm, name, contrast=contrast)
     inside = (cavity >= 0.5) | (mask > 0)
     info = _case_info(name, patient, scan, mask, crack)
     return PhantomCase(scan, mask, inside, info, tuple(lesions), protocol)

@@ -24,7 +24,7 @@ class Lesion:
     direction from the middle of the skull. axes: half-axes in mm; on a surface: (half-length, half-height, thickness).
     contrast: HU above grey matter; second: HU above grey matter of its other part, `mixed` of it (0 to 1).
     site: "vault", "crossing", "falx", "tentorium" or "brain". level: share of a ventricle that is filled, from behind.
-    oedema_mm: width of the dark rim. push: displaced volume over own volume.
+    oedema_mm: width of the dark rim. push: displaced volume over own volume. gap_mm: between it and the inner table.
     """
 
     kind: str
@@ -38,6 +38,7 @@ class Lesion:
     oedema_mm: float = 0.0
     push: float = 0.0
     seed: int = 0
+    gap_mm: float = 0.2
 
     @property
     def code(self) -> int:
@@ -161,7 +162,7 @@ def _amount(lesion: Lesion, brain: Brain, noise: Noise) -> tuple[Array, Array]:
         return chosen, brain.fluid[chosen] * patchy
     if lesion.site in ("vault", "crossing"):
         chosen = np.flatnonzero(brain.depth < lesion.axes[2] * 1.9 + 2)
-        return chosen, _under_the_table(lesion, brain, chosen, noise, np.float32(0.2))
+        return chosen, _under_the_table(lesion, brain, chosen, noise, np.float32(lesion.gap_mm))
     if lesion.site in ("falx", "tentorium"):
         return _on_a_membrane(lesion, brain, noise)
     return _within(lesion, brain, noise)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 from hemotorch.errors import OptionError, nearest
 from hemotorch.phantom.fields import generator
@@ -20,6 +21,68 @@ CT_ICH_SUBJECTS = (*range(49, 59), *range(66, 131))  #: PhysioNet CT-ICH v1.3.1:
 
 
 @dataclass(frozen=True)
+class Chances:
+    """How often a patient has each of what looks like bleeding and is none, or is scanned in another way; 0 to 1.
+
+    contrast: contrast agent in arteries, veins and choroid plexus. dense_veins, dense_membranes: venous sinuses; falx,
+    tentorium and dura brighter than usual. calcified: strong calcifications. wide: wide sulci or ventricles, unequal
+    ones, a wide cisterna magna. surgery: burr holes, flaps and plates. shunt: a tube to a ventricle. metal: clips and
+    coils. infarcts: old ones. finer: a round third ventricle, muscle in the neck. thin: slices of 0.6 to 2 mm. overlap:
+    slices thicker than their distance. part: not the whole head. zoom: images narrower than the head. noise: up to 20
+    HU. motion: in place of the usual share. rim: brightness under the skull amiss. bands: strong beam hardening. rings:
+    of the detector. holder: bright head rests. bleeding: smaller, thinner and fainter bleeding.
+    """
+
+    contrast: float = 0.0
+    dense_veins: float = 0.0
+    dense_membranes: float = 0.0
+    calcified: float = 0.0
+    wide: float = 0.0
+    surgery: float = 0.0
+    shunt: float = 0.0
+    metal: float = 0.0
+    infarcts: float = 0.0
+    finer: float = 0.0
+    thin: float = 0.0
+    overlap: float = 0.0
+    part: float = 0.0
+    zoom: float = 0.0
+    noise: float = 0.0
+    motion: float = 0.0
+    rim: float = 0.0
+    bands: float = 0.0
+    rings: float = 0.0
+    holder: float = 0.0
+    bleeding: float = 0.0
+
+
+#: As the default preset has them, for a network that is to leave real heads alone (ours).
+VARIED = Chances(
+    contrast=0.14,
+    dense_veins=0.35,
+    dense_membranes=0.4,
+    calcified=0.3,
+    wide=0.3,
+    surgery=0.1,
+    shunt=0.07,
+    metal=0.05,
+    infarcts=0.15,
+    finer=1.0,
+    thin=0.22,
+    overlap=0.2,
+    part=0.3,
+    zoom=0.1,
+    noise=0.15,
+    motion=0.08,
+    rim=0.3,
+    bands=0.25,
+    rings=0.15,
+    holder=0.5,
+    bleeding=0.45,
+)
+
+
+@dataclass(frozen=True)
 class Preset:
     """What a phantom dataset is made of.
 
@@ -27,8 +90,8 @@ class Preset:
     of their pixels, and how much that varies, relative to it. slice_mm: distance between slices. vary: share of the
     scans whose pixel and slice sizes leave the usual range for the whole range of scanners. coverage_mm: from the
     lowest to the highest slice. shading_hu: largest amplitude of a smooth field over soft tissue. offset_hu: by how
-    much soft tissue is brighter or darker at most, beyond the usual scanners. With both at 0, a seed gives the pictures
-    that it always gave.
+    much soft tissue is brighter or darker at most, beyond the usual scanners. chances: of what is mistaken for
+    bleeding. With all of these at 0, a seed gives the pictures that it always gave.
     """
 
     name: str
@@ -42,6 +105,7 @@ class Preset:
     coverage_mm: float = 140.0
     shading_hu: float = 0.0
     offset_hu: float = 0.0
+    chances: Chances = field(default_factory=Chances)
 
     def case_name(self, index: int) -> str:
         """The case's file name: CT-ICH's subject numbers first, then on from 131."""
@@ -65,6 +129,7 @@ PRESETS = {
     "ct-ich": Preset("ct-ich", 75, 36 / 75, 512, 0.45, 0.05, 5.0, 0.1, 168.0),
     "small": Preset("small", 40, 0.6, 192, 1.2, 0.06, 6.2, 0.3),
     "demo": Preset("demo", 64, 0.68, 192, 1.2, 0.06, 6.2, 0.3),
+    "default": Preset("default", 240, 0.6, 320, 0.72, 0.06, 5.0, 0.5, 145.0, 12.0, 6.0, VARIED),
 }
 
 
@@ -74,10 +139,12 @@ def preset(
     size: int | None = None,
     shading_hu: float | None = None,
     offset_hu: float | None = None,
+    chances: Mapping[str, float] | None = None,
 ) -> Preset:
     """A named preset, with other values where some are given; another image size keeps the field of view.
 
-    Raises OptionError for an unknown name, fewer than one patient, an image under 32 pixels or a negative HU.
+    Raises OptionError for an unknown name, fewer than one patient, an image under 32 pixels, a negative HU, or chances
+    that are unknown or not from 0 to 1.
     """
     if isinstance(name, Preset):
         chosen = name
@@ -100,4 +167,14 @@ def preset(
         chosen = replace(chosen, shading_hu=shading_hu)
     if offset_hu is not None:
         chosen = replace(chosen, offset_hu=offset_hu)
-    return chosen
+    return replace(chosen, chances=_changed(chosen.chances, chances or {}))
+
+
+def _changed(chances: Chances, changes: Mapping[str, float]) -> Chances:
+    """Chances with others by name."""
+    for name, share in changes.items():
+        if name not in asdict(chances):
+            raise OptionError(f"unknown chance '{name}'", "--chance", nearest(name, asdict(chances)))
+        if not 0 <= share <= 1:
+            raise OptionError(f"'{name}' must be from 0 to 1, not {share:g}", "--chance")
+    return replace(chances, **changes)

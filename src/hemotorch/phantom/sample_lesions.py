@@ -254,6 +254,11 @@ def _infarct(rng: Rng) -> Lesion:
     return replace(clot, kind=kind, contrast=contrast, axes=axes, push=0, oedema_mm=0)
 
 
+def old_infarct(rng: Rng) -> Lesion:
+    """A defect as dark as fluid or a little brighter."""
+    return replace(_infarct(rng), kind="infarct", contrast=_uniform(rng, 1, 14))
+
+
 def _tumour(rng: Rng) -> Lesion:
     direction = np.array(_toward(rng, (0.6, 0.4, 0.6), (0.4, 0.5, 0.3)))
     centre = direction * rng.uniform(58, 68) + np.array(DOME_CENTRE)

@@ -21,7 +21,8 @@ COARSE_PX, COARSE_ANGLES = 96, 120  #: the grid on which beam hardening, streaks
 WATER_MU = 0.0195  #: 1/mm at 66 keV, about the mean energy of a 120 kV beam behind its filter (NIST)
 SHADING_NODES = (3, 4, 4)  #: of a shading, along slices, rows and columns
 SHADED_HU = (-200, 300)  #: soft tissue; in bone and air nobody sees a shading
-SHADING_KEY = 0x5ADE  #: what a protocol's seed is joined with for it
+SHADING_KEY, RINGS_KEY = 0x5ADE, 0x0121  #: what a protocol's seed is joined with for shading and rings
+IMPLANT_HU = 1900.0  #: brighter than bone after the blur of the coarse grid
 SLOW_MM = 20.0  #: blur that tells a slow error, which scanners correct, from bands and streaks
 
 
@@ -70,9 +71,12 @@ class Protocol:
     motion_mm: float
     metal: bool
     table: float  #: height of the table behind the head, mm; head rest follows
-    holder: int  #: 0 none, 1 cup-shaped head rest, 2 flat table
+    holder: int  #: 0 none, 1 cup-shaped head rest, 2 flat table, 3 bright cup
     seed: int
     shading_hu: float = 0.0  #: amplitude of a smooth field over soft tissue
+    thickness_mm: float = 0.0  #: of a slice, if it is not the distance to the next
+    rings_hu: float = 0.0  #: amplitude of rings around the middle of the image
+    implants: bool = False  #: metal in the head makes streaks
 
     @staticmethod
     def sample(rng: np.random.Generator, preset: Preset) -> Protocol:
@@ -246,6 +250,9 @@ def artefacts(hu: Array, protocol: Protocol, rng: np.random.Generator) -> tuple[
         bent = bent + _motion(path, protocol.motion_mm / cell_mm, rng, slices)
     if protocol.metal:
         bent = bent + _metal(matrix, rng, slices, size)
+    if protocol.implants:
+        shadow = matrix @ (np.clip(flat - IMPLANT_HU, 0, 3000) / np.float32(1500))
+        bent = bent + 0.3 * shadow * rng.uniform(0.0, 1.2, shadow.shape).astype(np.float32)
     starved = np.exp(np.minimum(path, 9.5) / 2)
     grain = rng.standard_normal(path.shape, dtype=np.float32) * starved
     views = grain.reshape(COARSE_ANGLES, size, slices)
@@ -322,7 +329,21 @@ def finish(hu: Array, protocol: Protocol, rendered_mm: float) -> Array:
         image += upsampled(added[k], protocol.size_px)
         image += grain * upsampled(noise_map[k], protocol.size_px) * np.float32(protocol.noise_hu)
         out[k] = image
-    return out
+    return out + rings(protocol, len(hu)) if protocol.rings_hu else out
+
+
+def rings(protocol: Protocol, slices: int) -> Array:
+    """Rings around the middle of the image, as detector cells that are off leave them: (slices, rows, columns) HU."""
+    rng = np.random.Generator(np.random.Philox([protocol.seed, RINGS_KEY]))
+    size = protocol.size_px
+    y, x = np.mgrid[:size, :size].astype(np.float32) - (size - 1) / 2
+    radius = np.hypot(y, x)
+    cells = np.arange(size)
+    off = rng.standard_normal(size) * (rng.random(size) < 0.25)
+    off = off + np.convolve(off, [-0.5, 0, -0.5], "same")
+    fades = protocol.rings_hu / np.sqrt(1 + cells / 12)
+    image = np.interp(radius, cells, off * fades).astype(np.float32)
+    return image * rng.uniform(0.6, 1.4, (slices, 1, 1)).astype(np.float32)
 
 
 def shaded(hu: Array, protocol: Protocol) -> Array:
@@ -374,6 +395,10 @@ def holder_hu(protocol: Protocol) -> Array:
         reach = np.maximum(np.abs(cup) - 1.3, behind - 70 - y)
         layer(np.maximum(np.abs(cup + 4) - 3, behind - 20 - y), -930)
         layer(reach, 20 + 60 * ((protocol.seed % 7) / 7))
+    elif protocol.holder == 3:  # a shell of a carbon fibre that is as bright as bone, up to the ears
+        cup = np.hypot((x - x0) / 0.95, (y - (behind - 108)) / 1.05) - 116
+        layer(np.maximum(np.abs(cup + 5) - 4, behind - 60 - y), -930)
+        layer(np.maximum(np.abs(cup) - 1.6, behind - 60 - 8 * (protocol.seed % 7) - y), 60 + 60 * (protocol.seed % 5))
     elif protocol.holder == 2:
         layer(np.maximum(np.abs(y - behind - 9) - 9, np.abs(x - x0) - 70), -940)
     top = y0 + protocol.table + 14 + 0.0022 * (x - x0) ** 2

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from hemotorch.phantom.anatomy import AIR, CSF, FAT, MUSCLE, SKIN, Head
+from hemotorch.phantom.anatomy import AIR, CSF, DOME_CENTRE, FAT, MUSCLE, SKIN, Head, Opening
 from hemotorch.phantom.fields import WHOLE, Array, Points, Waypoint, blend, ellipsoid, mirror, near, step, tube
 
 FACE_TOP_MM = 25.0  #: above it lies no face
+VAULT_MM = 80.0  #: mean radius of the vault; turns an angle into a distance along it
+SCAR, TITANIUM = 42.0, 2600.0  #: HU of what fills a hole in the skull, and of a plate over it
 
 #: Bones as tubes along (x, y, z, radius) waypoints, one side of the head; the other is its mirror image.
 OUTER_ORBIT: tuple[Waypoint, ...] = (
@@ -70,6 +72,10 @@ def paint_shell(head: Head, p: Points, hu: Array, inner: Array, dome: Array, ski
     blend(hu, bony, bone[bony], texture)
     _air_in_bone(head, p, hu, inner, thickness)
     crack = np.zeros(len(p), np.float32)
+    for opening in head.patient.openings:
+        _open(opening, p, hu, inner, thickness, bone)
+    for implant in head.patient.implants:
+        blend(hu, WHOLE, p.filled(tube(p, implant.path)), np.float32(implant.hu))
     if head.injuries:
         vault = (inner[bony] > 0) * (base[bony] < 0.5)
         crack[bony] = head.cracked(p.where(bony)) * vault * bone[bony]
@@ -83,7 +89,8 @@ def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thi
     depth = -skin
     noise = head.layer_noise.of(p)
     under = dome - thickness
-    muscle = step(depth - 5.0 + 1.5 * noise, 1.2) * step(np.abs(noise) - 0.13, 0.10)
+    planes = 0.03 if head.patient.finer else 0.13  # of fat, as a share of the noise between muscles
+    muscle = step(depth - 5.0 + 1.5 * noise, 1.2) * step(np.abs(noise) - planes, 0.10)
     thin = step(11 - (depth + under), 2) * step(dome + 4, 2) * step(p.z + 45, 8)
     hu[:] = FAT + noise * 6
     blend(hu, WHOLE, muscle * (1 - thin), MUSCLE + np.float32(6) * noise)
@@ -93,6 +100,34 @@ def _soft_tissue(head: Head, p: Points, hu: Array, dome: Array, skin: Array, thi
     galea = p.filled(np.abs(under - 1.0) - 1.0) * (p.z > -25)
     blend(hu, WHOLE, galea, np.float32(25))
     blend(hu, WHOLE, p.filled(depth - 1.9), np.float32(SKIN))
+
+
+def _open(opening: Opening, p: Points, hu: Array, inner: Array, thickness: Array, bone: Array) -> None:
+    """Scar instead of bone in a hole or a saw cut, and plates of metal over the cut."""
+    x, y, z = (v - np.float32(c) for v, c in zip((p.x, p.y, p.z), DOME_CENTRE, strict=True))
+    r = np.sqrt(x * x + y * y + z * z) + np.float32(1)
+    away = [v / r - np.float32(c) for v, c in zip((x, y, z), opening.direction, strict=True)]
+    away_mm = VAULT_MM * np.sqrt(away[0] ** 2 + away[1] ** 2 + away[2] ** 2)
+    distance = away_mm - opening.radius_mm
+    if opening.gap_mm:
+        distance = np.abs(distance) - opening.gap_mm / 2
+    blend(hu, WHOLE, p.filled(distance) * bone * (inner > -2), np.float32(SCAR))
+    for k in range(opening.plates):
+        turn = 2 * np.pi * (k + 0.3) / opening.plates
+        middle = np.array(opening.direction) + opening.radius_mm / VAULT_MM * _around(opening.direction, turn)
+        middle = middle / np.linalg.norm(middle)
+        off = [v / r - np.float32(c) for v, c in zip((x, y, z), middle, strict=True)]
+        off_mm = VAULT_MM * np.sqrt(off[0] ** 2 + off[1] ** 2 + off[2] ** 2)
+        plate = np.maximum(off_mm - 6, np.abs(inner - thickness - 0.4) - 0.5)
+        blend(hu, WHOLE, p.filled(plate), np.float32(TITANIUM))
+
+
+def _around(direction: tuple[float, float, float], turn: float) -> Array:
+    """A unit vector across a direction, `turn` radians around it."""
+    across = np.cross(direction, (0.0, 0.0, 1.0)) + np.array((1e-6, 0.0, 0.0))
+    across = across / np.linalg.norm(across)
+    along = np.cross(across, direction)
+    return np.cos(turn) * across + np.sin(turn) * along
 
 
 def _bone_texture(head: Head, p: Points, inner: Array, thickness: Array, base: Array) -> Array:
