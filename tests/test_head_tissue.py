@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hemotorch.head import cranial_space, enclosed
-from hemotorch.head.tissue import brain_level, bright_ml, noise_hu
+from hemotorch.head.tissue import brain_level, bright_ml, noise_hu, odd_level
 from hemotorch.io import read_scan
 from hemotorch.phantom import make_case
 from hemotorch.phantom.presets import preset
@@ -42,6 +42,14 @@ def test_the_level_follows_the_scanner_and_its_shading(cases):
     inside = enclosed(scan)[middle]
     assert found[inside] == pytest.approx(np.broadcast_to(rows, size)[inside], abs=5)
     assert np.corrcoef(found[inside], np.broadcast_to(rows, size)[inside])[0, 1] > 0.98
+
+
+def test_a_lost_slope_is_said(cases):
+    for case in cases:
+        assert odd_level(case.scan) == ""
+        for factor in (0.5, 2.0):
+            hu = np.clip(case.scan.hu * factor, -1024, 32767).astype(np.int16)
+            assert "is the rescale slope right?" in odd_level(replace(case.scan, hu=hu)), (case.scan.name, factor)
 
 
 def test_bleeding_does_not_pull_the_level_up(cases):

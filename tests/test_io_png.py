@@ -190,6 +190,15 @@ def test_labels_drawn_in_the_alpha_channel(tmp_path: Path, mode: str, under: int
         png.read_image(tmp_path / "a.png")
 
 
+def test_a_picture_that_is_wholly_transparent_is_refused(tmp_path: Path) -> None:
+    grey = np.zeros((6, 5), np.uint8)
+    grey[2, 1:4] = 255
+    save(tmp_path / "a.png", np.dstack([grey, grey * 0]))
+    for read in (png.read_label, png.read_image):
+        with pytest.raises(InputError, match="is wholly transparent, and a picture lies under it"):
+            read(tmp_path / "a.png")
+
+
 def test_a_transparent_grey_is_not_marked(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(chunked(np.array([[0, 0, 9, 3]], np.uint8), 8, 0, (b"tRNS", b"\0\0")))
     assert png.read_label(tmp_path / "a.png").tolist() == [[0, 0, 9, 3]]

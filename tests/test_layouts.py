@@ -248,7 +248,6 @@ def test_a_mask_value_that_is_declared_twice_is_refused(tmp_path: Path) -> None:
     ("labels", "reason"),
     [
         ({"background": 0, "edema": 1}, "mask value 1 is called 'edema', which is no known type .* labels.json"),
-        ({"background": 0, "SDH": 1, "ignore": 2}, "called 'ignore'"),
         ({"SDH": 0}, "0 can only be background"),
         ({"SDH": [1, 2], "EDH": [2, 3]}, "mask value 2 is both 'SDH' and 'EDH'"),
         ({"SDH": "9" * 5000}, "is not a whole number from 0 to 255"),
@@ -263,6 +262,21 @@ def test_labels_of_nnunet_that_cannot_be_used(tmp_path: Path, labels: object, re
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
     with pytest.raises(InputError, match=reason):
         open_layout(tmp_path)
+
+
+def test_a_label_that_counts_neither_way_is_refused_only_in_masks_that_hold_it(tmp_path: Path) -> None:
+    for name, values in (("a", (1,)), ("b", (1, 3))):
+        scan_file(tmp_path / "imagesTr" / f"{name}_0000.nii.gz")
+        mask_file(tmp_path / "labelsTr" / f"{name}.nii.gz", *values)
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "all": [1, 2], "SDH": [1], "ignore": 3}}')
+    with pytest.raises(InputError, match="called 'all', which is no known type"):
+        open_layout(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "any": [1, 2], "SDH": [1], "ignore": 3}}')
+    collection = open_layout(tmp_path)
+    assert "'ignore' (3) marks what nothing is known of" in collection.warnings[0]
+    assert codes(tmp_path) == [0, 5]
+    with pytest.raises(InputError, match=r"nobody declared: 3 .*say what each value means in labels\.json"):
+        collection.cases[1].read()
 
 
 @pytest.mark.parametrize("other", ["labels", "labelsTr"])

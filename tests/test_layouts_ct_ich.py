@@ -93,8 +93,9 @@ def test_one_level_down(root: Path, tmp_path: Path) -> None:
         lambda lines: "\n".join([lines[0].upper(), *(line.replace("49,", "049.0,") for line in lines[1:])]),
         lambda lines: "\n".join(",".join(reversed(line.split(","))) for line in lines),
         lambda lines: "\n".join(lines).replace(",", "\t"),
+        lambda lines: "\ufeff" + "\r\n".join(["sep=;", *lines]).replace(",", ";"),
     ],
-    ids=["bom", "semicolons", "excel", "trailing comma", "quotes", "upper case", "other order", "tabs"],
+    ids=["bom", "semicolons", "excel", "trailing comma", "quotes", "upper case", "other order", "tabs", "sep="],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_the_table_as_spreadsheets_save_it(root: Path, write: Callable[[list[str]], str], encoding: str) -> None:

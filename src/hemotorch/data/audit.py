@@ -47,8 +47,17 @@ class Audit:
         """Whether nothing was found, and patients are known, so that it would have been."""
         return self.patients_known and not (self.patients or self.slices or self.val_patients or self.val_slices)
 
+    @property
+    def title(self) -> str:
+        """How the split is called."""
+        return f"split '{self.split}'{', by slice as in the 2021 paper' if self.by_slice else ''}"
+
     def lines(self) -> list[str]:
-        """The findings in words, one per line."""
+        """The findings in words, one per line, with the split's name."""
+        return [f"{self.title}: {finding}" for finding in self.findings()]
+
+    def findings(self) -> list[str]:
+        """What was found, in words."""
         noun = "patients" if self.patients_known else "scans"
         lines = []
         for sides, patients, twins in (
@@ -64,11 +73,7 @@ class Audit:
                 lines.append(f"{len(pairs)} identical slices are on both sides of {sides}: {some_of(pairs)}")
         if not self.patients_known:
             lines.append("patients are unknown: the same one may be on both sides unseen")
-        lines = lines or ["no patient and no identical slice is on both sides"]
-        name = f"split '{self.split}'"
-        if self.by_slice:
-            name += ", by slice as in the 2021 paper"
-        return [f"{name}: {line}" for line in lines]
+        return lines or ["no patient and no identical slice is on both sides"]
 
 
 def audit(dataset: Dataset, split: Split) -> Audit:

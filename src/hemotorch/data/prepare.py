@@ -42,6 +42,7 @@ from hemotorch.data.shards import group_metadata, open_shard
 from hemotorch.data.splits import write_splits
 from hemotorch.errors import HemotorchError, InputError, explain, one_line
 from hemotorch.head import check_head
+from hemotorch.head.tissue import odd_level
 from hemotorch.hu import window as named_window
 from hemotorch.hu import window_bounds
 from hemotorch.io.png import WINDOW_FILE
@@ -246,6 +247,10 @@ def _prepare_case(case: Case, job: _Job) -> _Outcome:
         scan, mask = case.read()
         inside = case.read_inside(scan, mask)
         doubts = check_head(scan, job.any_anatomy)
+        if mask is not None:
+            case.check_mask(scan, mask)
+        if level_doubt := odd_level(scan):
+            doubts = (*doubts, level_doubt)
         scan = replace(scan, warnings=scan.warnings + doubts)
     except Exception as error:
         # Whatever is wrong with one scan, the others are prepared.

@@ -45,9 +45,7 @@ class PreparedSummary:
         lines = [self.description]
         lines += [f"warning: {text}" for text in self.warnings]
         lines += self.counts.lines(self.layout)
-        for index, split_audit in enumerate(self.audits):
-            if index == 0 or not split_audit.clean:
-                lines += split_audit.lines()
+        lines += audit_lines([entry for index, entry in enumerate(self.audits) if index == 0 or not entry.clean])
         if self.pngs is not None:
             lines.append(f"{self.pngs} slices as PNG in {self.out / 'png'}")
         lines += [f"not read: {text}" for text in self.passed_over]
@@ -62,6 +60,21 @@ class PreparedSummary:
     def to_dict(self) -> dict[str, Any]:
         """The summary for JSON."""
         return asdict(self)
+
+
+def audit_lines(audits: Sequence[Audit]) -> list[str]:
+    """What was found in splits, in words; what several of them share, once."""
+    audits_by_finding: dict[str, list[Audit]] = defaultdict(list)
+    for entry in audits:
+        for finding in entry.findings():
+            audits_by_finding[finding].append(entry)
+    lines = []
+    for finding, sharing in audits_by_finding.items():
+        names = sharing[0].title
+        if len(sharing) > 1:
+            names = f"splits {', '.join(repr(entry.split) for entry in sharing)}"
+        lines.append(f"{names}: {finding}")
+    return lines
 
 
 def scan_warnings(made: Sequence[CaseRecord]) -> list[str]:

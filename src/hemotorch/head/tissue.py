@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from hemotorch.head.skull import coarse, depth_mm, enclosed
+from hemotorch.head.skull import BODY_HU, coarse, depth_mm, enclosed
+from hemotorch.hu import AIR_HU
 from hemotorch.scan import Scan
 
 BRAIN_HU = (-15, 90)  #: where the level of the brain is looked for: an uncalibrated scanner may be 20 HU off
+LEAST_AIR, THINNEST_AIR_HU = 0.05, -750.0  #: share of the scan's voxels, and HU, of the air around a head
+USUAL_HU = (20.0, 55.0)  #: of the brain's median
 NEAR_HU = 25.0  #: from the brain's median, what may be brain that is shaded
 LEVEL_HU = 10.0  #: from the level around, what is brain and neither fluid nor blood
 WIDE_MM, NARROW_MM = 30.0, 20.0  #: standard deviations of the two Gaussians that even out the level
@@ -85,6 +88,23 @@ def brain_level(scan: Scan, small_scan: Coarse | None = None, inside: np.ndarray
     wide = _smooth(calm, inside & (np.abs(calm - median) < NEAR_HU), WIDE_MM / voxel_mm, median)
     narrow = _smooth(calm, inside & (np.abs(calm - wide) < LEVEL_HU), NARROW_MM / voxel_mm, median)
     return Level(narrow, median, (2 * block[0], 2 * block[1]), inside)
+
+
+def odd_level(scan: Scan) -> str:
+    """Why the HU of air or brain are not credible, or "": a rescale slope that was lost or applied twice.
+
+    Such values pass every other check. Halved, air is at -500 and most brains are below 20; doubled, brain is at 60 to
+    90, while air is cut off at -1024.
+    """
+    if not scan.spacing_known:
+        return ""
+    dark = scan.hu[(scan.hu < BODY_HU) & (scan.hu > AIR_HU)]
+    if dark.size > LEAST_AIR * scan.hu.size and (air := float(np.median(dark))) > THINNEST_AIR_HU:
+        return f"its air is at {air:.0f} HU, and air is at -1000: is the rescale slope right?"
+    level = brain_level(scan)
+    if level is None or USUAL_HU[0] <= level.median <= USUAL_HU[1]:
+        return ""
+    return f"its brain is at {level.median:.0f} HU, and brains are at 25 to 50: is the rescale slope right?"
 
 
 def noise_hu(scan: Scan, small_scan: Coarse | None = None, inside: np.ndarray | None = None) -> float:

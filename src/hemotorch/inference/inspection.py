@@ -15,6 +15,7 @@ import numpy as np
 
 from hemotorch.errors import HemotorchError, OptionError, explain, one_line
 from hemotorch.head import why_not_a_head
+from hemotorch.head.tissue import odd_level
 from hemotorch.inference.scan_files import volumes_in
 from hemotorch.io import dicom, is_dicom, read_scan
 from hemotorch.io.walk import grouped
@@ -228,8 +229,12 @@ def _report(files: Sequence[Path], notes: tuple[str, ...] = ()) -> ScanReport:
     except Exception as error:  # one scan, whatever is wrong with it, does not stop the others
         return ScanReport(error=str(explain(error, files[0])))
     head = "" if doubt is None or doubt.may_be_head else doubt.text
-    warnings = scan.warnings if doubt is None or not doubt.may_be_head else (*scan.warnings, doubt.text)
-    return ScanReport(_geometry(scan), head, (*notes, *warnings))
+    warnings = [*notes, *scan.warnings]
+    if doubt is not None and doubt.may_be_head:
+        warnings.append(doubt.text)
+    if not head and (level_doubt := odd_level(scan)):
+        warnings.append(level_doubt)
+    return ScanReport(_geometry(scan), head, tuple(warnings))
 
 
 def _geometry(scan: Scan) -> str:

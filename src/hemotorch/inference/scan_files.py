@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hemotorch.data.layouts.patients import FIRST_CHANNEL
 from hemotorch.errors import HemotorchError, InputError
 from hemotorch.io import VOLUME_SUFFIXES, dicom, files_of, is_dicom, is_volume, read_scan, stem
 from hemotorch.io.walk import grouped, walk, why_unread, without_parents
@@ -16,6 +17,9 @@ from hemotorch.scan import Scan
 from hemotorch.system.files import short_name
 
 _MASK_ENDING = "_mask"
+#: Of the layouts of datasets (docs/data.md).
+_MASK_FOLDERS = ("masks", "labels", "labelsTr", "labelsTs", "inside")
+_SCAN_FOLDERS = ("images", "ct_scans", "imagesTr", "imagesTs")
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,9 @@ def name_scans(scans: Sequence[ScanFiles | Path]) -> dict[Path, str]:
 
 
 def volumes_in(folder: Path, out: Path | None = None) -> tuple[list[Path], dict[Path, str]]:
-    """All volumes in a folder and below it, but masks of scans beside them and what was predicted before.
+    """All volumes in a folder and below it, but masks of scans in it and what was predicted before.
+
+    A mask is called NAME_mask beside its scan, or as its scan in a folder of masks beside the folder of scans.
 
     Args:
         folder: that is looked through.
@@ -195,11 +201,22 @@ def volumes_in(folder: Path, out: Path | None = None) -> tuple[list[Path], dict[
     stems = {(path.parent, stem(path)) for path in volumes}
     scans = []
     for path in volumes:
-        scan_name = stem(path).removesuffix(_MASK_ENDING)
-        is_mask = scan_name != stem(path) and (path.parent, scan_name) in stems
-        if not is_mask:
+        if not _is_mask(path, stems):
             scans.append(path)
     return scans, unread
+
+
+def _is_mask(path: Path, stems: set[tuple[Path, str]]) -> bool:
+    """Whether a volume is the mask of another one. stems: folder and name of each volume."""
+    name = stem(path)
+    scan_name = name.removesuffix(_MASK_ENDING)
+    if scan_name != name and (path.parent, scan_name) in stems:
+        return True
+    if path.parent.name not in _MASK_FOLDERS:
+        return False
+    root = path.parent.parent
+    scan_names = (name, scan_name, f"{name}{FIRST_CHANNEL}")
+    return any((root / folder, candidate) in stems for folder in _SCAN_FOLDERS for candidate in scan_names)
 
 
 def _stem(path: Path) -> str:

@@ -309,7 +309,7 @@ def _header(path: Path) -> tuple[int, int, int]:
 def _grey_and_alpha(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """(rows, columns) uint8 greys; and how opaque each pixel is, or None if all are opaque.
 
-    The colour of fully transparent pixels is not looked at, and becomes black.
+    The colour of fully transparent pixels becomes black, unless that hides a whole picture, which is refused.
     """
     _header(path)
     try:
@@ -326,6 +326,8 @@ def _grey_and_alpha(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     colours = values[..., :3]
     alpha = values[..., 3]
     opaque = bool((alpha == 255).all())
+    if not alpha.any() and (colours != colours[0, 0]).any():
+        raise InputError("is wholly transparent, and a picture lies under it", path, _FLATTEN)
     if not opaque:
         colours = colours * (alpha > 0)[..., None]
     red = colours[..., :1]

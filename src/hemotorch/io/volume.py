@@ -152,8 +152,14 @@ def _check_spacing(affine: np.ndarray, slices: int, path: Path) -> None:
 def _check_same_grid(shape: tuple[int, ...], affine: np.ndarray, scan: Scan, path: Path) -> None:
     """Raises InputError if a mask of this shape and affine, in Scan's order, does not lie on the scan."""
     of = scan.source or scan.name
+    todo = "give the mask that was drawn on this scan"
+    if not scan.even:
+        todo = (
+            "the scan's slices are not evenly apart, so other programs resample it: draw the mask on the slices as "
+            "acquired, or give it as SEG or RTSTRUCT"
+        )
     if shape != scan.shape:
-        raise InputError(f"this mask's shape {shape} is not that of its scan, {scan.shape}: {of}", path)
+        raise InputError(f"this mask's shape {shape} is not that of its scan, {scan.shape}: {of}", path, todo)
     slices, rows, columns = shape
     shifts_mm = []
     for index in (0, slices - 1):
@@ -162,4 +168,4 @@ def _check_same_grid(shape: tuple[int, ...], affine: np.ndarray, scan: Scan, pat
             in_scan = scan.slice_origins_mm[index] + row * scan.row_step_mm + column * scan.column_step_mm
             shifts_mm.append(float(np.linalg.norm(in_mask - in_scan)))
     if max(shifts_mm) > SAME_POSITION * min(scan.pixel_mm):
-        raise InputError(f"this mask's affine puts it {max(shifts_mm):.1f} mm away from its scan, {of}", path)
+        raise InputError(f"this mask's affine puts it {max(shifts_mm):.1f} mm away from its scan, {of}", path, todo)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -23,7 +24,7 @@ class ICHDataset(torch.utils.data.Dataset[dict[str, Any]]):
         transform: gets and returns that dictionary with PIL images of mode "L", as MedicalTorch's transforms expect.
 
     Raises:
-        InputError: if folders or labels are missing.
+        InputError: if folders or labels are missing; and for an element, if its files cannot be read or most is white.
     """
 
     def __init__(self, root: str | Path, transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None):
@@ -42,6 +43,9 @@ class ICHDataset(torch.utils.data.Dataset[dict[str, Any]]):
         name = self.names[index]
         image = png.read_image(self.root / "image" / name)
         label = png.read_label(self.root / "label" / name)
+        if np.count_nonzero(label) > label.size / 2:
+            todo = "white is bleeding, black is not: mend the label"
+            raise InputError("marks more than half of the picture as bleeding", self.root / "label" / name, todo)
         if self.transform is not None:
             return self.transform({"input": Image.fromarray(image), "gt": Image.fromarray(label)})
         grey = torch.from_numpy(image)[None].float() / 255

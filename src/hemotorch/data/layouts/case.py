@@ -14,6 +14,7 @@ from hemotorch.head import BODY_HU
 from hemotorch.labels import UNTYPED
 from hemotorch.scan import Scan
 
+MOST_MARKED = 0.5  #: of the head that bleeding can fill on a slice; and of a mask that can lie in air
 BINARY = {1: UNTYPED, 255: UNTYPED}  #: what 0/1 and 0/255 masks mean: bleeding of unknown type
 
 
@@ -90,6 +91,14 @@ class Case:
         codes = [self._coded(part, path) for part, path in zip(by_file, self.mask_paths, strict=True)]
         return replace(scan, warnings=(*scan.warnings, *warnings)), np.concatenate(codes)
 
+    def check_mask(self, scan: Scan, mask: np.ndarray) -> None:
+        """Raises InputError if a mask marks what cannot be the bleeding of its scan. Both are as `read` gives them."""
+        if not (fault := _fault_of_mask(mask, scan)):
+            return
+        path = self.mask_paths[0]
+        where = path if len(self.mask_paths) == 1 else path.parent
+        raise InputError(fault, where, "1 (or white) is bleeding, 0 (or black) is not: mend the mask, or remove it")
+
     def _coded(self, values: np.ndarray, path: Path) -> np.ndarray:
         """A mask's values as codes of `labels`. Raises InputError for a value that nobody declared."""
         declared = {0: 0, **self.mask_codes}
@@ -104,8 +113,31 @@ class Case:
         if unknown.any():
             shown = ", ".join(map(str, np.unique(values[unknown])[:8]))
             known = ", ".join(map(str, sorted(declared)))
-            raise InputError(f"holds mask values nobody declared: {shown} (declared are {known})", path)
+            todo = "save the label with 0 (no bleeding) and 255 (bleeding) alone"
+            if io.is_volume(path):
+                todo = 'say what each value means in labels.json at the top, as in {"1": "epidural", "6": "bleeding"}'
+            raise InputError(f"holds mask values nobody declared: {shown} (declared are {known})", path, todo)
         return mask
+
+
+def _fault_of_mask(mask: np.ndarray, scan: Scan) -> str | None:
+    """Why it cannot be the bleeding of this scan, or None: above all a mask with 0 and 1 exchanged.
+
+    Slice by slice, as masks in PNG are often one by one from a paint program.
+    """
+    marked = mask != 0
+    pixels = np.count_nonzero(marked, axis=(1, 2))
+    body_pixels = np.count_nonzero(scan.hu >= BODY_HU, axis=(1, 2))
+    in_air = pixels - np.count_nonzero(marked & (scan.hu >= BODY_HU), axis=(1, 2))
+    too_many = pixels > MOST_MARKED * body_pixels
+    if too_many.any():
+        worst = int((pixels / np.maximum(body_pixels, 1)).argmax())
+        share = 100 * pixels[worst] / marked[worst].size
+        slices = f"{np.count_nonzero(too_many)} of {len(mask)} slices"
+        return f"on {slices} more than half of the head is marked, up to {share:.0f} % of the picture"
+    if in_air.sum() > MOST_MARKED * pixels.sum():
+        return f"{100 * in_air.sum() / pixels.sum():.0f} % of what is marked is air: it belongs to another scan"
+    return None
 
 
 def _fault_of_inside(inside: np.ndarray, scan: Scan, mask: np.ndarray | None) -> str | None:

@@ -49,6 +49,7 @@ _BLEEDING = r"(hemorrhages?|hematomas?|bleedings?|bleeds?)"
 _AGES = r"^(acuteonchronic|acute|subacute|chronic)"
 #: Either intracerebral haemorrhage, one type of five, or intracranial haemorrhage, all of them.
 _AMBIGUOUS = "ich"
+_IGNORE = "ignore"  # nnU-Net's own name for what counts neither way
 
 
 def declared_codes(path: Path) -> dict[int, int]:
@@ -97,6 +98,11 @@ def nnunet_codes(path: Path) -> tuple[dict[int, int], list[str]] | None:
     warnings: list[str] = []
     for value, name in sorted(names.items()):
         code = code_of(name)
+        if _core(name) == _IGNORE:
+            what = f"'{name}' ({value}) marks what nothing is known of, which no task here can leave out"
+            todo = f'masks that hold it are refused, unless {LABELS} says that it is "background" or "bleeding"'
+            warnings.append(f"{path.name}: {what}: {todo}")
+            continue
         if _core(name) == _AMBIGUOUS:
             # Beside other types, and without another name for bleeding in the brain, it is one of the types.
             code = UNTYPED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +29,8 @@ def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
     text = _text(path)
     # Spreadsheets write semicolons where the comma is the decimal sign.
     first_line = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first_line.count)
+    said = re.fullmatch(r'"?sep=([,;\t])"?', first_line.strip(" "))
+    delimiter = said[1] if said else max(",;\t", key=first_line.count)
     # Not strict, one stray quote swallows all lines up to the next one, or to the end, without a word.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows = []
@@ -40,7 +42,8 @@ def read_cells(path: Path | str) -> list[tuple[int, list[str]]]:
     except csv.Error as error:
         what = f"cannot be read as CSV: {error}, in what ends on line {reader.line_num}"
         raise InputError(what, path, "is a quote missing or too many?") from error
-    return rows
+    # Excel's own first line, which says the delimiter.
+    return rows[1:] if said else rows
 
 
 def read_table(path: Path | str, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
