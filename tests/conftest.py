@@ -18,6 +18,7 @@ import pytest
 
 import tiny
 from hemotorch.data.prepare import prepare
+from hemotorch.phantom import PhantomCase, make_case
 from hemotorch.training.learner import Learner
 from hemotorch.training.loop import train
 
@@ -101,6 +102,12 @@ def looked_at_once() -> Iterator[None]:
         for bench in ("setup", "predict"):
             patch.setattr(f"hemotorch.bench.{bench}.look_at_machine", look)
         yield
+
+
+@pytest.fixture(scope="session")
+def small_cases() -> list[PhantomCase]:
+    """A few phantoms of `small`, with and without bleeding."""
+    return [make_case("small", index, 7) for index in (0, 1, 4, 9, 17, 21)]
 
 
 @pytest.fixture

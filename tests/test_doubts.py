@@ -16,7 +16,6 @@ from hemotorch.inference.outputs import write_prediction
 from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.seen import Seen
 from hemotorch.io import read_scan
-from hemotorch.phantom import make_case
 from hemotorch.recipe import GridSection, Predict, Tiles
 
 SPACING = SliceSpacing(6.0, 2.0, 9.0)
@@ -50,9 +49,9 @@ def predictor():
 
 
 @pytest.fixture(scope="module")
-def cases():
+def cases(small_cases):
     """Patients with and without bleeding."""
-    return [make_case("small", index, 7) for index in (0, 1, 4, 9, 17, 21)]
+    return small_cases
 
 
 def _changed(scan, change):

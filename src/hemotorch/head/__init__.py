@@ -1,7 +1,9 @@
 """What bone encloses, whether a scan shows a head at all, and what its brain looks like in HU.
 
-skull   the space inside the skull, and whether there is one
-tissue  level, noise and shading of the brain
+skull     the space inside the skull, and whether there is one
+tissue    level, noise and shading of the brain
+vessels   whether large veins shine, as after contrast
+measured  all of these together, measured once
 """
 
 from __future__ import annotations

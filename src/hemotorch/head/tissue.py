@@ -19,7 +19,8 @@ LEVEL_HU = 10.0  #: from the level around, what is brain and neither fluid nor b
 WIDE_MM, NARROW_MM = 30.0, 20.0  #: standard deviations of the two Gaussians that even out the level
 CALM_MM = 1.5  #: of the one that calms the noise first
 PATCH_MM = 6.0  #: side of the squares in which noise is measured
-NOISE_SLICES = 12  #: at most so many slices are looked at for it
+NOISE_PIXEL_MM, NOISE_SLAB_MM = 1.2, 5.0  #: pixels and slices are averaged to about this first, as networks do
+NOISE_SLABS = 12  #: at most so many slabs are looked at for it
 NOISE_PERCENTILE = 25.0  #: of the squares' standard deviations: those without edges of tissue
 BRIGHT_HU = (20.0, 80.0)  #: above the level around, as fresh blood is
 BRIGHT_DEPTH_MM, BRIGHT_OPEN_MM = 5.0, 2.0  #: nothing near bone, no vessel, no falx
@@ -110,34 +111,58 @@ def odd_level(scan: Scan) -> str:
 def noise_hu(scan: Scan, small_scan: Coarse | None = None, inside: np.ndarray | None = None) -> float:
     """Standard deviation of the noise in the brain, HU; NaN if bone encloses nothing that looks like brain.
 
-    In squares of 6 mm that lie wholly in the brain, the standard deviation of the pixels. Most hold edges of tissue
-    too, so a low percentile of it is taken.
+    On pixels of about 1.2 mm and slabs of about 5 mm, which is what networks look at: thin slices of small pixels are
+    noisier, and it harms nobody. In squares of 6 mm that lie wholly in the brain, the standard deviation of the pixels.
+    Most hold edges of tissue too, so a low percentile of it is taken.
 
     Args:
         scan: with known spacing.
         small_scan, inside: see `brain_level`.
     """
-    step = max(1, -(-len(scan.hu) // NOISE_SLICES))
-    row_mm, column_mm = scan.pixel_mm
+    small, block = small_scan or coarse(scan)
+    inside = enclosed(small) if inside is None else inside
+    slabs, size, slices = _noise_slabs(scan)
+    row_mm, column_mm = (mm * size for mm in scan.pixel_mm)
     rows, columns = max(3, round(PATCH_MM / row_mm)), max(3, round(PATCH_MM / column_mm))
-    sample = scan.hu[::step]
-    whole = sample[:, : sample.shape[1] // rows * rows, : sample.shape[2] // columns * columns]
+    whole = slabs[:, : slabs.shape[1] // rows * rows, : slabs.shape[2] // columns * columns]
     patches = whole.reshape(len(whole), whole.shape[1] // rows, rows, -1, columns)
     low, high = patches.min((2, 4)), patches.max((2, 4))
-    small, block = small_scan or coarse(scan)
-    inside = (enclosed(small) if inside is None else inside)[::step]
+    inside = inside[slices]
     # A square counts if the middle of it lies inside the skull, and nothing in it is bone, air or fat.
-    middle_rows = np.minimum((np.arange(patches.shape[1]) * rows + rows // 2) // block[0], inside.shape[1] - 1)
-    middle_columns = np.minimum((np.arange(patches.shape[3]) * columns + columns // 2) // block[1], inside.shape[2] - 1)
+    middle_rows = (np.arange(patches.shape[1]) * rows + rows // 2) * size // block[0]
+    middle_columns = (np.arange(patches.shape[3]) * columns + columns // 2) * size // block[1]
+    middle_rows = np.minimum(middle_rows, inside.shape[1] - 1)
+    middle_columns = np.minimum(middle_columns, inside.shape[2] - 1)
     good = inside[:, middle_rows][:, :, middle_columns] & (low > -60) & (high < 160)
     if not good.any():
         return float("nan")
-    chosen = patches.transpose(0, 1, 3, 2, 4)[good].astype(np.float32)
+    chosen = patches.transpose(0, 1, 3, 2, 4)[good]
     means = chosen.mean((1, 2))
     brain = (means > BRAIN_HU[0]) & (means < BRAIN_HU[1])
     if not brain.any():
         return float("nan")
     return float(np.percentile(chosen[brain].std((1, 2)), NOISE_PERCENTILE))
+
+
+def _noise_slabs(scan: Scan) -> tuple[np.ndarray, int, np.ndarray]:
+    """A scan averaged to about NOISE_PIXEL_MM and NOISE_SLAB_MM.
+
+    Returns:
+        (slabs, rows, columns) float32, of at most NOISE_SLABS; how many rows and columns make one; and which slice is
+        the middle of each slab.
+    """
+    slices, rows, columns = scan.shape
+    size = min(rows, columns, max(1, round(NOISE_PIXEL_MM / scan.pixel_mm[0])))
+    deep = 1
+    if slices > 1:
+        deep = min(slices, max(1, round(NOISE_SLAB_MM / max(0.1, float(np.nanmedian(scan.shares_mm))))))
+    firsts = np.arange(slices // deep) * deep
+    firsts = firsts[:: max(1, -(-len(firsts) // NOISE_SLABS))]
+    slabs = []
+    for first in firsts:
+        mean = scan.hu[first : first + deep, : rows // size * size, : columns // size * size].mean(0, np.float32)
+        slabs.append(mean.reshape(rows // size, size, columns // size, size).mean((1, 3)))
+    return np.stack(slabs), size, firsts + deep // 2
 
 
 def _smooth(values: np.ndarray, mask: np.ndarray, sigma: np.ndarray, far: float) -> np.ndarray:

@@ -34,11 +34,17 @@ class Deployment:
     )
     model: str = Field(description="what it is, in words, for the records")
     card: str = Field(default="", description="what its makers say about it")
-    seen: Seen = Field(default=Seen(), description="level, noise and shading that it was trained on")
+    seen: Seen = Field(default=Seen(), description="level, noise, shading and contrast that it was trained on")
 
     @staticmethod
-    def of(recipe: Recipe, task: Task, slice_spacing: SliceSpacing | None, epoch: int) -> Deployment:
-        """How the network of a recipe is used as it is after that epoch of its training."""
+    def of(
+        recipe: Recipe, task: Task, slice_spacing: SliceSpacing | None, epoch: int, seen: Seen | None = None
+    ) -> Deployment:
+        """How the network of a recipe is used as it is after that epoch of its training.
+
+        Args:
+            seen: what it was trained on; None if that was not measured.
+        """
         return Deployment(
             task_name=task.name,
             grid=recipe.grid,
@@ -48,6 +54,7 @@ class Deployment:
             slice_spacing=slice_spacing,
             model=f"{recipe.name} ({recipe.net.name}), epoch {epoch} of {recipe.train.epochs}",
             card=recipe.description,
+            seen=seen or Seen(),
         )
 
     @staticmethod

@@ -5,15 +5,13 @@ Each doubt has a code, a sentence and the number behind it. Nothing here changes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import ndimage
 
 from hemotorch.grid import SliceSpacing, slice_positions_mm, typical_distance_mm
 from hemotorch.grid.slabs import RANGE_TOLERANCE
-from hemotorch.head import coarse, enclosed
-from hemotorch.head.tissue import Level, brain_level, noise_hu
+from hemotorch.head.measured import MeasuredHead
+from hemotorch.head.vessels import SINUS_MM2
 from hemotorch.inference.seen import Seen
 from hemotorch.scan import Doubt, Scan
 
@@ -28,29 +26,6 @@ SHIFT_HU = 6.0  #: by which a scan is made darker and brighter, about half of wh
 STEADY_ML, STEADY_SHARE = 3.0, 0.4  #: width of the interval, in mL or of the volume, that is no doubt; the wider counts
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredHead:
-    """What is measured of a scan's head once.
-
-    small: the scan on pixels of about 2 mm. inside: (slices, rows, columns) bool, what bone encloses there. level: of
-    the brain, None if there is none. noise: its standard deviation, HU.
-    """
-
-    small: Scan
-    inside: np.ndarray
-    level: Level | None
-    noise: float
-
-    @staticmethod
-    def of(scan: Scan) -> MeasuredHead:
-        """Measures a scan of known spacing."""
-        small, block = coarse(scan)
-        inside = enclosed(small)
-        return MeasuredHead(
-            small, inside, brain_level(scan, (small, block), inside), noise_hu(scan, (small, block), inside)
-        )
-
-
 def doubts_about(scan: Scan, mask: np.ndarray, seen: Seen, spacings: tuple[SliceSpacing | None, ...]) -> list[Doubt]:
     """What speaks against a prediction, as the scan and the mask tell.
 
@@ -63,10 +38,7 @@ def doubts_about(scan: Scan, mask: np.ndarray, seen: Seen, spacings: tuple[Slice
     if not scan.spacing_known:
         return [Doubt("spacing", "its pixel size is unknown: there are no mL, and nothing else was checked")]
     head = MeasuredHead.of(scan)
-    doubts = [*_about_tissue(head, seen), *_about_field(scan, head)]
-    if scan.contrast:
-        text = f"contrast was given ({scan.contrast}): bright vessels may be taken for bleeding"
-        doubts.append(Doubt("contrast", text))
+    doubts = [*_about_tissue(head, seen), *_about_contrast(scan, head, seen), *_about_field(scan, head)]
     positions_mm = slice_positions_mm(scan)
     if positions_mm is not None:
         doubts += _about_slices(typical_distance_mm(positions_mm), spacings)
@@ -94,6 +66,20 @@ def _about_tissue(head: MeasuredHead, seen: Seen) -> list[Doubt]:
         )
         doubts.append(Doubt("shading", text, shading_hu, "HU"))
     return doubts
+
+
+def _about_contrast(scan: Scan, head: MeasuredHead, seen: Seen) -> list[Doubt]:
+    """Contrast that was given, as the header says or as sinuses show, unless scans with it were trained on."""
+    if seen.contrast:
+        return []
+    shines = head.sinus_mm2 >= SINUS_MM2
+    if not shines and not scan.contrast:
+        return []
+    signs = [f"the header says {scan.contrast}"] if scan.contrast else []
+    if shines:
+        signs.append(f"{head.sinus_mm2:.0f} mm2 of a slice shine like a sinus filled with it")
+    text = f"contrast was given ({'; '.join(signs)}): bright vessels may be taken for bleeding"
+    return [Doubt("contrast", text, head.sinus_mm2, "mm2") if shines else Doubt("contrast", text)]
 
 
 def _range(bounds: tuple[float, float]) -> str:

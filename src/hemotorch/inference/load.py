@@ -13,6 +13,7 @@ from hemotorch.inference.deployment import Deployment
 from hemotorch.inference.model import Ensemble, Model
 from hemotorch.inference.onnx_model import SUFFIX, load_onnx
 from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.seen import Seen
 from hemotorch.io import read_scan
 from hemotorch.scan import Prediction, Scan
 from hemotorch.system.extras import missing_extra
@@ -55,7 +56,9 @@ def load_model(model: ModelPath | Sequence[ModelPath], device: str = "auto") -> 
         return Predictor(models[0], deployments[0], _digest(paths[0]))
     digest = hashlib.sha256("".join(_digest(path) for path in paths).encode()).hexdigest()
     name = f"{len(models)} networks: {'; '.join(deployment.model for deployment in deployments)}"
-    return Predictor(Ensemble(tuple(models)), replace(deployments[0], model=name, slice_spacing=None), digest)
+    seen = Seen.by_all([deployment.seen for deployment in deployments])
+    together = replace(deployments[0], model=name, slice_spacing=None, seen=seen)
+    return Predictor(Ensemble(tuple(models)), together, digest)
 
 
 def predict(

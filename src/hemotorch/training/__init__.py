@@ -12,6 +12,7 @@ memory       the largest batch that fits when memory runs out
 optimizer    the optimisers by name, and the learning rate of each step
 png_pairs    the 2021 paper's dataset class, on folders of PNGs
 resume       how a run begins, or goes on after it was killed
+seen_heads   what the heads that are trained on look like
 set_losses   losses whose truth is a set of channels per voxel: the sums they are made of
 slices       the slices that are trained on, HU and target on the network's grid
 state        all that changes while training, and the checkpoints of it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,6 +19,7 @@ from hemotorch.system.ranks import Ranks
 from hemotorch.task import Task
 from hemotorch.training import losses
 from hemotorch.training.batches import Plan
+from hemotorch.training.seen_heads import seen_in
 from hemotorch.training.slices import Slices, open_slices, slice_spacing
 from hemotorch.training.task_choice import choose_task
 
@@ -68,7 +69,7 @@ class Job:
 
     def deployment_after(self, epoch: int) -> Deployment:
         """How the network is used as it is after that epoch."""
-        return Deployment.of(self.recipe, self.task, self.deployment.slice_spacing, epoch)
+        return Deployment.of(self.recipe, self.task, self.deployment.slice_spacing, epoch, self.deployment.seen)
 
 
 def open_job(
@@ -127,7 +128,7 @@ def open_job(
         plan=plan,
         loss=loss,
         validation=validation,
-        deployment=deployment,
+        deployment=replace(deployment, seen=seen_in(dataset, training, recipe.augment)),
         task_reason=task_reason,
     )
     return job, net
