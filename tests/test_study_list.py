@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -55,6 +56,10 @@ def test_predict_writes_a_page_for_each_and_the_list(tiny_run: Path, tmp_path: P
         assert held[name]["slices"] == tiny.SLICES and len(held[name]["doubts"]) == len(result["doubts"])
         for file in (held[name]["page"], held[name]["thumbnail"], *held[name]["files"].values()):
             assert (out / file).is_file(), file
+    table = {cells["study"]: cells for cells in csv.DictReader((out / "studies.csv").open(encoding="utf-8"))}
+    assert [table[name]["state"] for name in ("a", "b", "bad.nii.gz")] == ["done", "done", "failed"]
+    assert float(table["a"]["total_ml"]) == held["a"]["total_ml"] and table["a"]["epidural_ml"] == ""
+    assert table["bad.nii.gz"]["reason"] == held["bad.nii.gz"]["failed"]
     html = (out / "index.html").read_text(encoding="utf-8")
     assert str(tmp_path) not in html, "paths may name patients"
 
@@ -81,8 +86,17 @@ def test_doubtful_studies_stand_first(tmp_path: Path) -> None:
     ):
         studies.add(name, result)
     studies.add_failed("failed", InputError("is no head", "/home/of/a/patient"))
+    studies.add_failed("=1+1", InputError("is no head"))
     studies.write()
-    assert [row["name"] for row in rows(tmp_path)] == ["more", "doubted", "failed", "large", "small"]
+    lines = (tmp_path / "studies.csv").read_text().splitlines()
+    assert lines[1].startswith("more,done,,0,") and lines[2].split(",")[11] == "level" and lines[4].startswith("'=1+1,")
+    assert [row["name"] for row in rows(tmp_path) if row["name"] != "=1+1"] == [
+        "more",
+        "doubted",
+        "failed",
+        "large",
+        "small",
+    ]
 
 
 def test_a_long_run_writes_the_list_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +116,11 @@ def test_a_long_run_writes_the_list_now_and_then(tmp_path: Path, monkeypatch: py
     now += 2.0
     studies.add("last", record(1))
     assert len(written) == 10
+
+
+@pytest.mark.parametrize("name", ["index.html", "studies.csv"])
+def test_a_file_of_somebody_else_is_not_replaced(tiny_run: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match="not written by hemotorch"):
+        list(predict_studies(tiny_run, [tmp_path / "a.nii"], tmp_path, device="cpu"))
+    assert (tmp_path / name).read_text() == "mine" and len(list(tmp_path.iterdir())) == 1

@@ -187,6 +187,7 @@ def predict(arguments: argparse.Namespace) -> int:
         open_archive(arguments.run_folder, arguments.scan, arguments.out) as archive,
         ProgressTask("predicting", len(archive.todo), "scan") as task,
     ):
+        StudyList(archive.folder)  # what is not its own there is said before anything is predicted
         done_before = len(archive.done)
         if done_before:
             emit(Message(f"{done_before} scans were done before"))

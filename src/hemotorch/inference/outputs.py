@@ -39,9 +39,9 @@ ENDINGS = (MASK, SEG, SHEET, PAGE, RECORD)  #: of the files that a scan leaves, 
 THUMBNAILS = "thumbnails"  #: folder of the small pictures, NAME.jpg
 _ELSEWHERE = "move it elsewhere or choose another --out"
 _SHEET_MARK = ("Software", "hemotorch")  #: a text entry of each contact sheet
-_PAGE_MARK = b'<meta name="generator" content="hemotorch">'
+PAGE_MARK = b'<meta name="generator" content="hemotorch">'
 THUMBNAIL_MARK = b"hemotorch"  #: the comment of each thumbnail
-_HEAD_BYTES = 2000  #: of a page, in which its mark stands
+MARKED_BYTES = 2000  #: of a page, in which its mark stands
 
 Result = dict[str, Any] | HemotorchError
 #: Writes the page of a prediction into a folder under a name, and gives the files that it wrote. Also takes what the
@@ -205,7 +205,7 @@ def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
         return dicom.is_own_mask(file)
     if file.name.endswith(PAGE):
         with file.open("rb") as page:
-            return _PAGE_MARK in page.read(_HEAD_BYTES)
+            return PAGE_MARK in page.read(MARKED_BYTES)
     try:
         if file.parent.name == THUMBNAILS:
             with Image.open(file, formats=("JPEG",)) as picture:

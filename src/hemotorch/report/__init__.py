@@ -7,7 +7,8 @@ study_pictures   a study's slices as JPEG, its outlines, and the slices to look 
 study_page       the page of one study
 study_files      a study's page and thumbnail as files
 index_page       the list of studies as HTML
-study_list       index.html of a folder, written anew as studies come
+study_table      the list of studies as CSV
+study_list       index.html and studies.csv of a folder, written anew as studies come
 predict_studies  what `hemotorch predict` does: predictions, their pages, and the list
 pages/           what all HTML pages share
 """

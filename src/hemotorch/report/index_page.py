@@ -54,13 +54,13 @@ class IndexRow:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def index_page(rows: Sequence[IndexRow], made_by: str, table: str = "") -> str:
+def index_page(rows: Sequence[IndexRow], made_by: str, table: str) -> str:
     """The list as HTML.
 
     Args:
         rows: in the order in which they are shown first.
         made_by: the model, in words.
-        table: the file of the same rows for spreadsheets, if there is one.
+        table: the file of the same rows for spreadsheets.
     """
     script, script_hash = page_script("index.js")
     values = jsonable([asdict(row) for row in rows])
