@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,26 @@ from hemotorch.cli import main
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.inference.outputs import predict_files
 from hemotorch.io import dicom, read_mask, read_scan
-from hemotorch.io.dicom import seg
+from hemotorch.io.dicom import out
+from hemotorch.io.dicom.codes import CATEGORY, SEGMENT_CODES, UNTYPED_CODE, Concept
 from hemotorch.io.dicom.faults import FAULTS
-from hemotorch.io.dicom.seg import CATEGORY, SEGMENT_CODES, UNTYPED_CODE, Concept
+from hemotorch.io.dicom.seg import segmentation_of
+from hemotorch.io.dicom.source import Algorithm, SourceSeries
 from hemotorch.io.dicom.write import write_series
 from hemotorch.labels import CODES, COLOURS, TYPES
 from hemotorch.scan import Scan
 from test_io_dicom import DATA, enhanced, head, needs
 
-ALGORITHM = dicom.Algorithm("0.1.0", "tiny (unet), epoch 1 of 1", "ab" * 32)
+ALGORITHM = Algorithm("0.1.0", "tiny (unet), epoch 1 of 1", "ab" * 32)
 
 
 @pytest.fixture(scope="module")
 def scan() -> Scan:
     return head()
+
+
+def write_seg(scan: Scan, mask: np.ndarray, types: Sequence[str], path: Path, algorithm: Algorithm) -> None:
+    out.write(lambda: segmentation_of(SourceSeries.of(scan), mask, types, algorithm), path)
 
 
 def marks(scan: Scan) -> np.ndarray:
@@ -148,7 +155,7 @@ def test_every_voxel_is_on_its_source_instance(faults: list[str], scan: Scan, tm
     write_series(scan, tmp_path / "study", faults=faults)
     read = read_scan(tmp_path / "study")
     mask = marks(read)
-    dicom.write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     found = by_hand(tmp_path / "a_seg.dcm", sources_in(tmp_path / "study"))
     assert nearly(found, by_scan(read, mask))
     moved = np.roll(mask, 1, axis=2)
@@ -162,7 +169,7 @@ def test_highdicom_reads_the_same_pixels_by_source_instance(faults: list[str], s
     write_series(scan, tmp_path / "study", faults=[*faults, "shuffled"])
     read = read_scan(tmp_path / "study")
     mask = marks(read)
-    dicom.write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     segmentation = highdicom.seg.segread(tmp_path / "a_seg.dcm")
     assert read.source is not None
     datasets = [pydicom.dcmread(file) for file in read.source.files]
@@ -187,7 +194,7 @@ def test_an_enhanced_file_is_referenced_by_frame(scan: Scan, tmp_path: Path) -> 
     path = enhanced(scan, tmp_path / "one.dcm")
     read = read_scan(path)
     mask = marks(read)
-    dicom.write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     whole = pydicom.dcmread(path)
     shared = whole.SharedFunctionalGroupsSequence[0]
     sources = {}
@@ -208,7 +215,7 @@ def test_hemotorch_reads_its_own_seg_as_the_same_mask(faults: list[str], scan: S
     write_series(scan, tmp_path / "study", faults=faults)
     read = read_scan(tmp_path / "study")
     mask = marks(read)
-    dicom.write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     back = read_mask(tmp_path / "a_seg.dcm", read)
     assert np.array_equal(back > 0, mask > 0)
     pairs = set(zip(back[mask > 0].tolist(), mask[mask > 0].tolist(), strict=True))
@@ -219,7 +226,7 @@ def test_hemotorch_reads_its_own_seg_as_the_same_mask(faults: list[str], scan: S
 def test_it_says_what_it_shows_and_who_made_it(scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "study", age=61, sex="F", faults=["shuffled"])
     read = read_scan(tmp_path / "study")
-    dicom.write_seg(read, marks(read), TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    write_seg(read, marks(read), TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     d = pydicom.dcmread(tmp_path / "a_seg.dcm")
     source = next(iter(sources_in(tmp_path / "study").values()))
     for name in ("PatientName", "PatientID", "PatientSex", "PatientAge", "StudyInstanceUID", "FrameOfReferenceUID"):
@@ -285,12 +292,12 @@ def test_only_types_that_were_found_are_segments(scan: Scan, tmp_path: Path) -> 
     read = read_scan(tmp_path / "study")
     mask = np.zeros(read.shape, np.uint8)
     mask[3, 20:25, 20:22] = CODES["subdural"]
-    dicom.write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     (item,) = pydicom.dcmread(tmp_path / "a_seg.dcm").SegmentSequence
     assert (item.SegmentNumber, item.SegmentLabel) == (1, "Subdural hemorrhage")
     sources = sources_in(tmp_path / "study")
     assert nearly(by_hand(tmp_path / "a_seg.dcm", sources), by_scan(read, mask))
-    dicom.write_seg(read, mask, (), tmp_path / "b_seg.dcm", ALGORITHM)
+    write_seg(read, mask, (), tmp_path / "b_seg.dcm", ALGORITHM)
     assert nearly(by_hand(tmp_path / "b_seg.dcm", sources), by_scan(read, mask, typed=False))
 
 
@@ -299,8 +306,8 @@ def test_uids_follow_from_input_model_and_mask(scan: Scan, tmp_path: Path) -> No
     read = read_scan(tmp_path / "study")
     mask = marks(read)
 
-    def uids(mask: np.ndarray, algorithm: dicom.Algorithm) -> list[str]:
-        dicom.write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", algorithm)
+    def uids(mask: np.ndarray, algorithm: Algorithm) -> list[str]:
+        write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", algorithm)
         d = pydicom.dcmread(tmp_path / "a_seg.dcm")
         organization = d.DimensionOrganizationSequence[0].DimensionOrganizationUID
         found = [d.SOPInstanceUID, d.SeriesInstanceUID, organization]
@@ -310,7 +317,7 @@ def test_uids_follow_from_input_model_and_mask(scan: Scan, tmp_path: Path) -> No
 
     first = uids(mask, ALGORITHM)
     assert uids(mask, ALGORITHM) == first
-    other_model = dicom.Algorithm("0.1.0", ALGORITHM.model, "cd" * 32)
+    other_model = Algorithm("0.1.0", ALGORITHM.model, "cd" * 32)
     other_mask = mask.copy()
     other_mask[0, 0, 0] = 1
     assert not set(first) & set(uids(mask, other_model)) and not set(first) & set(uids(other_mask, ALGORITHM))
@@ -333,7 +340,7 @@ def test_what_the_source_lacks_is_empty_and_nothing_is_made_up(scan: Scan, tmp_p
     write_series(scan, tmp_path / "study")
     damaged_identity(tmp_path / "study")
     read = read_scan(tmp_path / "study")
-    dicom.write_seg(read, marks(read), TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    write_seg(read, marks(read), TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     d = pydicom.dcmread(tmp_path / "a_seg.dcm")
     empty = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "StudyID")
     for name in (*empty, "ReferringPhysicianName"):
@@ -354,9 +361,9 @@ def test_what_cannot_be_pointed_at_has_no_seg_and_the_reason_is_said(missing: st
             words = f"lacks {missing}"
         d.save_as(path, enforce_file_format=False)
     read = read_scan(tmp_path / "study")
-    assert words in dicom.why_no_seg(read, marks(read))
+    assert words in SourceSeries.of(read).why_not
     with pytest.raises(InputError, match=words):
-        dicom.write_seg(read, marks(read), TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+        write_seg(read, marks(read), TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     assert not (tmp_path / "a_seg.dcm").exists()
 
 
@@ -378,7 +385,8 @@ def test_predict_writes_a_seg_that_has_the_voxels_of_the_mask(tiny_run: Path, tm
     scan = bleeding_study(tmp_path / "study", faults=("uneven", "rotated"))
     result = result_of(tiny_run, tmp_path / "study", tmp_path / "out")
     assert isinstance(result, dict), result
-    assert result["seg"] == "study_seg.dcm" and result["no_seg"] == "" and "study_seg.dcm" in result["sha256"]
+    names = ["study_seg.dcm", "study_sr.dcm", "study_sc.dcm"]
+    assert result["dicom"] == names and result["no_dicom"] == "" and set(names) < set(result["sha256"])
     mask = read_mask(tmp_path / "out" / "study_mask.nii.gz", scan)
     assert mask.any()
     found = by_hand(tmp_path / "out" / "study_seg.dcm", sources_in(tmp_path / "study"))
@@ -398,14 +406,14 @@ def test_a_seg_is_replaced_as_the_other_files_are(
     result_of(tiny_run, tmp_path / "study", out)
     (out / "study.json").unlink()  # as a process leaves it that is killed before its end
     assert isinstance(result_of(tiny_run, tmp_path / "study", out), dict)
-    result = result_of(tiny_run, tmp_path / "study", out, overwrite=True, seg=False)
-    assert result["seg"] == "" and not (out / "study_seg.dcm").exists()
+    result = result_of(tiny_run, tmp_path / "study", out, overwrite=True, as_dicom=False)
+    assert result["dicom"] == [] and not (out / "study_seg.dcm").exists()
     shutil.copy(tmp_path / "study" / "0001.dcm", out / "study_seg.dcm")  # somebody's own
     refused = result_of(tiny_run, tmp_path / "study", out, overwrite=True)
     assert isinstance(refused, HemotorchError) and "study_seg.dcm" in str(refused)
     command = ["predict", str(tiny_run), str(tmp_path / "study"), "--out", str(tmp_path / "b"), "--any-anatomy"]
-    assert main([*command, "--device", "cpu", "--no-seg"]) == 0
-    assert not (tmp_path / "b" / "study_seg.dcm").exists() and "SEG" not in capsys.readouterr().out
+    assert main([*command, "--device", "cpu", "--no-dicom"]) == 0
+    assert not (tmp_path / "b" / "study_seg.dcm").exists() and "DICOM" not in capsys.readouterr().out
 
 
 def test_without_bleeding_there_is_no_seg_and_it_is_said(
@@ -418,9 +426,9 @@ def test_without_bleeding_there_is_no_seg_and_it_is_said(
     command = ["predict", str(tiny_run), str(tmp_path / "study"), "--out", str(tmp_path / "out"), "--any-anatomy"]
     assert main([*command, "--device", "cpu"]) == 0
     captured = capsys.readouterr()
-    assert "no DICOM SEG: no bleeding was found" in captured.out + captured.err
+    assert "no bleeding was outlined, and a DICOM SEG cannot be empty" in captured.out + captured.err
     assert not (tmp_path / "out" / "study_seg.dcm").exists()
-    assert "no bleeding" in json.loads((tmp_path / "out" / "study.json").read_text())["no_seg"]
+    assert "no bleeding" in json.loads((tmp_path / "out" / "study.json").read_text())["no_dicom"]
 
 
 def test_a_seg_that_fails_fails_its_scan_in_one_line_and_the_mask_stays(
@@ -431,10 +439,10 @@ def test_a_seg_that_fails_fails_its_scan_in_one_line_and_the_mask_stays(
     def fails(*_: Any) -> None:
         raise ValueError("a value\nof two lines")
 
-    monkeypatch.setattr(seg, "_sources", fails)
+    monkeypatch.setattr(out, "segmentation_of", fails)
     result = result_of(tiny_run, tmp_path / "study", tmp_path / "out")
-    assert isinstance(result, RunError) and "could not be written (ValueError: a value)" in str(result)
-    assert "--no-seg" in str(result) and "\n" not in str(result)
+    assert isinstance(result, RunError) and "cannot be written as DICOM (ValueError: a value)" in str(result)
+    assert "--no-dicom" in str(result) and "\n" not in str(result)
     left = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("."))
     assert left == ["study.png", "study_mask.nii.gz"]
 
@@ -453,7 +461,7 @@ def test_the_ge_head_has_every_voxel_in_its_place(tmp_path: Path) -> None:
     folder = DATA / "head-ct-ge" / "dicom"
     read = read_scan(folder)
     mask = marks(read)
-    dicom.write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    write_seg(read, mask, TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     assert nearly(by_hand(tmp_path / "a_seg.dcm", sources_in(folder)), by_scan(read, mask))
     d = pydicom.dcmread(tmp_path / "a_seg.dcm")
     assert d.PatientBirthDate == ""
@@ -469,7 +477,7 @@ def test_dciodvfy_finds_no_error(faults: list[str], scan: Scan, tmp_path: Path) 
     assert set(faults) <= FAULTS.keys()
     write_series(scan, tmp_path / "study", faults=faults)
     read = read_scan(tmp_path / "study")
-    dicom.write_seg(read, marks(read), TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
+    write_seg(read, marks(read), TYPES, tmp_path / "a_seg.dcm", ALGORITHM)
     done = subprocess.run(["dciodvfy", str(tmp_path / "a_seg.dcm")], capture_output=True, text=True, check=False)
     errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
     known = "Missing attribute Type 1C Conditional Element=<SliceThickness>"  # the source does not state it

@@ -209,7 +209,7 @@ def predict(arguments: argparse.Namespace) -> int:
         any_anatomy=arguments.any_anatomy,
         overwrite=arguments.overwrite,
         series=arguments.series,
-        seg=not arguments.no_seg,
+        as_dicom=not arguments.no_dicom,
     ):
         if isinstance(result, HemotorchError):
             failed += 1
@@ -228,8 +228,8 @@ def predict(arguments: argparse.Namespace) -> int:
             emit(Message(f"    doubt ({doubt['code']}): {one_line(doubt['text'])}"))
         for warning in result["warnings"]:
             emit(Message(f"    {one_line(warning)}"))
-        if result["no_seg"]:
-            emit(Message(f"    no DICOM SEG: {one_line(result['no_seg'])}"))
+        if result["no_dicom"]:
+            emit(Message(f"    {one_line(result['no_dicom'])}"))
     lines = [NOTICE]
     if failed < len(results):
         lines.insert(0, f"masks, volumes and pages: open {Path(arguments.out) / INDEX}")

@@ -1,5 +1,6 @@
-"""What bone encloses, whether a scan shows a head at all, and what its brain looks like in HU.
+"""What bone encloses, whether a scan shows a head at all, what its brain looks like in HU, and how long bleeding is.
 
+diameter  the longest line across a piece of bleeding within a slice
 skull     the space inside the skull, and whether there is one
 tissue    level, noise and shading of the brain
 vessels   whether large veins shine, as after contrast

@@ -1,4 +1,4 @@
-"""A prediction as files: mask in the scan's own grid, DICOM SEG, contact sheet, NAME.json; and what may be replaced."""
+"""A prediction as files: mask in the scan's own grid, DICOM, contact sheet, NAME.json; and what may be replaced."""
 
 from __future__ import annotations
 
@@ -34,8 +34,16 @@ from hemotorch.system.files import (
 )
 
 LOCK = ".lock"  #: in the output folder
-MASK, SEG, SHEET, PAGE, RECORD = "_mask.nii.gz", "_seg.dcm", ".png", ".html", ".json"
-ENDINGS = (MASK, SEG, SHEET, PAGE, RECORD)  #: of the files that a scan leaves, the record last
+MASK, SHEET, PAGE, RECORD = "_mask.nii.gz", ".png", ".html", ".json"
+ENDINGS = (
+    MASK,
+    dicom.SEG,
+    dicom.SR,
+    dicom.SC,
+    SHEET,
+    PAGE,
+    RECORD,
+)  #: of a scan's files, the record last
 THUMBNAILS = "thumbnails"  #: folder of the small pictures, NAME.jpg
 _ELSEWHERE = "move it elsewhere or choose another --out"
 _SHEET_MARK = ("Software", "hemotorch")  #: a text entry of each contact sheet
@@ -58,7 +66,7 @@ def predict_files(
     any_anatomy: bool = False,
     overwrite: bool = False,
     series: str | None = None,
-    seg: bool = True,
+    as_dicom: bool = True,
     write_page: PageWriter | None = None,
 ) -> Iterator[tuple[Path, Result]]:
     """Predicts files and folders of scans with one model load. A scan that fails, however, does not stop the others.
@@ -71,7 +79,7 @@ def predict_files(
         any_anatomy: predict what does not look like a head, too.
         overwrite: replace earlier predictions that nobody changed since.
         series: of DICOM, the only series to predict, by its SeriesInstanceUID.
-        seg: of DICOM, also write the mask as a DICOM SEG.
+        as_dicom: of DICOM, also write SEG, structured report and secondary capture.
         write_page: also write a page for each scan.
 
     Yields:
@@ -93,7 +101,7 @@ def predict_files(
             result: Result
             try:
                 make_room(folder, names[scan.path], scan.path, overwrite)
-                result = predict_file(predictor, scan, folder, names[scan.path], any_anatomy, seg, write_page)
+                result = predict_file(predictor, scan, folder, names[scan.path], any_anatomy, as_dicom, write_page)
             except Exception as error:
                 result = explain(error, scan.named_after)
             yield scan.named_after, result
@@ -110,7 +118,7 @@ def predict_file(
     folder: Path,
     name: str,
     any_anatomy: bool = False,
-    seg: bool = True,
+    as_dicom: bool = True,
     write_page: PageWriter | None = None,
 ) -> dict[str, Any]:
     """Predicts one scan and writes its files as `write_prediction` does. Raises HemotorchError."""
@@ -120,7 +128,7 @@ def predict_file(
         reading = time.perf_counter() - start
         prediction = predictor.predict(scan, any_anatomy, doubts=True)
         prediction.seconds["read"] = round(reading, 4)
-        return write_prediction(prediction, folder, name, seg, write_page)
+        return write_prediction(prediction, folder, name, as_dicom, write_page)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -131,8 +139,8 @@ def predict_file(
 def make_room(folder: Path, name: str, scan: Path, overwrite: bool) -> None:
     """Removes an earlier prediction of the scan if it may be replaced, and what a killed one left of it.
 
-    NAME.json, which is written last, says that a scan is done and holds the digests of its files. Without it, a mask
-    or SEG with the mark of a prediction and a contact sheet with ours are left over from a process that was killed.
+    NAME.json, which is written last, says that a scan is done and holds the digests of its files. Without it, files
+    with the mark of a prediction are left over from a process that was killed.
 
     Raises:
         InputError: if the scan is done and `overwrite` is False; if one of the files is the scan itself, was not
@@ -201,8 +209,10 @@ def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
     if file.name.endswith(MASK):
         is_empty = file.stat().st_size == 0  # what a full disk leaves, and nobody drew
         return is_empty or is_predicted(file)
-    if file.name.endswith(SEG):
+    if file.name.endswith(dicom.SEG):
         return dicom.is_own_mask(file)
+    if file.name.endswith((dicom.SR, dicom.SC)):
+        return dicom.is_own(file)
     if file.name.endswith(PAGE):
         with file.open("rb") as page:
             return PAGE_MARK in page.read(MARKED_BYTES)
@@ -219,15 +229,15 @@ def _is_ours(file: Path, digests: dict[str, str] | None) -> bool:
 
 
 def write_prediction(
-    prediction: Prediction, folder: Path, name: str, seg: bool = True, write_page: PageWriter | None = None
+    prediction: Prediction, folder: Path, name: str, as_dicom: bool = True, write_page: PageWriter | None = None
 ) -> dict[str, Any]:
-    """Writes NAME_mask.nii.gz, NAME.png, of DICOM NAME_seg.dcm, and last NAME.json, whose content is returned.
+    """Writes NAME_mask.nii.gz, NAME.png, of DICOM what `dicom.write_dicom` does, and last NAME.json.
 
     Args:
         prediction: of one scan.
         folder: that is there.
         name: that the files are called.
-        seg: of DICOM, also write the mask as a DICOM SEG.
+        as_dicom: of DICOM, also write SEG, structured report and secondary capture.
         write_page: writes the page, before the record.
 
     Returns:
@@ -235,7 +245,7 @@ def write_prediction(
 
     Raises:
         InputError: if files of the source cannot be read any more.
-        RunError: if the disk is full or read-only, or the SEG cannot be written.
+        RunError: if the disk is full or read-only, or DICOM cannot be written.
     """
     start = time.perf_counter()
     mask_file = folder / f"{name}{MASK}"
@@ -256,12 +266,10 @@ def write_prediction(
         text.add_text(*_SHEET_MARK)
         sheet.save(temporary, compress_level=1, pnginfo=text)
     written = [mask_file, sheet_file]
-    seg_file = folder / f"{name}{SEG}"
-    no_seg = ""
-    if seg and prediction.scan.source is not None and prediction.scan.source.format == dicom.NAME:
-        no_seg = _write_seg(prediction, seg_file)
-        if not no_seg:
-            written.append(seg_file)
+    for_pacs = dicom.DicomFiles({})
+    if as_dicom and prediction.scan.source is not None and prediction.scan.source.format == dicom.NAME:
+        for_pacs = dicom.write_dicom(prediction, folder, name, __version__)
+        written.extend(for_pacs.files.values())
     result: dict[str, Any] = {
         "scan": scan_files,
         "volume_ml": {kind: round(volume, 3) for kind, volume in prediction.volume_ml.items()},
@@ -274,8 +282,8 @@ def write_prediction(
         "warnings": list(prediction.warnings),
         "seconds": dict(prediction.seconds),
         "sources": sources,
-        "seg": seg_file.name if seg_file in written else "",
-        "no_seg": no_seg,
+        "dicom": [file.name for file in for_pacs.files.values()],
+        "no_dicom": for_pacs.missing,
         "sha256": {},
         "notice": NOTICE,
     }
@@ -287,12 +295,3 @@ def write_prediction(
     result["sha256"] = {file.relative_to(folder).as_posix(): file_digest(file) for file in written}
     write_json(folder / f"{name}{RECORD}", result)
     return dict(jsonable(result))
-
-
-def _write_seg(prediction: Prediction, path: Path) -> str:
-    """Writes the mask of a scan in DICOM as a SEG. Returns why there can be none, "" if it is written."""
-    reason = dicom.why_no_seg(prediction.scan, prediction.mask)
-    if not reason:
-        algorithm = dicom.Algorithm(__version__, prediction.model, prediction.digest)
-        dicom.write_seg(prediction.scan, prediction.mask, prediction.task.types, path, algorithm)
-    return reason

@@ -4,6 +4,7 @@ slices   one slice in a window, with bleeding outlined
 framing  which slices, and which part of them, a picture shows
 paths    outlines as paths of SVG
 legend   volumes in words, with the colours of their lines
+capture  pictures of a prediction for viewers that show pictures only
 sheet    contact sheets: a scan's slices side by side
 viewer   a slider over slices as HTML that needs no kernel and no network (viewer.html, iframe.html)
 

@@ -194,7 +194,7 @@ def _stack(pen: Pen, x: int, bottom: int, labels: list[Label], anchor: str, edge
 def _header(pen: Pen, scan: Volume, masks: Masks, caption: str, width: int) -> None:
     """The scan's name, and a legend that tells the volumes."""
     title = one_line("   ".join(filter(None, (scan.name, caption))))
-    pen.text(EDGE, NAME_MIDDLE, _shortened(title, NAME_SIZE, width - 2 * EDGE), size=NAME_SIZE)
+    pen.text(EDGE, NAME_MIDDLE, shortened(title, NAME_SIZE, width - 2 * EDGE), size=NAME_SIZE)
     x = EDGE
     for label in total_labels(scan, masks):
         # A typed finding has no line of its own colour: its types' stand in the lines below.
@@ -248,7 +248,7 @@ def text_width(text: str, size: int) -> int:
     return round(font(size).getlength(text))
 
 
-def _shortened(text: str, size: int, width: int) -> str:
+def shortened(text: str, size: int, width: int) -> str:
     """The text, its end replaced by dots if it is too wide."""
     if font(size).getlength(text) <= width:
         return text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hemotorch.inference.outputs import MASK, PAGE, RECORD, SHEET, THUMBNAILS
+from hemotorch.io import dicom
 from hemotorch.report.study_page import StudyText, study_page
 from hemotorch.report.study_pictures import thumbnail
 from hemotorch.scan import Prediction
@@ -28,7 +30,9 @@ def write_study(prediction: Prediction, folder: Path, name: str, result: dict[st
     """
     files = {
         "the mask, in the grid of the scan": f"{name}{MASK}",
-        "the same as a DICOM SEG": result["seg"],
+        "the same as a DICOM SEG": _of(result["dicom"], dicom.SEG),
+        "mL as a DICOM structured report": _of(result["dicom"], dicom.SR),
+        "pictures as a DICOM secondary capture": _of(result["dicom"], dicom.SC),
         "contact sheet": f"{name}{SHEET}",
         "all numbers": f"{name}{RECORD}",
     }
@@ -37,3 +41,8 @@ def write_study(prediction: Prediction, folder: Path, name: str, result: dict[st
     with atomic(picture) as temporary:
         temporary.write_bytes(thumbnail(prediction))
     return [page, picture]
+
+
+def _of(names: Sequence[str], ending: str) -> str:
+    """The name with this ending, "" if there is none."""
+    return next((name for name in names if name.endswith(ending)), "")

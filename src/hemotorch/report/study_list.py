@@ -102,7 +102,7 @@ def study_row(folder: Path, name: str, result: Mapping[str, Any]) -> IndexRow:
     interval = result.get("interval_ml")
     files = {
         "mask": f"{name}{MASK}",
-        "SEG": result.get("seg", ""),
+        **{name.removesuffix(".dcm").rpartition("_")[2].upper(): name for name in result.get("dicom", ())},
         "sheet": f"{name}{SHEET}",
         "JSON": f"{name}{RECORD}",
     }

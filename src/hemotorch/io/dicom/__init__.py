@@ -1,15 +1,22 @@
 """DICOM to Scan: files, folders, zips and DICOMDIRs; series found and judged by their geometry.
 
+amounts    mL, slices and lengths of a prediction, as SR and SC say them
+codes      what a segment shows, in codes of SNOMED CT
 faults     what real archives get wrong, put into a series before it is written
 files      bytes of DICOM files, in folders or in zips
 header     what the header of a file says of each of its images
 inventory  studies and series of a folder, a zip or a DICOMDIR, and which one is read
 masks      segmentations (SEG) and contours (RTSTRUCT) as masks of a scan
+out        a prediction as DICOM: all that a PACS is given
+own        what hemotorch wrote, and whether it is unchanged
 pixels     stored pixels as HU
 reader     a series as a Scan
-seg        a mask as a DICOM segmentation of the series that its scan was read from
+sc         a prediction as pictures: a secondary capture
+seg        a mask as a segmentation of the series that its scan was read from
 series     images as series: order, judgement, which is best for bleeding
 slice_file one file of a series that is written
+source     the images that a scan was read from, for what points at them
+sr         a prediction as a structured report
 write      a Scan as a series of DICOM
 
 A scan is many files, one for each slice, or one file of many frames.
@@ -35,18 +42,22 @@ from hemotorch.io.dicom.inventory import (
     series_by_uid,
     take_inventory,
 )
-from hemotorch.io.dicom.masks import is_own_mask, mask_names, mask_of_file
+from hemotorch.io.dicom.masks import mask_names, mask_of_file
+from hemotorch.io.dicom.out import SC, SEG, SR, DicomFiles, write_dicom
+from hemotorch.io.dicom.own import is_own, is_own_mask
 from hemotorch.io.dicom.reader import scan_of_series, slice_numbers_of
-from hemotorch.io.dicom.seg import Algorithm, why_no_seg, write_seg
 from hemotorch.io.dicom.series import Series, score
 from hemotorch.scan import Scan
 
 __all__ = [
     "NAME",
     "ONE_FILE_PER_SLICE",
+    "SC",
+    "SEG",
+    "SR",
     "SUFFIXES",
     "TITLE",
-    "Algorithm",
+    "DicomFiles",
     "DicomInventory",
     "DicomStudy",
     "Series",
@@ -54,6 +65,7 @@ __all__ = [
     "files_of",
     "is_container",
     "is_dicom",
+    "is_own",
     "is_own_mask",
     "is_zip",
     "look_into",
@@ -69,8 +81,7 @@ __all__ = [
     "series_by_uid",
     "slice_numbers",
     "take_inventory",
-    "why_no_seg",
-    "write_seg",
+    "write_dicom",
 ]
 
 NAME = "dicom"

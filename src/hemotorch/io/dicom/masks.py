@@ -17,7 +17,6 @@ SAME_POSITION = 0.1  #: frames whose corner lies closer to a slice's than this s
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 _MOST_NAMES = 255  # that uint8 can tell apart
 _MOST_POINTS = 1_000_000  # of all contours of a file
-_OURS = "hemotorch"
 
 
 def mask_names(path: Path) -> dict[int, str]:
@@ -28,16 +27,6 @@ def mask_names(path: Path) -> dict[int, str]:
     """
     with lenient():
         return _names(read_dataset(path, pixels=True), path)
-
-
-def is_own_mask(path: Path) -> bool:
-    """Whether a segmentation was made by a network of hemotorch, as the names of its algorithms say."""
-    try:
-        with lenient():
-            dataset = read_dataset(path, pixels=True)
-            return any(_OURS in str(item.get("SegmentAlgorithmName", "")).lower() for item in _segments(dataset))
-    except Exception:  # a damaged file says so when it is read
-        return False
 
 
 def mask_of_file(path: Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
