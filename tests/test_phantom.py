@@ -15,7 +15,9 @@ from hemotorch.errors import InputError, OptionError
 from hemotorch.labels import CODES, TYPES, types_per_slice
 from hemotorch.phantom import PRESETS, VERSION, make_case
 from hemotorch.phantom.case import sample_case
+from hemotorch.phantom.fields import generator
 from hemotorch.phantom.presets import preset
+from hemotorch.phantom.sample_lesions import sample_bleeding
 from hemotorch.system.files import read_json
 
 TINY = preset("small", patients=4, size=64)
@@ -165,6 +167,21 @@ def test_less_even_scanners_change_the_picture_and_not_the_patient(tmp_path):
     assert not added[usual.scan.hu > 301].any() and 1 < np.abs(added[usual.inside]).mean() < 40
     with pytest.raises(OptionError, match="from 0 to 100 HU"):
         preset("small", shading_hu=-1)
+
+
+def test_wide_bleeding_lies_anywhere_under_the_skull_and_may_be_thin():
+    def sampled(wide):
+        lesions = []
+        for seed in range(60):
+            lesions += sample_bleeding(generator(seed), ("subdural", "epidural")[seed % 2], wide)
+        return [lesion for lesion in lesions if lesion.site in ("vault", "crossing")]
+
+    usual, wide = sampled(False), sampled(True)
+    assert len(usual) == len(wide) and [lesion.kind for lesion in usual] == [lesion.kind for lesion in wide]
+    at_the_back = [sum(lesion.centre[1] < -0.6 for lesion in lesions) for lesions in (usual, wide)]
+    assert at_the_back[1] > 1.5 * at_the_back[0]
+    thin = [sum(lesion.axes[2] < 4.5 for lesion in lesions) for lesions in (usual, wide)]
+    assert thin[1] > thin[0] + 5 and min(lesion.axes[2] for lesion in wide) >= 2.5
 
 
 def test_workers_need_no_torch():

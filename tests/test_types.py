@@ -16,7 +16,7 @@ import torch
 import hemotorch
 import tiny
 from hemotorch import io, nets
-from hemotorch.cli.commands import split_models_and_scans
+from hemotorch.cli.commands import models_and_scans
 from hemotorch.data import layouts
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.prepare import prepare
@@ -317,8 +317,13 @@ def test_arguments_are_split_into_models_and_scans(tmp_path: Path) -> None:
         folder.mkdir()
     (run / "run.json").write_text("{}")
     a, b, c = str(run), "best.pt", str(scans)
-    assert split_models_and_scans([a, c]) == ([a], [c])
-    assert split_models_and_scans([a, b, c, "x.nii.gz"]) == ([a, b], [c, "x.nii.gz"])
-    assert split_models_and_scans([c, "x.nii"]) == ([c], ["x.nii"])  # the first is a model, whatever it is
-    assert split_models_and_scans([a, "x.nii", b]) == ([a], ["x.nii", b])
-    assert split_models_and_scans([a, b]) == ([a, b], [])
+    assert models_and_scans([], [a, c]) == ([a], [c])
+    assert models_and_scans([], [a, b, c, "x.nii.gz"]) == ([a, b], [c, "x.nii.gz"])
+    assert models_and_scans([], [a, "x.nii", b]) == ([a], ["x.nii", b])
+    assert models_and_scans([b, a], [c, "x.nii"]) == ([b, a], [c, "x.nii"])
+    with pytest.raises(OptionError, match="only models are named"):
+        models_and_scans([], [a, b])
+    with pytest.raises(OptionError, match="is a model, too"):
+        models_and_scans([a], [b, c])
+    with pytest.raises(InputError, match="no such file or folder"):
+        models_and_scans([], [str(tmp_path / "missing-run"), c])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemotorch import NOTICE
 from hemotorch.cli.output import show, volume_text
-from hemotorch.errors import HemotorchError, OptionError, one_line, some_of
+from hemotorch.errors import HemotorchError, InputError, OptionError, one_line, some_of
 
 if TYPE_CHECKING:
     from hemotorch.recipe import Recipe
@@ -193,11 +193,7 @@ def predict(arguments: argparse.Namespace) -> int:
     from hemotorch.report.study_files import INDEX
     from hemotorch.system.events import Message, Problem, emit
 
-    models, scans = split_models_and_scans([arguments.run_folder, *arguments.scan])
-    if not scans:
-        raise OptionError(
-            "only models are named, and no scan", todo="name files of scans or folders of them after them"
-        )
+    models, scans = models_and_scans(arguments.model, arguments.path)
     results: list[dict[str, Any]] = []
     failed = 0
     doubtful: list[tuple[int, str]] = []  # how many doubts, of which scan
@@ -273,18 +269,37 @@ def _import_nibabel_alone() -> None:
         del modules["pydicom"]
 
 
-def split_models_and_scans(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What a command's arguments MODEL... SCAN... name: the models, and the scans after them.
+def models_and_scans(named: Sequence[str], paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The models and the scans that a command line names; without a model, the one in the box.
 
-    The first is a model whatever it is; further ones are if they are run folders, checkpoint files (.pt) or ONNX files.
+    Args:
+        named: of --model.
+        paths: the arguments; those at the start that are run folders, checkpoints (.pt) or ONNX files are models.
+
+    Raises:
+        OptionError: if no scan is named, or models in both ways.
+        InputError: if no model is named, and there is none in the box.
     """
-    more = list(takewhile(_is_model, arguments[1:]))
-    return [*arguments[:1], *more], list(arguments[1 + len(more) :])
+    in_front = list(takewhile(_is_model, paths))
+    scans = list(paths[len(in_front) :])
+    if named and in_front:
+        raise OptionError(f"{in_front[0]} is a model, too", "--model", "name models in one of the two ways")
+    if not scans:
+        todo = "name files of scans or folders of them after them"
+        raise OptionError("only models are named, and no scan", todo=todo)
+    models = [*named, *in_front]
+    if not models:
+        if len(scans) > 1 and not Path(scans[0]).exists():
+            raise InputError("no such file or folder", scans[0], "name a run folder or a model file, or scans alone")
+        from hemotorch.inference import box
+
+        models = [str(box.model_file())]
+    return models, scans
 
 
 def _is_model(argument: str) -> bool:
     path = Path(argument)
-    return path.suffix in (".pt", ".onnx") or (path / "run.json").is_file()
+    return path.suffix in (".pt", ".onnx") or (path / "run.json").is_file() or (path / "best.pt").is_file()
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -297,6 +312,23 @@ def export(arguments: argparse.Namespace) -> int:
     values = {"file": str(made.path), "megabytes": made.megabytes, "compared": [asdict(c) for c in made.comparisons]}
     lines = [comparison.text for comparison in made.comparisons]
     show(arguments, values, "\n".join([*lines, f"wrote {made.path}, {made.megabytes:.1f} MB"]))
+    return 0
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """Lists the models in the box, or prints the card of one."""
+    from hemotorch.inference import box
+
+    if arguments.name is not None:
+        card = box.card(arguments.name)
+        box.model_file(arguments.name)  # says if the file is not the card's
+        show(arguments, asdict(card), "\n".join(card.lines()))
+        return 0
+    cards = [box.card(name) for name in box.names()]
+    lines = [f"{card.name}   {card.megabytes:.1f} MB   {card.title}" for card in cards]
+    if not cards:
+        lines = ["there is no model in the box; `make model` makes one"]
+    show(arguments, {"models": [asdict(card) for card in cards]}, "\n".join(lines))
     return 0
 
 

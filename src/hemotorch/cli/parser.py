@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     _predict(group)
     _export(group)
     _inspect(group)
+    _models(group)
     _recipe(group)
     text = "Measure how fast it trains and predicts here, and why."
     bench.add(add_command(group, "bench", None, text, "bench train --quick"), add_threads, show)
@@ -139,11 +140,14 @@ def _evaluate(group: Any) -> None:
 
 def _predict(group: Any) -> None:
     text = "Outline bleeding in scans."
-    p = add_command(group, "predict", commands.predict, text, "predict run scan.nii.gz --out predictions")
-    text = "run folder, checkpoint or ONNX file; further ones after it, such as the folds of a dataset, are averaged"
-    p.add_argument("run_folder", metavar="RUN", help=text)
-    text = "files of scans, folders of them, DICOM (a file, a folder, a zip, a DICOMDIR)"
-    p.add_argument("scan", nargs="+", metavar="SCAN", help=text)
+    p = add_command(group, "predict", commands.predict, text, "predict CD_FOLDER --out results")
+    text = (
+        "files of scans, folders of them, DICOM (a file, a folder, a zip, a DICOMDIR); models before them are taken as "
+        "with --model: run folders, checkpoints (.pt), ONNX files"
+    )
+    p.add_argument("path", nargs="+", metavar="SCAN", help=text)
+    text = "run folder, checkpoint or ONNX file in place of the model in the box; several are averaged"
+    p.add_argument("--model", action="append", default=[], metavar="MODEL", help=text)
     p.add_argument("--out", required=True, metavar="DIR", help="folder for masks, JSON and pictures")
     add_series(p)
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
@@ -173,6 +177,14 @@ def _inspect(group: Any) -> None:
     p.add_argument("--show-patient", action="store_true", help="also print the names and ids of patients")
     add_series(p)
     add_max_voxels(p)
+
+
+def _models(group: Any) -> None:
+    text = "List the models that come with hemotorch, or print the card of one."
+    p = add_command(group, "models", commands.models, text, "models default")
+    p.add_argument(
+        "name", nargs="?", metavar="NAME", help="print its card: what it was trained on, its figures, limits"
+    )
 
 
 def _recipe(group: Any) -> None:

@@ -31,7 +31,8 @@ from hemotorch.system.machine import cores
 
 LAYOUT = "folder"  #: of what is written; of studies in DICOM, DICOM, since NIfTI cannot hold uneven slices
 BRIGHT_ML = 4.0  #: a piece of the brain as bright as blood that is this large may be blood, see `bright_ml`
-LEAST_ML, TRIES = 0.5, 6  #: less painted bleeding is not worth a scan; other bleeding is tried so often
+LEAST_ML, TRIES = 0.2, 12  #: less painted bleeding is not worth a scan; other bleeding is tried so often,
+TRIES_OF_A_TYPE = 3  #: then led by another type: a part of a head may have no room for this one
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,8 @@ def _write_painting(case: Case, job: _Job, scan: Scan, inside: np.ndarray, numbe
     name = f"{case.name}-paint{number + 1}"
     # A function of seed, name and number: scans that are added change no other.
     key = zlib.crc32(case.name.encode("utf-8", "surrogateescape"))
-    leading = LEADING[(key + number) % len(LEADING)]
     for attempt in range(TRIES):
+        leading = LEADING[(key + number + attempt // TRIES_OF_A_TYPE) % len(LEADING)]
         seed = int(generator(job.seed, key, number, attempt).integers(2**31))
         painted, mask = paint(scan, seed=seed, leading=leading)
         if scan.volume_ml(mask) >= LEAST_ML:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemotorch.errors import InputError
+from hemotorch.inference import box
 from hemotorch.inference.deployment import Deployment
 from hemotorch.inference.model import Ensemble, Model
 from hemotorch.inference.onnx_model import SUFFIX, load_onnx
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 ModelPath = Path | str
 
 
-def load_model(model: ModelPath | Sequence[ModelPath], device: str = "auto") -> Predictor:
+def load_model(model: ModelPath | Sequence[ModelPath] | None = None, device: str = "auto") -> Predictor:
     """Loads a trained network, or several as one, ready to predict.
 
     Args:
-        model: A run folder of `hemotorch train`, whose best checkpoint is taken, a checkpoint file, or an ONNX file of
-            `hemotorch export`. Of several, such as the folds of one dataset, the probabilities are averaged; they must
-            be of one task, on one grid.
+        model: None, the model that comes with hemotorch; or a run folder of `hemotorch train`, whose best checkpoint is
+            taken, a checkpoint file, or an ONNX file of `hemotorch export`. Of several, such as the folds of one
+            dataset, the probabilities are averaged; they must be of one task, on one grid.
         device: "auto", "cpu", "cuda" or "cuda:N". ONNX files run on the CPU.
 
     Returns:
@@ -44,6 +45,8 @@ def load_model(model: ModelPath | Sequence[ModelPath], device: str = "auto") -> 
         OptionError: if the device does not exist.
         RunError: if a run is named and torch is not installed.
     """
+    if model is None:
+        model = box.model_file()
     paths = [model] if isinstance(model, (str, Path)) else list(model)
     if not paths:
         raise InputError("no model is named", todo="name a run folder, a checkpoint or an ONNX file")
@@ -62,7 +65,7 @@ def load_model(model: ModelPath | Sequence[ModelPath], device: str = "auto") -> 
 
 
 def predict(
-    model: Predictor | ModelPath | Sequence[ModelPath],
+    model: Predictor | ModelPath | Sequence[ModelPath] | None,
     scan: Scan | Path | str,
     *,
     device: str = "auto",
@@ -80,8 +83,8 @@ def predict(
     Research use only, not a medical device.
 
     Args:
-        model: A run folder, a checkpoint, an ONNX file, several of them (their probabilities are averaged), or what
-            `load_model` returned (load once to predict many scans).
+        model: A run folder, a checkpoint, an ONNX file, several of them (their probabilities are averaged), what
+            `load_model` returned (load once to predict many scans), or None: the model that comes with hemotorch.
         scan: A NIfTI or NRRD file in Hounsfield units, a DICOM file, folder or zip of one study, or a `Scan`.
         device: "auto", "cpu", "cuda" or "cuda:N"; not looked at if the model is loaded already.
         any_anatomy: Also predict what does not look like a head.
@@ -93,7 +96,7 @@ def predict(
     Raises:
         InputError: if the model or the scan cannot be read, or the scan does not look like a head CT in HU.
     """
-    predictor = load_model(model, device) if isinstance(model, (str, Path, Sequence)) else model
+    predictor = model if isinstance(model, Predictor) else load_model(model, device)
     volume = read_scan(scan) if isinstance(scan, (str, Path)) else scan
     return predictor.predict(volume, any_anatomy, doubts=True)
 

@@ -16,7 +16,7 @@ from hemotorch.phantom import sample_lesions
 from hemotorch.phantom.anatomy import DOME_AXES, DOME_CENTRE, Patient
 from hemotorch.phantom.brain import GREY, Brain, Inside
 from hemotorch.phantom.fields import Array, Points, generator
-from hemotorch.phantom.lesions import Lesion
+from hemotorch.phantom.lesions import SURFACE_MM, Lesion
 from hemotorch.scan import Scan
 
 LAYERS = 3  #: a slice's partial volume is the mean over so many layers
@@ -32,6 +32,9 @@ WHITE_DEEP_MM, WHITE_SIDE_MM = 18.0, 12.0  #: white matter: deep, and off the mi
 WHITE_ABOVE_MM, WHITE_FRONT_MM = 15.0, 22.0  #: above the insula or in front of it
 LOW = 9.0  #: HU under the brain's level at which a calm voxel is half fluid
 FULL_SIZE_MM2 = 6000.0  #: least area inside the skull on its fullest slice
+PART_MM = 90.0  #: fewer millimetres of brain, from foot to head, are a part of a head
+#: What is painted into a part: where its ventricles and cisterns lie cannot be told.
+OF_PARTS = ("intraparenchymal", "epidural", "subdural")
 
 
 def paint(
@@ -55,13 +58,17 @@ def paint(
         what = "bleeding can be painted only if the distances between pixels and slices are known"
         raise InputError(what, scan.name)
     rng = generator(seed, 0xB1EED)
+    sampled = lesions is None
     if lesions is None:
-        lesions = sample_lesions.sample_bleeding(rng, leading or str(rng.choice(TYPES)))
+        lesions = sample_lesions.sample_bleeding(rng, leading or str(rng.choice(TYPES)), wide=True)
     inside = enclosed(scan)
     row_mm, column_mm = scan.pixel_mm
     if inside.sum(axis=(1, 2)).max() * row_mm * column_mm < FULL_SIZE_MM2:
         raise InputError("no skull encloses a brain in this scan, so that there is nowhere to bleed", scan.name)
     frame = _Frame.fit(scan, inside)
+    if sampled and _covered_mm(scan, inside) < PART_MM:
+        lesions = [lesion for lesion in lesions if lesion.kind in OF_PARTS and lesion.site not in ("falx", "tentorium")]
+        frame = frame.raised(scan, inside, lesions, rng)
     level = brain_level(scan)
     if level is None:
         raise InputError("what the skull encloses does not look like brain in HU", scan.name)
@@ -81,6 +88,12 @@ def paint(
     mask = bleeding.typed_mask(shares, scan.shape)
     warnings = (*scan.warnings, "synthetic bleeding was painted into it")
     return replace(scan, hu=hu, source=None, warnings=warnings), mask
+
+
+def _covered_mm(scan: Scan, inside: np.ndarray) -> float:
+    """How much of the brain the slices show, from foot to head."""
+    areas = inside.sum(axis=(1, 2))
+    return float(np.nansum(scan.shares_mm[areas > 0.1 * areas.max()]))
 
 
 class _Frame:
@@ -103,6 +116,20 @@ class _Frame:
         scale = np.array([half[0] / DOME_AXES[0], half[1] / DOME_AXES[1], 0.0])
         scale[2] = float(np.clip(scale[:2].mean(), 0.85, 1.15))
         return _Frame(np.array([columns.mean(), rows.mean()]), scale, top)
+
+    def raised(self, scan: Scan, inside: np.ndarray, lesions: list[Lesion], rng: np.random.Generator) -> _Frame:
+        """The frame of a part of a head, whose height is unknown: the first lesion lies on a random slice."""
+        if not lesions:
+            return self
+        first = lesions[0]
+        lesion_mm = first.centre[2]
+        if first.site != "brain":
+            lesion_mm = DOME_CENTRE[2] + SURFACE_MM * first.centre[2]
+        areas = inside.sum(axis=(1, 2))
+        k = int(rng.choice(np.flatnonzero(areas > 0.3 * areas.max())))
+        height = float(scan.slice_origins_mm[k] @ scan.normal)
+        top = height - (lesion_mm - DOME_CENTRE[2] - DOME_AXES[2]) * float(self.scale[2])
+        return _Frame(self.centre, self.scale, top)
 
     def points(self, scan: Scan, k: int, pixels: tuple[Array, Array], offset: float) -> Points:
         """The positions of pixels (rows, columns) of slice k, `offset` slices above its middle."""

@@ -202,8 +202,39 @@ SAMPLERS = {
 }
 
 
-def sample_bleeding(rng: Rng, leading: str) -> list[Lesion]:
-    """The bleeding of one patient: the leading type, and often others that go with it."""
+def sample_bleeding(rng: Rng, leading: str, wide: bool = False) -> list[Lesion]:
+    """The bleeding of one patient: the leading type, and often others that go with it.
+
+    Args:
+        rng: where the numbers come from.
+        leading: the type.
+        wide: what lies under the skull lies anywhere under it, and may be thinner. For training: on what is usual
+            alone, a network misses what is not.
+    """
+    lesions = _sample_bleeding(rng, leading)
+    if wide:
+        lesions = [_widened(rng, lesion) for lesion in lesions]
+    return lesions
+
+
+def _widened(rng: Rng, lesion: Lesion) -> Lesion:
+    """The lesion elsewhere under the skull, thinner or thicker, and never as faint as the brain is beside bone."""
+    # No bleeding is so dark that nothing tells it from the brain, and no part of one.
+    contrast = _uniform(rng, 22, 46)
+    lesion = replace(lesion, contrast=contrast, second=max(lesion.second, 0.6 * contrast - 4))
+    if lesion.site not in ("vault", "crossing"):
+        return lesion
+    direction = rng.normal(0, 1, 3) * np.array((1, 1, 0.55)) + np.array((0, 0, 0.2))
+    length, height, thickness = lesion.axes
+    if lesion.kind == "epidural":
+        thickness = float(np.clip(height * rng.uniform(0.12, 0.5), 3, 22))
+    else:
+        thickness = float(np.clip(rng.gamma(2.2, 2.6), 2.5, 18))
+    return replace(lesion, centre=_triple(direction / np.linalg.norm(direction)), axes=(length, height, thickness))
+
+
+def _sample_bleeding(rng: Rng, leading: str) -> list[Lesion]:
+    """The bleeding of one patient as it usually is."""
     first = SAMPLERS[leading](rng)
     lesions = [first]
     if leading == "intraparenchymal":
