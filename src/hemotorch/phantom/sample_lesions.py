@@ -220,7 +220,7 @@ def sample_bleeding(rng: Rng, leading: str, wide: bool = False) -> list[Lesion]:
 def _widened(rng: Rng, lesion: Lesion) -> Lesion:
     """The lesion elsewhere under the skull, thinner or thicker, and never as faint as the brain is beside bone."""
     # No bleeding is so dark that nothing tells it from the brain, and no part of one.
-    contrast = _uniform(rng, 22, 46)
+    contrast = _uniform(rng, 25, 46)
     lesion = replace(lesion, contrast=contrast, second=max(lesion.second, 0.6 * contrast - 4))
     if lesion.site not in ("vault", "crossing"):
         return lesion
