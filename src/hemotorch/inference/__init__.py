@@ -1,7 +1,7 @@
 """From a scan to a prediction, and a prediction as files.
 
 baseline     the rule-based baseline: bright inside the skull
-box          the models that come with hemotorch, each with a card
+box/         the models that come with hemotorch, each with a card
 checkpoint   the weights of a network and all that predicting with it needs, as one file
 deployment   what predicting with a network needs besides its weights
 doubts       what speaks against a prediction, each with a code, a sentence and a number

@@ -213,11 +213,11 @@ def sample_bleeding(rng: Rng, leading: str, wide: bool = False) -> list[Lesion]:
     """
     lesions = _sample_bleeding(rng, leading)
     if wide:
-        lesions = [_widened(rng, lesion) for lesion in lesions]
+        lesions = [widened(rng, lesion) for lesion in lesions]
     return lesions
 
 
-def _widened(rng: Rng, lesion: Lesion) -> Lesion:
+def widened(rng: Rng, lesion: Lesion) -> Lesion:
     """The lesion elsewhere under the skull, thinner or thicker, and never as faint as the brain is beside bone."""
     # No bleeding is so dark that nothing tells it from the brain, and no part of one.
     contrast = _uniform(rng, 25, 46)

@@ -21,6 +21,7 @@ MOST_SLICES = 60  #: of thin slices, so that a patient stays a matter of seconds
 METAL_HU = 3000.0
 NOISIEST_HU = 20.0
 HEAD_MM = (-62.0, 80.0)  #: from the foramen magnum to the vertex, in the head's frame
+ELSEWHERE = 0.5  #: of what is unusual bleeding
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,12 @@ class Variety:
         return [sample_lesions.old_infarct(rng) for _ in range(int(rng.integers(1, 4)))]
 
     def bleeding(self, lesions: list[Lesion], attempt: int) -> list[Lesion]:
-        """Bleeding that is thinner, smaller, fainter or off the bone."""
+        """Bleeding that is thinner, smaller, fainter or off the bone, or lies where it rarely does."""
         rng = self._stream("bleeding", attempt)
         if rng is None:
             return lesions
+        if rng.random() < ELSEWHERE:
+            return [sample_lesions.widened(rng, lesion) for lesion in lesions]
         return [_lesser(lesion, rng) for lesion in lesions]
 
 
