@@ -78,6 +78,7 @@ def index_page(rows: Sequence[IndexRow], made_by: str, table: str) -> str:
         made_by=made_by,
         table=table,
         types=[(name, SHORT_NAMES[name], COLOURS[name]) for name in TYPES],
+        has_changes=any(row.change_ml is not None for row in rows),
         page_rows=PAGE_ROWS,
         mark_ml=MARK_ML,
         script=script,

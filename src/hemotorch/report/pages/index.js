@@ -4,6 +4,7 @@ const filter = document.getElementById("filter"), choice = document.getElementBy
 const heads = [...table.querySelectorAll("th button")];
 const types = heads.map(head => head.dataset.key).filter(key => key in { epidural: 1, intraparenchymal: 1,
   intraventricular: 1, subarachnoid: 1, subdural: 1 });
+const hasChanges = heads.some(head => head.dataset.key === "change");
 const perPage = Number(table.dataset.rows), mark = Number(table.dataset.mark);
 
 const rows = JSON.parse(document.getElementById("data").textContent);
@@ -109,7 +110,7 @@ function drawRow(row) {
   if (row.warnings) notes.append(element("span", "faint", row.warnings === 1 ? "1 remark" : row.warnings + " remarks"));
   line.append(notes);
   const change = element("td");
-  if (row.change_ml !== null) {
+  if (hasChanges && row.change_ml !== null) {
     const text = (row.change_ml < 0 ? "−" : "+") + Math.abs(row.change_ml).toFixed(1);
     const amount = element("span", row.grown ? "doubt" : "", text);
     if (row.grown) {
@@ -119,7 +120,7 @@ function drawRow(row) {
     }
     change.append(amount);
   }
-  line.append(change);
+  if (hasChanges) line.append(change);
   line.append(element("td", "slices", row.slices ? row.slices_with_bleeding + " of " + row.slices : ""));
   return line;
 }
