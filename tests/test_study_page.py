@@ -103,21 +103,9 @@ def test_without_bleeding_without_types_and_without_spacing() -> None:
 
 def test_follow_up_and_files_are_shown() -> None:
     change = Change("4.0 mL", "6 h earlier", "14.0 mL", "+10.0 mL", "+250 %", marked=True, page="a b.html")
-    html = study_page(
-        predicted(),
-        StudyText(
-            "a",
-            change=change,
-            abc2={"ml": 12.34, "piece_ml": 13.3, "a_mm": 40.2, "b_mm": 30.0, "c_mm": 20.5},
-            files={"mask": "a b_mask.nii.gz"},
-        ),
-    )
+    html = study_page(predicted(), StudyText("a", change=change, abc2_ml=12.34, files={"mask": "a b_mask.nii.gz"}))
     words = Page(html).words
-    assert (
-        "+250 %" in words
-        and "grown by more than 6 mL or 33 %" in words
-        and {"12.3 mL", "13.3 mL, 40 × 30 × 20 mm"} <= set(words)
-    )
+    assert "+250 %" in words and "grown by more than 6 mL or 33 %" in words and "12.3 mL" in words
     assert "a b_mask.nii.gz" in words and 'href="a%20b_mask.nii.gz"' in html
 
 

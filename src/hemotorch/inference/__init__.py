@@ -1,6 +1,5 @@
 """From a scan to a prediction, and a prediction as files.
 
-abc2         the volume as it is estimated by hand, beside that in voxels
 baseline     the rule-based baseline: bright inside the skull
 box/         the models that come with hemotorch, each with a card
 checkpoint   the weights of a network and all that predicting with it needs, as one file

@@ -13,7 +13,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from hemotorch import NOTICE, __version__
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
-from hemotorch.inference.abc2 import abc2
 from hemotorch.inference.load import load_model
 from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
@@ -280,7 +279,6 @@ def write_prediction(
         "hemotorch": __version__,
         "doubts": [asdict(doubt) for doubt in prediction.doubts or ()],
         "interval_ml": None if prediction.interval_ml is None else [round(ml, 3) for ml in prediction.interval_ml],
-        "abc2": _abc2(prediction),
         "warnings": list(prediction.warnings),
         "seconds": dict(prediction.seconds),
         "sources": sources,
@@ -297,11 +295,3 @@ def write_prediction(
     result["sha256"] = {file.relative_to(folder).as_posix(): file_digest(file) for file in written}
     write_json(folder / f"{name}{RECORD}", result)
     return dict(jsonable(result))
-
-
-def _abc2(prediction: Prediction) -> dict[str, float] | None:
-    """ABC/2 of the largest piece and what it was made of; None without bleeding, or without millimetres."""
-    estimate = abc2(prediction.scan, prediction.mask)
-    if estimate is None:
-        return None
-    return {name: round(value, 2) for name, value in estimate._asdict().items()}

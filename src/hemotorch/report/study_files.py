@@ -37,7 +37,7 @@ def write_study(prediction: Prediction, folder: Path, name: str, result: dict[st
         "all numbers": f"{name}{RECORD}",
     }
     page, picture = folder / f"{name}{PAGE}", folder / THUMBNAILS / f"{name}.jpg"
-    write_text(page, study_page(prediction, StudyText(name, INDEX, result["abc2"], files=files)))
+    write_text(page, study_page(prediction, StudyText(name, INDEX, files=files)))
     with atomic(picture) as temporary:
         temporary.write_bytes(thumbnail(prediction))
     return [page, picture]

@@ -100,15 +100,12 @@ class Change:
 
 @dataclass(frozen=True)
 class StudyText:
-    """What a page says beside what the prediction holds.
-
-    name: of the study. index: the file of the list. abc2: of the largest piece, as NAME.json has it. files: what each
-    is, and its name.
-    """
+    """What a page says beside what the prediction holds."""
 
     name: str
     index: str = ""
-    abc2: Mapping[str, float] | None = None
+    abc2_ml: float | None = None
+    longest_mm: float | None = None
     change: Change | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -244,10 +241,9 @@ def _measures(prediction: Prediction, text: StudyText) -> dict[str, str]:
     """Title and text of each line under the types; "" for what there is not."""
     found = prediction.slices_with_bleeding
     measures = {"Slices with it": f"{len(found)} of {len(prediction.scan.hu)}" if found else ""}
-    if found and text.abc2 is not None:
-        size = " × ".join(f"{text.abc2[side]:.0f}" for side in ("a_mm", "b_mm", "c_mm"))
-        measures["Largest piece"] = f"{ml_text(text.abc2['piece_ml'])}, {size} mm"
-        measures["ABC/2 of it"] = ml_text(text.abc2["ml"])
+    if found:
+        measures["ABC/2, for comparison"] = "" if text.abc2_ml is None else f"{text.abc2_ml:.1f} mL"
+        measures["Longest in a slice"] = "" if text.longest_mm is None else f"{text.longest_mm:.0f} mm"
     return measures
 
 
