@@ -11,12 +11,14 @@ import pytest
 from hemotorch.grid import SliceSpacing
 from hemotorch.head import check_head
 from hemotorch.inference.deployment import Deployment
-from hemotorch.inference.doubts import about_interval, doubts_about
+from hemotorch.inference.doubts import Answer, doubts_about, outside_by_network
 from hemotorch.inference.outputs import write_prediction
 from hemotorch.inference.predictor import Predictor
+from hemotorch.inference.second_look import SecondLook
 from hemotorch.inference.seen import Seen
 from hemotorch.io import read_scan
 from hemotorch.recipe import GridSection, Predict, Tiles
+from hemotorch.task import BLEEDING, TYPED
 
 SPACING = SliceSpacing(6.0, 2.0, 9.0)
 
@@ -40,6 +42,10 @@ class Bright:
         mean = sum(padded[:, r : r + size[0], c : c + size[1]] for r in range(3) for c in range(3)) / 9
         return ((mean > 58) & (mean < 100)).astype(np.float32)[None]
 
+    def without_mirror(self):
+        """Itself."""
+        return self
+
 
 @pytest.fixture(scope="module")
 def predictor():
@@ -62,7 +68,7 @@ def _changed(scan, change):
 
 def _codes(scan, mask=None, seen=None):
     outlined = np.zeros(scan.shape, np.uint8) if mask is None else mask
-    return {doubt.code for doubt in doubts_about(scan, outlined, seen or Seen(), (SPACING,))}
+    return {doubt.code for doubt in doubts_about(scan, Answer(outlined), seen or Seen(), (SPACING,))}
 
 
 def test_phantoms_of_usual_scanners_are_not_doubted(cases):
@@ -84,7 +90,9 @@ def test_each_change_has_its_doubt_and_its_number(cases):
         assert "level" in _codes(_changed(scan, -30)) or "no-brain" in _codes(_changed(scan, -30))
         assert "shading" in _codes(_changed(scan, rows))
         assert "noise" in _codes(_changed(scan, noise))
-    (doubt,) = (d for d in doubts_about(_changed(scan, noise), case.mask, Seen(), (SPACING,)) if d.code == "noise")
+    (doubt,) = (
+        d for d in doubts_about(_changed(scan, noise), Answer(case.mask), Seen(), (SPACING,)) if d.code == "noise"
+    )
     assert doubt.unit == "HU" and 18 < doubt.value < 32 and f"{doubt.value:.0f} HU" in doubt.text
 
 
@@ -117,11 +125,51 @@ def test_bleeding_outside_the_skull_and_too_much_of_it(cases):
     assert _codes(scan, inside.astype(np.uint8)) == {"volume"}
 
 
-def test_a_volume_that_depends_on_the_level_is_doubted():
-    assert not about_interval(20.0, (17.0, 23.0)) and not about_interval(0.0, (0.0, 2.0))
-    (doubt,) = about_interval(0.0, (0.0, 6.0))
-    assert doubt.code == "unsteady" and doubt.value == 6.0
-    assert about_interval(20.0, (12.0, 22.0))
+def _second_look(scan, mask, low, high, agreement=0.9):
+    answer = Answer(mask, second=SecondLook((low, high), agreement))
+    return [doubt for doubt in doubts_about(scan, answer, Seen(), (SPACING,)) if doubt.code == "unsteady"]
+
+
+def test_what_depends_on_how_it_is_looked_at_is_doubted(cases):
+    case = next(case for case in cases if case.mask.any())
+    total = case.scan.volume_ml(case.mask > 0)
+    assert not _second_look(case.scan, case.mask, 0.85 * total, 1.15 * total)
+    assert not _second_look(case.scan, 0 * case.mask, 0.0, 2.0, agreement=0.0), "nothing was outlined, and little is"
+    (doubt,) = _second_look(case.scan, 0 * case.mask, 0.0, 6.0)
+    assert doubt.value == 6.0 and "0.0 to 6.0 mL" in doubt.text
+    (doubt,) = _second_look(case.scan, case.mask, total, total, agreement=0.4)
+    assert "only 40 %" in doubt.text
+
+
+def test_pieces_of_which_the_model_is_not_sure_are_doubted(cases):
+    case = next(case for case in cases if case.scan.volume_ml(case.mask > 0) > 5)
+    mask = (case.mask > 0).astype(np.uint8)
+
+    def codes(mask, probability):
+        return {doubt.code for doubt in doubts_about(case.scan, Answer(mask, probability), Seen(), (SPACING,))}
+
+    sure = np.where(mask, 0.95, 0.02).astype(np.float32)
+    assert not codes(mask, sure) and "faint" in codes(mask, np.where(mask, 0.7, 0.02).astype(np.float32))
+    space = np.argwhere(case.inside & (mask == 0))[::400]
+    false, probability = mask.copy(), sure.copy()
+    for index, row, column in space[:6]:
+        block = (index, slice(row, row + 12), slice(column, column + 12))
+        false[block], probability[block] = 1, 0.6
+    extra = case.scan.volume_ml(false) - case.scan.volume_ml(mask)
+    assert ("faint" in codes(false, probability)) == (extra > 0.25 * case.scan.volume_ml(false))
+
+
+def test_what_the_network_itself_has_outside_the_skull_is_counted():
+    bleeding = np.zeros((2, 64, 64), np.float32)
+    bleeding[0, 10:14, 10:40] = bleeding[1, 30:34, 10:40] = 0.9
+    channels = {index: np.zeros((len(TYPED.channels), 64, 64), np.float32) for index in (0, 1)}
+    for index in (0, 1):
+        free = 1 - bleeding[index]
+        channels[index][TYPED.channels.index("outside")] = free * (index == 0)
+        channels[index][TYPED.channels.index("inside")] = free * (index == 1)
+    ml = outside_by_network(bleeding, channels, TYPED, 0.5, (1.2, 1.2), np.array([0.01, 0.5]))
+    assert ml == pytest.approx(4 * 30 * 0.01), "the first slice's alone"
+    assert outside_by_network(bleeding, channels, BLEEDING, 0.5, (1.2, 1.2), np.array([0.01, 0.5])) == 0
 
 
 def test_the_interval_is_about_what_the_shifted_scans_hold(predictor, cases):

@@ -11,9 +11,10 @@ model        what a model is to everything else, and several models as one
 onnx_export  a run's network as an ONNX file, compared at once with the network
 onnx_model   an ONNX file as a model, without torch
 outputs      a prediction as files: mask, NAME.json, contact sheet
-pieces       connected pieces of a mask, by their volume
+pieces       connected pieces of a mask, by their volume, and how sure the model is of them
 predictor    Scan to Prediction with what a training deployed
-seen         what a model has seen in training: level, noise and shading of brains
+second_look  a few slices looked at again, mirrored, moved, darker and brighter
+seen         what a model has seen in training: level, noise and shading of brains, contrast
 scan_files   which files are scans to predict, and what the files made from each are called
 stacks       what networks see: stacks of slices, blocks and their stitching
 torch_model  a torch network as a model

@@ -29,6 +29,10 @@ class Model(Protocol):
         """How many slices of that size it answers at once."""
         ...
 
+    def without_mirror(self) -> Model:
+        """The same model, looking at each slice once only."""
+        ...
+
     def probabilities(
         self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None
     ) -> np.ndarray:
@@ -64,6 +68,10 @@ class Ensemble:
     def batch(self, rows: int, columns: int) -> int:
         """As many slices as the model takes that takes the fewest."""
         return min(model.batch(rows, columns) for model in self.models)
+
+    def without_mirror(self) -> Ensemble:
+        """See `Model`."""
+        return Ensemble([model.without_mirror() for model in self.models])
 
     def probabilities(
         self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None

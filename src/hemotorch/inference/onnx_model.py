@@ -80,6 +80,10 @@ class OnnxModel:
         """See `Model`."""
         return self.reader.batch(rows, columns)
 
+    def without_mirror(self) -> OnnxModel:
+        """See `Model`."""
+        return dataclasses.replace(self, mirror=False)
+
     def probabilities(
         self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None
     ) -> np.ndarray:

@@ -19,17 +19,16 @@ from hemotorch.grid import (
 )
 from hemotorch.head import check_head
 from hemotorch.inference.deployment import Deployment
-from hemotorch.inference.doubts import SHIFT_HU, about_interval, doubts_about
+from hemotorch.inference.doubts import Answer, doubts_about, outside_by_network
 from hemotorch.inference.model import Model
 from hemotorch.inference.pieces import large_pieces
+from hemotorch.inference.second_look import SecondLook, look_again
 from hemotorch.labels import CODES
 from hemotorch.recipe import Predict
 from hemotorch.scan import Doubt, Prediction, Scan
 from hemotorch.system import limits
 from hemotorch.system.events import progress
 from hemotorch.task import Task
-
-SHIFTED_SHARE = 12  #: of the slices, one of so many is also looked at darker and brighter
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,13 @@ class Predictor:
         found: tuple[Doubt, ...] | None = None
         interval_ml: tuple[float, float] | None = None
         if doubts:
-            interval_ml = self._interval_ml(working, positions, bleeding, scan, volumes["total"])
-            found = self._doubts(scan, mask, volumes["total"], interval_ml)
+            second = self._look_again(scan, working, positions, bleeding, volumes["total"])
+            interval_ml = second.interval_ml if second else None
+            pixel_mm = (self.grid.pixel_mm, self.grid.pixel_mm) if self.grid.pixel_mm else scan.pixel_mm
+            threshold = self.deployment.predict.threshold
+            outside_ml = outside_by_network(bleeding, types, task, threshold, pixel_mm, self._pixel_ml(scan))
+            answer = Answer(mask, probability, second, outside_ml)
+            found = doubts_about(scan, answer, self.deployment.seen, self.model.spacings)
             clock.lap("doubts")
         return Prediction(
             scan,
@@ -100,55 +104,27 @@ class Predictor:
             card=self.deployment.card,
         )
 
-    def _doubts(
-        self, scan: Scan, mask: np.ndarray, total_ml: float, interval_ml: tuple[float, float] | None
-    ) -> tuple[Doubt, ...]:
-        """What speaks against a prediction."""
-        found = doubts_about(scan, mask, self.deployment.seen, self.model.spacings)
-        if interval_ml is not None:
-            found += about_interval(total_ml, interval_ml)
-        return tuple(found)
-
-    def _interval_ml(
+    def _look_again(
         self,
+        scan: Scan,
         working: np.ndarray,
         positions_mm: np.ndarray | None,
         bleeding: np.ndarray,
-        scan: Scan,
         total_ml: float,
-    ) -> tuple[float, float] | None:
-        """Least and most mL in the scan made darker and brighter by SHIFT_HU; None if spacing is unknown.
-
-        A twelfth of the slices is looked at, those with the most bleeding, or the most probable if there is none. How
-        much more or less they show is taken for the whole scan.
-
-        Args:
-            working: (n, H, W) HU on the grid.
-            positions_mm: of the slices.
-            bleeding: (n, H, W) probabilities on the grid.
-            total_ml: of the mask.
-        """
+    ) -> SecondLook | None:
+        """See `second_look`; None if spacing is unknown. working, bleeding: (n, H, W) HU and probabilities."""
         if not scan.spacing_known or np.isnan(total_ml):
             return None
+        pixel_ml = self._pixel_ml(scan)
         threshold = self.deployment.predict.threshold
-        pixel_ml = scan.voxel_ml
-        if self.grid.pixel_mm:
-            pixel_ml = pixel_ml * (self.grid.pixel_mm**2 / float(np.prod(scan.pixel_mm)))
-        slice_ml = np.count_nonzero(bleeding >= threshold, axis=(1, 2)) * pixel_ml
-        order = np.argsort(slice_ml + bleeding.max(axis=(1, 2)) * pixel_ml)
-        chosen = order[-max(1, len(working) // SHIFTED_SHARE) :].tolist()
-        before_ml = float(slice_ml[chosen].sum())
-        of_all = float(slice_ml.sum()) / before_ml if before_ml else 1.0
-        volumes = [total_ml]
-        for shift in (-SHIFT_HU, SHIFT_HU):
-            shifted = working + np.int16(shift)
-            after_ml = 0.0
-            for index in chosen:
-                probabilities = self.model.probabilities(shifted, positions_mm, range(index, index + 1))
-                probability = probabilities[: self.deployment.task.bleeding].sum(axis=0)
-                after_ml += float(np.count_nonzero(probability >= threshold) * pixel_ml[index])
-            volumes.append(max(0.0, total_ml + (after_ml - before_ml) * of_all))
-        return min(volumes), max(volumes)
+        task = self.deployment.task
+        return look_again(self.model, task, threshold, working, positions_mm, bleeding, pixel_ml, total_ml)
+
+    def _pixel_ml(self, scan: Scan) -> np.ndarray:
+        """(slices,) mL of one pixel of the grid."""
+        if not self.grid.pixel_mm:
+            return scan.voxel_ml
+        return scan.voxel_ml * (self.grid.pixel_mm**2 / float(np.prod(scan.pixel_mm)))
 
     def _warnings(self, scan: Scan, positions_mm: np.ndarray | None, any_anatomy: bool) -> tuple[str, ...]:
         """The scan's warnings and what else is to be said of it. Raises InputError if it does not look like a head."""
@@ -183,7 +159,7 @@ class Predictor:
 
         Returns:
             (n, H, W) float32, the probability of bleeding of whatever type; and, for each slice that may hold some,
-            (types, H, W) float32, how probable each type is. All slices' types would take five times the memory.
+            (channels, H, W) float32, how probable each channel is. All slices' would take seven times the memory.
         """
         task = self.deployment.task
         bleeding = np.empty(working.shape, np.float32)
@@ -194,11 +170,11 @@ class Predictor:
         step = self.model.batch(*working.shape[1:])
         for first in progress(range(0, count, step), "predicting", unit="batch"):
             slices = range(first, min(first + step, count))
-            probabilities = self.model.probabilities(working, positions_mm, slices)[: task.bleeding]
+            probabilities = self.model.probabilities(working, positions_mm, slices)
             if not task.types:
                 bleeding[first : slices.stop] = probabilities[0]
                 continue
-            bleeding[first : slices.stop] = probabilities.sum(axis=0)
+            bleeding[first : slices.stop] = probabilities[: task.bleeding].sum(axis=0)
             for index in slices:
                 if bleeding[index].max() >= least:
                     types[index] = probabilities[:, index - first].copy()
@@ -213,7 +189,7 @@ def with_types(mask: np.ndarray, types: dict[int, np.ndarray], placement: Placem
 
     Args:
         mask: (slices, rows, columns) uint8, 0 or 1.
-        types: by slice, (types, H, W) float32 probabilities on the grid; of every slice that the mask has a 1 in.
+        types: by slice, (channels, H, W) float32 probabilities on the grid; of every slice that the mask has a 1 in.
         placement: Where the grid lies.
         task: What the model answers; without types the mask stays as it is.
     """
@@ -222,7 +198,7 @@ def with_types(mask: np.ndarray, types: dict[int, np.ndarray], placement: Placem
     out = np.zeros_like(mask)
     for index in np.flatnonzero(mask.any(axis=(1, 2))).tolist():
         ((rows, columns),) = ndimage.find_objects(mask[index])
-        on_scan = placement.from_working(types[index], rows, columns)
+        on_scan = placement.from_working(types[index][: task.bleeding], rows, columns)
         out[index, rows, columns] = task.mask(mask[index, rows, columns] > 0, on_scan)
     return out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -48,6 +48,10 @@ class TorchModel:
     def batch(self, rows: int, columns: int) -> int:
         """See `Model`."""
         return self._reader.batch(rows, columns)
+
+    def without_mirror(self) -> TorchModel:
+        """See `Model`."""
+        return replace(self, mirror=False)
 
     def probabilities(
         self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None
