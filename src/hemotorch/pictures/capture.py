@@ -103,8 +103,8 @@ def _slice_page(scan: Volume, masks: Masks, box: Box, index: int) -> Image.Image
     room = (TOP, HEIGHT - BOTTOM)
     _paste(page, pen, scan, masks, box, index, (0, WIDTH), room)
     labels = slice_labels(scan, index, masks.predicted, PREDICTED_RGB, masks.typed)
-    _labels(pen, labels, HEIGHT - BOTTOM + 22)
-    pen.text(EDGE, HEIGHT - 16, "Outlined by hemotorch. mL are of this slice.", FAINT, SMALL)
+    _labels(pen, labels, HEIGHT - BOTTOM + 18)
+    pen.text(EDGE, HEIGHT - 14, "Outlined by hemotorch. mL are of this slice.", FAINT, SMALL)
     return page
 
 

@@ -40,7 +40,7 @@ def capture_of(
     typed = bool(prediction.task.types)
     pictures = capture(prediction.scan, prediction.mask, _summary(prediction, amounts, algorithm), typed=typed)
     d = Dataset()
-    for name, value in {"SpecificCharacterSet": "ISO_IR 192", **source.identity}.items():
+    for name, value in source.identity.items():
         setattr(d, name, value)
     d.SOPClassUID, d.SOPInstanceUID = TRUE_COLOR_CAPTURE, source.uid("SC", *key)
     d.StudyInstanceUID, d.SeriesInstanceUID = source.headers[0].study, source.uid("SC series", *key)

@@ -101,12 +101,12 @@ class SourceSeries:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Whose it is and of which study, by attribute; what the source lacks or the standard forbids is ""."""
+        """Whose it is and of which study, by attribute, in UTF-8; "" if the source lacks it or the standard forbids it."""
         whole = read_dataset(self.headers[0].path, pixels=True)
         identity = {name: _allowed(name, whole.get(name)) for name in _IDENTITY}
         identity = {name: value for name, value in identity.items() if value or name not in _OPTIONAL}
-        charset = whole.get("SpecificCharacterSet")
-        return {"SpecificCharacterSet": charset, **identity} if charset else identity
+        # Not the source's: it may lack letters that doubts and models have, and highdicom refuses some of them.
+        return {"SpecificCharacterSet": "ISO_IR 192", **identity}
 
     @cached_property
     def datasets(self) -> list[Any]:
@@ -166,7 +166,7 @@ def _is_frame(header: ImageHeader) -> bool:
 
 def _allowed(name: str, value: Any) -> Any:
     """A value of the source if the standard allows it, else an empty one."""
-    from pydicom.valuerep import DA, TM
+    from pydicom.valuerep import DA, TM, PersonName
 
     text = "" if value is None else str(value).strip()
     if not text:
@@ -180,4 +180,6 @@ def _allowed(name: str, value: Any) -> Any:
             TM(text)
     except (ValueError, TypeError):
         return ""
+    if isinstance(value, (str, PersonName)):
+        return text.encode("utf-8", "replace").decode()  # bytes that no character set explains become "?"
     return value
