@@ -101,7 +101,7 @@ class SourceSeries:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Whose it is and of which study, by attribute, in UTF-8; "" if the source lacks it or the standard forbids it."""
+        """Whose it is and of which study, by attribute, in UTF-8; "" if the source lacks it or breaks the standard."""
         whole = read_dataset(self.headers[0].path, pixels=True)
         identity = {name: _allowed(name, whole.get(name)) for name in _IDENTITY}
         identity = {name: value for name, value in identity.items() if value or name not in _OPTIONAL}
