@@ -82,9 +82,11 @@ def capture(scan: Volume, mask: np.ndarray, summary: CaptureText, *, typed: bool
     indices = [index for index in indices if mask[index].any()]
     areas = np.count_nonzero(mask, axis=(1, 2))
     largest = int(areas.argmax()) if areas.any() else len(mask) // 2
-    pictures = [_summary_picture(scan, masks, box, largest, summary, f"{len(indices)} of {len(holds)}")]
-    pictures.extend(_slice_page(scan, masks, box, index) for index in indices)
-    return Capture(np.stack([np.asarray(picture) for picture in pictures]), tuple(indices))
+    frames = np.empty((1 + len(indices), HEIGHT, WIDTH, 3), np.uint8)
+    frames[0] = np.asarray(_summary_picture(scan, masks, box, largest, summary, f"{len(indices)} of {len(holds)}"))
+    for number, index in enumerate(indices, start=1):
+        frames[number] = np.asarray(_slice_page(scan, masks, box, index))
+    return Capture(frames, tuple(indices))
 
 
 def _page() -> tuple[Image.Image, Pen]:

@@ -35,10 +35,9 @@ class Amount:
 def amounts_of(prediction: Prediction) -> list[Amount]:
     """All bleeding first, then each type that the network knows, those not found too."""
     mask = prediction.mask
-    masks = {TOTAL: mask != 0}
-    masks.update({kind: mask == CODES[kind] for kind in prediction.task.types})
     amounts = []
-    for kind, marked in masks.items():
+    for kind in (TOTAL, *prediction.task.types):
+        marked = mask != 0 if kind == TOTAL else mask == CODES[kind]
         slices = int(np.count_nonzero(marked.any(axis=(1, 2))))
         longest = longest_diameter(marked, *prediction.scan.pixel_mm)
         ml = prediction.volume_ml[kind] if slices else 0.0

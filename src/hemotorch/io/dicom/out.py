@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hemotorch.errors import HemotorchError, RunError
 from hemotorch.io.dicom.amounts import amounts_of
 from hemotorch.io.dicom.header import lenient
@@ -54,8 +56,9 @@ def write_dicom(prediction: Prediction, folder: Path, name: str, version: str) -
     algorithm = Algorithm(version, prediction.model, prediction.digest)
     amounts = amounts_of(prediction)
     said = repr((prediction.volume_ml, prediction.interval_ml, prediction.doubts, prediction.warnings))
-    digest = hashlib.sha256(prediction.mask.tobytes() + said.encode()).hexdigest()
-    key = (version, prediction.model, prediction.digest, digest)
+    digest = hashlib.sha256(np.ascontiguousarray(prediction.mask).data)
+    digest.update(said.encode())
+    key = (version, prediction.model, prediction.digest, digest.hexdigest())
     files = {ending: folder / f"{name}{ending}" for ending in (SEG, SR, SC)}
     segmentation, missing = None, ""
     if prediction.mask.any():

@@ -72,7 +72,7 @@ def segmentation_of(source: SourceSeries, mask: np.ndarray, types: Sequence[str]
     numbers = as_stored(_numbered(mask, segments), turn)
     if numbers.shape[1:] != (typical.rows, typical.columns):
         raise InputError("its files have other pixels than the mask", path)
-    mask_digest = hashlib.sha256(mask.tobytes()).hexdigest()
+    mask_digest = hashlib.sha256(np.ascontiguousarray(mask).data).hexdigest()
     identification = AlgorithmIdentificationSequence(
         name=PRODUCT,
         family=codes.DCM.ArtificialIntelligence,
