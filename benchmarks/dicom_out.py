@@ -3,8 +3,9 @@
     python benchmarks/dicom_out.py
 
 The scan is a synthetic head with bleeding of all five types on half of its slices. Prints a Markdown table: CPU seconds
-of the first scan of a process, in which highdicom is imported and reads its tables of the standard, and of the next one;
-MB of the files. For memory, run a whole `hemotorch predict` under `/usr/bin/time -v`, with and without `--no-dicom`.
+of the first scan of a process, in which highdicom is imported and reads its tables of the standard, and of the next
+one; MB of the files. For memory, run a whole `hemotorch predict` under `/usr/bin/time -v`, with and without
+`--no-dicom`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _measure(study: Path) -> None:
         files = dicom.write_dicom(prediction, study.parent, name, "0").files
         seconds.append(time.process_time() - start)
     sizes = " | ".join(f"{path.stat().st_size / 1e6:.1f}" for path in files.values())
-    print("| first, CPU s | next, CPU s | SEG MB | SR MB | SC MB |\n| --- | --- | --- | --- | --- | --- |")
+    print("| first, CPU s | next, CPU s | SEG MB | SR MB | SC MB |\n| --- | --- | --- | --- | --- |")
     print(f"| {seconds[0]:.2f} | {seconds[1]:.2f} | {sizes} |")
 
 
