@@ -18,9 +18,14 @@ from hemotorch.scan import even_scan
 
 
 @pytest.fixture(scope="module")
-def head():
+def normal():
     spec = preset("small", patients=40, size=96)
-    return make_case(spec, next(i for i in range(40) if spec.leading_type(i, 0) is None)).scan
+    return make_case(spec, next(i for i in range(40) if spec.leading_type(i, 0) is None))
+
+
+@pytest.fixture(scope="module")
+def head(normal):
+    return normal.scan
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -62,6 +67,27 @@ def test_blood_in_a_shaded_head_is_shaded_too(head):
     # Without it, blood would lie between 15 and 55 HU above the brain around it.
     added = (tilted.hu.astype(int) - plain.hu)[both] - np.broadcast_to(columns, head.shape)[both]
     assert abs(np.median(added)) < 5
+
+
+@pytest.mark.parametrize(("low_mm", "high_mm"), [(-70, 0), (12, 22), (30, 90)])
+def test_a_part_of_a_head_is_painted_where_it_shows_brain(normal, low_mm, high_mm):
+    """The skull base alone once had paint in the air of the nose, and a thin slab had wedges of it."""
+    whole, protocol = normal.scan, normal.protocol
+    heights = protocol.bottom_mm + protocol.slice_mm * np.arange(len(whole.hu))
+    part = (heights > low_mm) & (heights < high_mm)
+    areas = normal.inside[part].sum(axis=(1, 2))
+    scan = replace(
+        whole, hu=whole.hu[part], slice_origins_mm=whole.slice_origins_mm[part], slice_numbers=(), slice_mm=None
+    )
+    painted_ml = {}
+    for kind in ("epidural", "intraparenchymal", "subdural"):
+        for seed in range(2):
+            after, mask = paint(scan, seed=seed, leading=kind)
+            blood = mask == CODES[kind]
+            painted_ml[kind] = painted_ml.get(kind, 0.0) + scan.volume_ml(blood)
+            assert not (mask > 0)[scan.hu < -50].any() and not (after.hu != scan.hu)[scan.hu < -300].any()
+            assert ((mask > 0).sum(axis=(1, 2)) < 0.4 * areas + 20).all()
+    assert all(ml > 0.3 for ml in painted_ml.values()), painted_ml
 
 
 def test_what_has_no_skull_is_refused():

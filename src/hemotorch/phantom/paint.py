@@ -1,4 +1,4 @@
-"""The phantom's bleeding painted into a scan of someone else, a real one above all."""
+"""The phantom's bleeding painted into a scan of someone else, a real one above all; also into a part of a head."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 from scipy import ndimage
 
 from hemotorch.errors import InputError
-from hemotorch.head import depth_mm, enclosed
+from hemotorch.head import enclosed
 from hemotorch.head.tissue import brain_level
 from hemotorch.labels import TYPES
 from hemotorch.phantom import lesions as bleeding
 from hemotorch.phantom import sample_lesions
-from hemotorch.phantom.anatomy import DOME_AXES, DOME_CENTRE, Patient
+from hemotorch.phantom.anatomy import Patient
 from hemotorch.phantom.brain import GREY, Brain, Inside
 from hemotorch.phantom.fields import Array, Points, generator
-from hemotorch.phantom.lesions import SURFACE_MM, Lesion
+from hemotorch.phantom.frame import Frame
+from hemotorch.phantom.lesions import Lesion
 from hemotorch.scan import Scan
 
 LAYERS = 3  #: a slice's partial volume is the mean over so many layers
@@ -31,9 +32,12 @@ HORN_LOW_MM, HORN_FRONT_MM, HORN_MM = -8.0, 6.0, 14.0  #: frontal horns: lowest,
 WHITE_DEEP_MM, WHITE_SIDE_MM = 18.0, 12.0  #: white matter: deep, and off the midline,
 WHITE_ABOVE_MM, WHITE_FRONT_MM = 15.0, 22.0  #: above the insula or in front of it
 LOW = 9.0  #: HU under the brain's level at which a calm voxel is half fluid
-FULL_SIZE_MM2 = 6000.0  #: least area inside the skull on its fullest slice
-PART_MM = 90.0  #: fewer millimetres of brain, from foot to head, are a part of a head
-#: What is painted into a part: where its ventricles and cisterns lie cannot be told.
+LEAST_MM2 = 5000.0  #: area inside the skull on its fullest slice
+TISSUE_HU = (-25.0, 110.0)  #: of what is inside the skull, once it is smoothed by a millimetre or two
+OPENED_MM, PIECE_MM2 = 3.0, 400.0  #: thinner or smaller than this is an orbit, a sinus or a gap in bone
+BONE_HU, CALCIFIED_ML = 300, 3.0  #: bone, and the most that a calcification is
+BESIDE_MM = 12.0  #: around the space inside the skull where its bone is looked for
+#: What is painted into a slab whose height in the head is unknown: its ventricles and cisterns cannot be told apart.
 OF_PARTS = ("intraparenchymal", "epidural", "subdural")
 
 
@@ -57,22 +61,21 @@ def paint(
     if not scan.spacing_known or len(scan.hu) < 2:
         what = "bleeding can be painted only if the distances between pixels and slices are known"
         raise InputError(what, scan.name)
-    rng = generator(seed, 0xB1EED)
-    sampled = lesions is None
-    if lesions is None:
-        lesions = sample_lesions.sample_bleeding(rng, leading or str(rng.choice(TYPES)), wide=True)
-    inside = enclosed(scan)
+    inside = _brain_space(scan)
     row_mm, column_mm = scan.pixel_mm
-    if inside.sum(axis=(1, 2)).max() * row_mm * column_mm < FULL_SIZE_MM2:
+    if inside.sum(axis=(1, 2)).max() * row_mm * column_mm < LEAST_MM2:
         raise InputError("no skull encloses a brain in this scan, so that there is nowhere to bleed", scan.name)
-    frame = _Frame.fit(scan, inside)
-    if sampled and _covered_mm(scan, inside) < PART_MM:
-        lesions = [lesion for lesion in lesions if lesion.kind in OF_PARTS and lesion.site not in ("falx", "tentorium")]
-        frame = frame.raised(scan, inside, lesions, rng)
+    frame = Frame.fit(scan, inside)
     level = brain_level(scan)
     if level is None:
         raise InputError("what the skull encloses does not look like brain in HU", scan.name)
-    depth = depth_mm(scan, inside)
+    depth = _depth_mm(scan, inside)
+    if lesions is None:
+        rng = generator(seed, 0xB1EED)
+        lesions = sample_lesions.sample_bleeding(rng, leading or str(rng.choice(TYPES)), wide=True)
+        if not frame.height_known:
+            lesions = [lesion for lesion in lesions if lesion.kind in OF_PARTS]
+        lesions = frame.in_view(lesions, scan, depth, rng)
     # Voxels that share bone at the skull's edge stay as they are.
     inside &= (scan.hu < EDGE_HU) | (depth > EDGE_ZONE_MM)
     calm = _calm(scan, inside)
@@ -90,55 +93,47 @@ def paint(
     return replace(scan, hu=hu, source=None, warnings=warnings), mask
 
 
-def _covered_mm(scan: Scan, inside: np.ndarray) -> float:
-    """How much of the brain the slices show, from foot to head."""
-    areas = inside.sum(axis=(1, 2))
-    return float(np.nansum(scan.shares_mm[areas > 0.1 * areas.max()]))
+def _brain_space(scan: Scan) -> np.ndarray:
+    """What bone encloses and is soft tissue, in large pieces, (slices, rows, columns) bool.
+
+    No air of the nose or ear, and no orbit: paint went there in a scan of the skull base alone.
+    """
+    row_mm, column_mm = scan.pixel_mm
+    inside = enclosed(scan)
+    for index in np.flatnonzero(inside.any(axis=(1, 2))):
+        smooth = ndimage.uniform_filter(np.clip(scan.hu[index], -200, 200).astype(np.float32), 2 / column_mm)
+        tissue = inside[index] & (smooth > TISSUE_HU[0]) & (smooth < TISSUE_HU[1])
+        steps = max(1, round(OPENED_MM / column_mm))
+        core = ndimage.binary_erosion(tissue, iterations=steps)
+        labels, count = ndimage.label(core)
+        if count:
+            mm2 = np.bincount(labels.ravel()) * row_mm * column_mm
+            mm2[0] = 0
+            core = (mm2 > PIECE_MM2 / 4)[labels]
+        whole = ndimage.binary_dilation(core, iterations=steps + 1) & inside[index]
+        inside[index] = whole if whole.sum() * row_mm * column_mm > PIECE_MM2 else False
+    return inside
 
 
-class _Frame:
-    """The phantom's frame fitted to a scan: millimetres of the scan to millimetres of `Points`, axis by axis."""
+def _depth_mm(scan: Scan, inside: np.ndarray) -> Array:
+    """How far each voxel inside the skull lies from bone, mm: (slices, rows, columns) float32, 0 elsewhere.
 
-    def __init__(self, centre: Array, scale: Array, top: float):
-        self.centre, self.scale, self.top = centre, scale, top
-
-    @staticmethod
-    def fit(scan: Scan, inside: np.ndarray) -> _Frame:
-        """From the box of the space inside the skull on the fullest slices, and from its top."""
-        areas = inside.sum(axis=(1, 2))
-        heights = (scan.slice_origins_mm @ scan.normal).astype(np.float32)
-        full = np.flatnonzero(areas > 0.8 * areas.max())
-        rows = np.flatnonzero(inside[full].any(axis=(0, 2)))
-        columns = np.flatnonzero(inside[full].any(axis=(0, 1)))
-        row_mm, column_mm = scan.pixel_mm
-        half = np.array([np.ptp(columns) * column_mm, np.ptp(rows) * row_mm]) / 2
-        top = float(heights[np.flatnonzero(areas > 0.05 * areas.max())[-1]])
-        scale = np.array([half[0] / DOME_AXES[0], half[1] / DOME_AXES[1], 0.0])
-        scale[2] = float(np.clip(scale[:2].mean(), 0.85, 1.15))
-        return _Frame(np.array([columns.mean(), rows.mean()]), scale, top)
-
-    def raised(self, scan: Scan, inside: np.ndarray, lesions: list[Lesion], rng: np.random.Generator) -> _Frame:
-        """The frame of a part of a head, whose height is unknown: the first lesion lies on a random slice."""
-        if not lesions:
-            return self
-        first = lesions[0]
-        lesion_mm = first.centre[2]
-        if first.site != "brain":
-            lesion_mm = DOME_CENTRE[2] + SURFACE_MM * first.centre[2]
-        areas = inside.sum(axis=(1, 2))
-        k = int(rng.choice(np.flatnonzero(areas > 0.3 * areas.max())))
-        height = float(scan.slice_origins_mm[k] @ scan.normal)
-        top = height - (lesion_mm - DOME_CENTRE[2] - DOME_AXES[2]) * float(self.scale[2])
-        return _Frame(self.centre, self.scale, top)
-
-    def points(self, scan: Scan, k: int, pixels: tuple[Array, Array], offset: float) -> Points:
-        """The positions of pixels (rows, columns) of slice k, `offset` slices above its middle."""
-        row_mm, column_mm = scan.pixel_mm
-        height = float(scan.slice_origins_mm[k] @ scan.normal) + offset * float(scan.shares_mm[k])
-        x = (self.centre[0] - pixels[1]) * column_mm / self.scale[0] + DOME_CENTRE[0]
-        y = (self.centre[1] - pixels[0]) * row_mm / self.scale[1] + DOME_CENTRE[1]
-        z = np.full(len(x), (height - self.top) / self.scale[2] + DOME_CENTRE[2] + DOME_AXES[2])
-        return Points(x.astype(np.float32), y.astype(np.float32), z.astype(np.float32), max(column_mm, 1.0))
+    Not from what is merely not inside: where the ring of bone is open, nothing is known to be inside, and half of a
+    posterior fossa was painted over because of its neighbours. Calcifications are no bone here.
+    """
+    depth = np.zeros(scan.shape, np.float32)
+    rows, columns = (np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    margin = round(BESIDE_MM / scan.pixel_mm[0])
+    box = np.s_[
+        :, max(rows[0] - margin, 0) : rows[-1] + margin + 1, max(columns[0] - margin, 0) : columns[-1] + margin + 1
+    ]
+    labels, count = ndimage.label(scan.hu[box] > BONE_HU)
+    voxel_ml = float(np.median(scan.shares_mm) * np.prod(scan.pixel_mm) / 1000)
+    is_bone = (np.bincount(labels.ravel(), minlength=count + 1) * voxel_ml > CALCIFIED_ML)[labels] & (labels > 0)
+    spacing = (float(np.median(scan.shares_mm)), *scan.pixel_mm)
+    within = ndimage.distance_transform_edt(~is_bone, spacing)
+    depth[box] = np.maximum(within - scan.pixel_mm[0] / 2, 0.01)
+    return depth * inside
 
 
 def _calm(scan: Scan, inside: np.ndarray) -> Array:
@@ -162,7 +157,7 @@ def _calm(scan: Scan, inside: np.ndarray) -> Array:
 
 
 def _rendered(
-    lesions: list[Lesion], scan: Scan, frame: _Frame, inside: np.ndarray, depth: Array, calm: Array
+    lesions: list[Lesion], scan: Scan, frame: Frame, inside: np.ndarray, depth: Array, calm: Array
 ) -> tuple[Array, dict[int, Array]]:
     """Change in HU and shares of blood, (slices, rows, columns) float32 each. calm: HU at the phantom's own level."""
     fluid = np.clip((GREY - 4.0 - calm) / np.float32(2 * LOW), 0, 1) * (calm > -20) * inside
