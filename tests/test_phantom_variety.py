@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from hemotorch.cli.parser import make_parser
+from hemotorch.data.layouts import open_layout
+from hemotorch.data.phantom_folders import write_phantom
 from hemotorch.errors import OptionError
 from hemotorch.phantom import make_case
 from hemotorch.phantom.anatomy import Patient
@@ -107,6 +109,14 @@ def test_rings_lie_around_the_middle():
     image = rings(protocol, 2)
     assert image.shape == (2, 64, 64) and 0.3 < image.std() < 4
     assert image == pytest.approx(image[:, ::-1], abs=1e-4) and image == pytest.approx(image[:, :, ::-1], abs=1e-4)
+
+
+def test_contrast_is_said_in_the_header_and_in_phantom_json(tmp_path):
+    spec = preset("small", patients=2, size=48, chances={"contrast": 1, "part": 1})
+    summary = write_phantom(tmp_path, spec, layout="dicom", workers=1)
+    assert summary["contrast"] == [spec.case_name(0), spec.case_name(1)] and summary["chances"]["contrast"] == 1
+    case = open_layout(tmp_path).cases[0]
+    assert "contrast agent" in case.read()[0].contrast
 
 
 def test_a_chance_is_named_and_from_0_to_1():

@@ -42,11 +42,12 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Written:
-    """A case that is written, its mL of bleeding, and how many slices it has."""
+    """A case that is written, its mL of bleeding, how many slices it has, and whether contrast agent was given."""
 
     info: CaseInfo
     volume_ml: float
     slices: int
+    contrast: bool
 
 
 def write_phantom(
@@ -122,6 +123,7 @@ def write_phantom(
         "positive_slices": sum(map(_positive_slices, bleeding)),
         "size_px": chosen.size_px,
         "chances": asdict(chosen.chances),
+        "contrast": [case.info.name for case in cases if case.contrast],
         **({"faults": list(faults)} if faults else {}),
         "volume_ml": {case.info.name: round(case.volume_ml, 2) for case in cases},
     }
@@ -188,4 +190,4 @@ def _write_case(job: _Job) -> _Written:
         dicom.write_faulty(job.root, case.scan.name, case.scan, case.mask, case.info, job.faults)
     else:
         layouts.write_case(job.layout, job.root, case.scan.name, case.scan, case.mask, case.info, case.inside)
-    return _Written(case.info, case.scan.volume_ml(case.mask), len(case.mask))
+    return _Written(case.info, case.scan.volume_ml(case.mask), len(case.mask), bool(case.scan.contrast))

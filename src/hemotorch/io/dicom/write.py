@@ -18,6 +18,7 @@ from hemotorch.scan import Scan
 from hemotorch.system.files import atomic
 
 _TO_LPS = np.array([-1.0, -1.0, 1.0])
+CONTRAST = "CONTRAST GIVEN"  #: in place of an agent's name, which a scan in memory does not know
 
 
 def write_series(
@@ -93,6 +94,8 @@ def series_files(
             d.PatientAge = f"{round(age):03d}Y"
         d.BodyPartExamined = "HEAD"
         d.KVP = ""
+        if scan.contrast:
+            d.ContrastBolusAgent = CONTRAST
         if thickness is not None:
             d.SliceThickness = f"{thickness:.6g}"
         d.PatientPosition = "HFS"
