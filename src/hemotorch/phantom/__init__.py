@@ -4,7 +4,7 @@ anatomy         the head as continuous functions: skull, bone, scalp, face and n
 brain           what lies inside the skull, without bleeding
 case            one patient, from its number to its scan and mask
 fields          smooth random fields and signed distances of simple shapes
-frame           the phantom's frame fitted to a scan of someone else, whole or a part
+head_frame      the phantom's frame fitted to a scan of someone else, whole or a part
 lesions         bleeding of the five types: its shape, its mass effect, its look
 paint           bleeding painted into a scan of someone else
 presets         what a phantom dataset is made of

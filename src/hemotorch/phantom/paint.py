@@ -16,7 +16,7 @@ from hemotorch.phantom import sample_lesions
 from hemotorch.phantom.anatomy import Patient
 from hemotorch.phantom.brain import GREY, Brain, Inside
 from hemotorch.phantom.fields import Array, Points, generator
-from hemotorch.phantom.frame import Frame
+from hemotorch.phantom.head_frame import HeadFrame
 from hemotorch.phantom.lesions import Lesion
 from hemotorch.scan import Scan
 
@@ -65,7 +65,7 @@ def paint(
     row_mm, column_mm = scan.pixel_mm
     if inside.sum(axis=(1, 2)).max() * row_mm * column_mm < LEAST_MM2:
         raise InputError("no skull encloses a brain in this scan, so that there is nowhere to bleed", scan.name)
-    frame = Frame.fit(scan, inside)
+    frame = HeadFrame.fit(scan, inside)
     level = brain_level(scan)
     if level is None:
         raise InputError("what the skull encloses does not look like brain in HU", scan.name)
@@ -157,7 +157,7 @@ def _calm(scan: Scan, inside: np.ndarray) -> Array:
 
 
 def _rendered(
-    lesions: list[Lesion], scan: Scan, frame: Frame, inside: np.ndarray, depth: Array, calm: Array
+    lesions: list[Lesion], scan: Scan, frame: HeadFrame, inside: np.ndarray, depth: Array, calm: Array
 ) -> tuple[Array, dict[int, Array]]:
     """Change in HU and shares of blood, (slices, rows, columns) float32 each. calm: HU at the phantom's own level."""
     fluid = np.clip((GREY - 4.0 - calm) / np.float32(2 * LOW), 0, 1) * (calm > -20) * inside

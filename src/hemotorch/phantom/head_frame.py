@@ -21,7 +21,7 @@ MARGIN_MM = 4.0  #: by which bleeding may lie beyond the slices
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class HeadFrame:
     """Millimetres of a scan to millimetres of `Points`, axis by axis.
 
     centre: column and row of DOME_CENTRE. scale: of x, y and z. top: height in the scan of the dome's top.
@@ -34,7 +34,7 @@ class Frame:
     height_known: bool
 
     @staticmethod
-    def fit(scan: Scan, inside: np.ndarray) -> Frame:
+    def fit(scan: Scan, inside: np.ndarray) -> HeadFrame:
         """From the space inside the skull: its box on the fullest slices, and its top if the scan shows it.
 
         Args:
@@ -65,7 +65,7 @@ class Frame:
         else:
             known, height = MIDDLE_MM, heights[shown].mean()
         top = float(height) + (DOME_CENTRE[2] + DOME_AXES[2] - known) * scale[2]
-        return Frame(centre, scale, float(top), shows_base or shows_vertex)
+        return HeadFrame(centre, scale, float(top), shows_base or shows_vertex)
 
     def points(self, scan: Scan, k: int, pixels: tuple[Array, Array], offset: float) -> Points:
         """The positions of pixels (rows, columns) of slice k, `offset` slices above its middle."""
