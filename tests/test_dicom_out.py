@@ -15,13 +15,15 @@ import pydicom
 import pytest
 
 from hemotorch import NOTICE
+from hemotorch.data.dataset import Dataset
 from hemotorch.data.layouts.dicom import open_cases
+from hemotorch.data.prepare import prepare
 from hemotorch.head.diameter import longest_diameter
 from hemotorch.io import dicom, read_mask, read_scan
 from hemotorch.io.dicom.write import write_series
 from hemotorch.labels import CODES, COLOURS, TYPES
-from hemotorch.pictures.capture import HEIGHT, WIDTH
-from hemotorch.scan import Doubt, Prediction, Scan
+from hemotorch.pictures.capture import HEIGHT, MOST_SLICES, WIDTH, CaptureText, capture
+from hemotorch.scan import Doubt, Prediction, Scan, even_scan
 from hemotorch.task import BLEEDING, TYPED
 from test_dicom_seg import damaged_identity
 from test_io_dicom import DATA, enhanced, head, needs
@@ -211,6 +213,42 @@ def test_the_pictures_are_right_reading_and_have_the_colours_of_types(
     assert (frames[:, 8:30] != frames[0, 0, 0]).any(axis=(1, 2, 3)).all()  # the notice, on each
 
 
+def test_no_name_is_drawn_into_the_pictures(written: dict[str, Any], prediction: Prediction, tmp_path: Path) -> None:
+    renamed = replace(prediction, scan=replace(prediction.scan, name="SECRET NAME"))
+    other = dicom.write_dicom(renamed, tmp_path, "a", "0.1.0").files[dicom.SC]
+    assert np.array_equal(pydicom.dcmread(other).pixel_array, written[dicom.SC].pixel_array)
+
+
+def test_of_many_slices_with_bleeding_an_even_choice_is_shown() -> None:
+    rows, columns = np.indices((48, 48))
+    hu = np.where(np.hypot(rows - 24, columns - 24) < 20, 40, -1000) * np.ones((MOST_SLICES + 40, 1, 1))
+    scan = even_scan(hu.astype(np.int16), 4.0, 1.0)
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[5:-5, 20:24, 20:24] = 1
+    text = CaptureText("1 mL", "", (), (), (), "tiny")
+    shown = capture(scan, mask, text, typed=False)
+    assert len(shown.frames) == 1 + len(shown.indices) == 1 + MOST_SLICES
+    assert (shown.indices[0], shown.indices[-1]) == (5, MOST_SLICES + 34)
+    assert set(np.diff(shown.indices)) <= {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [(["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"), ("ISO_IR 144", "Люкceмбypг")],
+    ids=["Japanese", "Cyrillic"],
+)
+def test_names_in_other_letters_arrive(charset: Any, name: str, tmp_path: Path) -> None:
+    for path in write_series(head(), tmp_path / "study"):
+        d = pydicom.dcmread(path)
+        d.SpecificCharacterSet, d.PatientName = charset, name
+        d.save_as(path)
+    prediction = replace(predicted(read_scan(tmp_path / "study")), model="modèle ≤ 3 µ")
+    files = dicom.write_dicom(prediction, tmp_path, "a", "0.1.0").files
+    assert [pydicom.dcmread(path).PatientName == name for path in files.values()] == [True] * 3
+    report = pydicom.dcmread(files[dicom.SR])
+    assert any(item.get("TextValue") == prediction.model for item in items(report))
+
+
 @pytest.mark.parametrize("typed", [True, False])
 def test_nothing_found_is_reported_without_a_seg(study: Path, tmp_path: Path, typed: bool) -> None:
     files = dicom.write_dicom(predicted(read_scan(study), (), typed), tmp_path, "a", "0.1.0")
@@ -257,6 +295,11 @@ def test_a_seg_is_truth_only_once_somebody_corrected_it(prediction: Prediction, 
     assert open_cases(tmp_path / "studies").cases[0].mask_paths == (files[dicom.SEG],)
     corrected = read_mask(files[dicom.SEG], read_scan(folder))
     assert np.count_nonzero(corrected) == np.count_nonzero(prediction.mask) - 1
+    prepare(tmp_path / "studies", tmp_path / "prepared", any_anatomy=True, workers=1)
+    dataset = Dataset(tmp_path / "prepared")
+    (case,) = dataset.cases
+    mask = dataset.mask(case)
+    assert mask is not None and set(np.unique(mask)) == {0, CODES["epidural"], CODES["subdural"]}
 
 
 @pytest.mark.parametrize("typed", [True, False])
