@@ -18,6 +18,7 @@ import tiny
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError
+from hemotorch.evaluation.doubted import WithDoubts
 from hemotorch.evaluation.evaluate import evaluate
 from hemotorch.evaluation.scores import Scores
 from hemotorch.inference.baseline import RuleBaseline
@@ -26,7 +27,7 @@ from hemotorch.pictures import PREDICTED_RGB, TRUTH_RGB, slice_rgb
 from hemotorch.report.plots import PICTURE_PX, agreement, dice_by_volume, pictures, training
 from hemotorch.report.run_report import evaluate_run, split_for, write_report
 from hemotorch.run import Run
-from hemotorch.scan import Prediction, Scan
+from hemotorch.scan import Doubt, Prediction, Scan
 from hemotorch.system.metrics import EpochMetrics
 from hemotorch.task import TYPED
 from hemotorch.training.loop import train
@@ -116,6 +117,36 @@ def test_one_scan_no_bleeding_and_no_baseline_still_make_a_page(scores: Scores, 
         few = replace(scores, scans=tuple(replace(scan, baseline=None) for scan in scans), examples=())
         _, page = written(few, tmp_path)
         assert "nan" not in " ".join(page.words).lower().split()
+
+
+class Unsure:
+    """Outlines the truth where it is sure, and all of the first slice where it is not: in every second case."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def predict(self, scan: Scan, any_anatomy: bool = True, doubts: bool = False) -> Prediction:
+        mask = (self.dataset.mask(scan.name) > 0).astype(np.uint8)
+        unsure = sorted(self.dataset.cases).index(scan.name) % 2 == 1
+        mask[0] |= unsure
+        said = (Doubt("faint", "it is faint"),) if unsure else ()
+        return Prediction(scan, mask, None, {"total": scan.volume_ml(mask)}, "unsure", doubts=said if doubts else None)
+
+
+def test_scans_in_doubt_are_counted_beside_the_others(dataset: Dataset, tmp_path: Path) -> None:
+    split = dataset.splits["patient"]
+    plain = evaluate(Unsure(dataset), dataset, split, "all")
+    assert plain.doubts is None and plain.to_json()["doubts"] is None
+    scores = evaluate(WithDoubts(Unsure(dataset)), dataset, split, "all")
+    doubts = scores.to_json()["doubts"]
+    count = len(dataset.cases)
+    assert doubts["doubted"]["scans"] == count // 2 and doubts["undoubted"]["scans"] == count - count // 2
+    assert doubts["codes"] == {"faint": count // 2}
+    assert doubts["undoubted"]["dice"]["mean"] == 1 > doubts["doubted"]["dice"]["mean"] > 0
+    text, page = written(scores, tmp_path)
+    assert "Scans in doubt" in text and "Said were: faint" in " ".join(page.words)
+    assert any("are in doubt: Dice" in line for line in scores.lines())
+    assert {scan.row()["doubts"] for scan in scores.scans} == {"", "faint"}
 
 
 class Retyped:

@@ -4,6 +4,7 @@ comparison   how a prediction of one scan compares with its truth
 confusion    which type of bleeding was taken for which, counts of one scan
 counts       sums over voxels, and values of those sums
 detection    is there bleeding at all: sensitivity, specificity, ranking
+doubted      the scans in doubt beside the others
 evaluate     a predictor and a part of a split to Scores
 examples     scans worth looking at, with their telling slices
 intervals    95 % intervals by resampling patients

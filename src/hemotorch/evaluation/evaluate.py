@@ -160,6 +160,7 @@ def _score(
         network=compare(truth, prediction.mask, scan, indices, typed=typed, lesions=lesions),
         baseline=of_baseline,
         seconds=round(seconds, 4),
+        doubts=None if prediction.doubts is None else tuple(doubt.code for doubt in prediction.doubts),
     )
     return score, prediction.model
 

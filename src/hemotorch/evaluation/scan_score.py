@@ -22,7 +22,7 @@ class ScanScore:
 
     indices: the scored slices, from 0; whole: whether they are all of the scan.
     labelled: per slice, whether the slice labels say bleeding, None if there are none.
-    seconds: what predicting took.
+    seconds: what predicting took. doubts: codes of what speaks against the prediction, None if that was not looked for.
     """
 
     case: str
@@ -35,6 +35,7 @@ class ScanScore:
     network: Comparison
     baseline: Comparison | None
     seconds: float
+    doubts: tuple[str, ...] | None = None
 
     @property
     def by_predictor(self) -> dict[str, Comparison]:
@@ -64,6 +65,8 @@ class ScanScore:
         if self.network.confusion is not None:
             cells |= _type_cells(self.network, self.network.confusion)
         cells["seconds"] = self.seconds
+        if self.doubts is not None:
+            cells["doubts"] = " ".join(self.doubts)
         return cells
 
     def slice_rows(self) -> list[Mapping[str, Cell]]:

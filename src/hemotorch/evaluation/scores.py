@@ -11,6 +11,7 @@ import numpy as np
 
 from hemotorch.errors import some_of
 from hemotorch.evaluation.counts import EMPTY_RULE
+from hemotorch.evaluation.doubted import DoubtSummary, doubt_summary
 from hemotorch.evaluation.examples import Example, frames_of, legend_of
 from hemotorch.evaluation.lesion import FOUND_SHARE
 from hemotorch.evaluation.scan_score import ScanScore
@@ -54,6 +55,8 @@ DEFINITIONS = {
     "scan holds are left out. Its interval draws patients once for all types.",
     "confusion": "What was taken for what: rows are true, columns predicted types, `none` is no bleeding; sums over "
     "scans in mL (in voxels if no scan has a known spacing), without voxels of unknown type.",
+    "doubts": "Scans in doubt are those against whose prediction something speaks that needs no truth: the scan is "
+    "unlike those trained on, or the answer is not steady or not credible.",
     "empty_masks": EMPTY_RULE,
 }
 
@@ -90,6 +93,11 @@ class Scores:
         """The baseline's, of the same form; without values if it was not run."""
         return summary([scan.compared(scan.baseline) for scan in self.scans if scan.baseline], self.seed)
 
+    @cached_property
+    def doubts(self) -> DoubtSummary | None:
+        """The scans in doubt beside the others; None if doubts were not looked for."""
+        return doubt_summary(self.scans, self.seed)
+
     def to_json(self) -> dict[str, Any]:
         """The content of scores.json; NaN means undefined."""
         return {
@@ -100,6 +108,7 @@ class Scores:
             **self.summary,
             "baseline": {"model": self.baseline_model, **self.baseline_summary},
             "dataset": self.dataset,
+            "doubts": self.doubts,
             "unscored": list(self.unscored),
             "failed": self.failed,
             "seconds_a_scan": float(np.mean([scan.seconds for scan in self.scans])) if self.scans else float("nan"),
@@ -113,6 +122,8 @@ class Scores:
         if "macro" in self.summary:
             lines.append(self._types_line())
         lines.append(self._volume_line())
+        if self.doubts is not None and self.doubts["doubted"]["scans"]:
+            lines.append(self._doubts_line(self.doubts))
         if self.failed:
             scans = len(self.scans) + len(self.failed)
             lines.append(f"{len(self.failed)} of {scans} scans could not be measured: {some_of(list(self.failed))}")
@@ -132,6 +143,13 @@ class Scores:
             return "no Dice per type: no scored voxel has a known type"
         each = [f"{name} {values['dice']['mean']:.3f}" for name, values in self.summary["types"].items()]
         return f"Dice per type {macro['dice']:.3f}{_interval(macro['ci95'])}: {', '.join(each)}"
+
+    def _doubts_line(self, doubts: DoubtSummary) -> str:
+        text = f"{doubts['doubted']['scans']} of {len(self.scans)} scans are in doubt"
+        means = [doubts["doubted"]["dice"]["mean"], doubts["undoubted"]["dice"]["mean"]]
+        if any(map(math.isnan, means)):
+            return text
+        return f"{text}: Dice {means[0]:.3f} in them, {means[1]:.3f} in the others"
 
     def _volume_line(self) -> str:
         bias, scan = self.summary["volume"]["bias_ml"], self.summary["detection"]["scan"]

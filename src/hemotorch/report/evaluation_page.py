@@ -84,6 +84,7 @@ def evaluation_page(scores: Scores, metrics: Sequence[EpochMetrics], details: Ma
             "pixel": _table1(scores, "pixel"),
             "slice": _table1(scores, "slice"),
             "detection": _detection(scores),
+            "doubts": _doubts(scores),
             "types": _types(scores),
             "confusion": _confusion(scores),
             "scans": _scans(scores),
@@ -177,6 +178,22 @@ def _detected(title: str, predictor: str, name: str, values: Mapping[str, Any]) 
     clean = part(values["negative"] - values["false_alarms"], values["negative"])
     specificity = f"{number(values['specificity'])} {interval(values['specificity_ci95'])}"
     return Detected(title, predictor, detected, sensitivity, clean, specificity)
+
+
+def _doubts(scores: Scores) -> Table | None:
+    """A row for the scans in doubt, one for the others."""
+    doubts = scores.doubts
+    if doubts is None:
+        return None
+    groups = {"in doubt": doubts["doubted"], "not in doubt": doubts["undoubted"]}
+    columns = [
+        Column("", lambda name: name),
+        Column("scans", lambda name: str(groups[name]["scans"])),
+        Column("Dice", lambda name: number(groups[name]["dice"]["mean"])),
+        Column("95 % interval", lambda name: interval(groups[name]["dice"]["ci95"])),
+        Column("mL in normal scans", lambda name: number(groups[name]["false_positive_ml"]["mean"], 1)),
+    ]
+    return table(columns, list(groups))
 
 
 def _types(scores: Scores) -> Table | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from hemotorch.data.dataset import Dataset
 from hemotorch.data.splits import Split
 from hemotorch.errors import InputError, some_of
+from hemotorch.evaluation.doubted import WithDoubts
 from hemotorch.evaluation.evaluate import evaluate, write_scores
 from hemotorch.evaluation.scores import Scores
 from hemotorch.inference.load import load_model
@@ -83,7 +84,7 @@ def evaluate_run(
     environment = {"environment": record.environment, "device": asdict(record.device), "memory": record.memory}
     about = {"run": str(run.root), "recipe": asdict(recipe), **environment}
     details = {"Recipe": recipe_text, "Environment of the training": json.dumps(environment, indent=2)}
-    scores = evaluate(predictor, dataset, split, part, about=about, external=external)
+    scores = evaluate(WithDoubts(predictor), dataset, split, part, about=about, external=external)
     write_scores(scores, out)
     write_report(scores, out, metrics, details)
     return scores
@@ -100,7 +101,7 @@ def _evaluate_onnx(path: Path, out: Path, data: Path | str | None, part: str, de
     predictor = load_model(path, device)
     about = {"model_file": str(path), "deployment": note.deployment.to_values()}
     details = {"Deployment of the model": json.dumps(jsonable(about), indent=2)}
-    scores = evaluate(predictor, dataset, split, part, about=about, external=external)
+    scores = evaluate(WithDoubts(predictor), dataset, split, part, about=about, external=external)
     write_scores(scores, out)
     write_report(scores, out, (), details)
     return scores
