@@ -22,7 +22,7 @@ from hemotorch.head.diameter import longest_diameter
 from hemotorch.io import dicom, read_mask, read_scan
 from hemotorch.io.dicom.write import write_series
 from hemotorch.labels import CODES, COLOURS, TYPES
-from hemotorch.pictures.capture import HEIGHT, MOST_SLICES, WIDTH, CaptureText, capture
+from hemotorch.pictures.capture import DOUBT_RGB, HEIGHT, MOST_SLICES, WIDTH, CaptureText, capture
 from hemotorch.scan import Doubt, Prediction, Scan, even_scan
 from hemotorch.task import BLEEDING, TYPED
 from test_dicom_seg import damaged_identity
@@ -211,6 +211,8 @@ def test_the_pictures_are_right_reading_and_have_the_colours_of_types(
     rows, columns = np.nonzero(picture)
     assert columns.mean() < WIDTH / 2 and rows.mean() < 325
     assert (frames[:, 8:30] != frames[0, 0, 0]).any(axis=(1, 2, 3)).all()  # the notice, on each
+    doubted = (frames[:, 36:56, 200:500] == DOUBT_RGB).all(axis=3).any(axis=(1, 2))
+    assert doubted.tolist() == [False, True, True]  # on the slices; the summary has its sentence
 
 
 def test_no_name_is_drawn_into_the_pictures(written: dict[str, Any], prediction: Prediction, tmp_path: Path) -> None:

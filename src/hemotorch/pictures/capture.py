@@ -82,10 +82,11 @@ def capture(scan: Volume, mask: np.ndarray, summary: CaptureText, *, typed: bool
     indices = [index for index in indices if mask[index].any()]
     areas = np.count_nonzero(mask, axis=(1, 2))
     largest = int(areas.argmax()) if areas.any() else len(mask) // 2
+    in_doubt = any(remark.is_doubt for remark in summary.remarks)
     frames = np.empty((1 + len(indices), HEIGHT, WIDTH, 3), np.uint8)
     frames[0] = np.asarray(_summary_picture(scan, masks, box, largest, summary, f"{len(indices)} of {len(holds)}"))
     for number, index in enumerate(indices, start=1):
-        frames[number] = np.asarray(_slice_page(scan, masks, box, index))
+        frames[number] = np.asarray(_slice_page(scan, masks, box, index, in_doubt))
     return Capture(frames, tuple(indices))
 
 
@@ -97,8 +98,10 @@ def _page() -> tuple[Image.Image, Pen]:
     return page, pen
 
 
-def _slice_page(scan: Volume, masks: Masks, box: Box, index: int) -> Image.Image:
+def _slice_page(scan: Volume, masks: Masks, box: Box, index: int, in_doubt: bool) -> Image.Image:
     page, pen = _page()
+    if in_doubt:
+        pen.text(WIDTH // 2, 46, "IN DOUBT, see the first picture", DOUBT_RGB, SMALL, "mm")
     pen.text(EDGE, 46, f"Slice {scan.slice_numbers[index]}", size=USUAL)
     window = WINDOWS["brain"]
     pen.text(WIDTH - EDGE, 46, f"level {window.level:g}, width {window.width:g} HU", FAINT, SMALL, "rm")
