@@ -19,6 +19,7 @@ from hemotorch.phantom.scanner import Protocol
 
 MOST_SLICES = 60  #: of thin slices, so that a patient stays a matter of seconds
 METAL_HU = 3000.0
+FAINTEST_HU = 16.0  #: above grey matter; below it nothing tells bleeding from a noisy brain
 NOISIEST_HU = 20.0
 HEAD_MM = (-62.0, 80.0)  #: from the foramen magnum to the vertex, in the head's frame
 ELSEWHERE = 0.5  #: of what is unusual bleeding
@@ -243,7 +244,8 @@ def _part(protocol: Protocol, rng: np.random.Generator) -> Protocol:
 def _lesser(lesion: Lesion, rng: np.random.Generator) -> Lesion:
     """One bleeding, thinner, smaller or fainter; near bone it may lie off the bone."""
     if rng.random() < 0.35:
-        lesion = replace(lesion, contrast=float(max(lesion.contrast - rng.uniform(4, 14), 10)))
+        faint = max(lesion.contrast - float(rng.uniform(4, 14)), FAINTEST_HU)
+        lesion = replace(lesion, contrast=min(faint, lesion.contrast))
     x, y, z = lesion.axes
     if lesion.kind in ("subdural", "epidural"):
         gap_mm = float(rng.uniform(0, 1.8)) if rng.random() < 0.4 else 0.0
