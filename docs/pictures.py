@@ -31,7 +31,7 @@ from hemotorch.scan import Scan
 
 OUT = Path(__file__).parent / "img"
 HEIGHTS = (0.3, 0.48, 0.6, 0.72)  #: of the slices shown, as a share of the scan's own
-PAGE_HEIGHT = 800  #: of what is shown of a page, in pixels
+PAGE_HEIGHT = 810  #: of what is shown of a page, in pixels
 PATIENTS = (2, 12, 19)  #: of the `ct-ich` preset, seed 0
 
 
