@@ -19,8 +19,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 from hemotorch.errors import HemotorchError, InputError, OptionError
 from hemotorch.io import dicom, read_mask, read_scan, write_mask
 from hemotorch.io.dicom.faults import FAULTS
+from hemotorch.io.dicom.grouping import group_series
 from hemotorch.io.dicom.header import ImageHeader, read_headers
-from hemotorch.io.dicom.series import group_series, kernel_kind
+from hemotorch.io.dicom.series import kernel_kind
 from hemotorch.io.dicom.slice_file import SliceFile, encoded
 from hemotorch.io.dicom.write import series_files, write_series
 from hemotorch.scan import Scan, even_scan

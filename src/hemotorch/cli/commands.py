@@ -75,6 +75,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         seed=arguments.seed,
         any_anatomy=arguments.any_anatomy,
+        series=arguments.series,
     )
     show(arguments, summary.to_dict(), "\n".join(summary.lines()))
     return 1 if summary.failed or summary.passed_over else 0

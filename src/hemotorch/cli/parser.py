@@ -116,6 +116,8 @@ def _prepare(group: Any) -> None:
     p.add_argument("--only-positive", action="store_true", help="PNGs of slices with bleeding only")
     p.add_argument("--seed", type=seed, default=0, metavar="N", help="of the splits (default: 0)")
     p.add_argument("--any-anatomy", action="store_true", help="also take what does not look like a head")
+    text = "of DICOM, a series to read instead of the best one of its study (its SeriesInstanceUID); may be repeated"
+    p.add_argument("--series", action="append", default=[], metavar="UID", help=text)
     add_workers(p)
     add_max_voxels(p)
 

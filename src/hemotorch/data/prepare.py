@@ -91,6 +91,7 @@ def prepare(
     workers: int | None = None,
     seed: int = 0,
     any_anatomy: bool = False,
+    series: Sequence[str] = (),
 ) -> PreparedSummary:
     """Prepares a folder of scans into `out`; into an earlier result, does only what changed since.
 
@@ -104,6 +105,7 @@ def prepare(
         workers: threads, by default one per core.
         seed: of the splits.
         any_anatomy: also take scans that do not look like a head in HU, with a warning, instead of leaving them out.
+        series: of DICOM, SeriesInstanceUIDs to read instead of the best series of their studies.
 
     Returns:
         What was done. A case that cannot be read is named in `.failed`, and the others are done.
@@ -116,7 +118,7 @@ def prepare(
     started = time.perf_counter()
     level, width = _level_and_width(window)
     roots = [src] if isinstance(src, (str, Path)) else list(src)
-    collection = open_sources(roots, layout)
+    collection = open_sources(roots, layout, series)
     source = str(collection.root) if len(roots) == 1 else ", ".join(str(Path(root).absolute()) for root in roots)
     out = Path(out).absolute()
     with explained(out):

@@ -89,18 +89,19 @@ def recognise(root: Path | str) -> str:
     return name
 
 
-def open_layout(root: Path | str, layout: str = "auto") -> Collection:
+def open_layout(root: Path | str, layout: str = "auto", series: Sequence[str] = ()) -> Collection:
     """Opens a dataset's folder, or the only dataset one level below it.
 
     Args:
         root: of the dataset, or the folder that it is in.
         layout: one of LAYOUTS, or auto to recognise it.
+        series: of DICOM, SeriesInstanceUIDs to read instead of the best series of their studies.
 
     Returns:
         Its cases, with patients and what lies inside the skull so far as files beside them tell; and what is not read.
 
     Raises:
-        OptionError: for an unknown layout.
+        OptionError: for an unknown layout, and for series that are not there.
         InputError: if the folder is missing, empty, or holds nothing or more than one thing that looks like a dataset,
             and for tables that cannot be used.
     """
@@ -109,7 +110,12 @@ def open_layout(root: Path | str, layout: str = "auto") -> Collection:
     if layout != "auto":
         names = (_layout(layout).NAME,)
     name, dataset = _find(root, names)
-    collection = LAYOUTS[name].open_cases(dataset)
+    if name == dicom.NAME:
+        collection = dicom.open_cases(dataset, series)
+    elif series:
+        raise OptionError(f"has no series: {dataset} is no DICOM (its layout is {name})", "--series")
+    else:
+        collection = LAYOUTS[name].open_cases(dataset)
     if not LAYOUTS[name].OF_SLICES:
         collection = assign_painted(collection)
     # The table may also stand one level above the only dataset.
@@ -123,7 +129,7 @@ def open_layout(root: Path | str, layout: str = "auto") -> Collection:
     )
 
 
-def open_sources(roots: Sequence[Path | str], layout: str = "auto") -> Collection:
+def open_sources(roots: Sequence[Path | str], layout: str = "auto", series: Sequence[str] = ()) -> Collection:
     """Opens several datasets as one, each as `open_layout` does. Cases are then called after their source, too.
 
     A patient of the same name in two sources is taken for one patient: so nobody is trained and tested on at once.
@@ -131,6 +137,7 @@ def open_sources(roots: Sequence[Path | str], layout: str = "auto") -> Collectio
     Args:
         roots: of the datasets.
         layout: of each of them.
+        series: as in `open_layout`, of one source alone.
 
     Raises:
         OptionError: for an unknown layout.
@@ -138,7 +145,9 @@ def open_sources(roots: Sequence[Path | str], layout: str = "auto") -> Collectio
     """
     sources = [Path(root).absolute() for root in roots]
     if len(sources) == 1:
-        return open_layout(sources[0], layout)
+        return open_layout(sources[0], layout, series)
+    if series:
+        raise OptionError("is for one source at a time", "--series", "prepare the others apart")
     by_name: dict[str, Path] = {}
     for source in sources:
         if source.name in by_name:

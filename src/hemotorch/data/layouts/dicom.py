@@ -54,20 +54,28 @@ def _may_be_mask(path: Path, series_folders: set[Path]) -> bool:
     return path.parent.name in _MASK_FOLDERS or (in_study and (named or path.parent in series_folders))
 
 
-def open_cases(root: Path) -> Collection:
+def open_cases(root: Path, series: Sequence[str] = ()) -> Collection:
     """The cases of a folder of studies; headers are read once.
 
+    Args:
+        root: the folder.
+        series: SeriesInstanceUIDs to read instead of the best series of their studies.
+
     Raises:
-        InputError: if no study can be read, or two have one name.
+        InputError: if no study can be read, two have one name, or a series that is asked for is no CT of a head.
+        OptionError: if one of them is not there.
     """
     files, unread = dicom.dicom_files(root)
     inventory = dicom.take_inventory(files, unread)
+    asked = {uid: dicom.series_by_uid(inventory, uid) for uid in series}
     passed_over = [f"{names}: {reason}" for names, reason in grouped(inventory.unread, root)]
     images = root / "images"
     names = dicom.names_of_studies(inventory.studies, images if images.is_dir() else root, itself=False)
     warnings: list[str] = []
     study_of_name: dict[str, tuple[dicom.DicomStudy, Path]] = {}
     for study, after in zip(inventory.studies, names, strict=True):
+        if of_study := [entry for entry in study.series if entry.uid in asked]:
+            study = replace(study, chosen=asked[of_study[0].uid], why="asked for with --series")
         if study.chosen is None:
             passed_over.append(str(study.refusal()))
             continue
@@ -88,7 +96,7 @@ def open_cases(root: Path) -> Collection:
     for name, (study, _) in study_of_name.items():
         case = _case(name, study, masks.get(name), codes)
         if name not in masks:
-            case, doubts = _with_own_mask(case, study)
+            case, doubts = _with_own_mask(case, study, study.chosen in asked.values())
             warnings += [f"{name}: {text}" for text in doubts]
         cases.append(case)
     with_mask = sum(bool(case.mask_paths) for case in cases)
@@ -117,9 +125,15 @@ def _case(name: str, study: dicom.DicomStudy, mask: Path | None, codes: dict[int
     )
 
 
-def _with_own_mask(case: Case, study: dicom.DicomStudy) -> tuple[Case, list[str]]:
-    """The case with the segmentation or structure set of its study, if there is one; and what is said of it."""
-    paths = [entry.first.path for entry in study.series if entry.first.modality in _MASK_MODALITIES]
+def _with_own_mask(case: Case, study: dicom.DicomStudy, is_asked: bool) -> tuple[Case, list[str]]:
+    """The case with the segmentation or structure set of its study, if there is one; and what is said of it.
+
+    It then reads the series that the mask was drawn on, if the mask says which, unless another was asked for.
+    """
+    paths = []
+    for entry in study.series:
+        if entry.first.modality in _MASK_MODALITIES:
+            paths += entry.files
     by_hand = [path for path in paths if not dicom.is_own_mask(path)]
     doubts = []
     if len(by_hand) < len(paths):
@@ -140,6 +154,13 @@ def _with_own_mask(case: Case, study: dicom.DicomStudy) -> tuple[Case, list[str]
     if len(unknown) == len(codes):
         return case, [*doubts, "so its mask is not read"]
     known = {value: code or 0 for value, code in codes.items()}
+    drawn_on = dicom.mask_series(by_hand[0])
+    if study.chosen is not None and study.chosen.uid not in drawn_on and not is_asked:
+        under_mask = [entry for entry in study.series if entry.uid in drawn_on and not entry.aside]
+        if under_mask:
+            best = max(under_mask, key=dicom.score)
+            why = f"{best.title} is read, since its mask was drawn on it"
+            case = replace(case, scan_paths=best.files, warnings=(why,))
     return replace(case, mask_paths=(by_hand[0],), mask_codes=known), doubts
 
 

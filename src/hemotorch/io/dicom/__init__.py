@@ -4,8 +4,10 @@ amounts    mL, slices and lengths of a prediction, as SR and SC say them
 codes      what a segment shows, in codes of SNOMED CT
 faults     what real archives get wrong, put into a series before it is written
 files      bytes of DICOM files, in folders or in zips
+grouping   images as series: which belong together, and in which order
 header     what the header of a file says of each of its images
 inventory  studies and series of a folder, a zip or a DICOMDIR, and which one is read
+judging    why a series is set aside, what is said of it, and which one is best for bleeding
 masks      segmentations (SEG) and contours (RTSTRUCT) as masks of a scan
 out        a prediction as DICOM: all that a PACS is given
 own        what hemotorch wrote, and whether it is unchanged
@@ -13,7 +15,7 @@ pixels     stored pixels as HU
 reader     a series as a Scan
 sc         a prediction as pictures: a secondary capture
 seg        a mask as a segmentation of the series that its scan was read from
-series     images as series: order, judgement, which is best for bleeding
+series     one series: what its headers and positions say of it
 slice_file one file of a series that is written
 source     the images that a scan was read from, for what points at them
 sr         a prediction as a structured report
@@ -42,11 +44,12 @@ from hemotorch.io.dicom.inventory import (
     series_by_uid,
     take_inventory,
 )
-from hemotorch.io.dicom.masks import mask_names, mask_of_file
+from hemotorch.io.dicom.judging import score
+from hemotorch.io.dicom.masks import mask_names, mask_of_file, mask_series
 from hemotorch.io.dicom.out import SC, SEG, SR, DicomFiles, write_dicom
 from hemotorch.io.dicom.own import is_own, is_own_mask
 from hemotorch.io.dicom.reader import scan_of_series, slice_numbers_of
-from hemotorch.io.dicom.series import Series, score
+from hemotorch.io.dicom.series import Series
 from hemotorch.scan import Scan
 
 __all__ = [
@@ -70,6 +73,7 @@ __all__ = [
     "is_zip",
     "look_into",
     "mask_names",
+    "mask_series",
     "names_of_studies",
     "on_disk",
     "read_chosen",

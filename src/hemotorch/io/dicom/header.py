@@ -232,7 +232,10 @@ def _headers(dataset: Any, path: Path) -> tuple[ImageHeader, ...]:
 
 def _header(dataset: Any, groups: list[Any], path: Path, frame: int, count: int) -> ImageHeader:
     """One frame's header. groups: its functional groups, its own before the shared ones; None if there are none."""
-    plane = [*_sequence_items(groups, "PlanePositionSequence"), dataset]
+    # One position for many frames is that of none of them.
+    plane = _sequence_items(groups[:1], "PlanePositionSequence")
+    if count == 1:
+        plane = [*_sequence_items(groups, "PlanePositionSequence"), dataset]
     axes = [*_sequence_items(groups, "PlaneOrientationSequence"), dataset]
     measures = [*_sequence_items(groups, "PixelMeasuresSequence"), dataset]
     rescale = [*_sequence_items(groups, "PixelValueTransformationSequence"), dataset]

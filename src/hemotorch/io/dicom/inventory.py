@@ -11,8 +11,10 @@ from typing import Any
 
 from hemotorch.errors import InputError, OptionError, some_of
 from hemotorch.io.dicom.files import is_dicom, is_zip, looks_like_dicom, members, read_start
+from hemotorch.io.dicom.grouping import group_series
 from hemotorch.io.dicom.header import DirectoryFile, ImageHeader, lenient, read_dataset, read_headers
-from hemotorch.io.dicom.series import SCORE_WORDS, Series, group_series, score
+from hemotorch.io.dicom.judging import SCORE_WORDS, score
+from hemotorch.io.dicom.series import Series
 
 DICOMDIR = "DICOMDIR"
 _START = 132

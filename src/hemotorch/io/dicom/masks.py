@@ -29,6 +29,22 @@ def mask_names(path: Path) -> dict[int, str]:
         return _names(read_dataset(path, pixels=True), path)
 
 
+def mask_series(path: Path) -> set[str]:
+    """The SeriesInstanceUIDs of the images that a mask was drawn on, as it says itself; none if it does not."""
+    try:
+        with lenient():
+            dataset = read_dataset(path, pixels=True)
+            if "ReferencedSeriesSequence" in dataset:
+                return {str(item.SeriesInstanceUID) for item in dataset.ReferencedSeriesSequence}
+            uids = set()
+            for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
+                for study in frame.get("RTReferencedStudySequence") or []:
+                    uids |= {str(item.SeriesInstanceUID) for item in study.get("RTReferencedSeriesSequence") or []}
+            return uids
+    except Exception:  # a damaged file says so when it is read
+        return set()
+
+
 def mask_of_file(path: Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
     """A segmentation or structure set as a mask of a scan.
 
@@ -85,8 +101,7 @@ def _from_segments(dataset: Any, scan: Scan, path: Path) -> tuple[np.ndarray, li
     pixels = np.asarray(dataset.pixel_array).reshape(len(frames), rows, columns)
     if kind == "FRACTIONAL":
         pixels = pixels >= int(dataset.get("MaximumFractionalValue", 255)) / 2
-    mask = np.zeros(scan.shape, np.uint8)
-    overlapping = 0
+    layers = Layers(scan.shape)
     for frame, values in zip(frames, pixels, strict=True):
         # A frame without a mark says nothing, wherever it lies.
         if not values.any():
@@ -95,17 +110,50 @@ def _from_segments(dataset: Any, scan: Scan, path: Path) -> tuple[np.ndarray, li
         direction = np.asarray(_group(frame, shared, "PlaneOrientationSequence").ImageOrientationPatient, float)
         spacing = np.asarray(_group(frame, shared, "PixelMeasuresSequence").PixelSpacing, float)
         on_slice, index = _on_slice(values, position, direction, spacing, scan, path)
-        value = on_slice.astype(np.uint8)
-        if kind != "LABELMAP":
+        if kind == "LABELMAP":
+            for number in np.unique(on_slice[on_slice > 0]).tolist():
+                layers.add(number, index, on_slice == number)
+        else:
             number = int(_group(frame, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-            value = (on_slice > 0).astype(np.uint8) * np.uint8(number)
-        free = mask[index] == 0
-        overlapping += int(np.count_nonzero((value > 0) & ~free))
-        mask[index][free] = value[free]
+            layers.add(number, index, on_slice > 0)
+    mask, overlapping = layers.merged()
     warnings = []
     if overlapping:
-        warnings.append(f"{overlapping} voxels lie in two segments of the mask: the first one counts")
+        warnings.append(f"{overlapping} voxels lie in several segments of the mask: the smallest one counts")
     return mask, warnings
+
+
+class Layers:
+    """Segments or regions that may overlap, and the one mask that they come to.
+
+    Of several at one voxel the smallest counts: a brain that was outlined around a bleeding does not hide it.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]):
+        self._shape = shape
+        # Bits, packed: of 255 regions of 40 slices of 512 x 512 the bytes alone would be 2.7 GB.
+        self._slices: dict[int, dict[int, np.ndarray]] = {}
+
+    def add(self, value: int, index: int, marked: np.ndarray) -> None:
+        """Marks pixels, (rows, columns) bool, of slice `index` as `value`, beside those that have it already."""
+        of_value = self._slices.setdefault(value, {})
+        bits = np.packbits(marked)
+        of_value[index] = bits | of_value[index] if index in of_value else bits
+
+    def merged(self) -> tuple[np.ndarray, int]:
+        """(slices, rows, columns) uint8, and how many voxels have several values."""
+        mask = np.zeros(self._shape, np.uint8)
+        pixels = self._shape[1] * self._shape[2]
+        sizes = {}
+        for value, slices in self._slices.items():
+            sizes[value] = sum(int(np.unpackbits(bits).sum(dtype=np.int64)) for bits in slices.values())
+        several = 0
+        for value in sorted(sizes, key=lambda value: -sizes[value]):
+            for index, bits in self._slices[value].items():
+                marked = np.unpackbits(bits, count=pixels).reshape(self._shape[1:]).astype(bool)
+                several += int(np.count_nonzero(mask[index][marked]))
+                mask[index][marked] = value
+        return mask, several
 
 
 def _group(frame: Any, shared: Any, name: str) -> Any:
@@ -137,13 +185,12 @@ def _on_slice(
 
 def _from_contours(dataset: Any, scan: Scan, path: Path, regions: int) -> tuple[np.ndarray, list[str]]:
     index_of = {int(item.ROINumber): index for index, item in enumerate(dataset.StructureSetROISequence, start=1)}
-    mask = np.zeros(scan.shape, np.uint8)
+    layers = Layers(scan.shape)
     points_read = 0
-    overlapping = 0
     other_kinds: dict[str, int] = {}
     for region in dataset.get("ROIContourSequence") or []:
         value = index_of[int(region.ReferencedROINumber)]
-        filled = np.zeros(scan.shape, bool)
+        filled: dict[int, np.ndarray] = {}
         for contour in region.get("ContourSequence") or []:
             kind = str(contour.get("ContourGeometricType", "CLOSED_PLANAR"))
             if not kind.startswith("CLOSED"):
@@ -157,12 +204,15 @@ def _from_contours(dataset: Any, scan: Scan, path: Path, regions: int) -> tuple[
                 raise InputError(f"has more than {_MOST_POINTS:,} points", path)
             index = _slice_of(points, scan, path)
             # Even-odd, so that a contour inside another one is a hole.
-            filled[index] ^= inside_polygon(_pixels(points, scan, index), scan.shape[1:])
-        overlapping += int(np.count_nonzero(filled & (mask > 0)))
-        mask[filled & (mask == 0)] = value
+            inside = inside_polygon(_pixels(points, scan, index), scan.shape[1:])
+            filled[index] = filled[index] ^ inside if index in filled else inside
+        for index, marked in filled.items():
+            layers.add(value, index, marked)
+    mask, overlapping = layers.merged()
     warnings = []
     if overlapping:
-        warnings.append(f"{overlapping} voxels lie in two of the {regions} regions of the mask: the first one counts")
+        text = f"{overlapping} voxels lie in several of the {regions} regions of the mask: the smallest one counts"
+        warnings.append(text)
     if other_kinds:
         warnings.append(f"contours that enclose nothing are left out: {some_of(sorted(other_kinds))}")
     return mask, warnings
