@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from hemotorch.data.layouts import open_layout
 from hemotorch.data.prepare import prepare
 from hemotorch.errors import InputError, OptionError
-from hemotorch.io import dicom, read_mask, read_scan
+from hemotorch.io import dicom, read_mask, read_scan, write_scan
 from hemotorch.io.dicom.slice_file import SliceFile, encoded
 from hemotorch.io.dicom.write import series_files, write_series
 from hemotorch.scan import Scan
@@ -123,10 +123,10 @@ def test_a_brain_around_a_bleeding_does_not_hide_it(tmp_path: Path) -> None:
     files = write_series(head(), tmp_path / "A" / "S")
     read = read_scan(tmp_path / "A" / "S")
     study = pydicom.dcmread(files[0]).StudyInstanceUID
-    path = structure_set(read, tmp_path / "A" / "rs.dcm", [("Brain", 15.0), ("EDH", 5.0)], study)
+    path = structure_set(read, tmp_path / "A" / "rs.dcm", [("Brain", 15.0), ("EDH", 5.3)], study)
     (case,) = open_layout(tmp_path).cases
     scan, mask = case.read()
-    assert mask is not None and np.count_nonzero(mask == 1) == pytest.approx(np.pi * 25, rel=0.1)
+    assert mask is not None and np.count_nonzero(mask == 1) == pytest.approx(np.pi * 5.3**2, rel=0.1)
     assert "lie in several of the 2 regions of the mask: the smallest one counts" in "; ".join(scan.warnings)
     path.unlink()
     whole = np.zeros(scan.shape, np.uint8)
@@ -141,6 +141,10 @@ def test_a_brain_around_a_bleeding_does_not_hide_it(tmp_path: Path) -> None:
     both = pydicom.dcmread(one)
     assert len(both.PerFrameFunctionalGroupsSequence) == 1
     pixels = np.concatenate([edh.pixel_array.reshape(-1, 48, 48), both.pixel_array.reshape(-1, 48, 48)])
+    for dataset, number in ((edh, 1), (both, 2)):
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            frame.SegmentIdentificationSequence = [Dataset()]
+            frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber = number
     both.PerFrameFunctionalGroupsSequence = [
         *edh.PerFrameFunctionalGroupsSequence,
         *both.PerFrameFunctionalGroupsSequence,
@@ -185,7 +189,6 @@ def test_prepare_reads_the_series_that_is_asked_for(tmp_path: Path) -> None:
     assert len(prepare(tmp_path / "ct", tmp_path / "out", series=[other.uid]).done) == 2
     with pytest.raises(OptionError, match="no series 1.2.3 is there"):
         prepare(tmp_path / "ct", tmp_path / "out", series=["1.2.3"])
+    write_scan(head(), tmp_path / "volumes" / "a.nii.gz")
     with pytest.raises(OptionError, match="is no DICOM"):
-        open_layout(tmp_path / "out" / "png", series=["1.2.3"]) if prepare(
-            tmp_path / "ct", tmp_path / "out", png=True
-        ) else None
+        open_layout(tmp_path / "volumes", series=["1.2.3"])

@@ -130,7 +130,7 @@ def _with_own_mask(case: Case, study: dicom.DicomStudy, is_asked: bool) -> tuple
 
     It then reads the series that the mask was drawn on, if the mask says which, unless another was asked for.
     """
-    paths = []
+    paths: list[Path] = []
     for entry in study.series:
         if entry.first.modality in _MASK_MODALITIES:
             paths += entry.files
