@@ -219,7 +219,10 @@ def test_our_own_segmentation_is_no_truth(tmp_path: Path) -> None:
     scan = head()
     files = write_series(scan, tmp_path / "A" / "S")
     mask = (scan.hu > 60).astype(np.uint8) * (scan.hu < 200)
-    seg_of(files, mask, ["SDH"], tmp_path / "A" / "seg.dcm", algorithm="hemotorch 0.1")
+    path = seg_of(files, mask, ["SDH"], tmp_path / "A" / "seg.dcm", algorithm="hemotorch 0.1")
+    segmentation = pydicom.dcmread(path)
+    segmentation.Manufacturer = "hemotorch"
+    segmentation.save_as(path)
     collection = open_layout(tmp_path)
     assert collection.cases[0].mask_paths == () and "hemotorch itself made" in "; ".join(collection.warnings)
 

@@ -254,6 +254,28 @@ def inspect(arguments: argparse.Namespace) -> int:
     return 0 if all(inspection.whole for inspection in inspections) else 1
 
 
+def convert(arguments: argparse.Namespace) -> int:
+    """Writes one scan as NIfTI, resampled if it is asked for."""
+    from hemotorch.grid import regular
+    from hemotorch.io import read_scan, write_scan
+
+    out = Path(arguments.out)
+    if out.exists() and not arguments.overwrite:
+        raise OptionError(f"{out} exists", "OUT", "choose another name, or add --overwrite")
+    scan = read_scan(arguments.scan, arguments.series)
+    if arguments.resample is not None:
+        scan = regular(scan, arguments.resample)
+    elif not scan.even:
+        what = "slices are not evenly apart, which NIfTI cannot say"
+        raise InputError(what, arguments.scan, "add --resample MM, the distance that they shall have")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_scan(scan, out)
+    lines = [f"wrote {out}: {scan}", *(f"note: {text}" for text in scan.warnings)]
+    values = {"file": str(out), "shape": list(scan.shape), "warnings": list(scan.warnings)}
+    show(arguments, values, "\n".join(one_line(line) for line in lines))
+    return 0
+
+
 def _import_nibabel_alone() -> None:
     """Imports nibabel without pydicom, for which a user would wait 0.1 s.
 

@@ -46,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     _export(group)
     _inspect(group)
     _models(group)
+    _convert(group)
     _recipe(group)
     text = "Measure how fast it trains and predicts here, and why."
     bench.add(add_command(group, "bench", None, text, "bench train --quick"), add_threads, show)
@@ -187,6 +188,18 @@ def _models(group: Any) -> None:
     p.add_argument(
         "name", nargs="?", metavar="NAME", help="print its card: what it was trained on, its figures, limits"
     )
+
+
+def _convert(group: Any) -> None:
+    text = "Write a scan as NIfTI: the series of a study, or any scan at another distance between slices."
+    p = add_command(group, "convert", commands.convert, text, "convert STUDY_FOLDER head.nii.gz --resample 5")
+    p.add_argument("scan", metavar="SCAN", help="a file of a scan, or DICOM (a file, a folder, a zip, a DICOMDIR)")
+    p.add_argument("out", metavar="OUT", help="the file, .nii or .nii.gz")
+    text = "make slices evenly so far apart, and take a tilt out, by linear interpolation (default: as acquired)"
+    p.add_argument("--resample", type=float, metavar="MM", help=text)
+    add_series(p)
+    add_overwrite(p)
+    add_max_voxels(p)
 
 
 def _recipe(group: Any) -> None:

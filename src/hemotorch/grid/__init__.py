@@ -5,11 +5,13 @@ the scan's own slices, but what the network sees of each, and of its neighbours,
 slices it was trained on: `slabs`. All of it is numpy, so that no kind of model needs another kind's library.
 
 placement  where a grid lies on a scan's slices; HU to the grid, and probabilities back
+regular    any scan as a regular volume: one distance between slices, no tilt
 slabs      distances between slices, and what a network sees in place of slices at another distance
 targets    what is known of each pixel, on the grid
 """
 
 from hemotorch.grid.placement import Axis, Grid, Placement, head_centre, hu_to_working, place, tile_corners
+from hemotorch.grid.regular import regular
 from hemotorch.grid.slabs import (
     SliceSpacing,
     average_slices,
@@ -32,6 +34,7 @@ __all__ = [
     "head_centre",
     "hu_to_working",
     "place",
+    "regular",
     "slice_positions_mm",
     "stack_weights",
     "stacks_to_working",

@@ -101,7 +101,7 @@ def _from_segments(dataset: Any, scan: Scan, path: Path) -> tuple[np.ndarray, li
     pixels = np.asarray(dataset.pixel_array).reshape(len(frames), rows, columns)
     if kind == "FRACTIONAL":
         pixels = pixels >= int(dataset.get("MaximumFractionalValue", 255)) / 2
-    layers = Layers(scan.shape)
+    regions_of_mask = _Regions(scan.shape)
     for frame, values in zip(frames, pixels, strict=True):
         # A frame without a mark says nothing, wherever it lies.
         if not values.any():
@@ -112,18 +112,18 @@ def _from_segments(dataset: Any, scan: Scan, path: Path) -> tuple[np.ndarray, li
         on_slice, index = _on_slice(values, position, direction, spacing, scan, path)
         if kind == "LABELMAP":
             for number in np.unique(on_slice[on_slice > 0]).tolist():
-                layers.add(number, index, on_slice == number)
+                regions_of_mask.add(number, index, on_slice == number)
         else:
             number = int(_group(frame, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-            layers.add(number, index, on_slice > 0)
-    mask, overlapping = layers.merged()
+            regions_of_mask.add(number, index, on_slice > 0)
+    mask, overlapping = regions_of_mask.merged()
     warnings = []
     if overlapping:
         warnings.append(f"{overlapping} voxels lie in several segments of the mask: the smallest one counts")
     return mask, warnings
 
 
-class Layers:
+class _Regions:
     """Segments or regions that may overlap, and the one mask that they come to.
 
     Of several at one voxel the smallest counts: a brain that was outlined around a bleeding does not hide it.
@@ -185,7 +185,7 @@ def _on_slice(
 
 def _from_contours(dataset: Any, scan: Scan, path: Path, regions: int) -> tuple[np.ndarray, list[str]]:
     index_of = {int(item.ROINumber): index for index, item in enumerate(dataset.StructureSetROISequence, start=1)}
-    layers = Layers(scan.shape)
+    regions_of_mask = _Regions(scan.shape)
     points_read = 0
     other_kinds: dict[str, int] = {}
     for region in dataset.get("ROIContourSequence") or []:
@@ -207,8 +207,8 @@ def _from_contours(dataset: Any, scan: Scan, path: Path, regions: int) -> tuple[
             inside = inside_polygon(_pixels(points, scan, index), scan.shape[1:])
             filled[index] = filled[index] ^ inside if index in filled else inside
         for index, marked in filled.items():
-            layers.add(value, index, marked)
-    mask, overlapping = layers.merged()
+            regions_of_mask.add(value, index, marked)
+    mask, overlapping = regions_of_mask.merged()
     warnings = []
     if overlapping:
         text = f"{overlapping} voxels lie in several of the {regions} regions of the mask: the smallest one counts"
