@@ -34,4 +34,4 @@ class MeasuredHead:
         inside = enclosed(small)
         level = brain_level(scan, (small, block), inside)
         noise = noise_hu(scan, (small, block), inside)
-        return MeasuredHead(small, inside, level, noise, bright_sinus_mm2(scan))
+        return MeasuredHead(small, inside, level, noise, bright_sinus_mm2(scan, (small, block)))

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from hemotorch.head.skull import coarse, enclosed
+from hemotorch.head.tissue import Coarse
 from hemotorch.scan import Scan
 
 BONE_HU = 300.0  #: a filled sinus may be brighter than `skull.BONE_HU`
@@ -19,7 +20,7 @@ SLICES = 3  #: a sinus is seen on so many slices
 SINUS_MM2 = 10.0  #: of a sinus in a slice; a transverse sinus has some 50
 
 
-def bright_sinus_mm2(scan: Scan) -> float:
+def bright_sinus_mm2(scan: Scan, small_scan: Coarse | None = None) -> float:
     """Area of what shines like a sinus filled with contrast, on the third best slice; 0 if there are fewer.
 
     At the back half of the space inside the skull: flat in HU, of 100 to 230 HU, wide enough, no bone above or below.
@@ -28,9 +29,10 @@ def bright_sinus_mm2(scan: Scan) -> float:
 
     Args:
         scan: with known spacing.
+        small_scan: `coarse` of it, if it is known already.
     """
     row_mm, column_mm = scan.pixel_mm
-    small, (block_rows, block_columns) = coarse(scan, BONE_HU)
+    small, (block_rows, block_columns) = small_scan or coarse(scan)
     space = enclosed(small, bone_hu=BONE_HU)
     areas = np.count_nonzero(space, axis=(1, 2))
     reach = 1
