@@ -33,6 +33,7 @@ STEADY_ML, STEADY_SHARE = 3.0, 0.4  #: width of the interval, in mL or of the vo
 LEAST_AGREEMENT = 0.6
 #: Mean probability of a piece. Of the same, right pieces had 0.88 to 0.97, wrong ones 0.67 to 0.85, but for one.
 SURE = 0.85
+DENSE_HU, DENSE_SHARE = 110, 0.1  #: blood is darker; so much of the volume is more than noise and edges
 FAINT_SHARE = 0.25  #: of the volume, and at least LEAST_ML, in pieces that are not so sure
 LEAST_ML = 1.0  #: of which it is worth saying something
 AROUND_MM, OUTSIDE_AROUND = 12.0, 0.8  #: side of a square around a pixel, and the share of it that is outside the skull
@@ -171,6 +172,10 @@ def _about_mask(scan: Scan, head: MeasuredHead, answer: Answer, total_ml: float)
         )
         text = f"{outside_ml:.1f} of {total_ml:.1f} mL lie outside {where}"
         doubts.append(Doubt("outside", text, outside_ml, "mL"))
+    dense_ml = scan.volume_ml((answer.mask > 0) & (scan.hu > DENSE_HU))
+    if dense_ml >= max(LEAST_ML, DENSE_SHARE * total_ml):
+        text = f"{dense_ml:.1f} of {total_ml:.1f} mL are over {DENSE_HU} HU, as bone, calcium, metal or contrast is"
+        doubts.append(Doubt("dense", text, dense_ml, "mL"))
     space_ml = float((np.count_nonzero(head.inside, axis=(1, 2)) * head.small.voxel_ml).sum())
     if total_ml > MOST_ML or total_ml > MOST_SHARE * space_ml:
         text = f"{total_ml:.0f} mL of bleeding are hardly credible in a skull of {space_ml:.0f} mL"
