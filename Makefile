@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo test cover test-long lint clean
+.PHONY: install demo model test cover test-long lint clean
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -21,6 +21,10 @@ install: .venv/.installed
 
 demo: .venv/.installed
 	$(BIN)/hemotorch demo --out demo
+
+# The model in the box, anew: hours. DATA is the folder of openly licensed scans that model/sources.py names.
+model: .venv/.installed
+	$(BIN)/python model/make.py $(if $(DATA),--data '$(DATA)')
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -74,15 +74,24 @@ class Figure:
             return True
         return self.value <= self.least if self.most else self.value >= self.least
 
+    def text(self) -> str:
+        """Its value, and the interval if it has one."""
+        if self.ci95 is None:
+            return self.number(self.value)
+        return f"{self.number(self.value)} ({self.number(self.ci95[0])} to {self.number(self.ci95[1])})"
+
+    def asked(self) -> str:
+        """What is asked for; nothing of some."""
+        if self.least is None:
+            return ""
+        return f"{'at most' if self.most else 'at least'} {self.number(self.least)}"
+
     def row(self) -> str:
         """The figure as a row of a Markdown table."""
-        bound = "at most" if self.most else "at least"
-        asked = "" if self.least is None else f"{bound} {self.number(self.least)}"
         aim = "" if self.aim is None else self.number(self.aim)
-        text = self.number(self.value)
-        if self.ci95 is not None:
-            text += f" ({self.number(self.ci95[0])} to {self.number(self.ci95[1])})"
-        return f"| {self.what} | {text} | {asked} | {aim} | {'' if self.met else 'MISSED'} | {self.note} |"
+        return (
+            f"| {self.what} | {self.text()} | {self.asked()} | {aim} | {'' if self.met else 'MISSED'} | {self.note} |"
+        )
 
     def number(self, value: float) -> str:
         """A value of its kind as text."""

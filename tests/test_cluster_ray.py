@@ -213,7 +213,7 @@ def one_scan(tiny_run: Path, tmp_path: Path) -> Iterator[Any]:
     with open_archive(tiny_run, [path], tmp_path / "out") as work:
 
         def worker(weights: str = work.weights) -> Callable[[], Any]:
-            made = Worker(work.model, weights, work.folder, "cpu", False, 1)
+            made = Worker(work.models, weights, work.folder, "cpu", False, 1)
             return lambda: json.loads(made(as_row(work.scans[path], "scan0"))["result"])
 
         yield path, work.folder, worker
@@ -283,7 +283,7 @@ def test_a_scan_is_known_by_its_place_not_by_its_name(tiny_run, tmp_path):
     (a,), (b,) = scans(tmp_path / "a", 1), scans(tmp_path / "b", 1)
     with open_archive(tiny_run, [a], out) as work:
         assert work.todo == {a: "scan0"}
-        Worker(work.model, work.weights, out, "cpu", False, 1)(as_row(work.scans[a], "scan0"))
+        Worker(work.models, work.weights, out, "cpu", False, 1)(as_row(work.scans[a], "scan0"))
     (tmp_path / "link").symlink_to(tmp_path / "a")
     with open_archive(tiny_run, [a, tmp_path / "link", b], out) as work:
         linked = tmp_path / "link" / a.name

@@ -40,7 +40,7 @@ def add(parser: Parser, threads: Callable[[Parser], None], show: Show) -> None:
     measuring(p)
 
     p = verb("predict", _predict, "Measure how long a user waits for predictions.", "predict run scan.nii.gz")
-    p.add_argument("run_folder", metavar="RUN", help="run folder, checkpoint or ONNX file")
+    p.add_argument("run_folder", metavar="RUN", help="run folder, checkpoint, ONNX file, or default")
     p.add_argument("scan", nargs="*", metavar="SCAN", help="NIfTI files (default: a phantom of 512x512x32)")
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default: auto)")
     measuring(p)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from hemotorch.bench.processes import Pace, child_environment, in_rounds, look_at_machine
 from hemotorch.bench.records import Bench, Config, Round, Row, busy
 from hemotorch.errors import RunError
+from hemotorch.inference import box
 from hemotorch.system.events import Message, emit
 from hemotorch.system.machine import peak_memory
 
@@ -54,7 +55,7 @@ def bench_predict(
     """Predicts the scans in processes of their own, each way once per round, after one that is not counted.
 
     Args:
-        model: run folder, checkpoint or ONNX file.
+        model: run folder, checkpoint, ONNX file, or the name of a model in the box.
         scans: NIfTI files; none: a phantom of 512 x 512 x 32, or 192 x 192 x 24 if `quick`.
         device: as `hemotorch predict --device`.
         rounds: how often each way is measured.
@@ -63,6 +64,7 @@ def bench_predict(
     Raises:
         InputError, RunError: if the model or a scan cannot be read, or predicting fails.
     """
+    model = box.named(model)
     with TemporaryDirectory(prefix="hemotorch-bench-") as name:
         folder = Path(name)
         # Apart, since torch is imported for it.

@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hemotorch import NOTICE
+from hemotorch.cli.commands import models_and_scans, models_text
 from hemotorch.cli.options import (
     Command,
     Resuming,
@@ -83,8 +84,10 @@ def _add_ray(engines: Any) -> None:
 def _add_predict(engines: Any) -> None:
     text, example = "Predict an archive of scans with Ray Data.", "run archive --out predictions --workers 2"
     p = _add_engine(engines, "predict", predict, text, example, Resuming.SAME_COMMAND)
-    p.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint file")
-    p.add_argument("scan", nargs="+", metavar="SCAN", help="files of scans, or folders of them")
+    text = "files of scans, or folders of them; models before them are taken as with --model"
+    p.add_argument("path", nargs="+", metavar="SCAN", help=text)
+    text = "run folder, checkpoint or ONNX file in place of the model in the box; several are averaged"
+    p.add_argument("--model", action="append", default=[], metavar="MODEL", help=text)
     p.add_argument("--out", required=True, metavar="DIR", help="folder for results; the same command again goes on")
     p.add_argument("--workers", type=count, metavar="N", help="processes (default: one a GPU; else one for two cores)")
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
@@ -183,8 +186,10 @@ def predict(arguments: argparse.Namespace) -> int:
 
     results: list[dict[str, Any]] = []
     failed = 0
+    models, scans = models_and_scans(arguments.model, arguments.path)
+    emit(Message(models_text(models)))
     with (
-        open_archive(arguments.run_folder, arguments.scan, arguments.out) as archive,
+        open_archive(models, scans, arguments.out) as archive,
         ProgressTask("predicting", len(archive.todo), "scan") as task,
     ):
         StudyList(archive.folder)  # what is not its own there is said before anything is predicted

@@ -195,6 +195,7 @@ def predict(arguments: argparse.Namespace) -> int:
     from hemotorch.system.events import Message, Problem, emit
 
     models, scans = models_and_scans(arguments.model, arguments.path)
+    emit(Message(models_text(models)))
     results: list[dict[str, Any]] = []
     failed = 0
     doubtful: list[tuple[int, str]] = []  # how many doubts, of which scan
@@ -320,15 +321,25 @@ def models_and_scans(named: Sequence[str], paths: Sequence[str]) -> tuple[list[s
     return models, scans
 
 
+def models_text(models: Sequence[str]) -> str:
+    """Which models predict, in a line."""
+    from hemotorch.inference import box
+
+    texts = [box.described(model) for model in models]
+    return f"model: {texts[0]}" if len(texts) == 1 else f"models, averaged: {', '.join(texts)}"
+
+
 def _is_model(argument: str) -> bool:
+    from hemotorch.inference import box
+
     path = Path(argument)
+    if not path.exists() and argument in box.names():
+        return True
     return path.suffix in (".pt", ".onnx") or (path / "run.json").is_file() or (path / "best.pt").is_file()
 
 
 def export(arguments: argparse.Namespace) -> int:
     """Writes a run's network as a file that needs no torch, and compares the two."""
-    from dataclasses import asdict
-
     from hemotorch.inference.onnx_export import export_onnx
 
     made = export_onnx(arguments.run_folder, arguments.out, scans=arguments.check, overwrite=arguments.overwrite)
@@ -348,7 +359,7 @@ def models(arguments: argparse.Namespace) -> int:
         show(arguments, asdict(card), "\n".join(card.lines()))
         return 0
     cards = [box.card(name) for name in box.names()]
-    lines = [f"{card.name}   {card.megabytes:.1f} MB   {card.title}" for card in cards]
+    lines = [f"{card.name}   {card.megabytes:.1f} MB   sha256 {card.sha256}   {card.title}" for card in cards]
     if not cards:
         lines = ["there is no model in the box; `make model` makes one"]
     show(arguments, {"models": [asdict(card) for card in cards]}, "\n".join(lines))
@@ -357,11 +368,10 @@ def models(arguments: argparse.Namespace) -> int:
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Says what this machine has and lacks; status 1 if the core lacks something."""
-    from dataclasses import asdict
-
+    from hemotorch.inference.box import check
     from hemotorch.system.doctor import examine, is_ready
 
-    checks = examine()
+    checks = [*examine(), check()]
     ready = is_ready(checks)
     verdict = "ready to predict" if ready else "the core lacks something: see the lines marked MISSING"
     values = {"ready": ready, "checks": [asdict(check) for check in checks]}

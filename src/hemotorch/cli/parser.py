@@ -133,7 +133,7 @@ def _train(group: Any) -> None:
 def _evaluate(group: Any) -> None:
     text = "Measure a trained network on scans it has not seen."
     p = add_command(group, "evaluate", commands.evaluate, text, "evaluate run --out report")
-    p.add_argument("run_folder", metavar="RUN", help="run folder of `hemotorch train`, or an ONNX file")
+    p.add_argument("run_folder", metavar="RUN", help="run folder of `hemotorch train`, an ONNX file, or default")
     p.add_argument("--data", metavar="DATA", help="prepared dataset (default: the one that the run was trained on)")
     p.add_argument("--split", default="test", choices=("train", "val", "test", "all"), help="part (default: test)")
     p.add_argument("--out", required=True, metavar="DIR", help="folder for scores.json, tables and report.html")

@@ -22,17 +22,15 @@ from hemotorch import errors
 from hemotorch.cluster import ray as engine
 from hemotorch.cluster.training import Devices
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
-from hemotorch.inference.checkpoint import load_checkpoint
-from hemotorch.inference.load import load_model
+from hemotorch.inference import box
+from hemotorch.inference.load import load_model, model_file
 from hemotorch.inference.outputs import ENDINGS, Result, busy, is_result, make_room, predict_file
 from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
 from hemotorch.report.study_files import write_study
-from hemotorch.run import BEST
 from hemotorch.system import threads
 from hemotorch.system.files import (
     clear_parts,
     exclusive,
-    file_digest,
     file_status,
     held_marker,
     output_folder,
@@ -51,11 +49,12 @@ BLOCKS = 10_000  #: that Ray Data is given at most; a block is what a worker tak
 class Archive:
     """What there is to do.
 
-    model: the checkpoint file. weights: its digest. folder: of the results. done: results of the scans that are done.
-    todo: what the files of each other scan are called. scans: all of them by path. unreadable: paths without a scan.
+    models: the files of the networks. weights: their digest. folder: of the results. done: results of the scans that
+    are done. todo: what the files of each other scan are called. scans: all of them by path. unreadable: paths without
+    a scan.
     """
 
-    model: Path
+    models: tuple[Path, ...]
     weights: str
     folder: Path
     done: dict[Path, dict[str, Any]]
@@ -65,11 +64,13 @@ class Archive:
 
 
 @contextmanager
-def open_archive(model: Path | str, scans: Sequence[Path | str], out: Path | str) -> Iterator[Archive]:
+def open_archive(
+    model: Path | str | Sequence[Path | str], scans: Sequence[Path | str], out: Path | str
+) -> Iterator[Archive]:
     """Looks through scans and the output folder, which nobody else writes into inside the block.
 
     Args:
-        model: a run folder, or a checkpoint file.
+        model: a run folder, a checkpoint, an ONNX file or the name of a model in the box; several are averaged.
         scans: files, and folders of them.
 
     Raises:
@@ -77,16 +78,13 @@ def open_archive(model: Path | str, scans: Sequence[Path | str], out: Path | str
             predictions.
         RunError: if another process predicts into the folder.
     """
-    checkpoint = Path(model)
-    if checkpoint.is_dir():
-        checkpoint = checkpoint / BEST
-    checkpoint = checkpoint.resolve()
-    load_checkpoint(checkpoint)
-    weights, folder = file_digest(checkpoint), Path(out).resolve()
+    named = [model] if isinstance(model, (Path, str)) else list(model)
+    models = tuple(model_file(box.named(each)).resolve() for each in named)
+    weights, folder = load_model(models, "cpu").digest, Path(out).resolve()
     output_folder(folder, may_exist=(folder / MODEL).exists() or _is_new(folder))
     with exclusive(folder / LOCK, busy(folder)):
         if not (folder / MODEL).exists():
-            write_json(folder / MODEL, {"checkpoint": str(checkpoint), "weights": weights})
+            write_json(folder / MODEL, {"models": [str(path) for path in models], "weights": weights})
         elif read_json(folder / MODEL).get("weights") != weights:
             raise InputError("holds the predictions of another model", folder, "choose another --out")
         for file in folder.glob(f".*{STARTED}"):
@@ -101,7 +99,7 @@ def open_archive(model: Path | str, scans: Sequence[Path | str], out: Path | str
         done = _done(folder, list(by_path))
         todo = _names(folder, done, [scan for path, scan in by_path.items() if path not in done])
         done_here = {path: done[path] for path in by_path if path in done}
-        yield Archive(checkpoint, weights, folder, done_here, todo, by_path, tuple(unreadable))
+        yield Archive(models, weights, folder, done_here, todo, by_path, tuple(unreadable))
 
 
 def _done(folder: Path, paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
@@ -167,7 +165,7 @@ def predict_archive(
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).map(
             Worker,
             fn_constructor_args=(
-                archive.model,
+                archive.models,
                 archive.weights,
                 archive.folder,
                 device,
@@ -217,12 +215,21 @@ def _rows(dataset: Any, folder: Path) -> Iterator[dict[str, Any]]:
 class Worker:
     """A process of the pool: the model, loaded once, and one scan after the other."""
 
-    def __init__(self, model: Path, weights: str, folder: Path, device: str, any_anatomy: bool, thread_count: int):
+    def __init__(
+        self,
+        models: tuple[Path, ...],
+        weights: str,
+        folder: Path,
+        device: str,
+        any_anatomy: bool,
+        thread_count: int,
+    ):
         start = time.perf_counter()
-        self._model, self._folder, self._any_anatomy = model, folder, any_anatomy
-        self._predictor = load_model(model, device)
+        self._models, self._folder, self._any_anatomy = models, folder, any_anatomy
+        with threads.process_environment(thread_count):  # which ONNX files look at
+            self._predictor = load_model(models, device)
         torch.set_num_threads(thread_count)
-        self._changed = file_digest(model) != weights
+        self._changed = self._predictor.digest != weights
         load = {"host": platform.node(), "pid": os.getpid(), "seconds": round(time.perf_counter() - start, 2)}
         with open(folder / LOADS, "a", encoding="utf-8") as file:
             file.write(json.dumps(load) + "\n")
@@ -250,7 +257,7 @@ class Worker:
 
     def _predict(self, scan: ScanFiles, name: str, started: Path) -> dict[str, Any]:
         if self._changed:
-            raise RunError("was trained on while scans were predicted with it", self._model, "try again")
+            raise RunError("was trained on while scans were predicted with it", self._models[0], "try again")
         record = self._folder / f"{name}.json"
         if record.exists():  # its worker died after it had written it
             return dict(read_json(record))

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hemotorch.errors import InputError
+from hemotorch.errors import InputError, OptionError
 from hemotorch.inference import box
 from hemotorch.inference.deployment import Deployment
 from hemotorch.inference.model import Ensemble, Model
@@ -32,9 +32,10 @@ def load_model(model: ModelPath | Sequence[ModelPath] | None = None, device: str
     """Loads a trained network, or several as one, ready to predict.
 
     Args:
-        model: None, the model that comes with hemotorch; or a run folder of `hemotorch train`, whose best checkpoint is
-            taken, a checkpoint file, or an ONNX file of `hemotorch export`. Of several, such as the folds of one
-            dataset, the probabilities are averaged; they must be of one task, on one grid.
+        model: None, the model that comes with hemotorch; the name of one (`hemotorch models` lists them); a run folder
+            of `hemotorch train`, whose best checkpoint is taken; a checkpoint file; or an ONNX file of `hemotorch
+            export`. Of several, such as the folds of one dataset, the probabilities are averaged; they must be of one
+            task, on one grid.
         device: "auto", "cpu", "cuda" or "cuda:N". ONNX files run on the CPU.
 
     Returns:
@@ -47,7 +48,7 @@ def load_model(model: ModelPath | Sequence[ModelPath] | None = None, device: str
     """
     if model is None:
         model = box.model_file()
-    paths = [model] if isinstance(model, (str, Path)) else list(model)
+    paths = [box.named(path) for path in ([model] if isinstance(model, (str, Path)) else model)]
     if not paths:
         raise InputError("no model is named", todo="name a run folder, a checkpoint or an ONNX file")
     loaded = [_load(Path(path), device) for path in paths]
@@ -65,15 +66,16 @@ def load_model(model: ModelPath | Sequence[ModelPath] | None = None, device: str
 
 
 def predict(
-    model: Predictor | ModelPath | Sequence[ModelPath] | None,
-    scan: Scan | Path | str,
+    model: Predictor | ModelPath | Sequence[ModelPath] | Scan | None = None,
+    scan: Scan | Path | str | None = None,
     *,
     device: str = "auto",
     any_anatomy: bool = False,
 ) -> Prediction:
     """Outlines the bleeding in one scan.
 
-        >>> result = hemotorch.predict("run", "scan.nii.gz")
+        >>> result = hemotorch.predict("scan.nii.gz")         # by the model that comes with hemotorch
+        >>> result = hemotorch.predict("run", "scan.nii.gz")  # by your own
         >>> result.volume_ml["total"], result.slices_with_bleeding, result.mask.shape
 
     A network that was trained on typed data also says of which type the bleeding is: the mask then holds the types'
@@ -84,7 +86,8 @@ def predict(
 
     Args:
         model: A run folder, a checkpoint, an ONNX file, several of them (their probabilities are averaged), what
-            `load_model` returned (load once to predict many scans), or None: the model that comes with hemotorch.
+            `load_model` returned (load once to predict many scans), or None: the model that comes with hemotorch. If
+            only one argument is given, it is the scan.
         scan: A NIfTI or NRRD file in Hounsfield units, a DICOM file, folder or zip of one study, or a `Scan`.
         device: "auto", "cpu", "cuda" or "cuda:N"; not looked at if the model is loaded already.
         any_anatomy: Also predict what does not look like a head.
@@ -95,7 +98,12 @@ def predict(
 
     Raises:
         InputError: if the model or the scan cannot be read, or the scan does not look like a head CT in HU.
+        OptionError: if no scan is named.
     """
+    if scan is None and isinstance(model, (Scan, Path, str)):
+        model, scan = None, model
+    if scan is None or isinstance(model, Scan):
+        raise OptionError("no scan is named", "scan", "predict(scan), or predict(model, scan)")
     predictor = model if isinstance(model, Predictor) else load_model(model, device)
     volume = read_scan(scan) if isinstance(scan, (str, Path)) else scan
     return predictor.predict(volume, any_anatomy, doubts=True)
@@ -115,7 +123,7 @@ def _load(path: Path, device: str) -> tuple[Model, Deployment]:
         raise missing from error
 
 
-def _model_file(path: Path) -> Path:
+def model_file(path: Path) -> Path:
     """The file that a model is read from: a run's best checkpoint, or the file itself."""
     if not path.is_dir():
         return path
@@ -126,7 +134,7 @@ def _model_file(path: Path) -> Path:
 
 def _digest(path: ModelPath) -> str:
     """The SHA-256 of a model's file."""
-    return file_digest(_model_file(Path(path)))
+    return file_digest(model_file(Path(path)))
 
 
 def _load_checkpoint(path: Path, device: str) -> tuple[TorchModel, Deployment]:
@@ -135,7 +143,7 @@ def _load_checkpoint(path: Path, device: str) -> tuple[TorchModel, Deployment]:
     from hemotorch.inference.checkpoint import load_checkpoint
     from hemotorch.inference.torch_model import TorchModel
 
-    file = _model_file(path)
+    file = model_file(path)
     checkpoint = load_checkpoint(file)
     deployment = checkpoint.deployment
     torch_device = _device_for(device, deployment.precision)

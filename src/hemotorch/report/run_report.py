@@ -14,6 +14,7 @@ from hemotorch.errors import InputError, some_of
 from hemotorch.evaluation.doubted import WithDoubts
 from hemotorch.evaluation.evaluate import evaluate, write_scores
 from hemotorch.evaluation.scores import Scores
+from hemotorch.inference import box
 from hemotorch.inference.load import load_model
 from hemotorch.inference.onnx_model import SUFFIX, OnnxNote, read_note
 from hemotorch.report.evaluation_page import evaluation_page
@@ -56,7 +57,8 @@ def evaluate_run(
     """Measures a network on a part of a split; leaves scores.json, scans.csv, slices.csv, report.html.
 
     Args:
-        root: the run's folder, whose best network is measured, or an ONNX file of `hemotorch export`.
+        root: the run's folder, whose best network is measured, an ONNX file of `hemotorch export`, or the name of a
+            model in the box.
         out: folder of the report.
         data: the prepared dataset, if not where the run was trained. One that holds the scans of the run's split is
             taken for the same; of another dataset its own split of that name is scored. An ONNX file needs it.
@@ -67,8 +69,9 @@ def evaluate_run(
     Raises:
         InputError, OptionError: before anything is measured.
     """
-    if Path(root).suffix == SUFFIX:
-        return _evaluate_onnx(Path(root), Path(out), data, part, device, overwrite)
+    root = box.named(root)
+    if root.suffix == SUFFIX:
+        return _evaluate_onnx(root, Path(out), data, part, device, overwrite)
     run = Run.open(root)
     record = run.record
     # All that the report needs is read before anything is measured, which may take hours.

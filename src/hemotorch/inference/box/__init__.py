@@ -13,8 +13,9 @@ from pathlib import Path
 from pydantic import Field
 
 from hemotorch import NOTICE
-from hemotorch.errors import InputError, nearest
+from hemotorch.errors import InputError, nearest, one_line
 from hemotorch.system import records
+from hemotorch.system.doctor import Check
 from hemotorch.system.files import file_digest
 from hemotorch.system.records import record
 
@@ -133,6 +134,35 @@ def model_file(name: str = DEFAULT) -> Path:
     if file_digest(path) != expected:
         raise InputError("is not the file that its card was written for: damaged, or exchanged", path, _REINSTALL)
     return path
+
+
+def named(model: Path | str) -> Path:
+    """The file of the model in the box that has this name; a path as it is.
+
+    A file or folder of that name comes first: a user's own run may be called "default".
+    """
+    text = str(model)
+    if text in names() and not Path(text).exists():
+        return model_file(text)
+    return Path(model)
+
+
+def described(model: Path | str) -> str:
+    """Which model that is, in words: one in the box by its name, another by its path."""
+    path = named(model)
+    return f"the model in the box, {path.stem}" if path.parent == _folder() else one_line(str(path))
+
+
+def check() -> Check:
+    """Whether the model in the box is there and whole, for `hemotorch doctor`. None at all is not amiss: `make` it."""
+    if DEFAULT not in names():
+        return Check("model in the box", False, False, "none", _MAKE)
+    try:
+        model_file()
+        found = f"{DEFAULT}, {card().megabytes:.1f} MB, sha256 {card().sha256}"
+    except InputError as error:
+        return Check("model in the box", False, True, str(error), _REINSTALL)
+    return Check("model in the box", True, True, found)
 
 
 def _folder() -> Path:
