@@ -18,6 +18,7 @@ from pathlib import Path
 from sources import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
+PHANTOM_SEED, PAINT_SEED = "1013", "5"
 HEMOTORCH = (sys.executable, "-m", "hemotorch.cli")
 
 
@@ -29,12 +30,11 @@ def main() -> None:
     parser.add_argument("--recipe", default="default", metavar="NAME|FILE")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--patients", metavar="N", help="phantoms (default: the preset's)")
-    parser.add_argument("--seed", default="1", metavar="N", help="of phantoms and paintings (default: 1)")
     a = parser.parse_args()
     phantom = a.out / "phantom"
     patients = ["--patients", a.patients] if a.patients else []
     layout = ["--layout", "folder"]
-    once(phantom, "phantom.json", "phantom", phantom, "--preset", "default", *layout, "--seed", a.seed, *patients)
+    once(phantom, "phantom.json", "phantom", phantom, "--preset", "default", *layout, "--seed", PHANTOM_SEED, *patients)
     sources, left_out = [phantom], []
     for name, source in SOURCES.items():
         if not source.folder:
@@ -44,7 +44,7 @@ def main() -> None:
             left_out.append(name)
             print(f"make: left out: {name}, there is no folder {folder}", flush=True)
             continue
-        painted, paintings = a.out / name, ["--per-scan", str(source.per_scan), "--seed", a.seed]
+        painted, paintings = a.out / name, ["--per-scan", str(source.per_scan), "--seed", PAINT_SEED]
         once(painted, "painted.json", "paint", folder, painted, *paintings, "--normal", "--any-anatomy")
         sources.append(painted)
     prepared, run = a.out / "prepared", a.out / "run"

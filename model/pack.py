@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=table_b.CACHE, metavar="DIR")
     parser.add_argument("--figures", type=Path, metavar="FILE", help="measured already, by table_b.py --json")
     parser.add_argument("--made-with", default="make model", metavar="TEXT", help="the command that makes it anew")
-    help_text = "prefix of scans' names, and which source that is, such as pge2=ge-nifti; may be repeated"
+    help_text = "prefix of scans' names, and which source that is, such as pge2=ge; may be repeated"
     parser.add_argument("--source", action="append", default=[], metavar="PREFIX=SOURCE", help=help_text)
     a = parser.parse_args()
     aliases = dict(pair.split("=", 1) for pair in a.source)
