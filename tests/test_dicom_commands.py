@@ -17,8 +17,9 @@ from hemotorch.cli import main
 from hemotorch.data.layouts import open_layout
 from hemotorch.errors import HemotorchError, InputError
 from hemotorch.inference.inspection import inspect_paths
-from hemotorch.inference.outputs import predict_files
 from hemotorch.inference.scan_files import find_scans, name_scans
+from hemotorch.inference.studies import predict_files
+from hemotorch.inference.study import StudyRecord
 from hemotorch.io import dicom, read_mask, read_scan, write_mask
 from hemotorch.io.dicom.write import write_series
 from test_io_dicom import DATA, flipped, head, needs
@@ -87,13 +88,13 @@ def test_predict_reads_a_series_and_its_mask_lies_on_it(kind: str, tiny_run: Pat
     source = tmp_path / "study"
     if kind == "zip":
         source = zip_of(source, tmp_path / "study.zip")
-    ((path, result),) = predict_files(tiny_run, [source], tmp_path / "out", device="cpu", any_anatomy=True)
-    assert isinstance(result, dict), result
-    assert len(result["scan"]) == len(scan.hu) and path.name == f"study{source.suffix}"
-    assert any("was chosen: the only one of 2 series" in text for text in result["warnings"])
+    options = {"device": "cpu", "any_anatomy": True, "show_patient": True}
+    ((path, result),) = predict_files(tiny_run, [source], tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert isinstance(result, StudyRecord), result
+    assert len(result.scan) == len(scan.hu) and path.name == f"study{source.suffix}"
+    assert any("was chosen: the only one of 2 series" in text for text in result.warnings)
     mask = read_mask(tmp_path / "out" / "study_mask.nii.gz", read_scan(source))
     assert mask.shape == scan.shape
-    assert len(result["sources"]) == (1 if kind == "zip" else len(scan.hu))
 
 
 def test_predict_reads_the_series_that_is_asked_for(cd: Path, tiny_run: Path, tmp_path: Path) -> None:
@@ -155,12 +156,12 @@ def test_inspect_of_real_files() -> None:
 
 @needs("head-ct-ge")
 def test_predict_writes_a_mask_of_the_tilted_uneven_head(tiny_run: Path, tmp_path: Path) -> None:
-    ((_, result),) = predict_files(tiny_run, [DATA / "head-ct-ge"], tmp_path, device="cpu")
-    assert isinstance(result, dict), result
+    ((_, result),) = predict_files(tiny_run, [DATA / "head-ct-ge"], tmp_path, device="cpu", show_patient=True)
+    assert isinstance(result, StudyRecord), result
     scan = read_scan(DATA / "head-ct-ge")
     mask = read_mask(tmp_path / "head-ct-ge_mask.nii.gz", scan)
-    assert result["volume_ml"]["total"] == pytest.approx(scan.volume_ml(mask), abs=0.001)
-    said = "; ".join(result["warnings"])
+    assert result.volume_ml["total"] == pytest.approx(scan.volume_ml(mask), abs=0.001)
+    said = "; ".join(result.warnings)
     assert "tilted by 18.5 degrees" in said and "13 of 4.002, 1 of 1.081, 13 of 6.999 mm" in said
 
 

@@ -19,7 +19,8 @@ from pydicom.uid import UID
 import tiny
 from hemotorch.cli import main
 from hemotorch.errors import HemotorchError, InputError, RunError
-from hemotorch.inference.outputs import predict_files
+from hemotorch.inference.studies import predict_files
+from hemotorch.inference.study import StudyRecord
 from hemotorch.io import dicom, read_mask, read_scan
 from hemotorch.io.dicom import out
 from hemotorch.io.dicom.codes import CATEGORY, SEGMENT_CODES, UNTYPED_CODE, Concept
@@ -377,23 +378,23 @@ def bleeding_study(folder: Path, seed: int = 3, faults: tuple[str, ...] = ()) ->
 
 
 def result_of(run: Path, source: Path, out: Path, **options: Any) -> Any:
-    ((_, result),) = predict_files(run, [source], out, device="cpu", any_anatomy=True, **options)
+    ((_, result),) = predict_files(run, [source], out, device="cpu", any_anatomy=True, show_patient=True, **options)
     return result
 
 
 def test_predict_writes_a_seg_that_has_the_voxels_of_the_mask(tiny_run: Path, tmp_path: Path) -> None:
     scan = bleeding_study(tmp_path / "study", faults=("uneven", "rotated"))
     result = result_of(tiny_run, tmp_path / "study", tmp_path / "out")
-    assert isinstance(result, dict), result
+    assert isinstance(result, StudyRecord), result
     names = ["study_seg.dcm", "study_sr.dcm", "study_sc.dcm"]
-    assert result["dicom"] == names and result["no_dicom"] == "" and set(names) < set(result["sha256"])
+    assert list(result.dicom) == names and result.no_dicom == "" and set(names) < set(result.sha256)
     mask = read_mask(tmp_path / "out" / "study_mask.nii.gz", scan)
     assert mask.any()
     found = by_hand(tmp_path / "out" / "study_seg.dcm", sources_in(tmp_path / "study"))
-    assert nearly(found, by_scan(scan, mask, typed=bool(result["volume_ml"].keys() - {"total"})))
+    assert nearly(found, by_scan(scan, mask, typed=bool(result.volume_ml.keys() - {"total"})))
     again = result_of(tiny_run, tmp_path / "study", tmp_path / "again")
     first, second = (pydicom.dcmread(tmp_path / name / "study_seg.dcm") for name in ("out", "again"))
-    assert again["sha256"]["study_mask.nii.gz"] == result["sha256"]["study_mask.nii.gz"]
+    assert again.sha256["study_mask.nii.gz"] == result.sha256["study_mask.nii.gz"]
     assert first.SOPInstanceUID == second.SOPInstanceUID and first.SeriesInstanceUID == second.SeriesInstanceUID
     assert first.DeviceSerialNumber != "unknown"
 
@@ -405,13 +406,21 @@ def test_a_seg_is_replaced_as_the_other_files_are(
     out = tmp_path / "out"
     result_of(tiny_run, tmp_path / "study", out)
     (out / "study.json").unlink()  # as a process leaves it that is killed before its end
-    assert isinstance(result_of(tiny_run, tmp_path / "study", out), dict)
+    assert isinstance(result_of(tiny_run, tmp_path / "study", out), StudyRecord)
     result = result_of(tiny_run, tmp_path / "study", out, overwrite=True, as_dicom=False)
-    assert result["dicom"] == [] and not (out / "study_seg.dcm").exists()
+    assert result.dicom == () and not (out / "study_seg.dcm").exists()
     shutil.copy(tmp_path / "study" / "0001.dcm", out / "study_seg.dcm")  # somebody's own
     refused = result_of(tiny_run, tmp_path / "study", out, overwrite=True)
     assert isinstance(refused, HemotorchError) and "study_seg.dcm" in str(refused)
-    command = ["predict", str(tiny_run), str(tmp_path / "study"), "--out", str(tmp_path / "b"), "--any-anatomy"]
+    command = [
+        "predict",
+        str(tiny_run),
+        str(tmp_path / "study"),
+        "--out",
+        str(tmp_path / "b"),
+        "--any-anatomy",
+        "--show-patient",
+    ]
     assert main([*command, "--device", "cpu", "--no-dicom"]) == 0
     assert not (tmp_path / "b" / "study_seg.dcm").exists() and "DICOM" not in capsys.readouterr().out
 
@@ -423,7 +432,15 @@ def test_without_bleeding_there_is_no_seg_and_it_is_said(
 
     bleeding_study(tmp_path / "study")
     monkeypatch.setattr(predictor, "postprocess", lambda probability, *_: np.zeros(probability.shape, np.uint8))
-    command = ["predict", str(tiny_run), str(tmp_path / "study"), "--out", str(tmp_path / "out"), "--any-anatomy"]
+    command = [
+        "predict",
+        str(tiny_run),
+        str(tmp_path / "study"),
+        "--out",
+        str(tmp_path / "out"),
+        "--any-anatomy",
+        "--show-patient",
+    ]
     assert main([*command, "--device", "cpu"]) == 0
     captured = capsys.readouterr()
     assert "no bleeding was outlined, and a DICOM SEG cannot be empty" in captured.out + captured.err

@@ -16,9 +16,10 @@ from PIL import Image
 import tiny
 from hemotorch.data.layouts.tables import read_cells, write_table
 from hemotorch.errors import HemotorchError, InputError, explain, one_line
-from hemotorch.inference.outputs import is_result, predict_files
 from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.scan_files import find_scans, name_scans
+from hemotorch.inference.studies import DoneBefore, Result, predict_files
+from hemotorch.inference.study import StudyRecord
 from hemotorch.io import nifti, read_mask, read_scan
 from hemotorch.report.study_files import write_study
 from hemotorch.system.files import clear_parts, exclusive, quoted, short_name, unquoted
@@ -34,11 +35,11 @@ def scan(tmp_path: Path) -> Path:
     return head_file(tmp_path / "scans" / "a.nii.gz")
 
 
-def predict(run: Path, scans: Path, out: Path, overwrite: bool = False) -> list[dict[str, object] | HemotorchError]:
+def predict(run: Path, scans: Path, out: Path, overwrite: bool = False) -> list[Result]:
     return [result for _, result in predict_files(run, [scans], out, device="cpu", overwrite=overwrite)]
 
 
-def error_of(results: list[dict[str, object] | HemotorchError]) -> str:
+def error_of(results: list[Result]) -> str:
     (result,) = results
     assert isinstance(result, HemotorchError), result
     return str(result)
@@ -47,10 +48,13 @@ def error_of(results: list[dict[str, object] | HemotorchError]) -> str:
 def test_a_prediction_is_replaced_only_if_asked_for(tiny_run: Path, scan: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (first,) = predict(tiny_run, scan, out)
-    assert is_result(first) and nifti.is_predicted(out / "a_mask.nii.gz")
-    assert "already" in error_of(predict(tiny_run, scan, out))
+    assert isinstance(first, StudyRecord) and nifti.is_predicted(out / "a_mask.nii.gz")
+    (before,) = predict(tiny_run, scan, out)
+    assert before == DoneBefore(first)
+    nifti.write_scan(tiny.head(124)[0], scan)
+    assert "already" in error_of(predict(tiny_run, scan, out)), "the scan is another one now"
     (again,) = predict(tiny_run, scan, out, overwrite=True)
-    assert is_result(again)
+    assert isinstance(again, StudyRecord)
 
 
 def test_a_mask_that_was_corrected_by_hand_is_never_replaced(tiny_run: Path, scan: Path, tmp_path: Path) -> None:
@@ -83,10 +87,10 @@ def test_a_page_and_a_thumbnail_are_replaced_with_the_rest(tiny_run: Path, scan:
     pictures = [out / "a.html", out / "thumbnails" / "a.jpg"]
     for _ in range(2):
         ((_, result),) = predict_files(tiny_run, [scan], out, device="cpu", overwrite=True, write_page=write_study)
-        assert is_result(result) and result["sha256"].keys() >= {"a.html", "thumbnails/a.jpg"}
+        assert isinstance(result, StudyRecord) and result.sha256.keys() >= {"a.html", "thumbnails/a.jpg"}
         assert all(path.stat().st_size > 500 for path in pictures)
     (out / "a.json").unlink()  # a process was killed before it wrote the record
-    assert is_result(predict(tiny_run, scan, out)[0]) and not any(path.exists() for path in pictures)
+    assert isinstance(predict(tiny_run, scan, out)[0], StudyRecord) and not any(path.exists() for path in pictures)
     list(predict_files(tiny_run, [scan], out, device="cpu", overwrite=True, write_page=write_study))
     pictures[0].write_text("notes of my own")
     assert "changed since, and is not replaced" in error_of(predict(tiny_run, scan, out, overwrite=True))
@@ -106,7 +110,7 @@ def test_what_a_killed_prediction_left_is_done_again(tiny_run: Path, scan: Path,
     (out / "a.json").unlink()  # it is written last
     (out / ".4711.part.a.json").write_text("{")
     (result,) = predict(tiny_run, scan, out)
-    assert is_result(result) and not list(out.glob(".*.part.*"))
+    assert isinstance(result, StudyRecord) and not list(out.glob(".*.part.*"))
 
 
 def test_one_folder_is_written_by_one_process(tiny_run: Path, scan: Path, tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_an_error_that_nobody_expected_leaves_the_other_scans_done(
 def test_a_name_with_a_line_break_has_its_contact_sheet(tiny_run: Path, tmp_path: Path) -> None:
     head_file(tmp_path / "scans" / "a\nb.nii.gz")
     (result,) = predict(tiny_run, tmp_path / "scans", tmp_path / "out")
-    assert is_result(result)
+    assert isinstance(result, StudyRecord)
     with Image.open(tmp_path / "out" / "a\nb.png") as sheet:
         assert sheet.size[0] > 100 and np.asarray(sheet).std() > 1
 
@@ -164,13 +168,13 @@ def test_scans_of_any_format_are_predicted_alike(tiny_run: Path, tmp_path: Path)
     nrrd.write(str(tmp_path / "scans" / "b.nrrd"), scan.hu.transpose(2, 1, 0), header)
     nib.save(nib.Nifti1Pair(scan.hu.transpose(2, 1, 0), affine), tmp_path / "scans" / "c.hdr")
     results = predict(tiny_run, tmp_path / "scans", tmp_path / "out")
-    assert all(map(is_result, results))
-    volumes = [result["volume_ml"]["total"] for result in results]  # type: ignore[call-overload, index]
+    assert all(isinstance(result, StudyRecord) for result in results)
+    volumes = [result.volume_ml["total"] for result in results]  # type: ignore[union-attr]
     assert volumes[0] > 0 and volumes == [volumes[0]] * 3
     first = read_mask(tmp_path / "out" / "a_mask.nii.gz", scan)
     for name in "bc":
         np.testing.assert_array_equal(read_mask(tmp_path / "out" / f"{name}_mask.nii.gz", scan), first)
-    assert results[2]["scan"] == [str(tmp_path / "scans" / f"c.{end}") for end in ("hdr", "img")]  # type: ignore[index]
+    assert results[2].scan == tuple(str(tmp_path / "scans" / f"c.{end}") for end in ("hdr", "img"))  # type: ignore[union-attr]
 
 
 def test_names_are_apart_on_every_disk(tmp_path: Path) -> None:

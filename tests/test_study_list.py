@@ -12,11 +12,13 @@ import pytest
 
 import tiny
 from hemotorch.errors import HemotorchError, InputError
-from hemotorch.inference.outputs import is_result
+from hemotorch.inference.study import StudyRecord
 from hemotorch.io import nifti
 from hemotorch.report import study_list
 from hemotorch.report.predict_studies import predict_studies
 from hemotorch.report.study_list import StudyList
+from hemotorch.scan import Doubt
+from hemotorch.system import records
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -28,16 +30,12 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return held
 
 
-def record(ml: float, doubts: int = 0) -> dict[str, Any]:
-    doubt = {"code": "level", "text": "its brain is at 60 HU", "value": 60.0, "unit": "HU"}
-    return {
-        "scan": [],
-        "volume_ml": {"total": ml},
-        "hemotorch": "0",
-        "notice": "",
-        "model": "m",
-        "doubts": [doubt] * doubts,
-    }
+def add(studies: StudyList, folder: Path, name: str, ml: float = 1.0, doubts: int = 0) -> None:
+    """A study whose record lies in the folder."""
+    doubt = Doubt("level", "its brain is at 60 HU", 60.0, "HU")
+    record = StudyRecord((), {"total": ml}, "0", "", name=name, model="m", doubts=(doubt,) * doubts)
+    records.write(folder / f"{name}.json", record)
+    studies.add(record)
 
 
 def test_predict_writes_a_page_for_each_and_the_list(tiny_run: Path, tmp_path: Path) -> None:
@@ -52,11 +50,11 @@ def test_predict_writes_a_page_for_each_and_the_list(tiny_run: Path, tmp_path: P
     assert held.keys() == {"a", "b", "bad.nii.gz"} and held["bad.nii.gz"]["failed"]
     for name in "ab":
         result = results[scans / f"{name}.nii.gz"]
-        assert is_result(result) and held[name]["total_ml"] == result["volume_ml"]["total"]
-        assert held[name]["slices"] == tiny.SLICES and len(held[name]["doubts"]) == len(result["doubts"])
+        assert isinstance(result, StudyRecord) and held[name]["total_ml"] == result.volume_ml["total"]
+        assert held[name]["slices"] == tiny.SLICES and len(held[name]["doubts"]) == len(result.doubts)
         for file in (held[name]["page"], held[name]["thumbnail"], *held[name]["files"].values()):
             assert (out / file).is_file(), file
-    table = {cells["study"]: cells for cells in csv.DictReader((out / "studies.csv").open(encoding="utf-8"))}
+    table = {cells["study"]: cells for cells in csv.DictReader((out / "studies.csv").open(encoding="utf-8-sig"))}
     assert [table[name]["state"] for name in ("a", "b", "bad.nii.gz")] == ["done", "done", "failed"]
     assert float(table["a"]["total_ml"]) == held["a"]["total_ml"] and table["a"]["epidural_ml"] == ""
     assert table["bad.nii.gz"]["reason"] == held["bad.nii.gz"]["failed"]
@@ -78,18 +76,15 @@ def test_a_caller_that_stops_leaves_the_list_of_what_is_done(tiny_run: Path, tmp
 
 def test_doubtful_studies_stand_first(tmp_path: Path) -> None:
     studies = StudyList(tmp_path)
-    for name, result in (
-        ("small", record(1)),
-        ("large", record(50)),
-        ("doubted", record(0, 1)),
-        ("more", record(0, 2)),
-    ):
-        studies.add(name, result)
+    add(studies, tmp_path, "small", 1)
+    add(studies, tmp_path, "large", 50)
+    add(studies, tmp_path, "doubted", 0, 1)
+    add(studies, tmp_path, "more", 0, 2)
     studies.add_failed("failed", InputError("is no head", "/home/of/a/patient"))
     studies.add_failed("=1+1", InputError("is no head"))
     studies.write()
-    lines = (tmp_path / "studies.csv").read_text().splitlines()
-    assert lines[1].startswith("more,done,,0,") and lines[2].split(",")[11] == "level" and lines[4].startswith("'=1+1,")
+    lines = (tmp_path / "studies.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert lines[2].split(",")[11] == "level" and lines[4].startswith("'=1+1,")
     assert [row["name"] for row in rows(tmp_path) if row["name"] != "=1+1"] == [
         "more",
         "doubted",
@@ -107,14 +102,14 @@ def test_a_long_run_writes_the_list_now_and_then(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(StudyList, "write", lambda self: (written.append(now), write(self)))
     for number in range(100):
         now += 1.0
-        studies.add(f"{number}", record(1))
+        add(studies, tmp_path, f"{number}")
     assert written == [11.0, 22.0, 33.0, 44.0, 55.0, 66.0, 77.0, 88.0, 99.0]
     monkeypatch.setattr(studies, "_took", 2.0)  # then at most a twentieth of the time goes to it
     now += 39.0
-    studies.add("next", record(1))
+    add(studies, tmp_path, "next")
     assert len(written) == 9
     now += 2.0
-    studies.add("last", record(1))
+    add(studies, tmp_path, "last")
     assert len(written) == 10
 
 

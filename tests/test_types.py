@@ -25,13 +25,15 @@ from hemotorch.grid import Grid, hu_to_working, place
 from hemotorch.inference.checkpoint import load_checkpoint, save_checkpoint
 from hemotorch.inference.load import load_model
 from hemotorch.inference.model import Ensemble
-from hemotorch.inference.outputs import predict_files
 from hemotorch.inference.predictor import Predictor, with_types
+from hemotorch.inference.studies import predict_files
+from hemotorch.inference.study import StudyRecord
 from hemotorch.labels import CODES, TYPES, UNTYPED
 from hemotorch.recipe import Tiles
 from hemotorch.run import BEST, LAST, Run
 from hemotorch.scan import CaseInfo, Scan
 from hemotorch.system.events import EpochEnd, Event, Stopped, listening
+from hemotorch.system.records import to_values
 from hemotorch.task import BLEEDING, TYPED
 from hemotorch.training.loop import train
 from hemotorch.training.task_choice import choose_task
@@ -100,7 +102,7 @@ def test_what_is_written_holds_codes_and_ml_of_each_type(typed_run: Path, tmp_pa
     ((_, result),) = predict_files(typed_run, [tmp_path / "a.nii.gz"], tmp_path / "out", device="cpu")
     assert isinstance(result, dict)
     stored = json.loads((tmp_path / "out" / "a.json").read_text())
-    assert stored == result and list(stored["volume_ml"]) == ["total", *TYPES]
+    assert stored == to_values(result) and list(stored["volume_ml"]) == ["total", *TYPES]
     codes = np.asarray(nibabel.load(tmp_path / "out" / "a_mask.nii.gz").dataobj)
     assert {DIM, BRIGHT} <= set(np.unique(codes)) <= {0, *CODES.values()}
     voxel_ml = scan.voxel_ml[0]
@@ -272,7 +274,7 @@ def test_several_models_are_averaged_as_one(typed_run: Path, tmp_path: Path) -> 
     again = hemotorch.predict(paths, scan, device="cpu")
     assert np.array_equal(again.mask, result.mask)
     ((_, written),) = predict_files(paths, [_written(scan, tmp_path / "s.nii.gz")], tmp_path / "out", device="cpu")
-    assert isinstance(written, dict) and written["model"] == result.model
+    assert isinstance(written, StudyRecord) and written.model == result.model
 
 
 def _written(scan: Scan, path: Path) -> Path:

@@ -20,8 +20,8 @@ from hemotorch.cli.options import (
     count,
     whole_number,
 )
-from hemotorch.cli.output import show, volume_text
-from hemotorch.errors import HemotorchError
+from hemotorch.cli.output import show, study_lines
+from hemotorch.errors import HemotorchError, one_line
 
 if TYPE_CHECKING:
     from hemotorch.cluster.training import Training
@@ -182,6 +182,7 @@ def predict(arguments: argparse.Namespace) -> int:
     """Predicts an archive; status 1 if one of its scans failed."""
     from hemotorch.cluster.archive import open_archive, predict_archive
     from hemotorch.report.study_list import StudyList
+    from hemotorch.system import records
     from hemotorch.system.events import Message, Problem, ProgressTask, emit
 
     results: list[dict[str, Any]] = []
@@ -212,8 +213,8 @@ def predict(arguments: argparse.Namespace) -> int:
                 emit(Problem(str(result)))
                 results.append({"scan": [str(path)], "error": str(result)})
             else:
-                results.append(result)
-                emit(Message(f"{path}   {volume_text(result['volume_ml'])}"))
+                results.append(records.to_values(result))
+                emit(Message(study_lines(one_line(str(path)), result)[0]))
         studies = StudyList(archive.folder)  # workers wrote the records: they are read once, at the end
         for name, error in failures:
             studies.add_failed(name, error)

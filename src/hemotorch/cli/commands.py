@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemotorch import NOTICE
-from hemotorch.cli.output import show, volume_text
+from hemotorch.cli.output import show, study_lines
 from hemotorch.errors import HemotorchError, InputError, OptionError, one_line, some_of
 
 if TYPE_CHECKING:
@@ -190,14 +190,17 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def predict(arguments: argparse.Namespace) -> int:
     """Predicts scans; status 1 if one of them failed."""
     _import_nibabel_alone()
+    from hemotorch.inference.studies import DoneBefore
     from hemotorch.report.predict_studies import predict_studies
     from hemotorch.report.study_files import INDEX
+    from hemotorch.report.study_list import TABLE
+    from hemotorch.system import records
     from hemotorch.system.events import Message, Problem, emit
 
     models, scans = models_and_scans(arguments.model, arguments.path)
     emit(Message(models_text(models)))
     results: list[dict[str, Any]] = []
-    failed = 0
+    failed = done_before = 0
     doubtful: list[tuple[int, str]] = []  # how many doubts, of which scan
     for path, result in predict_studies(
         models,
@@ -208,35 +211,34 @@ def predict(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
         series=arguments.series,
         as_dicom=not arguments.no_dicom,
+        show_patient=arguments.show_patient,
     ):
         if isinstance(result, HemotorchError):
             failed += 1
             emit(Problem(str(result)))
             results.append({"scan": [str(path)], "error": str(result)})
             continue
-        results.append(result)
-        volume = volume_text(result["volume_ml"])
-        slices = len(result["slices_with_bleeding"])
-        seconds = sum(result["seconds"].values())
-        if result["doubts"]:
-            doubtful.append((len(result["doubts"]), path.name))
-        mark = "IN DOUBT: " if result["doubts"] else ""
-        emit(Message(f"{one_line(str(path))}   {mark}{volume} on {slices} slices   {seconds:.1f} s"))
-        for doubt in result["doubts"]:
-            emit(Message(f"    doubt ({doubt['code']}): {one_line(doubt['text'])}"))
-        for warning in result["warnings"]:
-            emit(Message(f"    {one_line(warning)}"))
-        if result["no_dicom"]:
-            emit(Message(f"    {one_line(result['no_dicom'])}"))
+        record = result.record if isinstance(result, DoneBefore) else result
+        results.append(records.to_values(record))
+        if record.doubts:
+            doubtful.append((len(record.doubts), path.name))
+        if isinstance(result, DoneBefore):
+            done_before += 1
+            continue
+        for line in study_lines(one_line(str(path)), record):
+            emit(Message(line))
+    out = Path(arguments.out)
     lines = [NOTICE]
     if failed < len(results):
-        lines.insert(0, f"masks, volumes and pages: open {Path(arguments.out) / INDEX}")
+        lines.insert(0, f"masks, volumes and pages: open {out / INDEX}; the same as a table: {out / TABLE}")
+    if done_before:
+        lines.insert(0, f"{done_before} were done before and are passed over; --overwrite predicts them again")
     # The doubtful ones first, among them those with the most doubts.
     results.sort(key=lambda result: -len(result.get("doubts", ())))
     if doubtful and len(results) > 1:
         names = some_of([name for _, name in sorted(doubtful, key=lambda pair: -pair[0])])
         lines.insert(0, f"{len(doubtful)} of {len(results)} are in doubt, look at them first: {names}")
-    show(arguments, {"predictions": results, "notice": NOTICE}, "\n".join(lines))
+    show(arguments, {"predictions": results, "done_before": done_before, "notice": NOTICE}, "\n".join(lines))
     return 1 if failed or not results else 0
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from hemotorch.errors import one_line
+
+if TYPE_CHECKING:
+    from hemotorch.inference.study import StudyRecord
 
 
 def show(arguments: argparse.Namespace, values: Any, text: str) -> None:
@@ -17,6 +22,24 @@ def show(arguments: argparse.Namespace, values: Any, text: str) -> None:
         print(json.dumps(jsonable(values), indent=2), flush=True)
     else:
         print_lines(text)
+
+
+def study_lines(name: str, record: StudyRecord) -> list[str]:
+    """What is printed of a predicted study: its mL on one line, then its doubts, its change and its warnings."""
+    mark = "IN DOUBT: " if record.doubts else ""
+    slices, seconds = len(record.slices_with_bleeding), sum(record.seconds.values())
+    lines = [f"{name}   {mark}{volume_text(record.volume_ml)} on {slices} slices   {seconds:.1f} s"]
+    lines += [f"    doubt ({doubt.code}): {one_line(doubt.text)}" for doubt in record.doubts]
+    if record.follow_up is not None:
+        change = record.follow_up
+        text = f"{change.change_ml:+.1f} mL since {change.earlier}, {change.hours:.0f} hours before"
+        if change.grown:
+            text += ": GROWN by more than 6 mL or 33 %"
+        lines.append(f"    {text}{f' ({change.note})' if change.note else ''}")
+    lines += [f"    {one_line(warning)}" for warning in record.warnings]
+    if record.no_dicom:
+        lines.append(f"    {one_line(record.no_dicom)}")
+    return lines
 
 
 def volume_text(volume_ml: Mapping[str, float | None]) -> str:

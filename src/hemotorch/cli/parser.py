@@ -154,6 +154,8 @@ def _predict(group: Any) -> None:
     p.add_argument("--out", required=True, metavar="DIR", help="folder for masks, JSON and pictures")
     add_series(p)
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
+    text = "call studies in DICOM after their folders and hide no name, id or birth date of patients"
+    p.add_argument("--show-patient", action="store_true", help=text)
     p.add_argument("--no-dicom", action="store_true", help="of DICOM, write no DICOM (NAME_seg, _sr, _sc)")
     add_max_voxels(p)
     add_overwrite(p)

@@ -10,9 +10,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from hemotorch.cluster.training import Devices
 from hemotorch.errors import HemotorchError, InputError, RunError, explain
 from hemotorch.inference import box
 from hemotorch.inference.load import load_model, model_file
-from hemotorch.inference.outputs import ENDINGS, Result, busy, is_result, make_room, predict_file
+from hemotorch.inference.outputs import MASK, RECORD, make_room
+from hemotorch.inference.pseudonyms import Pseudonyms
 from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
+from hemotorch.inference.studies import busy, predict_file
+from hemotorch.inference.study import StudyRecord, read_record, record_from
+from hemotorch.io import dicom
 from hemotorch.report.study_files import write_study
-from hemotorch.system import threads
+from hemotorch.system import records, threads
 from hemotorch.system.files import (
     clear_parts,
     exclusive,
-    file_status,
     held_marker,
     output_folder,
     read_json,
@@ -42,6 +45,7 @@ MODEL, LOADS, LOCK = ".model.json", ".loads.jsonl", ".lock"  #: in the output fo
 STARTED = ".begun"  #: ending of a file with the number of each process that started a scan
 TRIES = 3  #: of a scan whose worker died
 AGAIN = "run the same command again"  #: since it does what is missing
+Result = StudyRecord | HemotorchError
 BLOCKS = 10_000  #: that Ray Data is given at most; a block is what a worker takes, and what is taken again if it dies
 
 
@@ -49,7 +53,7 @@ BLOCKS = 10_000  #: that Ray Data is given at most; a block is what a worker tak
 class Archive:
     """What there is to do.
 
-    models: the files of the networks. weights: their digest. folder: of the results. done: results of the scans that
+    models: the files of the networks. weights: their digest. folder: of the results. done: records of the scans that
     are done. todo: what the files of each other scan are called. scans: all of them by path. unreadable: paths without
     a scan.
     """
@@ -57,7 +61,7 @@ class Archive:
     models: tuple[Path, ...]
     weights: str
     folder: Path
-    done: dict[Path, dict[str, Any]]
+    done: dict[Path, StudyRecord]
     todo: dict[Path, str]
     scans: dict[Path, ScanFiles]
     unreadable: tuple[tuple[Path, HemotorchError], ...]
@@ -90,28 +94,36 @@ def open_archive(
         for file in folder.glob(f".*{STARTED}"):
             file.unlink()
         clear_parts(folder)
-        to_predict, unreadable = find_scans(scans, folder)
+        pseudonyms = Pseudonyms(folder)
+        to_predict, unreadable = find_scans(scans, folder, pseudonyms=pseudonyms)
+        pseudonyms.save()
         by_path = {}
         for scan in to_predict:
             # Absolute, but links not followed: a scan is called what the user calls it.
             files = tuple(Path(os.path.abspath(file)) for file in scan.files)
-            by_path[files[0]] = replace(scan, files=files, named_after=Path(os.path.abspath(scan.named_after)))
-        done = _done(folder, list(by_path))
+            named_after = scan.named_after if scan.hidden else Path(os.path.abspath(scan.named_after))
+            by_path[files[0]] = replace(scan, files=files, named_after=named_after)
+        done = _done(folder, by_path)
         todo = _names(folder, done, [scan for path, scan in by_path.items() if path not in done])
         done_here = {path: done[path] for path in by_path if path in done}
         yield Archive(models, weights, folder, done_here, todo, by_path, tuple(unreadable))
 
 
-def _done(folder: Path, paths: Sequence[Path]) -> dict[Path, dict[str, Any]]:
-    """The results in the output folder by scan; those of `paths` that hold no longer are removed, to be done again."""
-    done: dict[Path, dict[str, Any]] = {}
-    for name, result in _results(folder).items():
-        scan_paths = [Path(path) for path in result["scan"]]
-        if _is_current(folder, name, result):
-            for path in scan_paths:
-                done[path] = result
-        elif any(path in paths for path in scan_paths):
-            (folder / f"{name}.json").unlink()  # the scan or its mask changed since
+def _done(folder: Path, scans: Mapping[Path, ScanFiles]) -> dict[Path, StudyRecord]:
+    """The records in the output folder by scan; of `scans`, those that hold no longer are removed, to be done again.
+
+    A scan in DICOM is known by its pseudonym, any other by its path.
+    """
+    by_name = {scan.named_after.name: path for path, scan in scans.items() if scan.hidden}
+    done: dict[Path, StudyRecord] = {}
+    for name, record in _records(folder).items():
+        path = Path(record.scan[0]) if record.scan else by_name.get(name, Path(name))
+        scan = scans.get(path)
+        is_current = (folder / f"{name}{MASK}").is_file() and (scan is None or record.source_digest == scan.digest)
+        if is_current:
+            done[path] = record
+        elif scan is not None:
+            (folder / f"{name}{RECORD}").unlink()  # the scan or its mask changed since
     return done
 
 
@@ -137,7 +149,7 @@ def predict_archive(
     any_anatomy: bool = False,
     address: str | None = None,
 ) -> Iterator[tuple[Path, Result]]:
-    """Predicts what is to do and yields each scan once, with its result or its error, in the order they are ready.
+    """Predicts what is to do and yields each scan once, with its record or its error, in the order they are ready.
 
     Args:
         workers: processes, each with a model of its own; by default one per GPU, without GPUs one per two cores.
@@ -182,23 +194,43 @@ def predict_archive(
             path = Path(row["path"])
             if path in missing:
                 missing.remove(path)
-                yield path, _result(json.loads(row["result"]))
+                yield archive.scans[path].named_after, _result(json.loads(row["result"]))
     if missing:
         raise RunError(f"Ray Data gave no answer for {len(missing)} scans", min(missing), AGAIN)
 
 
 def as_row(scan: ScanFiles, name: str) -> dict[str, str]:
     """A scan as text, which Ray Data hands to a worker."""
-    files = json.dumps([str(file) for file in scan.files])
-    named_after = str(scan.named_after)
-    return {"path": str(scan.path), "name": name, "files": files, "after": named_after, "notes": json.dumps(scan.notes)}
+    values = {
+        "files": [str(file) for file in scan.files],
+        "named_after": str(scan.named_after),
+        "notes": scan.notes,
+        "identity": None if scan.identity is None else asdict(scan.identity),
+        "patient": scan.patient,
+        "hidden": scan.hidden,
+    }
+    return {"path": str(scan.path), "name": name, "scan": json.dumps(values)}
+
+
+def _scan(text: str) -> ScanFiles:
+    """The scan of a row."""
+    values = json.loads(text)
+    identity = values["identity"]
+    return ScanFiles(
+        tuple(map(Path, values["files"])),
+        Path(values["named_after"]),
+        tuple(values["notes"]),
+        None if identity is None else dicom.Identity(**identity),
+        values["patient"],
+        values["hidden"],
+    )
 
 
 def _result(value: dict[str, Any]) -> Result:
-    """The result or the error of a scan, from what its worker returned."""
+    """The record or the error of a scan, from what its worker returned."""
     if "error" in value:
         return errors.from_dict(value["error"])
-    return value
+    return record_from(value, "a worker's answer")
 
 
 def _rows(dataset: Any, folder: Path) -> Iterator[dict[str, Any]]:
@@ -243,52 +275,38 @@ class Worker:
         Returns:
             The row with "result" added: the JSON of a result, or of {"error": ...}.
         """
-        path, name = Path(row["path"]), row["name"]
-        files = tuple(map(Path, json.loads(row["files"])))
-        scan = ScanFiles(files, Path(row["after"]), tuple(json.loads(row["notes"])))
+        name, scan = row["name"], _scan(row["scan"])
         started = self._folder / f".{name}{STARTED}"
         result: Any
         try:
-            result = self._predict(scan, name, started)
+            result = records.to_values(self._predict(scan, name, started))
         except Exception as error:  # one scan, whatever is wrong with it, does not stop an archive
-            result = {"error": errors.to_dict(explain(error, path))}
+            result = {"error": errors.to_dict(scan.hide(explain(error, scan.named_after)))}
         started.unlink(missing_ok=True)
         return {**row, "result": json.dumps(result)}
 
-    def _predict(self, scan: ScanFiles, name: str, started: Path) -> dict[str, Any]:
+    def _predict(self, scan: ScanFiles, name: str, started: Path) -> StudyRecord:
         if self._changed:
             raise RunError("was trained on while scans were predicted with it", self._models[0], "try again")
-        record = self._folder / f"{name}.json"
+        record = self._folder / f"{name}{RECORD}"
         if record.exists():  # its worker died after it had written it
-            return dict(read_json(record))
-        make_room(self._folder, name, scan.path, overwrite=False)
+            return read_record(record)
+        make_room(self._folder, name, scan, overwrite=False)
         with open(started, "a") as file:
             file.write(f"{os.getpid()}\n")
         if len(started.read_text().splitlines()) > TRIES:
             todo = "is there enough memory? the same command tries it again"
-            raise RunError(f"the worker that had it died {TRIES} times", scan.path, todo)
+            raise RunError(f"the worker that had it died {TRIES} times", scan.named_after, todo)
         return predict_file(self._predictor, scan, self._folder, name, self._any_anatomy, write_page=write_study)
 
 
-def _results(folder: Path) -> dict[str, dict[str, Any]]:
-    """The predictions in the output folder, by name; other JSON files are left alone."""
-    results = {}
-    for path in folder.glob("*.json"):
+def _records(folder: Path) -> dict[str, StudyRecord]:
+    """The records in the output folder, by name; other JSON files are left alone."""
+    found = {}
+    for path in folder.glob(f"*{RECORD}"):
         with suppress(InputError):
-            value = read_json(path)
-            if is_result(value):
-                results[path.stem] = value
-    return results
-
-
-def _is_current(folder: Path, name: str, result: dict[str, Any]) -> bool:
-    """Whether the mask is there and the scan is the one that was read; what is missing now was not replaced."""
-    if not (folder / f"{name}{ENDINGS[0]}").is_file():
-        return False
-    for before in result.get("sources", ()):
-        if Path(before["path"]).exists() and file_status(before["path"]) != before:
-            return False
-    return True
+            found[path.stem] = read_record(path)
+    return found
 
 
 def _is_new(folder: Path) -> bool:

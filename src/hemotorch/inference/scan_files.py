@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from hemotorch.data.layouts.patients import FIRST_CHANNEL
 from hemotorch.errors import HemotorchError, InputError
-from hemotorch.io import VOLUME_SUFFIXES, dicom, files_of, is_dicom, is_volume, read_scan, stem
+from hemotorch.inference.pseudonyms import Pseudonyms
+from hemotorch.io import VOLUME_SUFFIXES, dicom, files_of, is_dicom, is_volume, on_disk, read_scan, stem
 from hemotorch.io.walk import grouped, walk, why_unread, without_parents
 from hemotorch.scan import Scan
-from hemotorch.system.files import short_name
+from hemotorch.system.events import Message, emit
+from hemotorch.system.files import file_status, short_name
 
 _MASK_ENDING = "_mask"
 #: Of the layouts of datasets (docs/data.md).
@@ -29,25 +33,50 @@ class ScanFiles:
     files: of it, the one that names it in messages first: a volume, or all slices of a series, foot to head.
     named_after: the file or folder that the files made from it are called after.
     notes: what is said of it beside what its reader says: why this series was chosen.
+    identity: of DICOM, whose it is. patient: that patient's pseudonym, "" if there is none.
+    hidden: whether it is called by a pseudonym, and its paths and its patient's name are kept out of every text.
     """
 
     files: tuple[Path, ...]
     named_after: Path
     notes: tuple[str, ...] = ()
+    identity: dicom.Identity | None = None
+    patient: str = ""
+    hidden: bool = False
 
     @property
     def path(self) -> Path:
         """What it is known by: its first file."""
         return self.files[0]
 
+    @property
+    def digest(self) -> str:
+        """Of paths, sizes and times of its files. Raises OSError if one is gone."""
+        statuses = [file_status(path) for path in dict.fromkeys(on_disk(os.path.abspath(file)) for file in self.files)]
+        return hashlib.sha256(repr(statuses).encode("utf-8", "surrogateescape")).hexdigest()
+
     def read(self) -> Scan:
-        """The scan, named as its files say. Raises InputError."""
+        """The scan, named as its files say, or by its pseudonym if it is hidden. Raises InputError."""
         scan = read_scan(self.files)
-        return replace(scan, warnings=(*self.notes, *scan.warnings))
+        warnings = (*self.notes, *scan.warnings)
+        if not self.hidden:
+            return replace(scan, warnings=warnings)
+        hide = self._hider()
+        return replace(scan, name=self.named_after.name, warnings=tuple(map(hide, warnings)))
+
+    def hide(self, error: HemotorchError) -> HemotorchError:
+        """An error of this scan, without paths and the patient's name if it is hidden."""
+        if not self.hidden:
+            return error
+        hide = self._hider()
+        return type(error)(hide(error.what), self.named_after, None if error.todo is None else hide(error.todo))
+
+    def _hider(self) -> Callable[[str], str]:
+        return dicom.hider(frozenset() if self.identity is None else self.identity.secrets())
 
 
 def find_scans(
-    given: Sequence[Path | str], out: Path, series: str | None = None
+    given: Sequence[Path | str], out: Path, series: str | None = None, pseudonyms: Pseudonyms | None = None
 ) -> tuple[list[ScanFiles], list[tuple[Path, HemotorchError]]]:
     """The scans in files and folders: volumes, and of each study in DICOM the best series for bleeding.
 
@@ -55,10 +84,13 @@ def find_scans(
         given: files, folders that are looked through, zips and DICOMDIRs.
         out: the folder that predictions are written to, resolved; what lies in it is no scan.
         series: of DICOM, the only series to read, by its SeriesInstanceUID.
+        pseudonyms: that studies in DICOM are called by; None calls them after their folders. Either way the texts
+            about what is found below a path given hold no name, birth date or id that a header states.
 
     Returns:
-        The scans to predict, each once; and for each path given that cannot be predicted, or not all of it, why:
-        folders without scans, other formats, studies in which nothing can be read.
+        The scans to predict, each once, those of one patient in the order of time; and for each path given that cannot
+        be predicted, or not all of it, why: folders without scans, other formats, studies in which nothing can be read.
+        Studies without CT beside others with CT are only told.
     """
     scans: list[ScanFiles] = []
     failed: list[tuple[Path, HemotorchError]] = []
@@ -72,7 +104,7 @@ def find_scans(
         if is_folder:
             in_folder, unread = volumes_in(path, out)
             scans.extend(ScanFiles((volume,), volume) for volume in in_folder)
-        studies, problems = _dicom_scans(path, out, series)
+        studies, problems = _dicom_scans(path, out, series, pseudonyms)
         scans.extend(studies)
         failed.extend(problems)
         for names, reason in grouped(unread, path):
@@ -82,11 +114,25 @@ def find_scans(
             failed.append((path, InputError("holds no scan", path, todo)))
     # Known by where they are, not by where a link leads: two links to one file are two scans with names of their own.
     unique = {os.path.abspath(scan.path): scan for scan in scans}
-    return list(unique.values()), failed
+    return _by_time(list(unique.values())), failed
+
+
+def _by_time(scans: list[ScanFiles]) -> list[ScanFiles]:
+    """The scans in their order, but all of one patient where the first of them is, by time."""
+    first: dict[str, int] = {}
+
+    def key(numbered: tuple[int, ScanFiles]) -> tuple[int, datetime]:
+        number, scan = numbered
+        moment = None if scan.identity is None else scan.identity.moment
+        if not scan.patient or moment is None:
+            return number, datetime.min
+        return first.setdefault(scan.patient, number), moment
+
+    return [scan for _, scan in sorted(enumerate(scans), key=key)]
 
 
 def _dicom_scans(
-    path: Path, out: Path, series: str | None
+    path: Path, out: Path, series: str | None, pseudonyms: Pseudonyms | None
 ) -> tuple[list[ScanFiles], list[tuple[Path, HemotorchError]]]:
     """The series to read in a file, folder, zip or DICOMDIR, one for each study; and what is not read and why."""
     try:
@@ -95,27 +141,49 @@ def _dicom_scans(
         return [], [(path, error)]
     inside = [file for file in files if out not in file.resolve().parents]
     inventory = dicom.take_inventory(inside, unread)
+    identities = [study.identity for study in inventory.studies]
     failed: list[tuple[Path, HemotorchError]] = []
-    for unread_names, reason in grouped(inventory.unread, path):
-        failed.append((path, InputError(reason, path / unread_names)))
+    if inventory.unread:
+        hide: Callable[[str], str] = str
+        if pseudonyms is not None:
+            hide = dicom.hider(frozenset().union(*(identity.secrets() for identity in identities)))
+        for unread_names, reason in grouped(inventory.unread, path):
+            failed.append((path, InputError(hide(reason), path / hide(unread_names))))
+    studies = list(inventory.studies)
     if series is not None:
-        if not inventory.studies:
+        if not studies:
             return [], failed
         try:
             chosen = dicom.series_by_uid(inventory, series)
         except HemotorchError as error:
             return [], [*failed, (path, error)]
-        return [ScanFiles(chosen.files, _named_after(chosen.files, path))], failed
+        of_series = next(study for study in studies if chosen in study.series)
+        studies = [replace(of_series, chosen=chosen, why="asked for with --series")]
+        names = [_named_after(chosen.files, path)]
+    else:
+        names = dicom.names_of_studies(studies, path)
     scans = []
-    names = dicom.names_of_studies(inventory.studies, path)
-    for study, named_after in zip(inventory.studies, names, strict=True):
-        if study.chosen is None:
-            failed.append((study.location, study.refusal()))
-            continue
+    aside: list[tuple[Path, HemotorchError]] = []
+    for study, named_after in zip(studies, names, strict=True):
+        patient = ""
+        if pseudonyms is not None:
+            entry = pseudonyms.of(study.identity, study.location)
+            named_after, patient = Path(entry.study), entry.patient
         notes: tuple[str, ...] = ()
-        if len(study.series) > 1:
+        if study.chosen is not None and len(study.series) > 1 and series is None:
             notes = (f"{study.chosen.title} was chosen: {study.why}",)
-        scans.append(ScanFiles(study.chosen.files, named_after, notes))
+        chosen_files = () if study.chosen is None else study.chosen.files
+        found = ScanFiles(chosen_files, named_after, notes, study.identity, patient, hidden=pseudonyms is not None)
+        if study.chosen is not None:
+            scans.append(found)
+        else:
+            where = study.location if pseudonyms is None else named_after
+            problems = aside if study.other_modalities else failed
+            problems.append((where, found.hide(study.refusal())))
+    if not scans:
+        return [], [*failed, *aside]
+    for where, refusal in aside:
+        emit(Message(f"{where}: passed over, {refusal.what}"))
     return scans, failed
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from markupsafe import Markup
 
+from hemotorch.inference.study import MARK_ML
 from hemotorch.labels import COLOURS, SHORT_NAMES, TYPES
 from hemotorch.report.pages import render
-from hemotorch.report.study_page import MARK_ML, page_script
+from hemotorch.report.study_page import page_script
 from hemotorch.system.files import jsonable
 
 PAGE_ROWS = 200  #: shown at once
@@ -33,9 +35,10 @@ class IndexRow:
     """A study in the list.
 
     name: its pseudonym, or what its files are called. failed: why there is no result, "" if there is one. total_ml:
-    None if it is not known. type_ml: by type; empty if types are not told apart. change_ml: since the patient's
-    earlier study, None if there is none. grown: whether that is marked. files: what each is, and where it lies from the
-    list's own folder. page: of the study, thumbnail: its picture, both from there too; "" if there is none.
+    None if it is not known. type_ml: by type; empty if types are not told apart. earlier: the name of the patient's
+    earlier study, "" if there is none; hours, change_ml, change_percent: since then. grown: whether that is marked.
+    files: what each is, and where it lies from the list's own folder. page: of the study, thumbnail: its picture, both
+    from there too; "" if there is none. patient: a pseudonym. abc2_ml, longest_mm: of the largest piece.
     """
 
     name: str
@@ -44,7 +47,10 @@ class IndexRow:
     type_ml: Mapping[str, float] = field(default_factory=dict)
     interval_ml: tuple[float, float] | None = None
     doubts: Sequence[IndexDoubt] = ()
+    earlier: str = ""
+    hours: float | None = None
     change_ml: float | None = None
+    change_percent: float | None = None
     grown: bool = False
     slices: int = 0
     slices_with_bleeding: int = 0
@@ -52,6 +58,22 @@ class IndexRow:
     page: str = ""
     thumbnail: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    patient: str = ""
+    abc2_ml: float | None = None
+    longest_mm: float | None = None
+    model: str = ""
+    model_digest: str = ""
+
+
+_TABLE_ONLY = ("patient", "abc2_ml", "longest_mm", "hours", "change_percent", "model", "model_digest")
+
+
+def _shown(row: IndexRow) -> dict[str, Any]:
+    """What the page needs of a row; the rest is for the table."""
+    values = asdict(row)
+    for key in _TABLE_ONLY:
+        del values[key]
+    return values
 
 
 def index_page(rows: Sequence[IndexRow], made_by: str, table: str) -> str:
@@ -63,7 +85,7 @@ def index_page(rows: Sequence[IndexRow], made_by: str, table: str) -> str:
         table: the file of the same rows for spreadsheets.
     """
     script, script_hash = page_script("index.js")
-    values = jsonable([asdict(row) for row in rows])
+    values = jsonable([_shown(row) for row in rows])
     # "<" would end the element if a name held "</script>".
     data = json.dumps(values, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     doubtful = sum(bool(row.doubts) for row in rows)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from hemotorch.errors import HemotorchError, InputError, one_line
-from hemotorch.inference.outputs import MARKED_BYTES, MASK, PAGE, PAGE_MARK, RECORD, SHEET, THUMBNAILS, is_result
+from hemotorch.inference.outputs import MARKED_BYTES, MASK, PAGE, PAGE_MARK, RECORD, SHEET, THUMBNAILS
+from hemotorch.inference.study import StudyRecord, read_record
 from hemotorch.report.index_page import IndexDoubt, IndexRow, index_page
 from hemotorch.report.study_files import INDEX
-from hemotorch.report.study_table import COLUMNS, write_study_table
-from hemotorch.system.files import read_json, write_text
+from hemotorch.report.study_table import TABLE_MARK, write_study_table
+from hemotorch.system.files import read_json, write_json, write_text
 
 TABLE = "studies.csv"  #: beside index.html
+FAILED = ".failed.json"  #: studies without a result and why, by name: no record holds them
 #: Seconds between two lists at least, and how many times as long as the last one took: of 10,000 studies a list takes
 #: about a second, so writing it costs no more than a twentieth of any run.
 EVERY_S, EVERY_TIMES = 10.0, 20.0
@@ -30,30 +30,36 @@ class StudyList:
         Raises:
             InputError: if an index.html or studies.csv that hemotorch did not write lies there.
         """
-        for name, mark in ((INDEX, PAGE_MARK), (TABLE, ",".join(COLUMNS).encode())):
+        for name, mark in ((INDEX, PAGE_MARK), (TABLE, TABLE_MARK)):
             if not starts_with_mark(folder / name, mark):
                 what = f"{name} was not written by hemotorch, and is not replaced"
                 raise InputError(what, folder, "move it elsewhere or choose another --out")
         self._folder = folder
         self._rows: dict[str, IndexRow] = {}
         self._models: dict[str, None] = {}
+        self._failed: dict[str, str] = {}
         self._written_at = time.monotonic()
         self._took = 0.0
         for path in sorted(folder.glob(f"*{RECORD}")):
             with suppress(InputError):
-                result = read_json(path)
-                if is_result(result):
-                    self._add(path.stem, result)
+                self._add(read_record(path))
+        if (folder / FAILED).exists():
+            with suppress(InputError):
+                self._failed = {str(name): str(reason) for name, reason in read_json(folder / FAILED).items()}
 
-    def add(self, name: str, result: Mapping[str, Any]) -> None:
-        """Adds or replaces a study. result: what its NAME.json holds."""
-        self._add(name, result)
+    def add(self, record: StudyRecord) -> None:
+        """Adds or replaces a study."""
+        self._add(record)
         self._write_if_due()
 
     def add_failed(self, name: str, error: HemotorchError) -> None:
-        """Adds a study without a result. An earlier result of that name stays."""
-        self._rows.setdefault(name, IndexRow(name, failed=one_line(error.what)))
+        """Adds a study without a result, which stays until it has one. An earlier result of that name stays too."""
+        self._failed[name] = one_line(error.what)
         self._write_if_due()
+
+    def forget_failed(self, name: str) -> None:
+        """A study that failed before has a result now."""
+        self._failed.pop(name, None)
 
     def write(self) -> Path:
         """Writes index.html and studies.csv, and returns the path of the first.
@@ -64,16 +70,20 @@ class StudyList:
         start = time.monotonic()
         path = self._folder / INDEX
         # The doubtful ones first, the most doubted before the others; then those without a result, then by mL.
-        rows = sorted(self._rows.values(), key=lambda row: (-len(row.doubts), not row.failed, -(row.total_ml or 0.0)))
+        done = [row for name, row in self._rows.items() if (self._folder / f"{name}{RECORD}").exists()]
+        failed = [IndexRow(name, failed=reason) for name, reason in self._failed.items()]
+        rows = [*done, *failed]
+        rows.sort(key=lambda row: (-len(row.doubts), not row.failed, -(row.total_ml or 0.0)))
         write_study_table(self._folder / TABLE, rows)
+        write_json(self._folder / FAILED, self._failed)
         write_text(path, index_page(rows, ", ".join(self._models), TABLE))
         self._written_at = time.monotonic()
         self._took = self._written_at - start
         return path
 
-    def _add(self, name: str, result: Mapping[str, Any]) -> None:
-        self._models[result.get("model", "")] = None
-        self._rows[name] = study_row(self._folder, name, result)
+    def _add(self, record: StudyRecord) -> None:
+        self._models[record.model] = None
+        self._rows[record.name] = study_row(self._folder, record)
 
     def _write_if_due(self) -> None:
         if time.monotonic() - self._written_at > max(EVERY_S, EVERY_TIMES * self._took):
@@ -89,34 +99,38 @@ def starts_with_mark(path: Path, mark: bytes) -> bool:
     return mark in head or not head
 
 
-def study_row(folder: Path, name: str, result: Mapping[str, Any]) -> IndexRow:
-    """The row of a study.
-
-    Args:
-        folder: that its files are in.
-        name: that they are called.
-        result: what NAME.json holds; what an earlier version did not write is left out.
-    """
-    volumes = dict(result["volume_ml"])
-    total = volumes.pop("total", None)
-    interval = result.get("interval_ml")
+def study_row(folder: Path, record: StudyRecord) -> IndexRow:
+    """The row of a study. folder: that its files are in."""
+    name = record.name
+    types = {kind: ml for kind, ml in record.volume_ml.items() if kind != "total" and ml is not None}
     files = {
         "mask": f"{name}{MASK}",
-        **{name.removesuffix(".dcm").rpartition("_")[2].upper(): name for name in result.get("dicom", ())},
+        **{file.removesuffix(".dcm").rpartition("_")[2].upper(): file for file in record.dicom},
         "sheet": f"{name}{SHEET}",
         "JSON": f"{name}{RECORD}",
     }
     page, thumbnail = f"{name}{PAGE}", f"{THUMBNAILS}/{name}.jpg"
+    change = record.follow_up
     return IndexRow(
         name,
-        total_ml=total,
-        type_ml=volumes,
-        interval_ml=None if interval is None else (interval[0], interval[1]),
-        doubts=[IndexDoubt(doubt["code"], doubt["text"]) for doubt in result.get("doubts", ())],
-        slices=result.get("slices", 0),
-        slices_with_bleeding=len(result.get("slices_with_bleeding", ())),
-        warnings=len(result.get("warnings", ())),
+        total_ml=record.total_ml,
+        type_ml=types,
+        interval_ml=record.interval_ml,
+        patient=record.patient,
+        abc2_ml=record.abc2_ml,
+        longest_mm=record.longest_mm,
+        model=record.model,
+        model_digest=record.model_digest,
+        doubts=[IndexDoubt(doubt.code, doubt.text) for doubt in record.doubts],
+        earlier="" if change is None else change.earlier,
+        hours=None if change is None else change.hours,
+        change_ml=None if change is None else change.change_ml,
+        change_percent=None if change is None else change.change_percent,
+        grown=change is not None and change.grown,
+        slices=record.slices,
+        slices_with_bleeding=len(record.slices_with_bleeding),
+        warnings=len(record.warnings),
         page=page if (folder / page).exists() else "",
         thumbnail=thumbnail if (folder / thumbnail).exists() else "",
-        files={what: file for what, file in files.items() if file},
+        files=files,
     )

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from hemotorch.inference.study import MARK_ML
 from hemotorch.labels import SHORT_NAMES
 from hemotorch.pictures.legend import ml_text
 from hemotorch.report.pages import numbers, render
 from hemotorch.report.study_pictures import BLEEDING, SlicePicture, StudyPictures, colour_of, study_pictures
 from hemotorch.scan import Doubt, Prediction, Scan
 
-MARK_ML = 30.0  #: the volume that guidelines of surgery and trials of treatment ask for
 GAUGE_ML = (60.0, 90.0, 120.0, 180.0, 240.0, 300.0)  #: ends of the bar; the first that holds the volume is taken
 PRINTED_COLUMNS = 6  #: of the sheet of all slices, at least
 SHEET_MM = (188.0, 275.0)  #: what is free of A4, width and height

@@ -6,6 +6,7 @@ faults     what real archives get wrong, put into a series before it is written
 files      bytes of DICOM files, in folders or in zips
 grouping   images as series: which belong together, and in which order
 header     what the header of a file says of each of its images
+identity   whose a study is, and texts without the patient's name
 inventory  studies and series of a folder, a zip or a DICOMDIR, and which one is read
 judging    why a series is set aside, what is said of it, and which one is best for bleeding
 masks      segmentations (SEG) and contours (RTSTRUCT) as masks of a scan
@@ -34,6 +35,7 @@ import numpy as np
 
 from hemotorch.errors import InputError, some_of
 from hemotorch.io.dicom.files import ZIP_SUFFIX, is_dicom, is_zip, on_disk
+from hemotorch.io.dicom.identity import Identity, hider
 from hemotorch.io.dicom.inventory import (
     DicomInventory,
     DicomStudy,
@@ -63,9 +65,11 @@ __all__ = [
     "DicomFiles",
     "DicomInventory",
     "DicomStudy",
+    "Identity",
     "Series",
     "dicom_files",
     "files_of",
+    "hider",
     "is_container",
     "is_dicom",
     "is_own",

@@ -38,7 +38,7 @@ _TYPE_2 = ("PatientID", "PatientBirthDate", "PatientSex", "SliceThickness", "KVP
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("ImageType", "SeriesDescription", "StudyDescription", "ProtocolName", "BodyPartExamined", "SeriesNumber"),
-    *("InstanceNumber", "AcquisitionNumber", "StudyDate", "Manufacturer", "ManufacturerModelName"),
+    *("InstanceNumber", "AcquisitionNumber", "StudyDate", "StudyTime", "Manufacturer", "ManufacturerModelName"),
     *("ConvolutionKernel", "SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt", "KVP"),
     *("ContrastBolusAgent", "ContrastBolusVolume", "ContrastBolusAgentSequence", "PixelSpacing"),
     *("ImageOrientationPatient", "ImagePositionPatient", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"),
@@ -60,7 +60,7 @@ class ImageHeader:
     position: (3,) centre of the first pixel, LPS mm.
     bits: allocated and stored. signed: by PixelRepresentation. padding: stored value, and the other end of a range.
     lossy: whether the header says that pixels were compressed with loss.
-    patient_id, patient_name: only to tell patients apart, and printed only if somebody asks.
+    patient_id, patient_name, birth_date: only to tell patients apart, and printed only if somebody asks.
     missing: names of what every CT image has to state and this one does not.
     """
 
@@ -78,6 +78,7 @@ class ImageHeader:
     description: str
     study_description: str
     study_date: str
+    study_time: str
     body_part: str
     manufacturer: str
     kernel: str
@@ -104,6 +105,7 @@ class ImageHeader:
     lossy: bool
     patient_id: str
     patient_name: str
+    birth_date: str
     age: float | None
     sex: str
     missing: tuple[str, ...]
@@ -265,6 +267,7 @@ def _header(dataset: Any, groups: list[Any], path: Path, frame: int, count: int)
         description=_text(dataset, "SeriesDescription"),
         study_description=_text(dataset, "StudyDescription"),
         study_date=_text(dataset, "StudyDate"),
+        study_time=_text(dataset, "StudyTime"),
         body_part=_text(dataset, "BodyPartExamined"),
         manufacturer=_text(dataset, "Manufacturer"),
         kernel="\\".join(_words(kernels, "ConvolutionKernel", capitals=False)),
@@ -291,6 +294,7 @@ def _header(dataset: Any, groups: list[Any], path: Path, frame: int, count: int)
         lossy=_text(dataset, "LossyImageCompression") == "01",
         patient_id=_text(dataset, "PatientID"),
         patient_name=_text(dataset, "PatientName"),
+        birth_date=_text(dataset, "PatientBirthDate"),
         age=_age(_text(dataset, "PatientAge")),
         sex=_text(dataset, "PatientSex").upper(),
         missing=_missing(dataset),

@@ -13,6 +13,7 @@ from hemotorch.errors import InputError, OptionError, some_of
 from hemotorch.io.dicom.files import is_dicom, is_zip, looks_like_dicom, members, read_start
 from hemotorch.io.dicom.grouping import group_series
 from hemotorch.io.dicom.header import DirectoryFile, ImageHeader, lenient, read_dataset, read_headers
+from hemotorch.io.dicom.identity import Identity
 from hemotorch.io.dicom.judging import SCORE_WORDS, score
 from hemotorch.io.dicom.series import Series
 
@@ -35,6 +36,17 @@ class DicomStudy:
     def uid(self) -> str:
         """StudyInstanceUID, "" if the files lack it."""
         return self.series[0].first.study
+
+    @property
+    def identity(self) -> Identity:
+        """Whose it is, and when it was made."""
+        return Identity.of(self.series[0].first)
+
+    @property
+    def other_modalities(self) -> str:
+        """What it holds, if none of it is CT: "MR, PT"; else ""."""
+        modalities = {entry.first.modality or "images without a modality" for entry in self.series}
+        return "" if "CT" in modalities else ", ".join(sorted(modalities))
 
     @property
     def location(self) -> Path:

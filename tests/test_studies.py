@@ -1,0 +1,145 @@
+"""Studies in DICOM: pseudonyms, nobody's name anywhere, resumption, the change since an earlier study."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+import tiny
+from hemotorch.cli import main
+from hemotorch.inference.pseudonyms import KEY_FILE
+from hemotorch.inference.study import StudyRecord, followed_up, read_record
+from hemotorch.io import dicom
+from hemotorch.io.dicom.write import write_series
+
+OPTIONS = ("--device", "cpu", "--any-anatomy")
+WORDS = ("SECRET", "NÄME", "NAEME", "ID-4711", "1950", "01.02.1950")
+
+
+def study(folder: Path, seed: int, moment: str, **values: str) -> Path:
+    """A study of the patient whom nobody may know."""
+    write_series(tiny.head(seed)[0], folder)
+    patient = {"PatientName": "SECRET^NÄME", "PatientID": "ID-4711", "PatientBirthDate": "19500201"}
+    patient |= {"StudyInstanceUID": f"1.2.{seed}.{moment[:8]}", **values}
+    for file in folder.iterdir():
+        d = pydicom.dcmread(file)
+        d.SpecificCharacterSet = "ISO_IR 192"
+        d.StudyDate, d.StudyTime = moment.split("T")
+        for name, value in patient.items():
+            setattr(d, name, value)
+        d.SeriesDescription = "CCT Secret 01.02.1950"
+        d.save_as(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A CD of two studies of one patient, a damaged file and a study of MR; and what predict made of it."""
+    cd = tmp_path_factory.mktemp("cd")
+    study(cd / "SECRET_NAEME_19500201" / "B", 3, "20240102T120000")
+    study(cd / "SECRET_NAEME_19500201" / "A", 4, "20240101T093000")
+    mr = study(cd / "MR", 5, "20240103T093000", Modality="MR")
+    for file in sorted(mr.iterdir())[1:]:
+        file.unlink()
+    out = tmp_path_factory.mktemp("results") / "out"
+    assert main(["predict", str(tiny_run), str(cd), "--out", str(out), *OPTIONS]) == 0
+    return cd, out
+
+
+def hidden_in(text: str) -> list[str]:
+    return [word for word in WORDS if word.casefold() in text.casefold()]
+
+
+def records_in(out: Path) -> list[StudyRecord]:
+    return [read_record(path) for path in sorted(out.glob("study-*.json"))]
+
+
+def test_no_file_but_the_key_names_the_patient(predicted: tuple[Path, Path]) -> None:
+    _, out = predicted
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) > 12
+    for path in files:
+        assert not hidden_in(path.name)
+        if path.suffix != ".dcm" and path.name != KEY_FILE:  # a PACS needs to know whose they are
+            assert not hidden_in(path.read_bytes().decode("latin-1").replace("Ã\x84", "Ä")), path.name
+    key = out / KEY_FILE
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    text = key.read_text(encoding="utf-8")
+    assert len(hidden_in(text)) >= 3 and all(
+        record.name in text and record.patient in text for record in records_in(out)
+    )
+
+
+def test_no_line_names_the_patient(
+    predicted: tuple[Path, Path], tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cd = tmp_path / "cd"
+    study(cd / "SECRET_1" / "S", 3, "20240102T120000")
+    damaged = study(cd / "SECRET_1" / "NÄME", 3, "20240105T120000")
+    for file in damaged.iterdir():
+        file.write_bytes(file.read_bytes()[:-3000])
+    (cd / "SECRET_1" / "cut.dcm").write_bytes((cd / "SECRET_1" / "S" / "0001.dcm").read_bytes()[:200])
+    assert main(["predict", str(tiny_run), str(cd), "--out", str(tmp_path / "out"), *OPTIONS]) == 1
+    told = "".join(capfd.readouterr())
+    assert not hidden_in(told) and "study-" in told and "[patient]_1" in told
+    table = (tmp_path / "out" / "studies.csv").read_text(encoding="utf-8-sig")
+    assert table.count(",failed,") == 2 and not hidden_in(table)
+
+
+def test_the_same_command_does_only_what_is_missing(
+    predicted: tuple[Path, Path], tiny_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cd, out = predicted
+    before = {path: path.stat().st_mtime_ns for path in out.glob("study-*")}
+    missing = records_in(out)[0].name
+    (out / f"{missing}.json").unlink()
+    capsys.readouterr()
+    assert main(["predict", str(tiny_run), str(cd), "--out", str(out), *OPTIONS, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["done_before"] == 1 and len(told["predictions"]) == 2
+    changed = {path.name for path in out.glob("study-*") if path.stat().st_mtime_ns != before[path]}
+    assert changed and all(name.startswith(missing) for name in changed)
+
+
+def test_the_later_study_has_the_change(predicted: tuple[Path, Path]) -> None:
+    _, out = predicted
+    later = [record for record in records_in(out) if record.follow_up is not None]
+    (earlier,) = (record for record in records_in(out) if record.follow_up is None)
+    assert len(later) == 1 and later[0].patient == earlier.patient != ""
+    change = later[0].follow_up
+    assert change is not None and change.earlier == earlier.name and change.hours == 26.5
+    assert later[0].total_ml is not None and earlier.total_ml is not None
+    assert change.change_ml == pytest.approx(later[0].total_ml - earlier.total_ml, abs=0.001)
+    assert "26 hours before" in (out / f"{later[0].name}.html").read_text(encoding="utf-8")
+    assert f",{earlier.name},26.5," in (out / "studies.csv").read_text(encoding="utf-8-sig")
+
+
+def of(ml: float, interval: tuple[float, float] | None = None, **more: Any) -> StudyRecord:
+    return StudyRecord((), {"total": ml}, "0", "", name="a", interval_ml=interval, **more)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "grown"), [(30, 36, False), (30, 36.1, True), (3, 3.9, False), (3, 4.1, True), (0, 5, False)]
+)
+def test_growth_is_marked_over_6_ml_or_33_percent(before: float, after: float, grown: bool) -> None:
+    change = followed_up(of(after), of(before), 24.0).follow_up
+    assert change is not None and change.grown == grown
+
+
+def test_intervals_that_overlap_speak_against_the_change() -> None:
+    apart = followed_up(of(20, (19, 21)), of(10, (9, 11)), 24.0).follow_up
+    near = followed_up(of(12, (10, 14)), of(10, (9, 11)), 24.0).follow_up
+    assert apart is not None and near is not None and apart.note == "" and "overlap" in near.note
+
+
+def test_what_is_hidden_in_texts() -> None:
+    identity = dicom.Identity("1.2", "li4", "Müller^Li", "19500102", "20240101", "1200")
+    hide = dicom.hider(identity.secrets())
+    assert hide("/cd/MUELLER_1950-01-02/clinic") == "/cd/[patient]_[patient]/clinic"
+    assert hide("Mu\u0308ller 02.01.1950") == "[patient] [patient]"
+    assert dicom.Identity("1.2", "ANON", "", "", "", "").patient is None
