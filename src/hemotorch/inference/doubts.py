@@ -103,16 +103,16 @@ def _about_tissue(head: MeasuredHead, seen: Seen) -> list[Doubt]:
 
 
 def _about_contrast(scan: Scan, head: MeasuredHead, seen: Seen) -> list[Doubt]:
-    """Contrast that was given, as the header says or as sinuses show, unless scans with it were trained on."""
-    if seen.contrast:
-        return []
+    """Contrast that was given, as the header says or as sinuses show, even if scans with it were trained on."""
     shines = head.sinus_mm2 >= SINUS_MM2
     if not shines and not scan.contrast:
         return []
-    signs = [f"the header says {scan.contrast}"] if scan.contrast else []
+    signs = [scan.contrast] if scan.contrast else []
     if shines:
         signs.append(f"{head.sinus_mm2:.0f} mm2 of a slice shine like a sinus filled with it")
     text = f"contrast was given ({'; '.join(signs)}): bright vessels may be taken for bleeding"
+    if seen.contrast:
+        text += ", though the model has seen some with it"
     return [Doubt("contrast", text, head.sinus_mm2, "mm2") if shines else Doubt("contrast", text)]
 
 
