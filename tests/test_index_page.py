@@ -27,8 +27,9 @@ def rows() -> list[IndexRow]:
         doubts = [IndexDoubt("shading", "its brain is shaded")] if number % 4 == 0 else []
         change = 7.0 if number == 21 else None
         made.append(
-            IndexRow(name, "", sum(volumes.values()), volumes, (0.0, 9.0), doubts, change, change is not None, 28, 4,
-                     page=f"{name}.html", files={"mask": f"{name}_mask.nii.gz"})
+            IndexRow(name, "", sum(volumes.values()), volumes, (0.0, 9.0), doubts, change_ml=change,
+                     grown=change is not None, slices=28, slices_with_bleeding=4, page=f"{name}.html",
+                     files={"mask": f"{name}_mask.nii.gz"})
         )  # fmt: skip
     random.Random(0).shuffle(made)
     return sorted(made, key=lambda row: not row.doubts)

@@ -100,7 +100,7 @@ def test_what_is_written_holds_codes_and_ml_of_each_type(typed_run: Path, tmp_pa
     scan, _ = head(101)
     io.write_scan(scan, tmp_path / "a.nii.gz")
     ((_, result),) = predict_files(typed_run, [tmp_path / "a.nii.gz"], tmp_path / "out", device="cpu")
-    assert isinstance(result, dict)
+    assert isinstance(result, StudyRecord)
     stored = json.loads((tmp_path / "out" / "a.json").read_text())
     assert stored == to_values(result) and list(stored["volume_ml"]) == ["total", *TYPES]
     codes = np.asarray(nibabel.load(tmp_path / "out" / "a_mask.nii.gz").dataobj)

@@ -111,7 +111,7 @@ def open_layout(root: Path | str, layout: str = "auto", series: Sequence[str] = 
         names = (_layout(layout).NAME,)
     name, dataset = _find(root, names)
     if name == dicom.NAME:
-        collection = dicom.open_cases(dataset, series)
+        collection = dicom.open_studies(dataset, series)
     elif series:
         raise OptionError(f"has no series: {dataset} is no DICOM (its layout is {name})", "--series")
     else:

@@ -54,7 +54,12 @@ def _may_be_mask(path: Path, series_folders: set[Path]) -> bool:
     return path.parent.name in _MASK_FOLDERS or (in_study and (named or path.parent in series_folders))
 
 
-def open_cases(root: Path, series: Sequence[str] = ()) -> Collection:
+def open_cases(root: Path) -> Collection:
+    """The cases of a folder of studies, of each the best series. See `open_studies`."""
+    return open_studies(root)
+
+
+def open_studies(root: Path, series: Sequence[str] = ()) -> Collection:
     """The cases of a folder of studies; headers are read once.
 
     Args:
