@@ -4,9 +4,9 @@
 
 MODEL is a run folder, a checkpoint or an ONNX file; several are averaged; without one the model in the box is
 measured. OMP_NUM_THREADS sets the threads.
-The phantoms are those of `hemotorch phantom CACHE/phantoms --preset small --seed 7 --layout folder`, prepared in CACHE/prepared; both
-are made once. Prints a row per figure with what is asked of the model in the box, and writes them to FILE. The exit
-status says whether all of them are met.
+The phantoms are those of `hemotorch phantom CACHE/phantoms --preset small --seed 7 --layout folder`, prepared in
+CACHE/prepared; both are made once. Prints a row per figure with what is asked of the model in the box, and writes them
+to FILE. The exit status says whether all of them are met.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pathlib import Path
 from sources import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
-PHANTOM_SEED, PAINT_SEED = "1013", "5"
+PHANTOM_SEED, PAINT_SEED = "1013", "1013"
 HEMOTORCH = (sys.executable, "-m", "hemotorch.cli")
 
 

@@ -25,7 +25,7 @@ class Source:
 PAINTED = "the bleeding; the head is real"
 SOURCES = {
     "phantom": Source("heads of `hemotorch phantom --preset default`", "Apache-2.0", "all of it"),
-    "ge": Source(
+    "ge-nifti": Source(
         "neurolabusc/dcm_qa_ct, one GE head, as NIfTI",
         "BSD-2-Clause",
         f"{PAINTED}, and is the one that painted1 to painted6 were made from",
@@ -33,7 +33,7 @@ SOURCES = {
         48,
         ("GE head", "painted"),
     ),
-    "ge-tilted": Source(
+    "ge-dicom": Source(
         "neurolabusc/dcm_qa_ct, the same GE head, as DICOM",
         "BSD-2-Clause",
         PAINTED,

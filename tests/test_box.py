@@ -171,8 +171,8 @@ def test_figures_of_another_network_and_unknown_sources_are_refused(
     figures.write_text(json.dumps({"sha256": file_digest(exported), "figures": []}), encoding="utf-8")
     with pytest.raises(InputError, match="no known source; say with --source"):
         pack.make_card(tiny_run, exported, figures, "make model", {})
-    assert pack.source_of("pge-head-paint1", {"pge": "ge"}) == "ge"
-    assert pack.source_of("ge-tilted-dicom-paint1", {}) == "ge-tilted"
+    assert pack.source_of("pge-head-paint1", {"pge": "ge-nifti"}) == "ge-nifti"
+    assert pack.source_of("ge-dicom-dicom-paint1", {}) == "ge-dicom"
 
 
 def test_the_first_argument_may_be_a_missing_run_or_a_missing_scan(filled: Path, scan: Path) -> None:
