@@ -34,6 +34,7 @@ PREDICTION_PHASES = {
     "network": "network",
     "mask": "mask",
     "doubts": "looking for doubts",
+    "page": "the page",
     "write": "writing",
 }
 #: Least share of a step that is named, and that is drawn.

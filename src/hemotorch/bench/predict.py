@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hemotorch.inference.deployment import Deployment
 
 #: Start: Python, libraries, the model, and the end.
-PHASES = ("start", "read", "prepare", "network", "mask", "doubts", "write")
+PHASES = ("start", "read", "prepare", "network", "mask", "doubts", "write", "page")
 #: Of the phantom; True: of a quick one.
 SLICES = {False: 32, True: 24}
 #: What a process imports to run a model: of a run, and of an ONNX file.
