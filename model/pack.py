@@ -43,6 +43,7 @@ LIMITS = (
     "figures of the GE head and of what was painted into it say little about other heads of that scanner",
     "other scanners, children, operated heads and contrast medium can deceive it: look at the doubts of each result",
     "types are told apart less well than bleeding is found",
+    "bleeding in pieces smaller than the recipe's predict.min_ml (0.8 mL) is dropped",
 )
 
 
