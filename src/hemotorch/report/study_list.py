@@ -15,7 +15,7 @@ from hemotorch.report.study_table import TABLE_MARK, write_study_table
 from hemotorch.system.files import read_json, write_json, write_text
 
 TABLE = "studies.csv"  #: beside index.html
-FAILED = ".failed.json"  #: studies without a result and why, by name: no record holds them
+FAILED = ".failed"  #: JSON: studies without a result and why, by name: no record holds them
 #: Seconds between two lists at least, and how many times as long as the last one took: of 10,000 studies a list takes
 #: about a second, so writing it costs no more than a twentieth of any run.
 EVERY_S, EVERY_TIMES = 10.0, 20.0
