@@ -108,11 +108,13 @@ def test_a_worker_measures_our_step(tiny_prepared, recipe) -> None:
     assert len(set(found.losses)) == 2, "it trains"
 
 
+@pytest.mark.long
 def test_two_processes_share_a_step(tiny_prepared, recipe) -> None:
     found = once(spec(recipe, tiny_prepared, ranks=2), LIMIT_S)
     assert found.images == 2 and found.images_s > 0 and found.memory_mb > 200, "memory of both"
 
 
+@pytest.mark.long
 def test_the_layout_is_what_a_training_settles_on(tiny_prepared, recipe) -> None:
     layout, why = chosen_layout(spec(recipe, tiny_prepared, threads=1))
     known = {"engine.channels_last=on": "channels-last", "engine.channels_last=off": "contiguous"}
@@ -121,6 +123,7 @@ def test_the_layout_is_what_a_training_settles_on(tiny_prepared, recipe) -> None
     assert layout == "engine.channels_last=on" and "layout (untried: " in why and "no such folder" in why
 
 
+@pytest.mark.long
 def test_a_worker_that_cannot_says_why_and_the_bench_goes_on(tiny_prepared, recipe) -> None:
     broken = spec(recipe, tiny_prepared / "nowhere", threads=1)
     fine = spec(recipe, tiny_prepared, threads=2)

@@ -80,6 +80,7 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
     assert max(float((one[name].double() - two[name].double()).abs().max()) for name in one) < 1e-9
 
 
+@pytest.mark.long
 def test_a_killed_rank_is_named_in_one_line_and_one_process_goes_on(tiny_prepared, tmp_path, updates):
     run = tmp_path / "run"
     launcher = started(tiny_prepared, run, "--json", settings=("train.epochs=3", "train.steps_per_epoch=60"))

@@ -48,6 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_a_killed_phantom_is_made_by_the_same_command(tmp_path: Path) -> None:
     out = tmp_path / "ct"
     command = ["phantom", out, "--patients", 4, "--size", 48, "--workers", 1, "--layout", "folder"]
@@ -73,6 +74,7 @@ def test_a_killed_phantom_is_not_taken_over_by_another(tmp_path: Path, capsys: p
     assert "holds an unfinished phantom of other settings" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_killed_evaluation_is_done_by_the_same_command(tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     command = ["evaluate", tiny_run, "--out", out, "--device", "cpu"]

@@ -129,6 +129,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     assert furthest(weights(tmp_path / "run"), weights(tmp_path / "whole")) < 1e-9
 
 
+@pytest.mark.long
 def test_a_killed_rank_stops_the_other_at_once_and_is_named(tiny_prepared: Path, tmp_path: Path) -> None:
     started = ranks(2, tiny_prepared, tmp_path / "run", "train.epochs=500", "train.checkpoint_s=0.0")
     until = time.monotonic() + 60
