@@ -22,11 +22,12 @@ import tiny
 from conftest import require
 from hemotorch import errors, io
 from hemotorch.cli import main
-from hemotorch.cluster import archive
+from hemotorch.cluster import archive, ray
 from hemotorch.cluster.archive import LOADS, TRIES, Worker, as_row, open_archive
-from hemotorch.errors import InputError, RunError
+from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.run import Run
 from hemotorch.scan import even_scan
+from hemotorch.system.events import listening
 from processes import epochs, until
 from slurmd import free_ports
 
@@ -87,6 +88,17 @@ def test_what_no_restart_helps_against_is_said_at_once(tiny_prepared, tmp_path):
     out, error = driver.communicate(timeout=120)
     assert (driver.returncode, out) == (1, ""), error
     assert "train.batch: a batch of 3 is not shared evenly by 2 ranks" in error and error.count("\n") == 1
+
+
+def test_no_restart_is_announced_that_will_not_come(tmp_path):
+    """Whatever is read when, a fatal error is noted before the loss that it causes."""
+    notes = ray._Notes(Run(tmp_path), restarts=2)
+    ray._note(notes.folder / ray.FATAL, errors.to_dict(OptionError("is wrong", "train.batch", "choose another")))
+    ray._note(notes.folder / ray.LOST, "train.batch: is wrong")
+    said: list[object] = []
+    with listening(said.append), pytest.raises(OptionError, match="is wrong"):
+        notes.emit_new()
+    assert said == []
 
 
 @pytest.mark.long

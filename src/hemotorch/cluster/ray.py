@@ -206,13 +206,16 @@ class _Notes:
             if row.epoch > self._epoch:
                 self._epoch = row.epoch
                 emit(EpochEnd(row))
-        for line in _lines(self.folder / LOST)[self._lost :]:
+        # A rank notes what is fatal before its loss is noted, so the losses are read first:
+        # a loss that is read here and was fatal is known as such, and no restart is announced that will not come.
+        losses = _lines(self.folder / LOST)[self._lost :]
+        for line in _lines(self.folder / FATAL)[:1]:
+            raise errors.from_dict(json.loads(line))
+        for line in losses:
             self._lost += 1
             if self._lost <= self._restarts:
                 text = f"{json.loads(line)}; Ray starts the ranks again ({self._lost} of {self._restarts})"
                 emit(Restart(text))
-        for line in _lines(self.folder / FATAL)[:1]:
-            raise errors.from_dict(json.loads(line))
 
 
 LOST, FATAL = "lost.jsonl", "fatal.jsonl"  # in the notes' folder
