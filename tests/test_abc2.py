@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from hemotorch.inference.abc2 import abc2
-from hemotorch.scan import Scan, even_scan, upright_scan
+from hemotorch.inference.study import record_of
+from hemotorch.io.dicom.amounts import amounts_of
+from hemotorch.scan import Prediction, Scan, even_scan, upright_scan
 
 PIXEL_MM = 0.5
 
@@ -55,6 +57,30 @@ def test_uneven_slices_count_with_their_own_thickness() -> None:
     assert made is not None
     assert made.c_mm == pytest.approx(4.0 + 0.5 * 5.0), "the whole slice, half of that with 50 %, none of that with 1 %"
     assert made.a_mm == pytest.approx(20 * np.sqrt(2)) and made.b_mm == pytest.approx(20 * np.sqrt(2))
+
+
+def test_the_longest_line_of_the_record_is_that_of_the_report() -> None:
+    scan, mask = ellipsoid((10.0, 20.0, 15.0), 2.0)
+    mask[12:16, 180:183, 5:190] = 1  # a thin piece, less of it but longer, and in a slice of its own the longest
+    mask[20, 20:24, 2:199] = 1
+    prediction = Prediction(scan, mask, None, {"total": scan.volume_ml(mask)}, "drawn by hand")
+    record = record_of(prediction, "a")
+    (amount,) = amounts_of(prediction)
+    assert record.longest_mm == pytest.approx(amount.longest_mm, abs=0.0005)
+    assert record.longest_mm == pytest.approx(PIXEL_MM * np.hypot(4, 197), abs=0.0005)
+    by_hand = abc2(scan, mask)
+    assert by_hand is not None and by_hand.a_mm == pytest.approx(40, rel=0.03), "ABC/2 is of the largest piece alone"
+
+
+def test_a_and_b_are_of_one_area_of_the_slice() -> None:
+    """A piece that two slices join has two areas in the slice between: no line is drawn from one to the other."""
+    scan = even_scan(np.zeros((3, 60, 60), np.int16), 1.0, 5.0)
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[0, 30, 5:55] = 1
+    mask[1, 20:40, 5:15], mask[1, 20:40, 45:55] = 1, 1
+    made = abc2(scan, mask)
+    assert made is not None
+    assert made.a_mm == pytest.approx(np.hypot(20, 10)) and made.b_mm < 20
 
 
 def test_without_bleeding_or_without_millimetres_there_is_none() -> None:

@@ -23,7 +23,7 @@ from hemotorch.io import dicom, read_mask, read_scan
 from hemotorch.io.dicom.write import write_series
 from hemotorch.labels import CODES, COLOURS, TYPES
 from hemotorch.pictures.capture import DOUBT_RGB, HEIGHT, MOST_SLICES, WIDTH, CaptureText, capture
-from hemotorch.scan import Doubt, Prediction, Scan, even_scan
+from hemotorch.scan import Doubt, LeftOut, Prediction, Scan, even_scan
 from hemotorch.task import BLEEDING, TYPED
 from test_dicom_seg import damaged_identity
 from test_io_dicom import DATA, enhanced, head, needs
@@ -140,6 +140,16 @@ def test_the_report_says_doubts_use_and_model(written: dict[str, Any], predictio
     parameters = [item.TextValue for item in items(report) if name_of(item) == "Algorithm Parameters"]
     assert f"sha256={'ab' * 32}" in parameters
     assert (report.PreliminaryFlag, report.VerificationFlag) == ("PRELIMINARY", "UNVERIFIED")
+
+
+def test_pieces_that_were_left_out_are_in_the_report_and_on_the_summary(prediction: Prediction, tmp_path: Path) -> None:
+    with_remark = replace(prediction, left_out=LeftOut(3, 1.24, 0.8))
+    files = dicom.write_dicom(with_remark, tmp_path, "a", "0.1.0").files
+    said = texts(groups(pydicom.dcmread(files[dicom.SR]))["total"])
+    assert "Of the mask: 3 pieces, 1.2 mL together, were left out: each is under 0.8 mL." in said
+    plain = dicom.write_dicom(prediction, tmp_path, "b", "0.1.0").files
+    summaries = [pydicom.dcmread(each[dicom.SC]).pixel_array[0] for each in (files, plain)]
+    assert (summaries[0] != summaries[1]).any()
 
 
 def test_the_report_points_at_segments_and_images(written: dict[str, Any], prediction: Prediction) -> None:

@@ -431,7 +431,7 @@ def test_without_bleeding_there_is_no_seg_and_it_is_said(
     from hemotorch.inference import predictor
 
     bleeding_study(tmp_path / "study")
-    monkeypatch.setattr(predictor, "postprocess", lambda probability, *_: np.zeros(probability.shape, np.uint8))
+    monkeypatch.setattr(predictor, "postprocess", lambda probability, *_: (np.zeros(probability.shape, np.uint8), None))
     command = [
         "predict",
         str(tiny_run),

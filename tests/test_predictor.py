@@ -20,17 +20,20 @@ from scipy.interpolate import CubicSpline
 
 import tiny
 from hemotorch import io
+from hemotorch.cli.output import study_lines
 from hemotorch.data.dataset import Dataset
 from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.grid import SliceSpacing, tile_corners
 from hemotorch.inference.checkpoint import FORMAT, Checkpoint, load_checkpoint, save_checkpoint, write_values
 from hemotorch.inference.load import load_model
 from hemotorch.inference.predictor import Predictor, postprocess
+from hemotorch.inference.outputs import write_prediction
 from hemotorch.inference.scan_files import find_scans
 from hemotorch.inference.studies import predict_files
+from hemotorch.inference.study import read_record
 from hemotorch.recipe import Predict, Tiles
 from hemotorch.run import BEST, Run
-from hemotorch.scan import Scan, even_scan
+from hemotorch.scan import LeftOut, Scan, even_scan
 from hemotorch.system.records import to_values
 
 
@@ -96,9 +99,28 @@ def test_small_pieces_are_dropped_by_ml_with_uneven_slices():
     probability = np.zeros(scan.shape, np.float32)
     probability[0, 10:14, 10:14] = 0.9  # 16 pixels of 9 mm2, 5 mm: 0.72 mL
     probability[3, 40:44, 40:44] = 0.9  # the same on a slice that stands for 10 mm: 1.44 mL
-    mask = postprocess(probability, scan, Predict(min_ml=1.0))
+    mask, left_out = postprocess(probability, scan, Predict(min_ml=1.0))
     assert not mask[0].any() and mask[3].sum() == 16
-    assert postprocess(probability, scan, Predict(min_ml=0.5)).sum() == 32
+    assert left_out == LeftOut(1, 0.72, 1.0) and left_out.text.startswith("1 piece of 0.7 mL was left out")
+    mask, left_out = postprocess(probability, scan, Predict(min_ml=0.5))
+    assert mask.sum() == 32 and left_out is None
+    mask, left_out = postprocess(probability, scan, Predict(min_ml=2.0))
+    assert not mask.any() and left_out == LeftOut(2, 2.16, 2.0)
+    assert left_out.text == "2 pieces, 2.2 mL together, were left out: each is under 2 mL"
+
+
+def test_the_record_and_the_printed_text_say_what_was_left_out(predictor, tmp_path):
+    scan, _ = tiny.head(123)
+    whole = predictor.predict(scan)
+    assert whole.left_out is None and whole.mask.any()
+    strict = replace(predictor.deployment, predict=replace(predictor.deployment.predict, min_ml=1000.0))
+    prediction = replace(predictor, deployment=strict).predict(scan)
+    write_prediction(prediction, tmp_path, "a")
+    record = read_record(tmp_path / "a.json")
+    assert record.left_out is not None and record.left_out.pieces >= 1
+    assert record.left_out.ml == pytest.approx(whole.volume_ml["total"], abs=0.001) and record.total_ml == 0
+    assert any("left out: it is under 1000 mL" in line for line in study_lines("a", record))
+    assert record.warnings == whole.warnings and not any("left" in doubt.text for doubt in record.doubts)
 
 
 def test_bone_is_cut_off_the_mask_and_dense_blood_stays():
@@ -110,9 +132,10 @@ def test_bone_is_cut_off_the_mask_and_dense_blood_stays():
     scan = replace(scan, hu=hu)
     probability = np.zeros(scan.shape, np.float32)
     probability[2, 31:41, 31:44] = 0.9
-    mask = postprocess(probability, scan, Predict(max_hu=100))
+    mask, _ = postprocess(probability, scan, Predict(max_hu=100))
     assert mask[2, 31:41, 31:39].all() and not mask[2, :, 40:].any() and not mask[:2].any()
-    assert postprocess(probability, scan, Predict())[2, 31:41, 40:44].all()
+    uncut, _ = postprocess(probability, scan, Predict())
+    assert uncut[2, 31:41, 40:44].all()
 
 
 def test_closing_and_opening_are_scipys_and_keep_what_touches_the_edge():
@@ -121,7 +144,7 @@ def test_closing_and_opening_are_scipys_and_keep_what_touches_the_edge():
     probability[0, :20, :20] = 1
     probability[0, 8:11, 8:11] = 0
     probability[1, 30, 30] = 1
-    mask = postprocess(probability, scan, Predict(closing_px=10, opening_px=5))
+    mask, _ = postprocess(probability, scan, Predict(closing_px=10, opening_px=5))
     assert mask[0, :20, :20].all() and mask[0].sum() == 400 and not mask[1].any()
 
 

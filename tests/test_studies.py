@@ -12,10 +12,13 @@ import pytest
 
 import tiny
 from hemotorch.cli import main
+from hemotorch.errors import InputError
 from hemotorch.inference.pseudonyms import KEY_FILE
-from hemotorch.inference.study import StudyRecord, followed_up, read_record
+from hemotorch.inference.study import StudyRecord, followed_up, read_record, record_from
 from hemotorch.io import dicom
 from hemotorch.io.dicom.write import write_series
+from hemotorch.scan import LeftOut
+from hemotorch.system.records import to_values
 
 OPTIONS = ("--device", "cpu", "--any-anatomy")
 WORDS = ("SECRET", "NÄME", "NAEME", "ID-4711", "1950", "01.02.1950")
@@ -143,3 +146,11 @@ def test_what_is_hidden_in_texts() -> None:
     assert hide("/cd/MUELLER_1950-01-02/clinic") == "/cd/[patient]_[patient]/clinic"
     assert hide("Mu\u0308ller 02.01.1950") == "[patient] [patient]"
     assert dicom.Identity("1.2", "ANON", "", "", "", "").patient is None
+
+
+@pytest.mark.parametrize("damaged", [3, {}, {"pieces": "x", "ml": 1.0, "least_ml": 1.0}, {"pieces": 1e999, "ml": []}])
+def test_a_damaged_note_on_small_pieces_is_said(damaged: Any) -> None:
+    values = {**to_values(of(3.0)), "left_out": damaged}
+    with pytest.raises(InputError, match="left_out"):
+        record_from(values, "a.json")
+    assert record_from(to_values(of(3.0, left_out=LeftOut(2, 0.5, 0.8))), "a.json").left_out == LeftOut(2, 0.5, 0.8)

@@ -17,7 +17,7 @@ from hemotorch.labels import CODES, COLOURS
 from hemotorch.pictures.paths import outline_path
 from hemotorch.report.study_page import Change, StudyText, study_page
 from hemotorch.report.study_pictures import MOST_SLICES, study_pictures
-from hemotorch.scan import Doubt, Prediction, even_scan
+from hemotorch.scan import Doubt, LeftOut, Prediction, even_scan
 from hemotorch.task import BLEEDING, TYPED
 from webpage import Page
 
@@ -99,6 +99,14 @@ def test_without_bleeding_without_types_and_without_spacing() -> None:
     words = Page(study_page(unmeasured, StudyText("a"))).words
     assert any("mL unknown" in text for text in words) and any(text.endswith(" px") for text in words)
     assert "5 cm" not in words and not any("nan" in text for text in words)
+
+
+def test_pieces_that_were_left_out_are_said_and_are_no_doubt() -> None:
+    made = replace(predicted(), doubts=None, left_out=LeftOut(3, 1.24, 0.8))
+    sentence = "3 pieces, 1.2 mL together, were left out: each is under 0.8 mL."
+    words = Page(study_page(made, StudyText("a"))).words
+    assert sentence in words and not any("In doubt" in text for text in words)
+    assert not any("left out" in text for text in Page(study_page(predicted(), StudyText("a"))).words)
 
 
 def test_follow_up_and_files_are_shown() -> None:

@@ -338,6 +338,26 @@ class Doubt:
     unit: str = ""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Connected pieces that a network outlined and that were dropped from the mask, since they were small.
+
+    pieces: how many. ml: of all of them together. least_ml: of a piece that is not dropped.
+    """
+
+    pieces: int
+    ml: float
+    least_ml: float
+
+    @property
+    def text(self) -> str:
+        """A sentence without its end."""
+        amount = f"{self.ml:.1f} mL" if self.ml >= 0.05 else "less than 0.05 mL"
+        if self.pieces == 1:
+            return f"1 piece of {amount} was left out: it is under {self.least_ml:g} mL"
+        return f"{self.pieces} pieces, {amount} together, were left out: each is under {self.least_ml:g} mL"
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What a predictor found in a scan, in the scan's geometry.
@@ -351,6 +371,7 @@ class Prediction:
     interval_ml: least and most mL found in the same scan made a little darker and brighter; None if that was not tried.
     digest: SHA-256 of the model's file, "" if it is not known.
     card: what the model's makers say about it.
+    left_out: small pieces that are not in the mask; None if there were none.
     """
 
     scan: Scan
@@ -365,6 +386,7 @@ class Prediction:
     interval_ml: tuple[float, float] | None = None
     digest: str = ""
     card: str = ""
+    left_out: LeftOut | None = None
 
     def __repr__(self) -> str:
         amounts = ", ".join(f"{name} {ml:.1f} mL" for name, ml in self.volume_ml.items())
@@ -376,8 +398,14 @@ class Prediction:
 
         doubted = [f"doubt: {doubt.text}" for doubt in self.doubts or ()]
         return scan_html(
-            self.scan, [self.model], (*doubted, *self.warnings), predicted=self.mask, typed=bool(self.task.types)
+            self.scan, [self.model], (*doubted, *self.remarks), predicted=self.mask, typed=bool(self.task.types)
         )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader has to know beside the doubts: what was left out, then the warnings."""
+        left_out = () if self.left_out is None else (self.left_out.text,)
+        return (*left_out, *self.warnings)
 
     @property
     def slices_with_bleeding(self) -> list[int]:

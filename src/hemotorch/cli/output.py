@@ -25,7 +25,7 @@ def show(arguments: argparse.Namespace, values: Any, text: str) -> None:
 
 
 def study_lines(name: str, record: StudyRecord) -> list[str]:
-    """What is printed of a predicted study: its mL on one line, then its doubts, its change and its warnings."""
+    """What is printed of a predicted study: its mL on one line, then its doubts, its change and its remarks."""
     mark = "IN DOUBT: " if record.doubts else ""
     slices, seconds = len(record.slices_with_bleeding), sum(record.seconds.values())
     lines = [f"{name}   {mark}{volume_text(record.volume_ml)} on {slices} slices   {seconds:.1f} s"]
@@ -36,6 +36,8 @@ def study_lines(name: str, record: StudyRecord) -> list[str]:
         if change.grown:
             text += ": GROWN by more than 6 mL or 33 %"
         lines.append(f"    {text}{f' ({change.note})' if change.note else ''}")
+    if record.left_out is not None:
+        lines.append(f"    {record.left_out.text}")
     lines += [f"    {one_line(warning)}" for warning in record.warnings]
     if record.no_dicom:
         lines.append(f"    {one_line(record.no_dicom)}")

@@ -13,10 +13,12 @@ _TOUCHING = np.ones((3, 3))  # pixels that touch at a corner belong together
 class Diameter(NamedTuple):
     """The longest line.
 
-    mm: its length. slice_index: of its slice. start, end: (row, column) of its ends, whole numbers being pixel centres.
+    mm: its length. width_mm: how wide its piece is at a right angle to it. slice_index: of its slice. start, end: (row,
+    column) of its ends, whole numbers being pixel centres.
     """
 
     mm: float
+    width_mm: float
     slice_index: int
     start: tuple[float, float]
     end: tuple[float, float]
@@ -42,12 +44,13 @@ def longest_diameter(mask: np.ndarray, row_mm: float, column_mm: float) -> Diame
             size = np.array([side.stop - side.start for side in box])
             if longest is not None and np.linalg.norm(size * step) <= longest.mm:
                 continue
-            first, second = _farthest(_outer_corners(pieces[box] == number), step)
+            corners = _outer_corners(pieces[box] == number)
+            first, second = _farthest(corners, step)
             mm = float(np.linalg.norm((second - first) * step))
             if longest is None or mm > longest.mm:
                 corner = np.array([side.start for side in box])
                 start, end = ((float(row), float(column)) for row, column in (first + corner, second + corner))
-                longest = Diameter(mm, index, start, end)
+                longest = Diameter(mm, _width_mm(corners * step, (second - first) * step), index, start, end)
     return longest
 
 
@@ -63,6 +66,12 @@ def _outer_corners(piece: np.ndarray) -> np.ndarray:
     left = np.minimum(np.append(left, np.inf), np.append(np.inf, left))
     right = np.maximum(np.append(right, -np.inf), np.append(-np.inf, right))
     return np.concatenate([np.stack([lines, left], 1), np.stack([lines, right], 1)])
+
+
+def _width_mm(corners_mm: np.ndarray, line_mm: np.ndarray) -> float:
+    """How far (points, 2) corners reach at a right angle to a line (2,)."""
+    across = np.array([-line_mm[1], line_mm[0]]) / np.linalg.norm(line_mm)
+    return float(np.ptp(corners_mm @ across))
 
 
 def _farthest(points: np.ndarray, step: np.ndarray) -> np.ndarray:

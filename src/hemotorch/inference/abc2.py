@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from hemotorch.head.diameter import longest_diameter
 from hemotorch.scan import Scan
 
 FULL_SHARE, HALF_SHARE = 0.75, 0.25  #: of the largest slice's area: from here on a slice counts whole, and half
@@ -29,7 +30,8 @@ class Abc2(NamedTuple):
 def abc2(scan: Scan, mask: np.ndarray) -> Abc2 | None:
     """ABC/2 of the largest connected piece (Kothari et al. 1996, Stroke 27:1304).
 
-    A is the longest diameter in the slice with the piece's largest area, B its extent at a right angle to A there. C
+    A is the longest line, as `head.diameter` has it, in the slice with the piece's largest area, B the extent at a
+    right angle to A there. C
     is the thickness of all its slices: one with more than 75 % of the largest area counts whole, one with 25 to 75 %
     half, one with less not at all.
 
@@ -45,17 +47,12 @@ def abc2(scan: Scan, mask: np.ndarray) -> Abc2 | None:
     piece, of_ml = _largest_piece(scan, mask)
     areas = np.count_nonzero(piece, axis=(1, 2))
     largest = int(areas.argmax())
-    corners_mm = _corners(piece[largest]) * np.array(scan.pixel_mm)
-    between = corners_mm[:, None] - corners_mm[None]
-    squares = (between**2).sum(axis=2)
-    line = between[np.unravel_index(int(squares.argmax()), squares.shape)]
-    longest_mm = float(np.linalg.norm(line))
-    across = np.array([-line[1], line[0]]) / longest_mm
-    width_mm = float(np.ptp(corners_mm @ across))
+    line = longest_diameter(piece[largest : largest + 1], *scan.pixel_mm)
+    assert line is not None  # the slice holds some of the piece
     shares = areas / areas[largest]
     weights = 0.5 * (shares >= HALF_SHARE) + 0.5 * (shares > FULL_SHARE)
     height_mm = float((weights * scan.shares_mm).sum())
-    return Abc2(longest_mm * width_mm * height_mm / 2000.0, of_ml, longest_mm, width_mm, height_mm)
+    return Abc2(line.mm * line.width_mm * height_mm / 2000.0, of_ml, line.mm, line.width_mm, height_mm)
 
 
 def _largest_piece(scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, float]:
@@ -70,12 +67,3 @@ def _largest_piece(scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, float]:
     piece = np.zeros(mask.shape, bool)
     piece[box] = labels == number
     return piece, float(volumes[number])
-
-
-def _corners(area: np.ndarray) -> np.ndarray:
-    """(points, 2) rows and columns of the outermost corners of the pixels in each row of an area, in pixels."""
-    rows = np.flatnonzero(area.any(axis=1))
-    left = area[rows].argmax(axis=1)
-    right = area.shape[1] - area[rows, ::-1].argmax(axis=1)
-    ends = [np.stack([rows + below, side], axis=1) for below in (0, 1) for side in (left, right)]
-    return np.concatenate(ends).astype(float)

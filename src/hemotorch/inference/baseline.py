@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from hemotorch.head import enclosed
-from hemotorch.inference.pieces import large_pieces
+from hemotorch.inference.pieces import without_small_pieces
 from hemotorch.scan import Prediction, Scan
 
 ASSUMED_PIXEL_MM = 0.45  #: if spacing is unknown: CT-ICH's, at 512 x 512
@@ -50,17 +50,29 @@ class RuleBaseline:
         inside = enclosed(scan, float(pixel_mm[0]))
         boxes = ndimage.find_objects(inside.astype(np.uint8))
         warnings = scan.warnings
+        left_out = None
         if boxes:
             # Everything outside the skull's box is left out of the work, with room for the smoothing at its edges.
             room = int(np.ceil(4 * self.smooth_mm / pixel_mm.min()))
             _, rows, columns = boxes[0]
             rows, columns = _wider(rows, room), _wider(columns, room)
             mask[:, rows, columns] = self._outline(scan.hu[:, rows, columns], inside[:, rows, columns], pixel_mm)
-            mask = self._without_small(mask, scan, float(pixel_mm.prod()))
+            assumed_ml = np.full(len(mask), float(pixel_mm.prod()) * ASSUMED_SLICE_MM / 1000)
+            voxel_ml = np.where(np.isnan(scan.voxel_ml), assumed_ml, scan.voxel_ml)
+            mask, left_out = without_small_pieces(mask, voxel_ml, self.min_ml)
         else:
             warnings = (*warnings, "no skull encloses anything in this scan: the baseline found nothing")
         seconds = {"rules": round(time.perf_counter() - started, 4)}
-        return Prediction(scan, mask, None, {"total": scan.volume_ml(mask)}, self.description, seconds, warnings)
+        return Prediction(
+            scan,
+            mask,
+            None,
+            {"total": scan.volume_ml(mask)},
+            self.description,
+            seconds,
+            warnings,
+            left_out=left_out if scan.spacing_known else None,
+        )
 
     @property
     def description(self) -> str:
@@ -83,12 +95,6 @@ class RuleBaseline:
             bright &= ndimage.binary_erosion(inside[index], margin)
             out[index] = ndimage.binary_opening(bright, opening)
         return out
-
-    def _without_small(self, mask: np.ndarray, scan: Scan, pixel_mm2: float) -> np.ndarray:
-        """The mask without its pieces under min_ml."""
-        assumed_ml = np.full(len(mask), pixel_mm2 * ASSUMED_SLICE_MM / 1000)
-        voxel_ml = np.where(np.isnan(scan.voxel_ml), assumed_ml, scan.voxel_ml)
-        return mask * large_pieces(mask, voxel_ml, self.min_ml).astype(np.uint8)
 
 
 def _wider(part: slice, room: int) -> slice:

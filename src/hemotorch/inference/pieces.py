@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from hemotorch.scan import LeftOut
+
 TOUCHING = np.ones((3, 3, 3))  #: voxels that share a face, an edge or a corner belong together
 
 
-def large_pieces(mask: np.ndarray, voxel_ml: np.ndarray, min_ml: float) -> np.ndarray:
-    """Which voxels of a mask are in a connected piece of at least a volume.
+def without_small_pieces(mask: np.ndarray, voxel_ml: np.ndarray, min_ml: float) -> tuple[np.ndarray, LeftOut | None]:
+    """A mask without its connected pieces under a volume.
 
     Args:
         mask: (slices, rows, columns), non-zero is outlined.
@@ -17,13 +19,18 @@ def large_pieces(mask: np.ndarray, voxel_ml: np.ndarray, min_ml: float) -> np.nd
         min_ml: the least volume of a piece.
 
     Returns:
-        Bool of the mask's shape; what is not outlined may be True as well.
+        The mask, of the same type; and what was dropped from it, None if nothing was.
     """
     pieces, count = ndimage.label(mask, TOUCHING)
     volumes = np.broadcast_to(voxel_ml[:, None, None], pieces.shape)
     piece_ml = np.bincount(pieces.ravel(), volumes.ravel(), count + 1)
-    large: np.ndarray = (piece_ml >= min_ml)[pieces]
-    return large
+    is_small = piece_ml < min_ml
+    is_small[0] = False  # what is not outlined
+    small_ml = piece_ml[is_small]
+    if not small_ml.size:
+        return mask, None
+    kept: np.ndarray = np.where(is_small[pieces], mask.dtype.type(0), mask)
+    return kept, LeftOut(small_ml.size, round(float(small_ml.sum()), 3), min_ml)
 
 
 def faint_ml(mask: np.ndarray, probability: np.ndarray, voxel_ml: np.ndarray, sure: float) -> float:

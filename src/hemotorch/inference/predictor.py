@@ -21,11 +21,11 @@ from hemotorch.head import check_head
 from hemotorch.inference.deployment import Deployment
 from hemotorch.inference.doubts import Answer, doubts_about, outside_by_network
 from hemotorch.inference.model import Model
-from hemotorch.inference.pieces import large_pieces
+from hemotorch.inference.pieces import without_small_pieces
 from hemotorch.inference.second_look import SecondLook, look_again
 from hemotorch.labels import CODES
 from hemotorch.recipe import Predict
-from hemotorch.scan import Doubt, Prediction, Scan
+from hemotorch.scan import Doubt, LeftOut, Prediction, Scan
 from hemotorch.system import limits
 from hemotorch.system.events import progress
 from hemotorch.task import Task
@@ -77,7 +77,7 @@ class Predictor:
         clock.lap("network")
         probability = placement.from_working(bleeding)
         task = self.deployment.task
-        mask = postprocess(probability, scan, self.deployment.predict)
+        mask, left_out = postprocess(probability, scan, self.deployment.predict)
         mask = with_types(mask, types, placement, task)
         clock.lap("mask")
         volumes = volumes_ml(scan, mask, task)
@@ -105,6 +105,7 @@ class Predictor:
             interval_ml=interval_ml,
             digest=self.digest,
             card=self.deployment.card,
+            left_out=left_out,
         )
 
     def _look_again(
@@ -214,8 +215,18 @@ def volumes_ml(scan: Scan, mask: np.ndarray, task: Task) -> dict[str, float]:
     return volumes
 
 
-def postprocess(probability: np.ndarray, scan: Scan, options: Predict) -> np.ndarray:
-    """Probabilities (slices, rows, columns) to a uint8 mask: threshold, closing, opening, bone and small pieces cut."""
+def postprocess(probability: np.ndarray, scan: Scan, options: Predict) -> tuple[np.ndarray, LeftOut | None]:
+    """Probabilities to a mask: threshold, closing, opening, bone cut off, small pieces dropped.
+
+    Args:
+        probability: (slices, rows, columns) of bleeding.
+        scan: that they are of.
+        options: the threshold and what comes after it.
+
+    Returns:
+        The mask, uint8 of the same shape, 0 or 1; and what was dropped from it, None if nothing was.
+    """
+    left_out = None
     mask = probability >= options.threshold
     if options.closing_px:
         mask = np.stack([_close(slice_mask, options.closing_px) for slice_mask in mask])
@@ -225,8 +236,8 @@ def postprocess(probability: np.ndarray, scan: Scan, options: Predict) -> np.nda
         _cut_bone(mask, scan, options.max_hu)
     if options.min_ml and scan.spacing_known and mask.any() and len(mask) > 1:
         box = ndimage.find_objects(mask.astype(np.uint8))[0]
-        mask[box] &= large_pieces(mask[box], scan.voxel_ml[box[0]], options.min_ml)
-    return mask.astype(np.uint8)
+        mask[box], left_out = without_small_pieces(mask[box], scan.voxel_ml[box[0]], options.min_ml)
+    return mask.astype(np.uint8), left_out
 
 
 def _cut_bone(mask: np.ndarray, scan: Scan, max_hu: float) -> None:

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from hemotorch import NOTICE, __version__
 from hemotorch.errors import InputError
+from hemotorch.head.diameter import longest_diameter
 from hemotorch.inference.abc2 import abc2
-from hemotorch.scan import Doubt, Prediction
+from hemotorch.scan import Doubt, LeftOut, Prediction
 from hemotorch.system.files import read_json
 from hemotorch.system.records import ML, MM, SECONDS, Values, build, record
 
@@ -45,10 +46,11 @@ class StudyRecord:
 
     name: what its files are called. patient: a pseudonym, "" if it is not known whose the study is. scan: its files;
     none of a study in DICOM, whose paths may name the patient. source_digest: of paths, sizes and times of its files.
-    volume_ml: "total" and each type, None if the spacing is unknown. largest_slice: the number of the slice with the
-    largest area. abc2_ml: of the largest piece; abc2_of_ml: mL of that piece by voxels. slice_mm: the thinnest and the
-    thickest slice's share. pixel_mm: from row to row, and from column to column. dicom: names of files for a PACS;
-    no_dicom: why some of them are missing. sha256: of the files beside it.
+    volume_ml: "total" and each type, None if the spacing is unknown. left_out: small pieces that are not in the mask,
+    None if there were none. largest_slice: the number of the slice with the largest area. longest_mm: the longest line
+    across one piece within one slice. abc2_ml: of the largest piece; abc2_of_ml: mL of that piece by voxels. slice_mm:
+    the thinnest and the thickest slice's share. pixel_mm: from row to row, and from column to column. dicom: names of
+    files for a PACS; no_dicom: why some of them are missing. sha256: of the files beside it.
     """
 
     scan: tuple[str, ...]
@@ -61,6 +63,7 @@ class StudyRecord:
     interval_ml: tuple[float, float] | None = Field(default=None, json_schema_extra=ML)
     over_30_ml: bool | None = None
     doubts: tuple[Doubt, ...] = ()
+    left_out: LeftOut | None = None
     slices: int = 0
     slices_with_bleeding: tuple[int, ...] = ()
     largest_slice: int | None = None
@@ -96,6 +99,7 @@ def record_of(prediction: Prediction, name: str, scan: Sequence[str] = ()) -> St
     of = prediction.scan
     total = prediction.volume_ml["total"]
     by_hand = abc2(of, prediction.mask)
+    longest = longest_diameter(prediction.mask, *of.pixel_mm) if of.spacing_known else None
     areas = np.count_nonzero(prediction.mask, axis=(1, 2))
     shares = of.shares_mm
     return StudyRecord(
@@ -107,10 +111,11 @@ def record_of(prediction: Prediction, name: str, scan: Sequence[str] = ()) -> St
         interval_ml=_pair(prediction.interval_ml),
         over_30_ml=total > MARK_ML if math.isfinite(total) else None,
         doubts=tuple(prediction.doubts or ()),
+        left_out=prediction.left_out,
         slices=len(of.hu),
         slices_with_bleeding=tuple(prediction.slices_with_bleeding),
         largest_slice=of.slice_numbers[int(areas.argmax())] if areas.any() else None,
-        longest_mm=None if by_hand is None else _rounded(by_hand.a_mm),
+        longest_mm=None if longest is None else _rounded(longest.mm),
         abc2_ml=None if by_hand is None else _rounded(by_hand.ml),
         abc2_of_ml=None if by_hand is None else _rounded(by_hand.of_ml),
         slice_mm=_pair((shares.min(), shares.max())) if of.spacing_known else None,
@@ -178,8 +183,10 @@ def record_from(values: Values, where: str | Path) -> StudyRecord:
     values = {key: value for key, value in values.items() if key in known}
     try:
         values["doubts"] = tuple(Doubt(**doubt) for doubt in values.get("doubts", ()))
-    except TypeError as error:
-        raise InputError("is damaged ('doubts' are not doubts)", where) from error
+        if (small := values.get("left_out")) is not None:
+            values["left_out"] = LeftOut(int(small["pieces"]), float(small["ml"]), float(small["least_ml"]))
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise InputError("is damaged ('doubts' or 'left_out' hold something else)", where) from error
     return build(StudyRecord, values, where)
 
 

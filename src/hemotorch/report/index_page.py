@@ -38,7 +38,7 @@ class IndexRow:
     None if it is not known. type_ml: by type; empty if types are not told apart. earlier: the name of the patient's
     earlier study, "" if there is none; hours, change_ml, change_percent: since then. grown: whether that is marked.
     files: what each is, and where it lies from the list's own folder. page: of the study, thumbnail: its picture, both
-    from there too; "" if there is none. patient: a pseudonym. abc2_ml, longest_mm: of the largest piece.
+    from there too; "" if there is none. patient: a pseudonym. abc2_ml: of the largest piece. longest_mm: of all pieces.
     """
 
     name: str

@@ -129,7 +129,7 @@ def study_row(folder: Path, record: StudyRecord) -> IndexRow:
         grown=change is not None and change.grown,
         slices=record.slices,
         slices_with_bleeding=len(record.slices_with_bleeding),
-        warnings=len(record.warnings),
+        warnings=len(record.warnings) + (record.left_out is not None),
         page=page if (folder / page).exists() else "",
         thumbnail=thumbnail if (folder / thumbnail).exists() else "",
         files=files,

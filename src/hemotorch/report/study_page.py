@@ -124,7 +124,7 @@ def study_page(prediction: Prediction, text: StudyText) -> str:
     script, script_hash = page_script("study.js")
     doubts = prediction.doubts or ()
     banner, model = _banner(doubts), _model(prediction)
-    below = [*prediction.warnings, *model.values()]
+    below = [*prediction.remarks, *model.values()]
     kinds = prediction.task.types or (BLEEDING,)
     return render(
         "study.html",
@@ -135,6 +135,7 @@ def study_page(prediction: Prediction, text: StudyText) -> str:
         index=text.index,
         doubts=doubts,
         total=_total(prediction),
+        left_out="" if prediction.left_out is None else f"{prediction.left_out.text}.",
         gauge=_gauge(prediction),
         types=_types(prediction),
         measures=_measures(prediction, text),

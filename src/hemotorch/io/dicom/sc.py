@@ -103,7 +103,7 @@ def _summary(prediction: Prediction, amounts: Sequence[Amount], algorithm: Algor
     if not rows:
         rows = [TableRow(PREDICTED_RGB, ("Bleeding", *_texts(total)))]
     remarks = [Remark(f"IN DOUBT ({doubt.code}): {doubt.text}", True) for doubt in prediction.doubts or ()]
-    remarks.extend(Remark(warning) for warning in prediction.warnings)
+    remarks.extend(Remark(remark) for remark in prediction.remarks)
     below = interval_text(prediction)
     large = ml_text(total.ml) if total.ml_known else "mL unknown"
     if not total.slices:

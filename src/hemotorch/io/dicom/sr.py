@@ -176,6 +176,8 @@ def _remarks(amount: Amount, prediction: Prediction) -> list[str]:
         remarks.append("mL are not known, since the distance between slices is not.")
     if interval_text(prediction):
         remarks.append(f"Interval: {interval_text(prediction)}.")
+    if prediction.left_out is not None:
+        remarks.append(f"Of the mask: {prediction.left_out.text}.")
     remarks.extend(f"Of reading: {warning}" for warning in prediction.warnings)
     return remarks
 
