@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: install demo model test cover test-long lint clean
 install: .venv/.installed
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt hatch_build.py
 	$(PYTHON) -c 'import sys; sys.exit("hemotorch needs Python 3.11 or newer; say make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -c 'import ensurepip, venv' || { echo 'this Python has no venv: install python3-venv first (Debian, Ubuntu)'; exit 1; }
 	$(PYTHON) -m venv .venv
