@@ -18,7 +18,7 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Problem(Schema):
+class Refusal(Schema):
     """What went wrong. what: a sentence. where: what it is about. todo: what to do about it, "" if nothing is known."""
 
     what: str
@@ -33,7 +33,7 @@ class Role(StrEnum):
     WRITE = "write"
 
 
-class Session(Schema):
+class ReaderSession(Schema):
     """Who is looking, and what this server can do.
 
     user: a name given by the hospital's proxy, or chosen in the page, or "". blind: this reader does not see other
@@ -61,7 +61,7 @@ class SessionChange(Schema):
     blind: bool | None = None
 
 
-class Doubt(Schema):
+class StudyDoubt(Schema):
     """What speaks against a prediction."""
 
     code: str
@@ -110,8 +110,8 @@ class StudySummary(Schema):
     reader: str
     volume_ml: dict[str, float | None]
     interval_ml: tuple[float, float] | None
-    doubts: list[Doubt]
-    problem: Problem | None
+    doubts: list[StudyDoubt]
+    problem: Refusal | None
     versions: int
     growth_ml: float | None = Field(description="since the patient's earlier study")
     revision: int = Field(description="raised with every change of the study")
@@ -142,7 +142,7 @@ class Layer(Schema):
     time: str
 
 
-class Lesion(Schema):
+class Piece(Schema):
     """A connected piece of a mask, largest first. centre: slice, row, column of a voxel in its middle."""
 
     ml: float | None
@@ -172,7 +172,7 @@ class File(Schema):
     url: str
 
 
-class Geometry(Schema):
+class ScanGeometry(Schema):
     """Where a scan's voxels lie.
 
     shape: slices, rows, columns. pixel_mm: from row to row, from column to column. positions_mm: (slices,) of each
@@ -191,9 +191,9 @@ class Geometry(Schema):
 class Study(StudySummary):
     """A study with all that its page shows."""
 
-    geometry: Geometry
+    geometry: ScanGeometry
     layers: list[Layer]
-    lesions: list[Lesion] = Field(description="of the newest layer")
+    lesions: list[Piece] = Field(description="of the newest layer")
     warnings: list[str]
     remarks: list[str]
     abc2_ml: float | None
@@ -222,7 +222,7 @@ class UploadState(Schema):
     done: bool
 
 
-class Batch(Schema):
+class UploadBatch(Schema):
     """Files that were uploaded together: one file, a folder, a zip."""
 
     id: str
@@ -232,7 +232,10 @@ class Batch(Schema):
 
 
 class ImportRequest(Schema):
-    """What to look for scans in: an uploaded batch, or a folder or file of the server. predict: outline them at once."""
+    """What to look for scans in: an uploaded batch, or a folder or file of the server.
+
+    predict: outline what is found at once.
+    """
 
     batch: str = ""
     folder: str = ""
@@ -260,7 +263,7 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Job(Schema):
+class AppJob(Schema):
     """A piece of work in a process of its own.
 
     done, total: in `unit`; total None if it is not known. problems: what could not be done of it, such as a file that
@@ -277,8 +280,8 @@ class Job(Schema):
     done: int
     total: int | None
     unit: str
-    problems: list[Problem]
-    problem: Problem | None
+    problems: list[Refusal]
+    problem: Refusal | None
     attempts: int
     created: str
     started: str
@@ -289,12 +292,15 @@ class Job(Schema):
 class JobPage(Schema):
     """Jobs, newest first."""
 
-    jobs: list[Job]
+    jobs: list[AppJob]
     next: str
 
 
 class PredictRequest(Schema):
-    """Which studies to outline. studies: empty for all that the model has not outlined yet. model: "" for the default."""
+    """Which studies to outline.
+
+    studies: empty for all that the model has not outlined yet. model: "" for the current one.
+    """
 
     studies: list[str] = Field(default=[], max_length=10_000)
     model: str = ""
@@ -330,7 +336,7 @@ class Version(Schema):
     changed_ml: float | None = Field(description="mL in which it differs from its base")
 
 
-class Comparison(Schema):
+class LayerComparison(Schema):
     """Two layers of a study. dice: of all bleeding, and of each type that one of them has; None if neither has any."""
 
     a: str
@@ -375,7 +381,7 @@ class DatasetRequest(Schema):
     studies: list[str] = Field(default=[], max_length=10_000)
 
 
-class Dataset(Schema):
+class CorrectedSet(Schema):
     """A folder that `hemotorch prepare` takes."""
 
     name: str
@@ -456,7 +462,7 @@ class PairedScore(Schema):
     ci95: tuple[float, float] | None
 
 
-class Training(Schema):
+class Teaching(Schema):
     """A training and how far it is. note: what is to be said of the comparison, such as how few patients it has."""
 
     name: str
