@@ -35,7 +35,7 @@ class Bright:
 
     def probabilities(self, hu, positions_mm=None, slices=None):
         """See `Model`."""
-        chosen = hu if slices is None else hu[slices.start : slices.stop]
+        chosen = hu if slices is None else hu[list(slices)]
         values = np.clip(chosen, -200, 300).astype(np.float32)
         padded = np.pad(values, ((0, 0), (1, 1), (1, 1)), mode="edge")
         size = values.shape[1:]

@@ -26,8 +26,8 @@ from hemotorch.errors import HemotorchError, InputError, RunError
 from hemotorch.grid import SliceSpacing, tile_corners
 from hemotorch.inference.checkpoint import FORMAT, Checkpoint, load_checkpoint, save_checkpoint, write_values
 from hemotorch.inference.load import load_model
-from hemotorch.inference.predictor import Predictor, postprocess
 from hemotorch.inference.outputs import write_prediction
+from hemotorch.inference.predictor import Predictor, postprocess
 from hemotorch.inference.scan_files import find_scans
 from hemotorch.inference.studies import predict_files
 from hemotorch.inference.study import read_record

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hemotorch.errors import InputError
+from hemotorch.system.arrays import voxels_per_slice
 from hemotorch.task import BLEEDING, Task
 
 UNEVEN_TOLERANCE = 0.02  #: slice distances that differ by more than this share of their median are uneven
@@ -239,8 +240,7 @@ class Scan:
         """
         if mask.shape != self.shape:
             raise InputError(f"a mask of shape {mask.shape} does not fit a scan of shape {self.shape}", self.name)
-        counts = np.count_nonzero(mask.reshape(len(mask), -1), axis=1)
-        return float((counts * self.voxel_ml).sum())
+        return float((voxels_per_slice(mask) * self.voxel_ml).sum())
 
 
 def bridged_mm(distances: np.ndarray, slice_mm: float | None = None) -> np.ndarray:
@@ -410,8 +410,7 @@ class Prediction:
     @property
     def slices_with_bleeding(self) -> list[int]:
         """The source's own numbers of the slices that hold bleeding."""
-        holds_bleeding = self.mask.reshape(len(self.mask), -1).any(axis=1)
-        return [self.scan.slice_numbers[index] for index in np.flatnonzero(holds_bleeding)]
+        return [self.scan.slice_numbers[index] for index in np.flatnonzero(voxels_per_slice(self.mask))]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -48,8 +49,9 @@ class Axis:
         centres = self.start + self.step * np.arange(self.working)
         return _triangle(centres, self.source, max(1.0, self.step))
 
-    def from_working(self) -> sparse.csr_array:
-        """(source, working) float32 weights of the way back."""
+    @cached_property
+    def weights_back(self) -> sparse.csr_array:
+        """(source, working) float32 weights of the way back, made once: each slice with bleeding asks for them."""
         centres = (np.arange(self.source) - self.start) / self.step
         return _triangle(centres, self.working, max(1.0, 1.0 / self.step))
 
@@ -126,8 +128,8 @@ class Placement:
         """
         if self.exact:
             return shifted(values, self.rows.back, self.columns.back, 0.0, np.float32)[:, rows, columns]
-        row_weights = self.rows.from_working()[rows]
-        column_weights = self.columns.from_working()[columns]
+        row_weights = self.rows.weights_back[rows]
+        column_weights = self.columns.weights_back[columns]
         out = np.empty((len(values), row_weights.shape[0], column_weights.shape[0]), np.float32)
         for index, slice_values in enumerate(values):
             out[index] = _resampled(slice_values, row_weights, column_weights)

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from hemotorch.errors import InputError
 from hemotorch.scan import Scan
+from hemotorch.system.arrays import bounding_box
 
 BONE_HU = 220  #: above dense bleeding (at most about 100) and faint calcification, below any skull
 TISSUE_HU = (-30, 110)  #: brain, its fluid spaces and bleeding
@@ -49,11 +50,13 @@ def enclosed(scan: Scan, pixel_mm: float | None = None, bone_hu: float = BONE_HU
     inside = np.zeros(scan.shape, bool)
     for index, hu in enumerate(scan.hu):
         bone = hu > bone_hu
-        if bone.any():
-            # With a margin around it, a ring that touches the picture's edge is closed as any other.
-            ring = ndimage.binary_closing(np.pad(bone, margin), CROSS, iterations)
+        box = bounding_box(bone)
+        if box is not None:
+            # All that bone encloses lies within its box, which has some half of the pixels. With a margin around it, a
+            # ring that touches the picture's edge is closed as any other.
+            ring = ndimage.binary_closing(np.pad(bone[box], margin), CROSS, iterations)
             filled = ndimage.binary_fill_holes(ring)[margin:-margin, margin:-margin]
-            inside[index] = filled & ~bone
+            inside[index][box] = filled & ~bone[box]
     return inside
 
 
@@ -65,12 +68,12 @@ def depth_mm(scan: Scan, inside: np.ndarray) -> np.ndarray:
         inside: (slices, rows, columns) bool, what bone encloses.
     """
     depth = np.zeros(scan.shape, np.float32)
-    boxes = ndimage.find_objects(inside.astype(np.uint8))
-    if boxes:
+    box = bounding_box(inside)
+    if box is not None:
         spacing = (float(np.median(scan.shares_mm)), *scan.pixel_mm)
-        padded = np.pad(inside[boxes[0]], 1)
+        padded = np.pad(inside[box], 1)
         within = ndimage.distance_transform_edt(padded, spacing)[1:-1, 1:-1, 1:-1]
-        depth[boxes[0]] = np.maximum(within - scan.pixel_mm[0] / 2, 0)
+        depth[box] = np.maximum(within - scan.pixel_mm[0] / 2, 0)
     return depth
 
 
@@ -92,10 +95,10 @@ def cranial_space(scan: Scan) -> np.ndarray:
     # Smoothed first: single dark voxels of noise would puncture the tissue, and the opening would widen the holes.
     smooth = ndimage.uniform_filter(np.clip(scan.hu, -200, 200), (1, 3, 3))
     tissue = enclosed(scan) & (smooth > LEAST_SOFT_HU)
-    boxes = ndimage.find_objects(tissue.astype(np.uint8))
-    if not boxes:
+    box = bounding_box(tissue)
+    if box is None:
         return out
-    inner = np.pad(tissue[boxes[0]], ((0, 0), (1, 1), (1, 1)))
+    inner = np.pad(tissue[box], ((0, 0), (1, 1), (1, 1)))
     row_mm = scan.pixel_mm[0]
     core = np.stack([ndimage.distance_transform_edt(part, scan.pixel_mm) > OPEN_MM for part in inner])
     labels, count = ndimage.label(core)
@@ -104,7 +107,7 @@ def cranial_space(scan: Scan) -> np.ndarray:
     core = labels == 1 + int(np.bincount(labels.ravel())[1:].argmax())
     for index in np.flatnonzero(core.any(axis=(1, 2))):
         near = ndimage.distance_transform_edt(~core[index], scan.pixel_mm) <= OPEN_MM + 0.7 * row_mm
-        out[boxes[0]][index] = (near & inner[index])[1:-1, 1:-1]
+        out[box][index] = (near & inner[index])[1:-1, 1:-1]
     areas = np.count_nonzero(out, axis=(1, 2))
     larger = np.maximum(areas[1:], areas[:-1])
     is_open = (np.minimum(areas[1:], areas[:-1]) < OPEN_RING * larger) & (larger > LARGE_SLICE * areas.max())
@@ -216,16 +219,20 @@ def coarse(scan: Scan, bone_hu: float = BONE_HU) -> tuple[Scan, tuple[int, int]]
 
     Each is the middle of its block, or bone if the block holds any.
     """
-    slices, rows, columns = scan.shape
+    _, rows, columns = scan.shape
     row_mm, column_mm = scan.pixel_mm
     block_rows = min(rows, max(1, round(COARSE_MM / row_mm)))
     block_columns = min(columns, max(1, round(COARSE_MM / column_mm)))
     whole_rows, whole_columns = rows // block_rows, columns // block_columns
     hu = scan.hu[:, : whole_rows * block_rows, : whole_columns * block_columns]
-    blocks = hu.reshape(slices, whole_rows, block_rows, whole_columns, block_columns)
-    middle = blocks[:, :, block_rows // 2, :, block_columns // 2]
-    # Bone is thin: a block that holds any is bone.
-    brightest = blocks.max((2, 4))
+    middle = hu[:, block_rows // 2 :: block_rows, block_columns // 2 :: block_columns]
+    # Bone is thin: a block that holds any is bone. Rows first, then columns: a fifth of the time of both at once.
+    brightest = hu[:, ::block_rows]
+    for row in range(1, block_rows):
+        brightest = np.maximum(brightest, hu[:, row::block_rows])
+    by_row, brightest = brightest, brightest[:, :, ::block_columns]
+    for column in range(1, block_columns):
+        brightest = np.maximum(brightest, by_row[:, :, column::block_columns])
     merged = np.where(brightest > bone_hu, brightest, middle)
     row_step_mm, column_step_mm = scan.row_step_mm * block_rows, scan.column_step_mm * block_columns
     small = Scan(merged, scan.slice_origins_mm, row_step_mm, column_step_mm, scan.name)

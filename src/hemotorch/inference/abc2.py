@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from hemotorch.head.diameter import longest_diameter
 from hemotorch.scan import Scan
+from hemotorch.system.arrays import bounding_box, voxels_per_slice
 
 FULL_SHARE, HALF_SHARE = 0.75, 0.25  #: of the largest slice's area: from here on a slice counts whole, and half
 _TOUCHING = np.ones((3, 3, 3))  # voxels that touch at a corner belong together
@@ -45,7 +46,7 @@ def abc2(scan: Scan, mask: np.ndarray) -> Abc2 | None:
     if not mask.any() or not np.isfinite(scan.shares_mm).all() or not scan.spacing_known:
         return None
     piece, of_ml = _largest_piece(scan, mask)
-    areas = np.count_nonzero(piece, axis=(1, 2))
+    areas = voxels_per_slice(piece)
     largest = int(areas.argmax())
     line = longest_diameter(piece[largest : largest + 1], *scan.pixel_mm)
     assert line is not None  # the slice holds some of the piece
@@ -57,7 +58,8 @@ def abc2(scan: Scan, mask: np.ndarray) -> Abc2 | None:
 
 def _largest_piece(scan: Scan, mask: np.ndarray) -> tuple[np.ndarray, float]:
     """The connected piece with the most mL, (slices, rows, columns) bool, and its mL."""
-    (box,) = ndimage.find_objects((mask != 0).astype(np.uint8))
+    box = bounding_box(mask)
+    assert box is not None  # `abc2` has looked
     labels, count = ndimage.label(mask[box] != 0, _TOUCHING)
     voxel_ml = scan.voxel_ml[box[0]]
     counts = np.stack([np.bincount(of_slice.ravel(), minlength=count + 1) for of_slice in labels])

@@ -34,14 +34,14 @@ class Model(Protocol):
         ...
 
     def probabilities(
-        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None
+        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: Sequence[int] | None = None
     ) -> np.ndarray:
         """What the slices hold.
 
         Args:
             hu: (n, rows, columns) int16 HU of a whole scan on the model's grid, air where there is no scan.
             positions_mm: (n,) positions of the slices along the scan's normal, None if unknown.
-            slices: Which of them to answer for; None is all.
+            slices: Indices of those to answer for; None is all.
 
         Returns:
             (channels, slices, rows, columns) float32 from 0 to 1, a channel for each of the task's.
@@ -74,7 +74,7 @@ class Ensemble:
         return Ensemble([model.without_mirror() for model in self.models])
 
     def probabilities(
-        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None
+        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: Sequence[int] | None = None
     ) -> np.ndarray:
         """See `Model.probabilities`."""
         total = self.models[0].probabilities(hu, positions_mm, slices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +85,7 @@ class OnnxModel:
         return dataclasses.replace(self, mirror=False)
 
     def probabilities(
-        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None
+        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: Sequence[int] | None = None
     ) -> np.ndarray:
         """See `Model.probabilities`."""
         return self.reader.probabilities(self._forward, hu, positions_mm, slices)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from hemotorch.scan import LeftOut
+from hemotorch.system.arrays import bounding_box
 
 TOUCHING = np.ones((3, 3, 3))  #: voxels that share a face, an edge or a corner belong together
 
@@ -42,13 +43,13 @@ def faint_ml(mask: np.ndarray, probability: np.ndarray, voxel_ml: np.ndarray, su
         voxel_ml: (slices,) mL of one voxel of each slice.
         sure: a probability.
     """
-    boxes = ndimage.find_objects((mask > 0).astype(np.uint8))
-    if not boxes:
+    box = bounding_box(mask)
+    if box is None:
         return 0.0
-    pieces, count = ndimage.label(mask[boxes[0]], TOUCHING)
+    pieces, count = ndimage.label(mask[box], TOUCHING)
     at = np.nonzero(pieces)
     numbers = pieces[at]
-    piece_ml = np.bincount(numbers, voxel_ml[boxes[0][0]][at[0]], count + 1)
+    piece_ml = np.bincount(numbers, voxel_ml[box[0]][at[0]], count + 1)
     voxels = np.bincount(numbers, minlength=count + 1)
-    means = np.bincount(numbers, probability[boxes[0]][at], count + 1) / np.maximum(voxels, 1)
+    means = np.bincount(numbers, probability[box][at], count + 1) / np.maximum(voxels, 1)
     return float(piece_ml[1:][means[1:] < sure].sum())

@@ -27,6 +27,7 @@ from hemotorch.labels import CODES
 from hemotorch.recipe import Predict
 from hemotorch.scan import Doubt, LeftOut, Prediction, Scan
 from hemotorch.system import limits
+from hemotorch.system.arrays import bounding_box
 from hemotorch.system.events import progress
 from hemotorch.task import Task
 
@@ -210,8 +211,11 @@ def with_types(mask: np.ndarray, types: dict[int, np.ndarray], placement: Placem
 def volumes_ml(scan: Scan, mask: np.ndarray, task: Task) -> dict[str, float]:
     """mL of all that the mask outlines, "total", and of each of the task's types; NaN if spacing is unknown."""
     volumes = {"total": scan.volume_ml(mask)}
+    marked = np.flatnonzero(mask.any(axis=(1, 2)))
+    of_type = np.zeros(mask.shape, bool)
     for name in task.types:
-        volumes[name] = scan.volume_ml(mask == CODES[name])
+        of_type[marked] = mask[marked] == CODES[name]
+        volumes[name] = scan.volume_ml(of_type)
     return volumes
 
 
@@ -234,10 +238,10 @@ def postprocess(probability: np.ndarray, scan: Scan, options: Predict) -> tuple[
         mask = np.stack([_open(slice_mask, options.opening_px) for slice_mask in mask])
     if options.max_hu:
         _cut_bone(mask, scan, options.max_hu)
-    if options.min_ml and scan.spacing_known and mask.any() and len(mask) > 1:
-        box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = bounding_box(mask) if options.min_ml and scan.spacing_known and len(mask) > 1 else None
+    if box is not None:
         mask[box], left_out = without_small_pieces(mask[box], scan.voxel_ml[box[0]], options.min_ml)
-    return mask.astype(np.uint8), left_out
+    return mask.view(np.uint8), left_out
 
 
 def _cut_bone(mask: np.ndarray, scan: Scan, max_hu: float) -> None:

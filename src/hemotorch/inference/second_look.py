@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hemotorch.inference.model import Model
+from hemotorch.system.arrays import voxels_per_slice
 from hemotorch.task import Task
 
 SHARE = 12  #: of the slices, one of so many is looked at again: those with the most bleeding
@@ -51,7 +52,7 @@ def look_again(
         pixel_ml: (n,) of one pixel of the grid.
         total_ml: of the mask.
     """
-    slice_ml = np.count_nonzero(bleeding >= threshold, axis=(1, 2)) * pixel_ml
+    slice_ml = voxels_per_slice(bleeding >= threshold) * pixel_ml
     order = np.argsort(slice_ml + bleeding.max(axis=(1, 2)) * pixel_ml)
     chosen = sorted(order[-max(1, len(working) // SHARE) :].tolist())
     before_ml = float(slice_ml[chosen].sum())
@@ -61,10 +62,10 @@ def look_again(
     for probability in _looks(model, task, working, positions_mm, chosen):
         outlined = probability >= threshold
         everywhere, anywhere = everywhere & outlined, anywhere | outlined
-        after_ml = float((np.count_nonzero(outlined, axis=(1, 2)) * pixel_ml[chosen]).sum())
+        after_ml = float((voxels_per_slice(outlined) * pixel_ml[chosen]).sum())
         volumes.append(max(0.0, total_ml + (after_ml - before_ml) * of_all))
-    some_ml = float((np.count_nonzero(anywhere, axis=(1, 2)) * pixel_ml[chosen]).sum())
-    each_ml = float((np.count_nonzero(everywhere, axis=(1, 2)) * pixel_ml[chosen]).sum())
+    some_ml = float((voxels_per_slice(anywhere) * pixel_ml[chosen]).sum())
+    each_ml = float((voxels_per_slice(everywhere) * pixel_ml[chosen]).sum())
     agreement = each_ml / some_ml if some_ml else 1.0
     return SecondLook((min(volumes), max(volumes)), agreement)
 
@@ -77,9 +78,9 @@ def _looks(
     once = model.without_mirror()
 
     def probability(hu: np.ndarray) -> np.ndarray:
-        return np.concatenate(
-            [once.probabilities(hu, positions_mm, range(index, index + 1))[: task.bleeding].sum(0) for index in chosen]
-        )
+        # All of them at once: a model's threads share them out.
+        answer: np.ndarray = once.probabilities(hu, positions_mm, chosen)[: task.bleeding].sum(0)
+        return answer
 
     yield probability(working[..., ::-1])[..., ::-1]
     yield probability(working - np.int16(SHIFT_HU))

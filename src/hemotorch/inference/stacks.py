@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,33 +35,32 @@ class StackReader:
         return 1 if self.tiles.size_px else max(1, BATCH_PIXELS // (rows * columns))
 
     def probabilities(
-        self, forward: Forward, hu: np.ndarray, positions_mm: np.ndarray | None, slices: range | None
+        self, forward: Forward, hu: np.ndarray, positions_mm: np.ndarray | None, slices: Sequence[int] | None
     ) -> np.ndarray:
         """See `Model.probabilities`; `forward` is the network."""
-        if slices is None:
-            slices = range(len(hu))
+        indices = np.arange(len(hu)) if slices is None else np.array(slices, int)
         stacks = self._stacks(hu, positions_mm)
         step = self.batch(*hu.shape[1:])
         parts = []
-        for first in range(slices.start, slices.stop, step):
-            stack = stacks(first, min(first + step, slices.stop))
+        for first in range(0, len(indices), step):
+            stack = stacks(indices[first : first + step])
             parts.append(self._stitched(forward, stack[0]) if self.tiles.size_px else forward(stack))
         return np.concatenate(parts).swapaxes(0, 1)
 
-    def _stacks(self, hu: np.ndarray, positions_mm: np.ndarray | None) -> Callable[[int, int], np.ndarray]:
-        """What gives the stacks (m, slices, H, W) that the network sees of the slices from `first` up to `last`."""
+    def _stacks(self, hu: np.ndarray, positions_mm: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray]:
+        """What gives the stacks (m, slices, H, W) that the network sees of the slices with m indices."""
         inputs, spacing = self.slices, self.spacing
 
-        def by_index(first: int, last: int) -> np.ndarray:
+        def by_index(indices: np.ndarray) -> np.ndarray:
             offsets = np.arange(inputs) - inputs // 2
-            neighbours = np.arange(first, last)[:, None] + offsets
+            neighbours = indices[:, None] + offsets
             return hu[neighbours.clip(0, len(hu) - 1)]
 
         if positions_mm is None or spacing is None or taken_by_index(positions_mm, spacing, inputs):
             return by_index
 
-        def by_distance(first: int, last: int) -> np.ndarray:
-            weights = stack_weights(positions_mm, spacing.usual_mm, inputs, np.arange(first, last))
+        def by_distance(indices: np.ndarray) -> np.ndarray:
+            weights = stack_weights(positions_mm, spacing.usual_mm, inputs, indices)
             return stacks_to_working(hu, weights)
 
         return by_distance

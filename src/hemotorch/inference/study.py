@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from hemotorch import NOTICE, __version__
@@ -16,6 +15,7 @@ from hemotorch.errors import InputError
 from hemotorch.head.diameter import longest_diameter
 from hemotorch.inference.abc2 import abc2
 from hemotorch.scan import Doubt, LeftOut, Prediction
+from hemotorch.system.arrays import voxels_per_slice
 from hemotorch.system.files import read_json
 from hemotorch.system.records import ML, MM, SECONDS, Values, build, record
 
@@ -100,7 +100,7 @@ def record_of(prediction: Prediction, name: str, scan: Sequence[str] = ()) -> St
     total = prediction.volume_ml["total"]
     by_hand = abc2(of, prediction.mask)
     longest = longest_diameter(prediction.mask, *of.pixel_mm) if of.spacing_known else None
-    areas = np.count_nonzero(prediction.mask, axis=(1, 2))
+    areas = voxels_per_slice(prediction.mask)
     shares = of.shares_mm
     return StudyRecord(
         scan=tuple(scan),

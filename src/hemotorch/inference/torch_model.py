@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -54,7 +55,7 @@ class TorchModel:
         return replace(self, mirror=False)
 
     def probabilities(
-        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: range | None = None
+        self, hu: np.ndarray, positions_mm: np.ndarray | None = None, slices: Sequence[int] | None = None
     ) -> np.ndarray:
         """See `Model.probabilities`."""
         with torch.inference_mode():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff
@@ -126,12 +127,12 @@ def mask_from_volume(labels: np.ndarray, grid: VoxelGrid, scan: Scan | None, pat
     return mask
 
 
-def reordered(values: np.ndarray, orientation: np.ndarray) -> np.ndarray:
-    """A copy with axes reordered and flipped, in memory from its first voxel to its last.
+def reordered(values: np.ndarray, orientation: np.ndarray, order: Literal["C", "F"] = "C") -> np.ndarray:
+    """A copy with axes reordered and flipped, in memory from its first voxel to its last: C, or F, first axis fastest.
 
     NumPy calls an array contiguous whatever the step on an axis of length 1, and torch refuses a negative one.
     """
-    return np.array(apply_orientation(values, orientation), order="C", copy=True)
+    return np.array(apply_orientation(values, orientation), order=order, copy=True)
 
 
 def _slice_indices(orientation: np.ndarray, shape: tuple[int, int, int]) -> list[int]:

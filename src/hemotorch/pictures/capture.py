@@ -18,6 +18,7 @@ from hemotorch.pictures.framing import Box, Volume, box_mm, head_box, pick_slice
 from hemotorch.pictures.legend import Label, Masks, Rgb, slice_labels
 from hemotorch.pictures.sheet import FAINT, INK, PAPER, Pen, shortened, text_width
 from hemotorch.pictures.slices import PREDICTED_RGB, slice_rgb
+from hemotorch.system.arrays import voxels_per_slice
 
 WIDTH, HEIGHT = 720, 800  #: of a picture, pixels
 MOST_SLICES = 30  #: of thin slices there may be hundreds
@@ -77,10 +78,10 @@ def capture(scan: Volume, mask: np.ndarray, summary: CaptureText, *, typed: bool
     """
     masks = Masks(mask, None, typed)
     box = head_box(scan, [mask])
-    holds = np.flatnonzero(mask.any(axis=(1, 2)))
+    areas = voxels_per_slice(mask)
+    holds = np.flatnonzero(areas)
     indices = pick_slices(scan, [mask], MOST_SLICES) if len(holds) > MOST_SLICES else holds.tolist()
-    indices = [index for index in indices if mask[index].any()]
-    areas = np.count_nonzero(mask, axis=(1, 2))
+    indices = [index for index in indices if areas[index]]
     largest = int(areas.argmax()) if areas.any() else len(mask) // 2
     in_doubt = any(remark.is_doubt for remark in summary.remarks)
     frames = np.empty((1 + len(indices), HEIGHT, WIDTH, 3), np.uint8)

@@ -1,5 +1,6 @@
 """The machine underneath: files, processors, progress, devices, and the processes that train together.
 
+arrays       how much of a mask lies on each slice, and the box around it
 device       where and how a network computes: cpu or cuda, precision, compile, each with its reason
 doctor       what this machine has and lacks, with the command that mends each
 engine       what a recipe asks of the machine
