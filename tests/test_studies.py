@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,33 @@ def test_no_line_names_the_patient(
     assert table.count(",failed,") == 2 and not hidden_in(table)
 
 
+def test_of_a_refused_study_it_is_said_where_it_lies(
+    tiny_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cd = tmp_path / "cd"
+    study(cd / "0017" / "S", 3, "20240102T120000")
+    study(cd / "0018" / "S", 4, "20240102T120000", Modality="MR")
+    study(cd / "SECRET" / "S", 5, "20240102T120000")
+    study(cd / "0019" / "S", 6, "20240102T120000")
+    for folder in ("0017", "SECRET"):
+        for file in (cd / folder / "S").iterdir():
+            d = pydicom.dcmread(file)
+            d.RescaleIntercept = 3000  # no HU
+            d.save_as(file)
+    out = tmp_path / "out"
+    assert main(["predict", str(tiny_run), str(cd), "--out", str(out), *OPTIONS]) == 1
+    told = "".join(capfd.readouterr())
+    assert not hidden_in(told)
+    in_words = [re.sub("study-[0-9a-f]{8}", "STUDY", line) for line in told.splitlines()]
+    assert any("STUDY (0018): passed over" in line for line in in_words), "it has no CT"
+    assert any("STUDY (0017): " in line and line.endswith(f"its path: {KEY_FILE}") for line in in_words)
+    assert any("STUDY: " in line and line.endswith(f"its path: {KEY_FILE}") for line in in_words), "SECRET is hidden"
+    table = (out / "studies.csv").read_text(encoding="utf-8-sig")
+    assert table.count(f"its path: {KEY_FILE}") == 2 and "0017" not in table and not hidden_in(table)
+    assert f"paths: {KEY_FILE} in the same folder" in (out / "index.html").read_text(encoding="utf-8")
+    assert str(cd / "0017") in (out / KEY_FILE).read_text(encoding="utf-8")
+
+
 def test_the_same_command_does_only_what_is_missing(
     predicted: tuple[Path, Path], tiny_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +174,37 @@ def test_what_is_hidden_in_texts() -> None:
     assert hide("/cd/MUELLER_1950-01-02/clinic") == "/cd/[patient]_[patient]/clinic"
     assert hide("Mu\u0308ller 02.01.1950") == "[patient] [patient]"
     assert dicom.Identity("1.2", "ANON", "", "", "", "").patient is None
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("Head without contrast", "Head without contrast"),
+        ("CONTRA_1", "[patient]_1"),
+        ("head/ContraHead/CTContra/HEADCONTRA/contra2", "[patient]/[patient]/CT[patient]/[patient]/[patient]2"),
+        ("Headache, contralateral", "Headache, contralateral"),
+        ("CT4711x 4711 94711 04711-x", "CT4711x 4711 94711 04711-x"),
+        ("CT4711A CT-x4711a/4711A4 14711A", "CT[patient] CT-x[patient]/[patient]4 14711A"),
+        ("ct19500102 1950010212 2 01 1950", "ct[patient] 1950010212 2 01 1950"),
+    ],
+)
+def test_words_are_hidden_whole(text: str, hidden: str) -> None:
+    """Of a patient called Contra, "contrast" was hidden: "Head without [patient]st"."""
+    identity = dicom.Identity("1.2", "4711A", "Contra^Head", "19500102", "20240101", "1200")
+    assert dicom.hider(identity.secrets())(text) == hidden.replace("Head without", "[patient] without")
+
+
+@pytest.mark.parametrize("name", ["HEAD^ROUTINE", "Anonymous", "Perfusion^MCA Stroke", "REMOVED"])
+def test_a_name_that_names_nobody_hides_nothing(name: str) -> None:
+    identity = dicom.Identity("1.2", "ANONYMOUS", name, "", "20240101", "1200")
+    text = "Head routine without contrast, stroke protocol, removed table, anonymous"
+    assert dicom.hider(identity.secrets())(text) == text
+
+
+def test_hiding_ends_whatever_names_there_are() -> None:
+    identity = dicom.Identity("1.2", "aaaa", "aaa^aaaa^aaaaa^aaaaaa^aaaaaaa", "", "", "")
+    text = "a" * 5000 + "b"
+    assert dicom.hider(identity.secrets())(text) == text
 
 
 @pytest.mark.parametrize("damaged", [3, {}, {"pieces": "x", "ml": 1.0, "least_ml": 1.0}, {"pieces": 1e999, "ml": []}])

@@ -208,6 +208,7 @@ def as_row(scan: ScanFiles, name: str) -> dict[str, str]:
         "identity": None if scan.identity is None else asdict(scan.identity),
         "patient": scan.patient,
         "hidden": scan.hidden,
+        "location": scan.location,
     }
     return {"path": str(scan.path), "name": name, "scan": json.dumps(values)}
 
@@ -223,6 +224,7 @@ def _scan(text: str) -> ScanFiles:
         None if identity is None else dicom.Identity(**identity),
         values["patient"],
         values["hidden"],
+        values["location"],
     )
 
 

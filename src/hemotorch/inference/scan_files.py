@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hemotorch.data.layouts.patients import FIRST_CHANNEL
 from hemotorch.errors import HemotorchError, InputError
-from hemotorch.inference.pseudonyms import Pseudonyms
+from hemotorch.inference.pseudonyms import KEY_FILE, Pseudonyms
 from hemotorch.io import VOLUME_SUFFIXES, dicom, files_of, is_dicom, is_volume, on_disk, read_scan, stem
 from hemotorch.io.walk import grouped, walk, why_unread, without_parents
 from hemotorch.scan import Scan
@@ -35,6 +35,7 @@ class ScanFiles:
     notes: what is said of it beside what its reader says: why this series was chosen.
     identity: of DICOM, whose it is. patient: that patient's pseudonym, "" if there is none.
     hidden: whether it is called by a pseudonym, and its paths and its patient's name are kept out of every text.
+    location: if it is hidden, where it lies below the path that was given; "" if that would say whose it is.
     """
 
     files: tuple[Path, ...]
@@ -43,6 +44,7 @@ class ScanFiles:
     identity: dicom.Identity | None = None
     patient: str = ""
     hidden: bool = False
+    location: str = ""
 
     @property
     def path(self) -> Path:
@@ -65,11 +67,19 @@ class ScanFiles:
         return replace(scan, name=self.named_after.name, warnings=tuple(map(hide, warnings)))
 
     def hide(self, error: HemotorchError) -> HemotorchError:
-        """An error of this scan, without paths and the patient's name if it is hidden."""
+        """An error of this scan, without the patient's name if it is hidden, and with where to look for its path."""
         if not self.hidden:
             return error
         hide = self._hider()
-        return type(error)(hide(error.what), self.named_after, None if error.todo is None else hide(error.todo))
+        todo = f"its path: {KEY_FILE}"
+        if error.todo:
+            todo = f"{hide(error.todo)}; {todo}"
+        return type(error)(hide(error.what), self.called, todo)
+
+    @property
+    def called(self) -> str:
+        """What messages call it: if it is hidden, its pseudonym, and where it lies if that says nothing."""
+        return f"{self.named_after} ({self.location})" if self.location else str(self.named_after)
 
     def _hider(self) -> Callable[[str], str]:
         return dicom.hider(frozenset() if self.identity is None else self.identity.secrets())
@@ -143,10 +153,10 @@ def _dicom_scans(
     inventory = dicom.take_inventory(inside, unread)
     identities = [study.identity for study in inventory.studies]
     failed: list[tuple[Path, HemotorchError]] = []
+    hide: Callable[[str], str] = str
+    if pseudonyms is not None:
+        hide = dicom.hider(frozenset().union(*(identity.secrets() for identity in identities)))
     if inventory.unread:
-        hide: Callable[[str], str] = str
-        if pseudonyms is not None:
-            hide = dicom.hider(frozenset().union(*(identity.secrets() for identity in identities)))
         for unread_names, reason in grouped(inventory.unread, path):
             failed.append((path, InputError(hide(reason), path / hide(unread_names))))
     studies = list(inventory.studies)
@@ -165,15 +175,17 @@ def _dicom_scans(
     scans = []
     aside: list[tuple[Path, HemotorchError]] = []
     for study, named_after in zip(studies, names, strict=True):
-        patient = ""
+        patient = location = ""
         if pseudonyms is not None:
             entry = pseudonyms.of(study.identity, study.location)
+            location = _location(named_after, path, hide)
             named_after, patient = Path(entry.study), entry.patient
         notes: tuple[str, ...] = ()
         if study.chosen is not None and len(study.series) > 1 and series is None:
             notes = (f"{study.chosen.title} was chosen: {study.why}",)
         chosen_files = () if study.chosen is None else study.chosen.files
-        found = ScanFiles(chosen_files, named_after, notes, study.identity, patient, hidden=pseudonyms is not None)
+        hidden = pseudonyms is not None
+        found = ScanFiles(chosen_files, named_after, notes, study.identity, patient, hidden, location)
         if study.chosen is not None:
             scans.append(found)
         else:
@@ -183,8 +195,16 @@ def _dicom_scans(
     if not scans:
         return [], [*failed, *aside]
     for where, refusal in aside:
-        emit(Message(f"{where}: passed over, {refusal.what}"))
+        emit(Message(f"{refusal.where or where}: passed over, {refusal.what}"))
     return scans, failed
+
+
+def _location(folder: Path, given: Path, hide: Callable[[str], str]) -> str:
+    """Where a study lies below the path given, "" if it lies there itself, or if a part of a path names a patient."""
+    if folder == given or given not in folder.parents:
+        return ""
+    below = unicodedata.normalize("NFC", str(folder.relative_to(given)))
+    return below if hide(below) == below else ""
 
 
 def _named_after(files: Sequence[Path], given: Path) -> Path:

@@ -76,13 +76,14 @@ def _shown(row: IndexRow) -> dict[str, Any]:
     return values
 
 
-def index_page(rows: Sequence[IndexRow], made_by: str, table: str) -> str:
+def index_page(rows: Sequence[IndexRow], made_by: str, table: str, key: str = "") -> str:
     """The list as HTML.
 
     Args:
         rows: in the order in which they are shown first.
         made_by: the model, in words.
         table: the file of the same rows for spreadsheets.
+        key: the file that says whose the studies are and where they lie, "" if there is none.
     """
     script, script_hash = page_script("index.js")
     values = jsonable([_shown(row) for row in rows])
@@ -99,6 +100,7 @@ def index_page(rows: Sequence[IndexRow], made_by: str, table: str) -> str:
         failed=failed,
         made_by=made_by,
         table=table,
+        key=key,
         types=[(name, SHORT_NAMES[name], COLOURS[name]) for name in TYPES],
         has_changes=any(row.change_ml is not None for row in rows),
         page_rows=PAGE_ROWS,

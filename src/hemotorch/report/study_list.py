@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hemotorch.errors import HemotorchError, InputError, one_line
 from hemotorch.inference.outputs import MARKED_BYTES, MASK, PAGE, PAGE_MARK, RECORD, SHEET, THUMBNAILS
+from hemotorch.inference.pseudonyms import KEY_FILE
 from hemotorch.inference.study import StudyRecord, read_record
 from hemotorch.report.index_page import IndexDoubt, IndexRow, index_page
 from hemotorch.report.study_files import INDEX
@@ -54,7 +55,7 @@ class StudyList:
 
     def add_failed(self, name: str, error: HemotorchError) -> None:
         """Adds a study without a result, which stays until it has one. An earlier result of that name stays too."""
-        self._failed[name] = one_line(error.what)
+        self._failed[name] = one_line("; ".join(filter(None, [error.what, error.todo])))
         self._write_if_due()
 
     def forget_failed(self, name: str) -> None:
@@ -76,7 +77,8 @@ class StudyList:
         rows.sort(key=lambda row: (-len(row.doubts), not row.failed, -(row.total_ml or 0.0)))
         write_study_table(self._folder / TABLE, rows)
         write_json(self._folder / FAILED, self._failed)
-        write_text(path, index_page(rows, ", ".join(self._models), TABLE))
+        key = KEY_FILE if (self._folder / KEY_FILE).exists() else ""
+        write_text(path, index_page(rows, ", ".join(self._models), TABLE, key))
         self._written_at = time.monotonic()
         self._took = self._written_at - start
         return path

@@ -13,8 +13,21 @@ from hemotorch.io.dicom.header import ImageHeader
 HIDDEN = "[patient]"  #: in place of a patient's name, id or birth date
 #: Ids that de-identification and phantoms leave, which many patients share.
 NO_ID = {"", "0", "00000000", "anon", "anonymous", "anonymized", "anonymised", "none", "unknown", "test", "patient"}
-_SHORTEST_NAME, _SHORTEST_ID, _LONG = 3, 4, 6  # letters; a long one is hidden also inside other words
+_SHORTEST_NAME, _SHORTEST_ID = 3, 4  # letters; shorter ones would hide every second text
+#: What de-identification, phantoms and examples have for a name: if all of a name is of these, it names nobody.
+NO_NAME = {
+    "anon", "anonymous", "anonymized", "anonymised", "deidentified", "removed", "hidden", "none", "unknown", "noname",
+    "patient", "subject", "test", "example", "sample", "synthetic", "phantom", "demo", "study", "scan", "case", "head",
+    "brain", "skull", "neck", "stroke", "perfusion", "mca", "angio", "contrast", "without", "with", "routine", "trauma",
+    "cct",
+}  # fmt: skip
 _WORD = re.compile(r"[^\W_]+")
+_LETTER, _SMALL, _CAPITAL = r"[^\W\d_]", "[a-zß-öø-ÿ]", "[A-ZÀ-ÖØ-Þ]"
+#: Between two letters: "r|H" in MuellerHans, "T|M" in CTMueller.
+_CAPITAL_BEGINS = f"(?-i:(?<={_SMALL})(?={_CAPITAL})|(?<={_CAPITAL})(?={_CAPITAL}{_SMALL}))"
+#: Before and after a word: no letter beside one of its own, and no digit beside one.
+_BEFORE = rf"(?:(?<!{_LETTER})(?={_LETTER})|(?<!\d)(?=\d)|(?=[\W_])|{_CAPITAL_BEGINS})"
+_AFTER = rf"(?:(?<={_LETTER})(?!{_LETTER})|(?<=\d)(?!\d)|(?<=[\W_])|{_CAPITAL_BEGINS})"
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae"})
 
 
@@ -61,13 +74,20 @@ class Identity:
         return None
 
     def secrets(self) -> frozenset[str]:
-        """What must not be in a text: parts of the name, the id, and the birth date as people write it."""
+        """What must not be in a text: parts of the name, the id, and the birth date as people write it.
+
+        A name and an id that name nobody, see NO_NAME and NO_ID, are no secrets: of a patient called "HEAD^ROUTINE"
+        every description would say "[patient] without contrast".
+        """
         words = set()
-        for word in _WORD.findall(self.patient_name.casefold()):
-            if len(word) >= _SHORTEST_NAME and not word.isdigit():
+        names = [word for word in _WORD.findall(self.patient_name.casefold()) if not word.isdigit()]
+        names = [word for word in names if len(word) >= _SHORTEST_NAME]
+        if not NO_NAME.issuperset(names):
+            for word in names:
                 words |= {word, word.translate(_UMLAUTS), _plain(word)}
-        if len(self.patient_id.strip()) >= _SHORTEST_ID:
-            words.add(self.patient_id.strip().casefold())
+        patient_id = self.patient_id.strip().casefold()
+        if len(patient_id) >= _SHORTEST_ID and patient_id not in NO_ID | NO_NAME:
+            words.add(patient_id)
         digits = re.sub(r"\D", "", self.birth_date)
         if len(digits) == 8:
             year, month, day = digits[:4], digits[4:6], digits[6:]
@@ -80,18 +100,19 @@ class Identity:
 def hider(secrets: Iterable[str]) -> Callable[[str], str]:
     """What replaces each of these words in a text by HIDDEN, whatever the case of letters.
 
-    A short word is hidden only if it stands alone: "li" is no part of "clinic".
+    A word is hidden only if it stands alone: "li" is no part of "clinic", and "contra" none of "contrast". Digits end
+    a word of letters, a capital after a small letter begins one, and several of them may follow each other, as people
+    call folders: MUELLER1950, MuellerHans, CTMueller, MUELLERHANS.
 
     Args:
         secrets: in small letters, as `Identity.secrets` gives them.
     """
-    patterns = []
-    for word in sorted(secrets, key=len, reverse=True):
-        pattern = re.escape(word)
-        patterns.append(pattern if len(word) >= _LONG else rf"(?<![^\W_]){pattern}(?![^\W_])")
-    if not patterns:
+    words = sorted((unicodedata.normalize("NFC", word) for word in secrets), key=lambda word: (-len(word), word))
+    if not words:
         return str
-    found = re.compile("|".join(patterns), re.IGNORECASE)
+    # Not more than four in a row: of names such as "aaa^aaaa^aaaaa" a long text would take forever.
+    any_words = f"(?:{'|'.join(map(re.escape, words))}){{1,4}}"
+    found = re.compile(f"{_BEFORE}{any_words}{_AFTER}", re.IGNORECASE)
     return lambda text: found.sub(HIDDEN, unicodedata.normalize("NFC", text))
 
 
