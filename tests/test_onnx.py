@@ -25,6 +25,7 @@ from hemotorch.inference import onnx_export, onnx_model
 from hemotorch.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hemotorch.inference.deployment import Deployment
 from hemotorch.inference.onnx_export import export_onnx
+from hemotorch.inference.onnx_weights import network_from_onnx
 from hemotorch.io import write_scan
 from hemotorch.recipe import GridSection, Predict, Tiles
 from hemotorch.report.run_report import evaluate_run
@@ -82,6 +83,11 @@ def test_every_network_answers_alike(name: str, options: dict[str, Any], tmp_pat
     assert answer.shape == expected.shape and np.ptp(answer) > 0.01
     np.testing.assert_allclose(answer, expected.numpy(), atol=1e-4)
     onnx.checker.check_model(onnx.load(made.path))
+    # And back: all weights, batch norm's averages too, to train on from.
+    again, deployment = network_from_onnx(made.path)
+    assert deployment.model == f"random {name}" and not again.training
+    for key, weight in net.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(again.state_dict()[key], weight), key
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,15 @@ def test_a_run_and_its_file_outline_the_same(model: Path, tiny_run: Path) -> Non
     assert answer.model == expected.model and answer.volume_ml["total"] == pytest.approx(expected.volume_ml["total"])
     both = hemotorch.predict([tiny_run, model], scan, device="cpu")
     assert both.model.startswith("2 networks") and np.count_nonzero(both.mask != expected.mask) <= 1
+
+
+def test_a_file_without_weights_to_train_on_says_so(model: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older.onnx"
+    note, content = onnx_model.checked_content(model)
+    older.write_bytes(onnx_file.with_notes(content, replace(note, format=1, options=None).to_notes()))
+    assert hemotorch.load_model(older).deployment == note.deployment
+    with pytest.raises(InputError, match="kept no weights to train on"):
+        network_from_onnx(older)
 
 
 def test_any_number_of_threads_answers_the_same(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

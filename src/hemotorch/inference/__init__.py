@@ -11,6 +11,7 @@ load         load_model and predict: the way in for Python, without torch until 
 model        what a model is to everything else, and several models as one
 onnx_export  a run's network as an ONNX file, compared at once with the network
 onnx_model   an ONNX file as a model, without torch
+onnx_weights an exported network as a torch network again, to train on from it
 outputs      a prediction as files: mask, NAME.json, contact sheet
 pieces       connected pieces of a mask, by their volume, and how sure the model is of them
 predictor    Scan to Prediction with what a training deployed

@@ -119,8 +119,9 @@ def export_onnx(
     net = _network(checkpoint, file)
     split, trained_on = _training_scans(root)
     note = new_note(
-        checkpoint.net, net.slices, net.multiple, checkpoint.deployment, checkpoint.epoch, split, trained_on
+        checkpoint.net, checkpoint.options, net.slices, net.multiple, checkpoint.deployment, checkpoint.epoch
     )
+    note = replace(note, split=split, trained_on=trained_on)
     content = onnx_file.with_notes(_graph(net), note.to_notes())
     with atomic(path) as temporary:
         temporary.write_bytes(content)
@@ -178,6 +179,9 @@ def _graph(net: nets.Net) -> bytes:
             output_names=[OUTPUT],
             dynamic_axes={INPUT: axes, OUTPUT: axes},
             opset_version=OPSET,
+            # Batch norm stays apart from the convolutions, so that `onnx_weights` finds all weights by their names.
+            # onnxruntime joins the two when it loads the graph.
+            training=torch.onnx.TrainingMode.PRESERVE,
             dynamo=False,
         )
     return buffer.getvalue()

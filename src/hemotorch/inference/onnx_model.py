@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 SUFFIX = ".onnx"
-FORMAT = 1  #: of the note; a change that older versions cannot read raises it
+FORMAT = 2  #: of the note; a change that older versions cannot read raises it. 1 has no options
 NOTE = "hemotorch"  #: the name of the note in the file's metadata
 INPUT, OUTPUT = "hu", "probability"  #: names of the graph's input and output
 ADVICE = "export it again with `hemotorch export RUN --to onnx`"
@@ -39,6 +39,7 @@ class OnnxNote:
     hemotorch: the version that wrote it. net: the network's name. slices: that it sees of each. multiple: rows and
     columns are multiples of it. epoch: of its training. split: the name of the split it was trained with. trained_on:
     digests of the scans that were trained on or chosen by, so that they are not scored as new ones; none if unknown.
+    options: what `hemotorch.nets.build` makes the network from, so that it can be trained on; None in format 1.
     """
 
     format: int
@@ -50,6 +51,7 @@ class OnnxNote:
     epoch: int
     split: str = ""
     trained_on: tuple[str, ...] = ()
+    options: dict[str, Any] | None = None
 
     def to_notes(self) -> dict[str, str]:
         """The file's metadata: all of this in one entry."""
@@ -221,7 +223,12 @@ def write_deployed_otherwise(path: Path, out: Path, change: Callable[[Deployment
 
 
 def new_note(
-    net: str, slices: int, multiple: int, deployment: Deployment, epoch: int, split: str, trained_on: tuple[str, ...]
+    net: str, options: dict[str, Any], slices: int, multiple: int, deployment: Deployment, epoch: int
 ) -> OnnxNote:
-    """The note of a file that is written now."""
-    return OnnxNote(FORMAT, __version__, net, slices, multiple, deployment, epoch, split, trained_on)
+    """The note of a file that is written now; which scans it was trained on is not known yet."""
+    return OnnxNote(FORMAT, __version__, net, slices, multiple, deployment, epoch, options=options)
+
+
+def checked_content(path: Path) -> tuple[OnnxNote, bytes]:
+    """What an ONNX file says of its network, and its bytes, looked through. Raises InputError as `load_onnx` does."""
+    return _read(path)
