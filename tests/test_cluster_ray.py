@@ -25,6 +25,8 @@ from hemotorch.cli import main
 from hemotorch.cluster import archive, ray
 from hemotorch.cluster.archive import LOADS, TRIES, Worker, as_row, open_archive
 from hemotorch.errors import InputError, OptionError, RunError
+from hemotorch.io.dicom.header import read_headers
+from hemotorch.io.dicom.write import write_series
 from hemotorch.run import Run
 from hemotorch.scan import even_scan
 from hemotorch.system.events import listening
@@ -302,6 +304,21 @@ def test_a_scan_is_known_by_its_place_not_by_its_name(tiny_run, tmp_path):
         assert list(work.done) == [a] and work.todo == {linked: "link_scan0", b: "b_scan0"}
     with open_archive(tiny_run, [b], out) as work:
         assert work.done == {} and list(work.todo) == [b] and work.todo[b] != "scan0"
+
+
+def test_the_series_that_is_asked_for_is_predicted(tiny_run, tmp_path, capsys):
+    study = tmp_path / "study"
+    write_series(tiny.head(1)[0], study, faults=["bone-kernel"])
+    kernels = {header.kernel: header.series for file in study.iterdir() for header in read_headers(file)}
+    assert len(kernels) == 2
+    for kernel, uid in kernels.items():
+        with open_archive(tiny_run, [study], tmp_path / f"out{kernel}", uid) as work:
+            (scan,) = work.scans.values()
+            read = [header for file in scan.files for header in read_headers(file)]
+            assert {header.series for header in read} == {uid} and len(read) == tiny.SLICES
+    command = ["cluster", "predict", str(tiny_run), str(study), "--out", str(tmp_path / "none"), "--series", "1.2.9"]
+    assert main(command) == 1
+    assert "no series 1.2.9 is there" in capsys.readouterr().err
 
 
 def test_more_workers_than_cores(tiny_run, tmp_path, capsys):

@@ -27,7 +27,8 @@ from hemotorch.data.dataset import Dataset
 from hemotorch.data.prepare import PreparedSummary, prepare
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.hu import to_grey
-from hemotorch.io import nifti
+from hemotorch.io import nifti, write_mask
+from hemotorch.io.dicom.write import write_series
 from hemotorch.scan import CaseInfo, Scan, even_scan
 from hemotorch.system.files import jsonable, write_json
 
@@ -388,6 +389,31 @@ def test_pngs_of_positive_slices_have_the_volume_of_the_whole_scan(tmp_path: Pat
         assert read.slice_numbers == (3, 4, 5, 11)
         np.testing.assert_allclose(read.voxel_ml, 0.125)  # also of the scan that training and evaluation see
         assert any("between 5 and 11" in line for line in read.warnings)
+
+
+def test_pngs_that_lose_their_millimetres_are_said(tmp_path: Path) -> None:
+    scan, mask = head(0, bleeding=True, shape=(8, 32, 24))
+    origins = scan.slice_origins_mm.copy()
+    origins[4:, 2] += 3.0
+    for name, each in (("a", scan), ("b", replace(scan, slice_origins_mm=origins))):
+        write_series(each, tmp_path / "studies/images" / name, patient=name)
+        (tmp_path / "studies/masks").mkdir(exist_ok=True)
+        write_mask(each, mask, tmp_path / f"studies/masks/{name}.nii.gz")
+    summary = prepare(tmp_path / "studies", tmp_path / "out", png=True, any_anatomy=True)
+    assert not summary.failed and summary.png_mm == (None, None)
+    (warning,) = (text for text in summary.warnings if "window.json" in text)
+    assert warning.endswith("slices are uneven: b") and "no mL" in warning
+    shown = [line for line in summary.lines() if "slices as PNG" in line]
+    assert shown[0].endswith("pixels of unknown size, an unknown distance from slice to slice")
+    finer = even_scan(scan.hu, 4.0, 4.0)
+    layouts.write_case("folder", tmp_path / "two", "a", scan, mask, CaseInfo("a", "a"))
+    summary = prepare(tmp_path / "two", tmp_path / "one_out", png=True, any_anatomy=True)
+    assert not any("window.json" in text for text in summary.warnings)
+    assert any(line.endswith("pixels of 5 mm, 5 mm from slice to slice") for line in summary.lines())
+    layouts.write_case("folder", tmp_path / "two", "b", finer, mask, CaseInfo("b", "b"))
+    summary = prepare(tmp_path / "two", tmp_path / "two_out", png=True, any_anatomy=True)
+    (warning,) = (text for text in summary.warnings if "window.json" in text)
+    assert "scans differ" in warning and "5 x 5 mm (1)" in warning and "4 x 4 mm (1)" in warning
 
 
 def test_pngs_without_case_names_have_no_patients(source: Path, tmp_path: Path) -> None:

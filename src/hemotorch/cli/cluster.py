@@ -15,6 +15,7 @@ from hemotorch.cli.options import (
     Resuming,
     add_command,
     add_max_voxels,
+    add_series,
     add_threads,
     add_training,
     count,
@@ -89,6 +90,7 @@ def _add_predict(engines: Any) -> None:
     text = "run folder, checkpoint or ONNX file in place of the model in the box; several are averaged"
     p.add_argument("--model", action="append", default=[], metavar="MODEL", help=text)
     p.add_argument("--out", required=True, metavar="DIR", help="folder for results; the same command again goes on")
+    add_series(p)
     p.add_argument("--workers", type=count, metavar="N", help="processes (default: one a GPU; else one for two cores)")
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default: auto)")
@@ -190,7 +192,7 @@ def predict(arguments: argparse.Namespace) -> int:
     models, scans = models_and_scans(arguments.model, arguments.path)
     emit(Message(models_text(models)))
     with (
-        open_archive(models, scans, arguments.out) as archive,
+        open_archive(models, scans, arguments.out, arguments.series) as archive,
         ProgressTask("predicting", len(archive.todo), "scan") as task,
     ):
         StudyList(archive.folder)  # what is not its own there is said before anything is predicted

@@ -69,13 +69,15 @@ class Archive:
 
 @contextmanager
 def open_archive(
-    model: Path | str | Sequence[Path | str], scans: Sequence[Path | str], out: Path | str
+    model: Path | str | Sequence[Path | str], scans: Sequence[Path | str], out: Path | str, series: str | None = None
 ) -> Iterator[Archive]:
     """Looks through scans and the output folder, which nobody else writes into inside the block.
 
     Args:
         model: a run folder, a checkpoint, an ONNX file or the name of a model in the box; several are averaged.
         scans: files, and folders of them.
+        out: the folder of the results.
+        series: of DICOM, the only series to predict, by its SeriesInstanceUID.
 
     Raises:
         InputError: for a checkpoint that cannot be used, or a folder that holds something else than this model's
@@ -95,7 +97,7 @@ def open_archive(
             file.unlink()
         clear_parts(folder)
         pseudonyms = Pseudonyms(folder)
-        to_predict, unreadable = find_scans(scans, folder, pseudonyms=pseudonyms)
+        to_predict, unreadable = find_scans(scans, folder, series, pseudonyms)
         pseudonyms.save()
         by_path = {}
         for scan in to_predict:

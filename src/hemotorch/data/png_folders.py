@@ -82,8 +82,7 @@ class PngFolders:
 
     def write_window(self, cases: Sequence[CaseRecord]) -> None:
         """Writes `window.json`: the window, and pixel and slice distance if all these scans share them."""
-        spacings = {_spacing(case) for case in cases}
-        pixel_mm, slice_mm = next(iter(spacings)) if len(spacings) == 1 else (None, None)
+        pixel_mm, slice_mm = shared_spacing(cases)
         png.write_window(self.root, png.PngWindow(self.level, self.width, pixel_mm, slice_mm))
 
     def write_patients(self, cases: Iterable[CaseRecord]) -> None:
@@ -99,7 +98,13 @@ class PngFolders:
             table.unlink(missing_ok=True)
 
 
-def _spacing(case: CaseRecord) -> tuple[float | None, float | None]:
+def shared_spacing(cases: Iterable[CaseRecord]) -> tuple[float | None, float | None]:
+    """Pixel edge and slice distance in mm that `window.json` states for all scans; None if they have no common one."""
+    spacings = {spacing_of(case) for case in cases}
+    return next(iter(spacings)) if len(spacings) == 1 else (None, None)
+
+
+def spacing_of(case: CaseRecord) -> tuple[float | None, float | None]:
     """A scan's pixel edge and distance from one slice number to the next, in mm; None if PNGs cannot hold them."""
     scan = case.scan
     row_mm = float(np.linalg.norm(scan.row_step_mm))

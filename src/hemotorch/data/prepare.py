@@ -36,7 +36,7 @@ from hemotorch.data.inventory import Inventory, take_inventory
 from hemotorch.data.layouts import Case, Collection, open_sources
 from hemotorch.data.make_splits import make_splits
 from hemotorch.data.manifest import SliceRow, volume_ml, write_manifest
-from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders
+from hemotorch.data.png_folders import IMAGE, LABEL, PngFolders, shared_spacing
 from hemotorch.data.prepared_summary import PreparedSummary, png_warnings, scan_warnings
 from hemotorch.data.shards import group_metadata, open_shard
 from hemotorch.data.splits import write_splits
@@ -388,6 +388,7 @@ def _summary(
         pngs=sum(len(entry.png.numbers) for entry in made if entry.png) if job.folders else None,
         warnings=tuple(warnings),
         seconds=seconds,
+        png_mm=shared_spacing([entry for entry in made if entry.png]),
     )
 
 

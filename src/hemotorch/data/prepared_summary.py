@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy as np
 from hemotorch.data.audit import Audit
 from hemotorch.data.case_record import CaseRecord
 from hemotorch.data.inventory import Inventory
-from hemotorch.data.png_folders import PngFolders
+from hemotorch.data.png_folders import PngFolders, shared_spacing, spacing_of
 from hemotorch.errors import one_line, some_of
+from hemotorch.io.png import WINDOW_FILE
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class PreparedSummary:
 
     done, kept, removed: names of cases written now, unchanged since an earlier run, and gone from the source.
     failed: why a case could not be prepared, by its name. passed_over: what of the source was not read.
-    pngs: how many slices are in the PNG folders, None without.
+    pngs: how many slices are in the PNG folders, None without. png_mm: their pixel edge and slice distance, None if
+    the scans have no common one.
     """
 
     out: Path
@@ -39,6 +41,7 @@ class PreparedSummary:
     pngs: int | None
     warnings: tuple[str, ...]
     seconds: float
+    png_mm: tuple[float | None, float | None] = (None, None)
 
     def lines(self) -> list[str]:
         """The summary as text."""
@@ -47,7 +50,7 @@ class PreparedSummary:
         lines += self.counts.lines(self.layout)
         lines += audit_lines([entry for index, entry in enumerate(self.audits) if index == 0 or not entry.clean])
         if self.pngs is not None:
-            lines.append(f"{self.pngs} slices as PNG in {self.out / 'png'}")
+            lines.append(f"{self.pngs} slices as PNG in {self.out / 'png'}, {self._png_spacing()}")
         lines += [f"not read: {text}" for text in self.passed_over]
         lines += [f"failed: {text}" for text in self.failed.values()]
         numbers = [f"{len(self.done)} scans prepared"]
@@ -56,6 +59,11 @@ class PreparedSummary:
                 numbers.append(f"{len(names)} {what}")
         lines = [one_line(line) for line in lines]  # names of files may hold anything, line breaks too
         return [*lines, f"{', '.join(numbers)} in {self.seconds:.1f} s: {self.out}"]
+
+    def _png_spacing(self) -> str:
+        pixel_mm, slice_mm = self.png_mm
+        pixels = "pixels of unknown size" if pixel_mm is None else f"pixels of {pixel_mm:.4g} mm"
+        return f"{pixels}, {'an unknown distance' if slice_mm is None else f'{slice_mm:.4g} mm'} from slice to slice"
 
     def to_dict(self) -> dict[str, Any]:
         """The summary for JSON."""
@@ -95,6 +103,24 @@ def png_warnings(made: Sequence[CaseRecord], folders: PngFolders | None) -> list
         warnings.append(f"no mask, so no PNGs: {some_of(without)}")
     if downward := [entry.case for entry in made if entry.png and _runs_downward(entry)]:
         warnings.append(f"slice numbers, and with them PNG names, run from head to foot: {some_of(downward)}")
+    return [*warnings, *_spacing_warnings([entry for entry in made if entry.png])]
+
+
+def _spacing_warnings(made: Sequence[CaseRecord]) -> list[str]:
+    """Why the PNGs lose their millimetres: `window.json` states one pixel size and one slice distance for all."""
+    if not made or None not in shared_spacing(made):
+        return []
+    warnings = []
+    spacings = {entry.case: spacing_of(entry) for entry in made}
+    lost = f"{WINDOW_FILE} states no slice distance, and no mL can be made of these PNGs"
+    if odd := [case for case, (pixel_mm, _) in spacings.items() if pixel_mm is None]:
+        warnings.append(f"{lost}: pixels of no known size, or not square: {some_of(odd)}")
+    if uneven := [case for case, (pixel_mm, slice_mm) in spacings.items() if pixel_mm and slice_mm is None]:
+        warnings.append(f"{lost}: slices are uneven: {some_of(uneven)}")
+    whole = Counter(spacing for spacing in spacings.values() if None not in spacing)
+    if len(whole) > 1:
+        texts = [f"{pixel:.4g} x {slice:.4g} mm ({count})" for (pixel, slice), count in whole.most_common()]
+        warnings.append(f"{lost}: scans differ in pixel size and slice distance: {some_of(texts, 4)}")
     return warnings
 
 
