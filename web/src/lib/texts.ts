@@ -1,0 +1,8 @@
+/** All words of the pages, English and Ukrainian side by side; a file for each page in texts/. */
+import { frame } from './texts/frame'
+import { jobs } from './texts/jobs'
+import { scan } from './texts/scan'
+import { worklist } from './texts/worklist'
+
+export const texts = { ...frame, ...worklist, ...jobs, ...scan }
+export type TextKey = keyof typeof texts
