@@ -1,10 +1,47 @@
 import type { Text } from '../i18n'
 
-/** Jobs. */
+/** Jobs and the audit log. */
 export const jobs = {
   'job.waiting': ['Waiting', 'У черзі'],
   'job.running': ['Running', 'Виконується'],
   'job.done': ['Done', 'Виконано'],
   'job.failed': ['Failed', 'Не вдалося'],
   'job.cancelled': ['Cancelled', 'Скасовано'],
+  'kind.import': ['Adding scans', 'Додавання знімків'],
+  'kind.predict': ['Outlining', 'Окреслення'],
+  'kind.export-version': ['Writing files', 'Запис файлів'],
+  'kind.dataset': ['Making a dataset', 'Створення набору даних'],
+  'kind.train': ['Teaching', 'Навчання'],
+  'kind.compare': ['Comparing', 'Порівняння'],
+  'jobs.none': ['No job yet', 'Завдань ще немає'],
+  'jobs.noneHow': ['Whatever takes longer than a moment shows up here: adding scans, outlining, teaching.',
+    'Тут з’являється все, що триває довше: додавання знімків, окреслення, навчання.'],
+  'jobs.noneOfState': ['No such job', 'Таких завдань немає'],
+  'jobs.survive': ['Jobs go on if this page is closed or the server is started again.',
+    'Завдання тривають, навіть якщо закрити сторінку чи перезапустити сервер.'],
+  'jobs.active': [
+    { one: '{n} job under way', other: '{n} jobs under way' },
+    { one: '{n} завдання виконується', few: '{n} завдання виконуються', many: '{n} завдань виконуються', other: '{n} завдання виконується' },
+  ],
+  'jobs.state': ['State', 'Стан'],
+  'jobs.created': ['Asked for', 'Створено'],
+  'jobs.took': ['Took {time}', 'Тривало {time}'],
+  'jobs.attempts': ['Begun {n} times', 'Спроб: {n}'],
+  'jobs.by': ['For {user}', 'Для: {user}'],
+  'jobs.log': ['Log', 'Журнал'],
+  'jobs.emptyLog': ['The log is empty', 'Журнал порожній'],
+  'jobs.details': ['Details', 'Докладно'],
+  'jobs.toStudy': ['Open the scan', 'Відкрити знімок'],
+  'jobs.toTraining': ['Open the training', 'Відкрити навчання'],
+  'jobs.problems': [
+    { one: '{n} could not be done', other: '{n} could not be done' },
+    { one: '{n} не вдалося', few: '{n} не вдалося', many: '{n} не вдалося', other: '{n} не вдалося' },
+  ],
+  'audit.intro': ['Who looked, corrected, exported or deleted, newest first.', 'Хто переглядав, виправляв, експортував чи видаляв; спершу нове.'],
+  'audit.time': ['Time', 'Час'],
+  'audit.user': ['Who', 'Хто'],
+  'audit.action': ['What', 'Дія'],
+  'audit.study': ['Study', 'Дослідження'],
+  'audit.detail': ['Detail', 'Подробиці'],
+  'audit.none': ['Nothing yet', 'Ще нічого'],
 } as const satisfies Record<string, Text>
