@@ -14,7 +14,8 @@ import pytest
 import tiny
 from hemotorch.cli import main
 from hemotorch.errors import InputError
-from hemotorch.inference.pseudonyms import KEY_FILE
+from hemotorch.inference.pseudonyms import KEY_FILE, Pseudonyms
+from hemotorch.inference.scan_files import find_scans
 from hemotorch.inference.study import StudyRecord, followed_up, read_record, record_from
 from hemotorch.io import dicom
 from hemotorch.io.dicom.write import write_series
@@ -25,7 +26,7 @@ OPTIONS = ("--device", "cpu", "--any-anatomy")
 WORDS = ("SECRET", "NÄME", "NAEME", "ID-4711", "1950", "01.02.1950")
 
 
-def study(folder: Path, seed: int, moment: str, **values: str) -> Path:
+def study(folder: Path, seed: int, moment: str, **values: Any) -> Path:
     """A study of the patient whom nobody may know."""
     write_series(tiny.head(seed)[0], folder)
     patient = {"PatientName": "SECRET^NÄME", "PatientID": "ID-4711", "PatientBirthDate": "19500201"}
@@ -192,6 +193,50 @@ def test_words_are_hidden_whole(text: str, hidden: str) -> None:
     """Of a patient called Contra, "contrast" was hidden: "Head without [patient]st"."""
     identity = dicom.Identity("1.2", "4711A", "Contra^Head", "19500102", "20240101", "1200")
     assert dicom.hider(identity.secrets())(text) == hidden.replace("Head without", "[patient] without")
+
+
+def test_names_without_blanks_are_hidden_wherever_they_are() -> None:
+    """Parts of one or two letters were taken for too short, and a folder 王小明 stood in every message."""
+    chinese = dicom.hider(dicom.Identity("1.2", "77", "Wang^XiaoMing=王^小明", "", "", "").secrets())
+    assert chinese("CD/王小明/患者王小明头部平扫, 国王") == "CD/[patient]/患者[patient]头部平扫, 国王"
+    korean = dicom.hider(dicom.Identity("1.2", "77", "Hong^Gildong=洪^吉洞=홍^길동", "", "", "").secrets())
+    assert korean("홍길동, 길동님, 洪吉洞") == "[patient], [patient]님, [patient]"
+
+
+def partly_named(cd: Path) -> Path:
+    """A study whose localizer lacks the name and the birth date that its CT has, as some scanners write it."""
+    scout = {"SeriesInstanceUID": "1.2.1", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "StudyInstanceUID": "1.9"}
+    study(cd / "A", 3, "20240102T120000", PatientName="", PatientBirthDate="", **scout)
+    for file in sorted((cd / "A").iterdir())[1:]:
+        file.unlink()
+    study(cd / "B", 3, "20240102T120000", StudyInstanceUID="1.9", ContrastBolusAgent="given to Secret")
+    return cd
+
+
+def test_the_name_is_known_if_any_series_of_the_study_states_it(tmp_path: Path) -> None:
+    cd = partly_named(tmp_path / "cd")
+    (scan,), failed = find_scans([cd], tmp_path / "out", None, Pseudonyms(tmp_path))
+    assert scan.identity is not None and scan.identity.patient == ("ID-4711", "19500201") and not failed
+    read = scan.read()
+    told = " ".join([read.contrast, read.name, *read.warnings])
+    assert "[patient]" in read.contrast and "CCT [patient] [patient]" in told and not hidden_in(told)
+
+
+def test_a_series_that_is_asked_for_and_refused_names_nobody(tmp_path: Path) -> None:
+    cd = partly_named(tmp_path / "cd")
+    scans, ((_, error),) = find_scans([cd], tmp_path / "out", "1.2.1", Pseudonyms(tmp_path))
+    assert not scans and "a localizer" in str(error) and "[patient]" in str(error) and not hidden_in(str(error))
+
+
+@pytest.mark.parametrize("more", [(), ("--headers-only",), ("--json",)])
+def test_inspect_hides_names_in_descriptions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    main(["inspect", str(partly_named(tmp_path / "cd")), *more])
+    told = capsys.readouterr().out
+    assert "CCT [patient] [patient]" in told and not hidden_in(told)
+    main(["inspect", str(tmp_path / "cd"), "--show-patient", *more])
+    assert "CCT Secret 01.02.1950" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["HEAD^ROUTINE", "Anonymous", "Perfusion^MCA Stroke", "REMOVED"])

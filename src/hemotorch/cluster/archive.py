@@ -211,6 +211,7 @@ def as_row(scan: ScanFiles, name: str) -> dict[str, str]:
         "patient": scan.patient,
         "hidden": scan.hidden,
         "location": scan.location,
+        "secrets": sorted(scan.secrets),
     }
     return {"path": str(scan.path), "name": name, "scan": json.dumps(values)}
 
@@ -227,6 +228,7 @@ def _scan(text: str) -> ScanFiles:
         values["patient"],
         values["hidden"],
         values["location"],
+        frozenset(values["secrets"]),
     )
 
 

@@ -6,8 +6,8 @@ Names and ids of patients are left out unless somebody asks for them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -257,24 +257,32 @@ def _study_report(study: dicom.DicomStudy, series: str | None, pixels: bool, sho
         chosen = max(wanted, key=dicom.score) if wanted else None
         why = "asked for with --series" if wanted else "the series that was asked for cannot be read"
     patient = {}
-    if show_patient:
+    hide: Callable[[str], str] = str
+    if not show_patient:
+        hide = dicom.hider(study.secrets)
+    else:
         first = study.series[0].first
         patient = {"patient": first.patient_name, "id": first.patient_id, "date": first.study_date}
     scan = None
     if pixels and chosen is not None:
-        scan = _report(chosen.files)
-    reports = tuple(_series_report(entry, entry is chosen) for entry in study.series)
-    return StudyReport(str(study.location), study.uid, reports, why, patient, scan)
+        scan = _hidden(_report(chosen.files), hide)
+    reports = tuple(_series_report(entry, entry is chosen, hide) for entry in study.series)
+    return StudyReport(str(study.location), study.uid, reports, hide(why), patient, scan)
 
 
-def _series_report(series: dicom.Series, chosen: bool) -> SeriesReport:
+def _hidden(report: ScanReport, hide: Callable[[str], str]) -> ScanReport:
+    """A report whose texts do not name the patient."""
+    return replace(report, warnings=tuple(map(hide, report.warnings)), error=hide(report.error))
+
+
+def _series_report(series: dicom.Series, chosen: bool, hide: Callable[[str], str]) -> SeriesReport:
     first = series.first
     coverage = series.coverage_mm
     has_heights = len(series.images) > 1 and math.isfinite(coverage)
     return SeriesReport(
         uid=series.uid,
         number=first.series_number,
-        description=first.description,
+        description=hide(first.description),
         images=len(series.images),
         rows=first.rows,
         columns=first.columns,
@@ -285,10 +293,10 @@ def _series_report(series: dicom.Series, chosen: bool) -> SeriesReport:
         tilt_deg=0.0 if series.aside else series.tilt_deg,
         kernel=first.kernel,
         kernel_kind=series.kernel,
-        contrast=series.contrast,
+        contrast=hide(series.contrast),
         region=series.region,
         image_type="\\".join(first.image_type),
         aside=series.aside,
         chosen=chosen,
-        notes=series.doubts,
+        notes=tuple(map(hide, series.doubts)),
     )

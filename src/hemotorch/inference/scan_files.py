@@ -36,6 +36,7 @@ class ScanFiles:
     identity: of DICOM, whose it is. patient: that patient's pseudonym, "" if there is none.
     hidden: whether it is called by a pseudonym, and its paths and its patient's name are kept out of every text.
     location: if it is hidden, where it lies below the path that was given; "" if that would say whose it is.
+    secrets: if it is hidden, what must not be in its texts, see `dicom.Identity.secrets`.
     """
 
     files: tuple[Path, ...]
@@ -45,6 +46,7 @@ class ScanFiles:
     patient: str = ""
     hidden: bool = False
     location: str = ""
+    secrets: frozenset[str] = frozenset()
 
     @property
     def path(self) -> Path:
@@ -63,14 +65,15 @@ class ScanFiles:
         warnings = (*self.notes, *scan.warnings)
         if not self.hidden:
             return replace(scan, warnings=warnings)
-        hide = self._hider()
-        return replace(scan, name=self.named_after.name, warnings=tuple(map(hide, warnings)))
+        hide = dicom.hider(self.secrets)
+        name, warnings = self.named_after.name, tuple(map(hide, warnings))
+        return replace(scan, name=name, warnings=warnings, contrast=hide(scan.contrast))
 
     def hide(self, error: HemotorchError) -> HemotorchError:
         """An error of this scan, without the patient's name if it is hidden, and with where to look for its path."""
         if not self.hidden:
             return error
-        hide = self._hider()
+        hide = dicom.hider(self.secrets)
         todo = f"its path: {KEY_FILE}"
         if error.todo:
             todo = f"{hide(error.todo)}; {todo}"
@@ -80,9 +83,6 @@ class ScanFiles:
     def called(self) -> str:
         """What messages call it: if it is hidden, its pseudonym, and where it lies if that says nothing."""
         return f"{self.named_after} ({self.location})" if self.location else str(self.named_after)
-
-    def _hider(self) -> Callable[[str], str]:
-        return dicom.hider(frozenset() if self.identity is None else self.identity.secrets())
 
 
 def find_scans(
@@ -151,11 +151,10 @@ def _dicom_scans(
         return [], [(path, error)]
     inside = [file for file in files if out not in file.resolve().parents]
     inventory = dicom.take_inventory(inside, unread)
-    identities = [study.identity for study in inventory.studies]
     failed: list[tuple[Path, HemotorchError]] = []
     hide: Callable[[str], str] = str
     if pseudonyms is not None:
-        hide = dicom.hider(frozenset().union(*(identity.secrets() for identity in identities)))
+        hide = dicom.hider(frozenset().union(*(study.secrets for study in inventory.studies)))
     if inventory.unread:
         for unread_names, reason in grouped(inventory.unread, path):
             failed.append((path, InputError(hide(reason), path / hide(unread_names))))
@@ -166,7 +165,8 @@ def _dicom_scans(
         try:
             chosen = dicom.series_by_uid(inventory, series)
         except HemotorchError as error:
-            return [], [*failed, (path, error)]
+            of_error = None if error.where is None else hide(error.where)
+            return [], [*failed, (path, type(error)(hide(error.what), of_error, error.todo))]
         of_series = next(study for study in studies if chosen in study.series)
         studies = [replace(of_series, chosen=chosen, why="asked for with --series")]
         names = [_named_after(chosen.files, path)]
@@ -175,17 +175,19 @@ def _dicom_scans(
     scans = []
     aside: list[tuple[Path, HemotorchError]] = []
     for study, named_after in zip(studies, names, strict=True):
+        identity = study.identity
         patient = location = ""
+        secrets: frozenset[str] = frozenset()
         if pseudonyms is not None:
-            entry = pseudonyms.of(study.identity, study.location)
+            entry = pseudonyms.of(identity, study.location)
             location = _location(named_after, path, hide)
-            named_after, patient = Path(entry.study), entry.patient
+            named_after, patient, secrets = Path(entry.study), entry.patient, study.secrets
         notes: tuple[str, ...] = ()
         if study.chosen is not None and len(study.series) > 1 and series is None:
             notes = (f"{study.chosen.title} was chosen: {study.why}",)
         chosen_files = () if study.chosen is None else study.chosen.files
         hidden = pseudonyms is not None
-        found = ScanFiles(chosen_files, named_after, notes, study.identity, patient, hidden, location)
+        found = ScanFiles(chosen_files, named_after, notes, identity, patient, hidden, location, secrets)
         if study.chosen is not None:
             scans.append(found)
         else:

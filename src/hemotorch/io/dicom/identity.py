@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 
 from hemotorch.io.dicom.header import ImageHeader
@@ -14,6 +14,7 @@ HIDDEN = "[patient]"  #: in place of a patient's name, id or birth date
 #: Ids that de-identification and phantoms leave, which many patients share.
 NO_ID = {"", "0", "00000000", "anon", "anonymous", "anonymized", "anonymised", "none", "unknown", "test", "patient"}
 _SHORTEST_NAME, _SHORTEST_ID = 3, 4  # letters; shorter ones would hide every second text
+_FIRST_OF_CJK = "\u2e80"  # from here on Unicode has the letters of Chinese, Japanese and Korean
 #: What de-identification, phantoms and examples have for a name: if all of a name is of these, it names nobody.
 NO_NAME = {
     "anon", "anonymous", "anonymized", "anonymised", "deidentified", "removed", "hidden", "none", "unknown", "noname",
@@ -54,6 +55,13 @@ class Identity:
             header.study_time,
         )
 
+    @staticmethod
+    def of_all(headers: Iterable[ImageHeader]) -> Identity:
+        """Of a study: of each value the first that one of its headers states. Scanners leave some out of localizers."""
+        identities = dict.fromkeys(map(Identity.of, headers))
+        columns = zip(*map(astuple, identities), strict=True)
+        return Identity(*(next(filter(None, column), "") for column in columns))
+
     @property
     def patient(self) -> tuple[str, str] | None:
         """What is the same in all studies of one patient, and of no other; None if the id is one that many share."""
@@ -79,8 +87,9 @@ class Identity:
         A name and an id that name nobody, see NO_NAME and NO_ID, are no secrets: of a patient called "HEAD^ROUTINE"
         every description would say "[patient] without contrast".
         """
-        words = set()
         names = [word for word in _WORD.findall(self.patient_name.casefold()) if not word.isdigit()]
+        without_blanks = [word for word in names if _has_no_blanks(word)]
+        words = {*without_blanks, "".join(without_blanks)} - {""}
         names = [word for word in names if len(word) >= _SHORTEST_NAME]
         if not NO_NAME.issuperset(names):
             for word in names:
@@ -102,7 +111,8 @@ def hider(secrets: Iterable[str]) -> Callable[[str], str]:
 
     A word is hidden only if it stands alone: "li" is no part of "clinic", and "contra" none of "contrast". Digits end
     a word of letters, a capital after a small letter begins one, and several of them may follow each other, as people
-    call folders: MUELLER1950, MuellerHans, CTMueller, MUELLERHANS.
+    call folders: MUELLER1950, MuellerHans, CTMueller, MUELLERHANS. Chinese, Japanese and Korean have no blanks between
+    words: there, two letters or more are hidden wherever they are.
 
     Args:
         secrets: in small letters, as `Identity.secrets` gives them.
@@ -112,8 +122,14 @@ def hider(secrets: Iterable[str]) -> Callable[[str], str]:
         return str
     # Not more than four in a row: of names such as "aaa^aaaa^aaaaa" a long text would take forever.
     any_words = f"(?:{'|'.join(map(re.escape, words))}){{1,4}}"
-    found = re.compile(f"{_BEFORE}{any_words}{_AFTER}", re.IGNORECASE)
+    anywhere = [re.escape(word) for word in words if len(word) > 1 and _has_no_blanks(word)]
+    found = re.compile("|".join([*anywhere, f"{_BEFORE}{any_words}{_AFTER}"]), re.IGNORECASE)
     return lambda text: found.sub(HIDDEN, unicodedata.normalize("NFC", text))
+
+
+def _has_no_blanks(word: str) -> bool:
+    """Whether it is in Chinese, Japanese or Korean letters, of which a part of a name has one to three."""
+    return all(letter >= _FIRST_OF_CJK for letter in word)
 
 
 def _plain(word: str) -> str:

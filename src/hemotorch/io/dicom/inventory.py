@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,17 @@ class DicomStudy:
     @property
     def identity(self) -> Identity:
         """Whose it is, and when it was made."""
-        return Identity.of(self.series[0].first)
+        return Identity.of_all(self._headers())
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What must not be in a text about it: of all spellings of the name, see `Identity.secrets`."""
+        identities = set(map(Identity.of, self._headers()))
+        return frozenset().union(*(identity.secrets() for identity in identities))
+
+    def _headers(self) -> Iterator[ImageHeader]:
+        for entry in self.series:
+            yield from entry.images
 
     @property
     def other_modalities(self) -> str:
