@@ -16,19 +16,24 @@ from PIL import Image
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
+def program() -> str:
+    """The browser; skips the test if there is none, or fails if CI=true, where there must be one."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium here: apt-get install chromium")
+        pytest.skip("no Chromium here")
+    return found
+
+
 def _chromium(folder: Path, *arguments: str) -> str:
     """What the browser prints."""
     return _run(folder, *arguments).stdout
 
 
 def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the browser offline; skips the test if there is none, or fails if CI=true, where there must be one."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Chromium here: apt-get install chromium")
-        pytest.skip("no Chromium here")
-    command = [program, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    """Runs the browser offline."""
+    command = [program(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars", "--virtual-time-budget=5000"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,8 @@ export function fromInput(files: Iterable<globalThis.File>): PathFile[] {
 export async function fromDrop(transfer: DataTransfer): Promise<PathFile[]> {
   // Entries must be taken before the first await: after it the list is empty.
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null)
-  const found: PathFile[] = []
+  // What another page made has no entries.
+  const found: PathFile[] = entries.length ? [] : fromInput(transfer.files)
   for (const entry of entries) await walk(entry, found)
   return found.filter(isWanted)
 }

@@ -13,7 +13,8 @@ class ActiveJobs {
 
   /** Follows the server's events until the returned function is called. */
   start(): () => void {
-    const soon = () => {
+    const soon = (data: unknown) => {
+      if (isJob(data)) for (const upload of uploads.list) if (upload.job?.id === data.id) upload.follow(data)
       this.timer ??= setTimeout(() => {
         this.timer = undefined
         void this.load()
@@ -55,6 +56,10 @@ class ActiveJobs {
       upload.follow(this.list.find((job) => job.id === id) ?? (await api.job(id)))
     }
   }
+}
+
+function isJob(data: unknown): data is AppJob {
+  return typeof data === 'object' && data !== null && 'id' in data && 'state' in data
 }
 
 export const activeJobs = new ActiveJobs()
