@@ -117,3 +117,36 @@ export function codesIn(mask: Uint8Array): number[] {
   for (let index = 0; index < mask.length; index++) seen[mask[index]!] = 1
   return [...seen.keys()].filter((code) => code > 0 && seen[code])
 }
+
+/** Joins segments that share ends into lines x0, y0, x1, y1 ..., so that dashes run on around corners. */
+export function lines(segments: Int32Array): number[][] {
+  const at = new Map<number, number[]>() // the segments that end at a corner
+  const corner = (x: number, y: number): number => y * 65536 + x
+  const count = segments.length / 4
+  for (let index = 0; index < count; index++) {
+    for (const end of [0, 2]) {
+      const key = corner(segments[4 * index + end]!, segments[4 * index + end + 1]!)
+      const known = at.get(key)
+      if (known) known.push(index)
+      else at.set(key, [index])
+    }
+  }
+  const isUsed = new Uint8Array(count)
+  const found: number[][] = []
+  for (let first = 0; first < count; first++) {
+    if (isUsed[first]) continue
+    isUsed[first] = 1
+    const line = [...segments.subarray(4 * first, 4 * first + 4)]
+    for (;;) {
+      const [x, y] = [line[line.length - 2]!, line[line.length - 1]!]
+      const next = at.get(corner(x, y))!.find((index) => !isUsed[index])
+      if (next === undefined) break
+      isUsed[next] = 1
+      const [x0, y0, x1, y1] = segments.subarray(4 * next, 4 * next + 4) as unknown as [number, number, number, number]
+      if (x0 === x && y0 === y) line.push(x1, y1)
+      else line.push(x0, y0)
+    }
+    found.push(line)
+  }
+  return found
+}

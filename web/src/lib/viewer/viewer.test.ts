@@ -15,7 +15,7 @@ import windowing from './fixtures/windowing.json'
 import { boxAround, grow, lesionAt } from './grow'
 import { between, gapsAround, signedDistances } from './interpolate'
 import { angle, circleStatistics, type Point } from './measure'
-import { CODE_NAMES, CODE_RGB, TRUTH_RGB, UNTYPED, codesIn, edges, paintFill } from './overlay'
+import { CODE_NAMES, CODE_RGB, TRUTH_RGB, UNTYPED, codesIn, edges, lines, paintFill } from './overlay'
 import { planeAxes, resliceHu, resliceMask, voxelAt, type Plane } from './reslice'
 import type { Shape } from './volume'
 import { WINDOWS, draggedWindow, greyTable, paintGrey } from './windowing'
@@ -83,6 +83,14 @@ describe('overlays', () => {
     }
     expect(length).toBe(perimeter)
     expect(new Set(edgesOf(segments)).size).toBe(perimeter)
+    let joined = 0
+    for (const line of lines(segments)) {
+      expect(line.slice(0, 2)).toEqual(line.slice(-2)) // an area's outline is closed
+      for (let at = 2; at < line.length; at += 2) {
+        joined += Math.abs(line[at]! - line[at - 2]!) + Math.abs(line[at + 1]! - line[at - 1]!)
+      }
+    }
+    expect(joined).toBe(perimeter)
   })
 
   it('fill in the code’s colour and nowhere else', () => {
