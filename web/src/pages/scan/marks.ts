@@ -86,7 +86,8 @@ function paintMeasurement(
       context.fill()
     }
   }
-  const anchor = item.kind === 'angle' ? second : points.reduce((right, point) => (point[0] > right[0] ? point : right))
+  const rightmost = points.reduce((right, point) => (point[0] > right[0] ? point : right))
+  const anchor = { ruler: rightmost, angle: second, circle: first }[item.kind]
   const offset = item.kind === 'circle' ? distance(first, second) * Math.SQRT1_2 : 0
   label(context, text, anchor[0] + offset + 8 * pixelRatio, anchor[1] - offset - 6 * pixelRatio, pixelRatio)
 }

@@ -209,7 +209,11 @@ export class ScanPage {
   private async begin(): Promise<void> {
     try {
       const correction = await Correction.begin(this.view!, this.base)
-      if (!this.isEnded) this.correction = correction
+      if (this.isEnded) return
+      // The draft takes the place of the layer that it began from, which can be shown again beside it, dashed.
+      for (const layer of this.view!.layers) layer.visible = false
+      this.look.showMasks = true
+      this.correction = correction
     } catch (error) {
       this.said = refusalOf(error).what
     }
@@ -238,6 +242,7 @@ export class ScanPage {
       await correction.discard()
       this.correction = null
       this.newer = null
+      this.showNewest()
     } catch (error) {
       this.said = refusalOf(error).what
     }

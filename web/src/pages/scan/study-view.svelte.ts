@@ -40,7 +40,7 @@ export class LayerView {
     const loader = new SliceLoader(
       mask,
       async (first, last, signal) => {
-        const options = { signal, query: { time: this.layer.time } }
+        const options = { signal, query: { revision: this.layer.time } }
         return (await api.mask(this.owner.study.id, this.id, first, last, options)).buffer
       },
       centre,
@@ -70,7 +70,7 @@ export class LayerView {
     const loader = new SliceLoader(
       volume,
       async (first, last, signal) => {
-        const options = { signal, query: { time: this.layer.time } }
+        const options = { signal, query: { revision: this.layer.time } }
         return (await api.probability(this.owner.study.id, this.id, first, last, options)).buffer
       },
       centre,
@@ -180,6 +180,19 @@ export class StudyView {
     const numbers = this.study.layers.filter(({ kind }) => kind === 'version').map(({ id }) => Number(id.split(':')[1]))
     return Math.max(0, ...numbers)
   }
+}
+
+/** Pixels by code of each image of a coronal or sagittal plane: (images) of (7,). */
+export function countsAcross(mask: Volume<Uint8Array>, plane: Plane): Uint32Array[] {
+  const [slices, rows, columns] = mask.shape
+  const counts = Array.from({ length: plane === 'coronal' ? rows : columns }, () => new Uint32Array(7))
+  for (let line = 0; line < slices * rows; line++) {
+    for (let column = 0; column < columns; column++) {
+      const code = mask.data[line * columns + column]!
+      if (code) counts[plane === 'coronal' ? line % rows : column]![Math.min(code, 6)]!++
+    }
+  }
+  return counts
 }
 
 /** mL of each code and of all, from pixels per slice; null if the spacing is unknown. */
