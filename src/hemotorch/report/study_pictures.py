@@ -127,7 +127,11 @@ def key_slices(slices: tuple[SlicePicture, ...]) -> tuple[int, ...]:
 
 def thumbnail(prediction: Prediction) -> bytes:
     """The slice with the most bleeding, or the middle one, as a small JPEG for a list of studies."""
-    scan, mask = prediction.scan, prediction.mask
+    return small_picture(prediction.scan, prediction.mask, bool(prediction.task.types))
+
+
+def small_picture(scan: Scan, mask: np.ndarray, typed: bool) -> bytes:
+    """As `thumbnail`, of any mask: (slices, rows, columns), codes of `labels` if typed, else not zero is bleeding."""
     areas = np.count_nonzero(mask.reshape(len(mask), -1), axis=1)
     index = int(areas.argmax()) if areas.any() else len(mask) // 2
     box = head_box(scan, [mask])
@@ -138,7 +142,7 @@ def thumbnail(prediction: Prediction) -> bytes:
         mask[index][box],
         scan.pixel_mm,
         THUMBNAIL_PX,
-        typed=bool(prediction.task.types),
+        typed=typed,
     )
     return _jpeg(picture, THUMBNAIL_MARK)
 
