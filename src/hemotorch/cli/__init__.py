@@ -6,6 +6,7 @@ commands  what each of the other commands does
 options   how commands are added, and the options that several of them share
 output    results as text or as JSON
 parser    the parser of the whole command line
+serve     `hemotorch serve`: the app in a browser
 """
 
 from __future__ import annotations

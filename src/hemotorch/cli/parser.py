@@ -26,6 +26,7 @@ from hemotorch.cli.options import (
     seed,
 )
 from hemotorch.cli.output import show
+from hemotorch.cli.serve import add_serve
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -45,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     _predict(group)
     _export(group)
     _inspect(group)
+    add_serve(group)
     _models(group)
     _convert(group)
     _recipe(group)

@@ -49,6 +49,8 @@ OPTIONAL = {
     "onnx": "hemotorch export",
     "nrrd": "NRRD files",
     "ray": "Ray",
+    "fastapi": "hemotorch serve",
+    "uvicorn": "hemotorch serve",
 }
 
 

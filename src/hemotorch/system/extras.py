@@ -14,6 +14,8 @@ EXTRAS = {
     "nrrd": "nrrd",
     "tensorboard": "tensorboard",
     "sklearn": "bench",
+    "fastapi": "app",
+    "uvicorn": "app",
 }
 
 
