@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from hemotorch.grid import Grid, SliceSpacing
 from hemotorch.keyed_random import keys
 from hemotorch.labels import CODES
 from hemotorch.scan import CaseInfo, even_scan
+from hemotorch.system.device import choose
+from hemotorch.system.ranks import Ranks
 from hemotorch.task import BLEEDING, INSIDE_BIT, OUTSIDE_BIT, TYPED
 from hemotorch.training import batches as batches_module
 from hemotorch.training.batches import Plan, _read_ahead, batches
+from hemotorch.training.job import open_job
 from hemotorch.training.png_pairs import ICHDataset
 from hemotorch.training.slices import open_slices
 from tiny import opened
@@ -173,6 +177,28 @@ def test_typed_targets_are_the_same_resident_and_streamed(typed_prepared: Path, 
     if grid == Grid():
         middle = np.stack([target[1].numpy() for _, target in both[0][:6]])
         np.testing.assert_array_equal(middle, dataset.target(dataset.cases[0], TYPED))
+
+
+def test_a_grid_too_large_to_predict_on_is_refused_before_slices_are_loaded(
+    typed_prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset(typed_prepared)
+    part = {case: tuple(range(len(dataset.rows[case]))) for case in dataset.cases}
+    recipe = tiny.recipe("grid.size_px=4096", "augment.crop_px=0", "data.validation=false")
+    slices = max(map(len, part.values()))
+    monkeypatch.setenv("HEMOTORCH_MAX_VOXELS", str(slices * 4096**2 - 1))
+    tracemalloc.start()
+    for training, validation in ((part, {}), ({dataset.cases[0]: (0,)}, part)):
+        with pytest.raises(InputError, match=r"on the network's grid \(grid.size_px.* voxels, more than"):
+            open_job(dataset, training, validation, recipe, choose("cpu", recipe.engine), Ranks())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4096**2  # a single slice has twice as many bytes
+    # Of a grid in mm, only the scan itself says how many pixels it has there.
+    monkeypatch.setenv("HEMOTORCH_MAX_VOXELS", "100000")
+    for memory in ("resident", "stream"):
+        with pytest.raises(InputError, match="grid.pixel_mm"):
+            open_slices(dataset, part, 1, Grid(0.1), memory, torch.device("cpu"))
 
 
 def test_the_task_that_only_asks_for_bleeding_gets_0_and_1(typed_prepared: Path) -> None:

@@ -20,7 +20,7 @@ from hemotorch.task import Task
 from hemotorch.training import losses
 from hemotorch.training.batches import Plan
 from hemotorch.training.seen_heads import seen_in
-from hemotorch.training.slices import Slices, open_slices, slice_spacing
+from hemotorch.training.slices import Slices, check_size, open_slices, slice_spacing
 from hemotorch.training.task_choice import choose_task
 
 
@@ -104,11 +104,14 @@ def open_job(
     _check_sizes(recipe, net)
     spacing = None if by_index else slice_spacing(dataset, training)
     deployment = Deployment.of(recipe, task, spacing, epoch=0)
+    grid = deployment.grid_for(net.multiple)
+    for part in (training, validation):
+        check_size(dataset, part, grid)
     slices = open_slices(
         dataset,
         training,
         net.slices,
-        deployment.grid_for(net.multiple),
+        grid,
         recipe.data.memory,
         device.torch_device,
         ranks.beside,
