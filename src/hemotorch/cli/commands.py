@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import takewhile
@@ -189,7 +188,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predicts scans; status 1 if one of them failed."""
-    _import_nibabel_alone()
+    from hemotorch.system.lazy_imports import import_libraries
+
+    import_libraries()
     from hemotorch.inference.studies import DoneBefore
     from hemotorch.report.predict_studies import predict_studies
     from hemotorch.report.study_files import INDEX
@@ -277,22 +278,6 @@ def convert(arguments: argparse.Namespace) -> int:
     values = {"file": str(out), "shape": list(scan.shape), "warnings": list(scan.warnings)}
     show(arguments, values, "\n".join(one_line(line) for line in lines))
     return 0
-
-
-def _import_nibabel_alone() -> None:
-    """Imports nibabel without pydicom, for which a user would wait 0.1 s.
-
-    nibabel imports it for DICOM headers within NIfTI files, which nothing here reads. Not done in a process that has
-    imported one of them already: it belongs to another program.
-    """
-    if "nibabel" in sys.modules or "pydicom" in sys.modules:
-        return
-    modules: dict[str, Any] = sys.modules
-    modules["pydicom"] = None  # Python's own way to say that there is none
-    try:
-        import nibabel  # noqa: F401
-    finally:
-        del modules["pydicom"]
 
 
 def models_and_scans(named: Sequence[str], paths: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -7,6 +7,7 @@ engine       what a recipe asks of the machine
 events       progress and messages as one stream, and who listens to it
 extras       what is not installed with the core, and which install brings it
 files        files written whole or not at all, locks, output folders, digests, names, cells of CSV
+lazy_imports  modules that libraries import and hemotorch does not use: imported on first use
 limits       how many voxels and bytes a file may ask for
 machine      cores and memory that this process may use, containers and batch systems included
 metrics      what is measured in an epoch of a training: a row of metrics.jsonl
