@@ -129,3 +129,13 @@ def test_a_chance_is_named_and_from_0_to_1():
     assert dict(arguments.chance) == {"shunt": 0.0, "part": 0.5} and set(dict(arguments.chance)) <= set(
         asdict(Chances())
     )
+
+
+def test_a_part_of_a_head_shows_some_of_what_is_inside_the_skull():
+    """Number 49 of seed 1013 lay below the skull's space, all of it: `prepare` refused its mask of the inside."""
+    part = make_case(preset("default", size=96), 48, 1013)
+    assert len(part.scan.hu) == 4 and np.count_nonzero(part.inside) > 100
+    lowest = preset("default", size=96, chances={"part": 1.0, "thin": 1.0, "overlap": 0.0})
+    for index in range(60):
+        protocol = sample_case(lowest, index, 3)[1]
+        assert protocol.bottom_mm + protocol.slices * protocol.slice_mm >= -36

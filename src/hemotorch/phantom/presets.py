@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from hemotorch.errors import OptionError, nearest
 from hemotorch.phantom.fields import generator
 
-VERSION = "6"  #: of the phantom itself: raised whenever the same seed would give other pictures
+VERSION = "7"  #: of the phantom itself: raised whenever the same seed would give other pictures
 
 #: How often each type leads in a positive scan (ours; CT-ICH's own 318 positive slices are half epidural, with
 #: subarachnoid and intraventricular rare, which would leave too few of those in a test set).
