@@ -23,7 +23,7 @@ from conftest import require
 from hemotorch import errors, io
 from hemotorch.cli import main
 from hemotorch.cluster import archive, ray
-from hemotorch.cluster.archive import LOADS, TRIES, Worker, as_row, open_archive
+from hemotorch.cluster.archive import LOADS, TRIES, Worker, as_entry, as_row, open_archive, rows_of
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.io.dicom.header import read_headers
 from hemotorch.io.dicom.write import write_series
@@ -228,7 +228,7 @@ def one_scan(tiny_run: Path, tmp_path: Path) -> Iterator[Any]:
 
         def worker(weights: str = work.weights) -> Callable[[], Any]:
             made = Worker(work.models, weights, work.folder, "cpu", False, 1)
-            return lambda: json.loads(made(as_row(work.scans[path], "scan0"))["result"])
+            return lambda: json.loads(made(as_row(as_entry(work.scans[path], "scan0")))[0]["result"])
 
         yield path, work.folder, worker
 
@@ -297,7 +297,7 @@ def test_a_scan_is_known_by_its_place_not_by_its_name(tiny_run, tmp_path):
     (a,), (b,) = scans(tmp_path / "a", 1), scans(tmp_path / "b", 1)
     with open_archive(tiny_run, [a], out) as work:
         assert work.todo == {a: "scan0"}
-        Worker(work.models, work.weights, out, "cpu", False, 1)(as_row(work.scans[a], "scan0"))
+        Worker(work.models, work.weights, out, "cpu", False, 1)(*rows_of(work))
     (tmp_path / "link").symlink_to(tmp_path / "a")
     with open_archive(tiny_run, [a, tmp_path / "link", b], out) as work:
         linked = tmp_path / "link" / a.name
@@ -319,6 +319,30 @@ def test_the_series_that_is_asked_for_is_predicted(tiny_run, tmp_path, capsys):
     command = ["cluster", "predict", str(tiny_run), str(study), "--out", str(tmp_path / "none"), "--series", "1.2.9"]
     assert main(command) == 1
     assert "no series 1.2.9 is there" in capsys.readouterr().err
+
+
+def test_a_worker_gets_the_studies_of_a_patient_in_the_order_of_time(tiny_run, tmp_path):
+    folder = tmp_path / "archive"
+    scans(folder, 3)
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient,date\nscan0,1,2024-01-02\nscan1,1,2024-01-01 12:00\nscan2,2,2024-01-01\n")
+    out = tmp_path / "out"
+    with open_archive(tiny_run, [folder], out) as work:  # before it was known whose they are
+        for row in rows_of(work):
+            Worker(work.models, work.weights, out, "cpu", False, 1)(row)
+    with open_archive(tiny_run, [folder], out, patients=table) as work:
+        assert len(work.todo) == 3 and not work.done, "their records do not say whose they are"
+        rows = rows_of(work)
+        assert [len(json.loads(row["entries"])) for row in rows] == [2, 1]
+        worker = Worker(work.models, work.weights, out, "cpu", False, 1)
+        results = {entry["name"]: json.loads(entry["result"]) for row in rows for entry in worker(row)}
+    assert list(results) == ["scan1", "scan0", "scan2"]
+    assert results["scan0"]["follow_up"]["earlier"] == "scan1" and results["scan0"]["follow_up"]["hours"] == 12
+    assert results["scan1"]["follow_up"] is None and results["scan2"]["follow_up"] is None
+    assert results["scan0"]["patient"] == results["scan1"]["patient"] != results["scan2"]["patient"]
+    assert "12 hours before" in (out / "scan0.html").read_text()
+    with open_archive(tiny_run, [folder], out, patients=table) as work:
+        assert len(work.done) == 3 and not work.todo
 
 
 def test_more_workers_than_cores(tiny_run, tmp_path, capsys):

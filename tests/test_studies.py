@@ -12,6 +12,7 @@ import pydicom
 import pytest
 
 import tiny
+from hemotorch import io
 from hemotorch.cli import main
 from hemotorch.errors import InputError
 from hemotorch.inference.pseudonyms import KEY_FILE, Pseudonyms
@@ -258,3 +259,58 @@ def test_a_damaged_note_on_small_pieces_is_said(damaged: Any) -> None:
     with pytest.raises(InputError, match="left_out"):
         record_from(values, "a.json")
     assert record_from(to_values(of(3.0, left_out=LeftOut(2, 0.5, 0.8))), "a.json").left_out == LeftOut(2, 0.5, 0.8)
+
+
+def test_scans_in_nifti_are_followed_up_by_a_table(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "ct", tmp_path / "out"
+    folder.mkdir()
+    for seed, name in enumerate(("late", "early", "nobody", "undated")):
+        io.write_scan(tiny.head(seed + 3)[0], folder / f"{name}.nii.gz")
+    table = tmp_path / "patients.csv"
+    rows = ["case,patient,date", "late.nii.gz,SECRET,2024-01-02 06:30", "early,SECRET,2024-01-01"]
+    table.write_text("\n".join([*rows, "undated,SECRET,", "elsewhere,1,2024-01-01"]), encoding="utf-8")
+    command = ["predict", str(tiny_run), str(folder), "--out", str(out), *OPTIONS, "--patients", str(table)]
+    assert main(command) == 0
+    told = "".join(capsys.readouterr())
+    assert "leaves out scans, of which no follow-up is made: nobody" in told
+    assert "has no date of scans, of which no follow-up is made: undated" in told and "30 hours before" in told
+    records = {name: read_record(out / f"{name}.json") for name in ("late", "early", "nobody", "undated")}
+    change = records["late"].follow_up
+    assert change is not None and (change.earlier, change.hours) == ("early", 30.5)
+    assert [name for name, record in records.items() if record.follow_up is not None] == ["late"]
+    assert records["late"].patient == records["early"].patient == records["undated"].patient != ""
+    assert records["nobody"].patient == ""
+    for path in out.glob("*.*"):
+        assert path.name == KEY_FILE or b"SECRET" not in path.read_bytes()
+    assert "SECRET" in (out / KEY_FILE).read_text(encoding="utf-8")
+    # A later command knows whose the scans before it were. A name for another patient is no quiet change.
+    io.write_scan(tiny.head(9)[0], folder / "latest.nii.gz")
+    rows[2] = "early,OTHER,2024-01-01"
+    table.write_text("\n".join([*rows, "latest,SECRET,2024-01-03 06:30"]), encoding="utf-8")
+    assert main(command) == 1
+    assert "early_mask.nii.gz is in" in capsys.readouterr().err
+    latest = read_record(out / "latest.json").follow_up
+    assert latest is not None and (latest.earlier, latest.hours) == ("late", 24)
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ("case,patient\na,1\n", "has no column date"),
+        ("case,patient,date\na,1,yesterday\n", "line 2: 'yesterday' is no date"),
+        ("case,patient,date\na,1,2024-01-01\na,1,2024-01-02\n", "line 3 contradicts an earlier one on the date of a"),
+        ("case,patient,date\na,1,2024-01-01\nA,2,2024-01-01\n", "line 3 contradicts line 2"),
+    ],
+)
+def test_a_table_of_patients_that_cannot_be_used(
+    rows: str, what: str, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    io.write_scan(tiny.head(3)[0], tmp_path / "a.nii.gz")
+    (tmp_path / "patients.csv").write_text(rows)
+    command = ["predict", str(tiny_run), str(tmp_path / "a.nii.gz"), "--out", str(tmp_path / "out"), *OPTIONS]
+    assert main([*command, "--patients", str(tmp_path / "patients.csv")]) == 1
+    assert what in capsys.readouterr().err and not list((tmp_path / "out").glob("a*"))
+    assert main([*command, "--patients", str(tmp_path / "patients.csv"), "--show-patient"]) == 1
+    assert "there is no follow-up" in capsys.readouterr().err

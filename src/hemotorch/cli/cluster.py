@@ -15,13 +15,14 @@ from hemotorch.cli.options import (
     Resuming,
     add_command,
     add_max_voxels,
+    add_patients,
     add_series,
     add_threads,
     add_training,
     count,
     whole_number,
 )
-from hemotorch.cli.output import show, study_lines
+from hemotorch.cli.output import change_lines, show, study_lines
 from hemotorch.errors import HemotorchError, one_line
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _add_predict(engines: Any) -> None:
     p.add_argument("--model", action="append", default=[], metavar="MODEL", help=text)
     p.add_argument("--out", required=True, metavar="DIR", help="folder for results; the same command again goes on")
     add_series(p)
+    add_patients(p)
     p.add_argument("--workers", type=count, metavar="N", help="processes (default: one a GPU; else one for two cores)")
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default: auto)")
@@ -192,7 +194,7 @@ def predict(arguments: argparse.Namespace) -> int:
     models, scans = models_and_scans(arguments.model, arguments.path)
     emit(Message(models_text(models)))
     with (
-        open_archive(models, scans, arguments.out, arguments.series) as archive,
+        open_archive(models, scans, arguments.out, arguments.series, arguments.patients) as archive,
         ProgressTask("predicting", len(archive.todo), "scan") as task,
     ):
         StudyList(archive.folder)  # what is not its own there is said before anything is predicted
@@ -217,6 +219,8 @@ def predict(arguments: argparse.Namespace) -> int:
             else:
                 results.append(records.to_values(result))
                 emit(Message(study_lines(one_line(str(path)), result)[0]))
+                for line in change_lines(result):
+                    emit(Message(line))
         studies = StudyList(archive.folder)  # workers wrote the records: they are read once, at the end
         for name, error in failures:
             studies.add_failed(name, error)

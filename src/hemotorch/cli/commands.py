@@ -213,6 +213,7 @@ def predict(arguments: argparse.Namespace) -> int:
         series=arguments.series,
         as_dicom=not arguments.no_dicom,
         show_patient=arguments.show_patient,
+        patients=arguments.patients,
     ):
         if isinstance(result, HemotorchError):
             failed += 1

@@ -87,6 +87,12 @@ def add_series(p: argparse.ArgumentParser) -> None:
     p.add_argument("--series", metavar="UID", help=text)
 
 
+def add_patients(p: argparse.ArgumentParser) -> None:
+    """--patients."""
+    text = "for follow-up of scans outside DICOM: CSV with the columns case, patient and date (2024-01-31 14:30)"
+    p.add_argument("--patients", metavar="FILE", help=text)
+
+
 def add_overwrite(p: argparse.ArgumentParser) -> None:
     """--overwrite."""
     p.add_argument("--overwrite", action="store_true", help="replace results that are there already")

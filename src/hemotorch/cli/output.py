@@ -30,18 +30,24 @@ def study_lines(name: str, record: StudyRecord) -> list[str]:
     slices, seconds = len(record.slices_with_bleeding), sum(record.seconds.values())
     lines = [f"{name}   {mark}{volume_text(record.volume_ml)} on {slices} slices   {seconds:.1f} s"]
     lines += [f"    doubt ({doubt.code}): {one_line(doubt.text)}" for doubt in record.doubts]
-    if record.follow_up is not None:
-        change = record.follow_up
-        text = f"{change.change_ml:+.1f} mL since {change.earlier}, {change.hours:.0f} hours before"
-        if change.grown:
-            text += ": GROWN by more than 6 mL or 33 %"
-        lines.append(f"    {text}{f' ({change.note})' if change.note else ''}")
+    lines += change_lines(record)
     if record.left_out is not None:
         lines.append(f"    {record.left_out.text}")
     lines += [f"    {one_line(warning)}" for warning in record.warnings]
     if record.no_dicom:
         lines.append(f"    {one_line(record.no_dicom)}")
     return lines
+
+
+def change_lines(record: StudyRecord) -> list[str]:
+    """The line on the change since the patient's earlier study, if there is one."""
+    change = record.follow_up
+    if change is None:
+        return []
+    text = f"{change.change_ml:+.1f} mL since {change.earlier}, {change.hours:.0f} hours before"
+    if change.grown:
+        text += ": GROWN by more than 6 mL or 33 %"
+    return [f"    {text}{f' ({change.note})' if change.note else ''}"]
 
 
 def volume_text(volume_ml: Mapping[str, float | None]) -> str:

@@ -16,6 +16,7 @@ from hemotorch.cli.options import (
     add_device,
     add_max_voxels,
     add_overwrite,
+    add_patients,
     add_series,
     add_threads,
     add_training,
@@ -158,6 +159,7 @@ def _predict(group: Any) -> None:
     p.add_argument("--any-anatomy", action="store_true", help="also predict what does not look like a head")
     text = "call studies in DICOM after their folders and hide no name, id or birth date of patients"
     p.add_argument("--show-patient", action="store_true", help=text)
+    add_patients(p)
     p.add_argument("--no-dicom", action="store_true", help="of DICOM, write no DICOM (NAME_seg, _sr, _sc)")
     add_max_voxels(p)
     add_overwrite(p)

@@ -27,8 +27,9 @@ from hemotorch.inference.load import load_model, model_file
 from hemotorch.inference.outputs import MASK, RECORD, make_room
 from hemotorch.inference.pseudonyms import Pseudonyms
 from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
-from hemotorch.inference.studies import busy, predict_file
+from hemotorch.inference.studies import busy, change_since, predict_file
 from hemotorch.inference.study import StudyRecord, read_record, record_from
+from hemotorch.inference.visits import with_visits
 from hemotorch.io import dicom
 from hemotorch.report.study_files import write_study
 from hemotorch.system import records, threads
@@ -69,7 +70,11 @@ class Archive:
 
 @contextmanager
 def open_archive(
-    model: Path | str | Sequence[Path | str], scans: Sequence[Path | str], out: Path | str, series: str | None = None
+    model: Path | str | Sequence[Path | str],
+    scans: Sequence[Path | str],
+    out: Path | str,
+    series: str | None = None,
+    patients: Path | str | None = None,
 ) -> Iterator[Archive]:
     """Looks through scans and the output folder, which nobody else writes into inside the block.
 
@@ -78,10 +83,11 @@ def open_archive(
         scans: files, and folders of them.
         out: the folder of the results.
         series: of DICOM, the only series to predict, by its SeriesInstanceUID.
+        patients: a table that says whose scans outside DICOM are and when they were made, see `visits.with_visits`.
 
     Raises:
-        InputError: for a checkpoint that cannot be used, or a folder that holds something else than this model's
-            predictions.
+        InputError: for a table or a checkpoint that cannot be used, or a folder that holds something else than this
+            model's predictions.
         RunError: if another process predicts into the folder.
     """
     named = [model] if isinstance(model, (Path, str)) else list(model)
@@ -98,7 +104,6 @@ def open_archive(
         clear_parts(folder)
         pseudonyms = Pseudonyms(folder)
         to_predict, unreadable = find_scans(scans, folder, series, pseudonyms)
-        pseudonyms.save()
         by_path = {}
         for scan in to_predict:
             # Absolute, but links not followed: a scan is called what the user calls it.
@@ -107,7 +112,18 @@ def open_archive(
             by_path[files[0]] = replace(scan, files=files, named_after=named_after)
         done = _done(folder, by_path)
         todo = _names(folder, done, [scan for path, scan in by_path.items() if path not in done])
-        done_here = {path: done[path] for path in by_path if path in done}
+        if patients is not None:
+            names = {path: record.name for path, record in done.items()} | todo
+            by_path = {scan.path: scan for scan in with_visits([*by_path.values()], names, patients, pseudonyms)}
+        pseudonyms.save()
+        done_here = {}
+        for path, scan in by_path.items():
+            record = done.get(path)
+            if record is not None and scan.patient and record.patient != scan.patient:
+                (folder / f"{record.name}{RECORD}").unlink()  # whose it is was not known, or is another one now
+                todo[path] = record.name
+            elif record is not None:
+                done_here[path] = record
         yield Archive(models, weights, folder, done_here, todo, by_path, tuple(unreadable))
 
 
@@ -172,11 +188,11 @@ def predict_archive(
 
         engine.hush("ray.data")
         ray.data.DataContext.get_current().enable_progress_bars = False
-        count = min(devices.workers(workers, device), len(archive.todo))
+        rows = rows_of(archive)
+        count = min(devices.workers(workers, device), len(rows))
         thread_count = threads.wanted() or max(1, devices.cores // count)
         on_gpus = devices.on_gpus(device)
-        rows = [as_row(archive.scans[path], name) for path, name in archive.todo.items()]
-        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).map(
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).flat_map(
             Worker,
             fn_constructor_args=(
                 archive.models,
@@ -201,8 +217,25 @@ def predict_archive(
         raise RunError(f"Ray Data gave no answer for {len(missing)} scans", min(missing), AGAIN)
 
 
-def as_row(scan: ScanFiles, name: str) -> dict[str, str]:
-    """A scan as text, which Ray Data hands to a worker."""
+def rows_of(archive: Archive) -> list[dict[str, str]]:
+    """What Ray Data hands to workers, each row to one of them: a scan, or all scans of a patient in the order of time.
+
+    So the earlier study of a patient is predicted when the later one asks for the change between them.
+    """
+    groups: dict[str, list[dict[str, str]]] = {}
+    for path, scan in archive.scans.items():
+        if path in archive.todo:
+            groups.setdefault(scan.patient or str(path), []).append(as_entry(scan, archive.todo[path]))
+    return [as_row(*entries) for entries in groups.values()]
+
+
+def as_row(*entries: dict[str, str]) -> dict[str, str]:
+    """A row of Ray Data. entries: of its scans."""
+    return {"entries": json.dumps(entries)}
+
+
+def as_entry(scan: ScanFiles, name: str) -> dict[str, str]:
+    """A scan as text. name: what its files are called."""
     values = {
         "files": [str(file) for file in scan.files],
         "named_after": str(scan.named_after),
@@ -217,7 +250,7 @@ def as_row(scan: ScanFiles, name: str) -> dict[str, str]:
 
 
 def _scan(text: str) -> ScanFiles:
-    """The scan of a row."""
+    """The scan of an entry."""
     values = json.loads(text)
     identity = values["identity"]
     return ScanFiles(
@@ -268,20 +301,24 @@ class Worker:
             self._predictor = load_model(models, device)
         torch.set_num_threads(thread_count)
         self._changed = self._predictor.digest != weights
+        self._pseudonyms = Pseudonyms(folder)
         load = {"host": platform.node(), "pid": os.getpid(), "seconds": round(time.perf_counter() - start, 2)}
         with open(folder / LOADS, "a", encoding="utf-8") as file:
             file.write(json.dumps(load) + "\n")
 
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        """Predicts one scan.
+    def __call__(self, row: dict[str, str]) -> list[dict[str, str]]:
+        """Predicts the scans of a row, one after the other.
 
         Args:
             row: as `as_row` makes it.
 
         Returns:
-            The row with "result" added: the JSON of a result, or of {"error": ...}.
+            For each scan its entry with "result" added: the JSON of a result, or of {"error": ...}.
         """
-        name, scan = row["name"], _scan(row["scan"])
+        return [self._with_result(entry) for entry in json.loads(row["entries"])]
+
+    def _with_result(self, entry: dict[str, str]) -> dict[str, str]:
+        name, scan = entry["name"], _scan(entry["scan"])
         started = self._folder / f".{name}{STARTED}"
         result: Any
         try:
@@ -289,7 +326,7 @@ class Worker:
         except Exception as error:  # one scan, whatever is wrong with it, does not stop an archive
             result = {"error": errors.to_dict(scan.hide(explain(error, scan.named_after)))}
         started.unlink(missing_ok=True)
-        return {**row, "result": json.dumps(result)}
+        return {**entry, "result": json.dumps(result)}
 
     def _predict(self, scan: ScanFiles, name: str, started: Path) -> StudyRecord:
         if self._changed:
@@ -303,7 +340,10 @@ class Worker:
         if len(started.read_text().splitlines()) > TRIES:
             todo = "is there enough memory? the same command tries it again"
             raise RunError(f"the worker that had it died {TRIES} times", scan.named_after, todo)
-        return predict_file(self._predictor, scan, self._folder, name, self._any_anatomy, write_page=write_study)
+        change = change_since(self._folder, name, self._pseudonyms)
+        return predict_file(
+            self._predictor, scan, self._folder, name, self._any_anatomy, write_page=write_study, change=change
+        )
 
 
 def _records(folder: Path) -> dict[str, StudyRecord]:

@@ -23,4 +23,5 @@ stacks       what networks see: stacks of slices, blocks and their stitching
 studies      files and folders to predicted studies: what is done already, the change since an earlier study
 study        the record of a predicted study, NAME.json
 torch_model  a torch network as a model
+visits       whose scans outside DICOM are and when they were made, as a table says
 """

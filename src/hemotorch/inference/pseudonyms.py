@@ -76,6 +76,30 @@ class Pseudonyms:
         self._changed = True
         return entry
 
+    def add(self, study: str, identity: dicom.Identity, source: Path) -> KnownStudy:
+        """The entry of a study that keeps its own name. What was known of that name before is forgotten.
+
+        Args:
+            study: what its files are called.
+            identity: whose it is, and when it was made.
+            source: the path of its file.
+        """
+        patient = identity.patient
+        patient_name = ""
+        if patient is not None:
+            patient_name = self._patients.get(patient) or self._new("patient")
+        entry = KnownStudy(study, patient_name, os.path.abspath(source), identity)
+        known = self._studies.get(study)
+        if known == entry:
+            return known
+        if known is not None:
+            del self._entries[known.key]
+            if known.patient:
+                self._of_patient[known.patient].remove(known)
+        self._add(entry)
+        self._changed = True
+        return entry
+
     def earlier(self, study: str) -> list[tuple[str, float]]:
         """The patient's earlier studies, the last one first: their pseudonyms, and hours from each to this one."""
         return [(name, -hours) for name, hours in self._others(study) if hours < 0]

@@ -33,7 +33,8 @@ class ScanFiles:
     files: of it, the one that names it in messages first: a volume, or all slices of a series, foot to head.
     named_after: the file or folder that the files made from it are called after.
     notes: what is said of it beside what its reader says: why this series was chosen.
-    identity: of DICOM, whose it is. patient: that patient's pseudonym, "" if there is none.
+    identity: whose it is, if DICOM or a table of patients says so. patient: that patient's pseudonym, "" if there is
+    none.
     hidden: whether it is called by a pseudonym, and its paths and its patient's name are kept out of every text.
     location: if it is hidden, where it lies below the path that was given; "" if that would say whose it is.
     secrets: if it is hidden, what must not be in its texts, see `dicom.Identity.secrets`.
@@ -124,11 +125,11 @@ def find_scans(
             failed.append((path, InputError("holds no scan", path, todo)))
     # Known by where they are, not by where a link leads: two links to one file are two scans with names of their own.
     unique = {os.path.abspath(scan.path): scan for scan in scans}
-    return _by_time(list(unique.values())), failed
+    return by_time(list(unique.values())), failed
 
 
-def _by_time(scans: list[ScanFiles]) -> list[ScanFiles]:
-    """The scans in their order, but all of one patient where the first of them is, by time."""
+def by_time(scans: list[ScanFiles]) -> list[ScanFiles]:
+    """The scans in their order, but all of one patient together, in the place of the first of them, by time."""
     first: dict[str, int] = {}
 
     def key(numbered: tuple[int, ScanFiles]) -> tuple[int, datetime]:

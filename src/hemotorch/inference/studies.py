@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hemotorch.errors import HemotorchError, InputError, RunError, explain
+from hemotorch.errors import HemotorchError, InputError, OptionError, RunError, explain
 from hemotorch.inference.load import load_model
 from hemotorch.inference.outputs import LOCK, RECORD, THUMBNAILS, PageWriter, make_room, write_prediction
 from hemotorch.inference.predictor import Predictor
 from hemotorch.inference.pseudonyms import Pseudonyms
 from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
 from hemotorch.inference.study import StudyRecord, followed_up, read_record
+from hemotorch.inference.visits import with_visits
 from hemotorch.system.device import is_out_of_memory
 from hemotorch.system.events import progress
 from hemotorch.system.files import clear_parts, exclusive, output_folder
@@ -40,6 +41,7 @@ def predict_files(
     series: str | None = None,
     as_dicom: bool = True,
     show_patient: bool = False,
+    patients: Path | str | None = None,
     write_page: PageWriter | None = None,
 ) -> Iterator[tuple[Path, Result]]:
     """Predicts files and folders of scans with one model load. A scan that fails, however, does not stop the others.
@@ -56,26 +58,32 @@ def predict_files(
         as_dicom: of DICOM, also write SEG, structured report and secondary capture.
         show_patient: call studies in DICOM after their folders, and hide nobody's name. There is then no change since
             an earlier study.
+        patients: a table that says whose scans outside DICOM are and when they were made, see `visits.with_visits`.
         write_page: also write a page for each scan.
 
     Yields:
         What each scan is called in messages, its file or its pseudonym; with its record or its error.
 
     Raises:
-        InputError: at once, for a model or folder that cannot be used.
+        InputError: at once, for a model, a folder or a table of patients that cannot be used.
+        OptionError: for a table of patients if `show_patient`, with which there is no change since an earlier study.
         RunError: if another process predicts into the folder.
     """
+    if patients is not None and show_patient:
+        raise OptionError("with --show-patient there is no follow-up", "--patients", "give one of the two")
     folder = output_folder(out, may_exist=True)
     with exclusive(folder / LOCK, busy(folder)):
         clear_parts(folder)
         clear_parts(folder / THUMBNAILS)
         pseudonyms = None if show_patient else Pseudonyms(folder)
         to_predict, unreadable = find_scans(scans, folder.resolve(), series, pseudonyms)
+        names = name_scans(to_predict)
+        if patients is not None and pseudonyms is not None:
+            to_predict = with_visits(to_predict, names, patients, pseudonyms)
         predictor = load_model(model, device)
         if pseudonyms is not None:
             pseudonyms.save()
         yield from unreadable
-        names = name_scans(to_predict)
         for scan in progress(to_predict, "predicting", unit="scan"):
             name = names[scan.path]
             result: Result
@@ -98,7 +106,7 @@ def busy(folder: Path) -> RunError:
 
 
 def done_before(folder: Path, name: str, scan: ScanFiles, model_digest: str) -> StudyRecord | None:
-    """The record of a scan that is done: of the same files, by the same model, and nothing of it is missing."""
+    """The record of a scan that is done: of the same files and patient, by the same model, and all of it is there."""
     path = folder / f"{name}{RECORD}"
     if not path.is_file() or not model_digest:
         return None
@@ -107,6 +115,7 @@ def done_before(folder: Path, name: str, scan: ScanFiles, model_digest: str) -> 
     except InputError:
         return None  # `make_room` says what it is
     is_same = record.source_digest == scan.digest and record.model_digest == model_digest
+    is_same &= not scan.patient or record.patient == scan.patient
     return record if is_same and all((folder / file).is_file() for file in record.sha256) else None
 
 

@@ -150,7 +150,7 @@ def assign_patients(collection: Collection, table: Path | None) -> Collection:
     if table is None:
         return _with_assumption(collection, table)
     entries, warnings = read_patients(table)
-    matched, spelled = _match(collection.cases, entries, table)
+    matched, spelled = match_entries(collection.cases, entries, table)
     if spelled:
         warnings.append(f"{table.name}: cases spelled otherwise than their files: {some_of(spelled)}")
     if alone := _without_scan(entries, matched):
@@ -209,8 +209,12 @@ def _with_assumption(collection: Collection, table: Path | None) -> Collection:
     return replace(collection, description=text)
 
 
-def _match(cases: Iterable[Case], entries: Iterable[Entry], table: Path) -> tuple[dict[str, Entry], list[str]]:
-    """The table's row for each case, and the cases that a row spells otherwise."""
+def match_entries(cases: Iterable[Case], entries: Iterable[Entry], table: Path) -> tuple[dict[str, Entry], list[str]]:
+    """The table's row for each case, and the cases that a row spells otherwise.
+
+    Raises:
+        InputError: if a row may be about several cases, or two rows about one contradict each other.
+    """
     exact, close = _names(cases)
     matched: dict[str, Entry] = {}
     spelled = []
