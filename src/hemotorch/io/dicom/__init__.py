@@ -1,6 +1,7 @@
 """DICOM to Scan: files, folders, zips and DICOMDIRs; series found and judged by their geometry.
 
 amounts    mL, slices and lengths of a prediction, as SR and SC say them
+attributes single values of a dataset, read with care
 codes      what a segment shows, in codes of SNOMED CT
 faults     what real archives get wrong, put into a series before it is written
 files      bytes of DICOM files, in folders or in zips

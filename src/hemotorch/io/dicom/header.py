@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -19,14 +18,26 @@ from typing import Any
 
 import numpy as np
 
-from hemotorch.errors import InputError, one_line
+from hemotorch.errors import InputError
+from hemotorch.io.dicom.attributes import (
+    first_item_of,
+    first_items_of,
+    first_whole_of,
+    items_of,
+    number_of,
+    numbers_of,
+    positive_of,
+    text_of,
+    value_of,
+    whole_of,
+    words_of,
+)
 from hemotorch.io.dicom.files import looks_like_dicom, on_disk, open_file, read_start, unpacked_dataset
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  #: the second is converted legacy CT
 MOST_FRAMES = 20_000  #: of one file
 _START_BYTES = 2**17  # of a file in a zip: its header, unless it is a long one
-_LONGEST_TEXT, _MOST_WORDS = 256, 32  # a value of DICOM's long strings has 64 letters
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 #: Attributes of a CT image that must be there with a value (type 1), and those that may be empty (type 2): PS3.3 A.3.
@@ -212,19 +223,19 @@ def _parsed(file: Any, path: Path, *, pixels: bool) -> Any:
 
 
 def _headers(dataset: Any, path: Path) -> tuple[ImageHeader, ...]:
-    if _text(dataset, "SOPClassUID") == _DIRECTORY or "DirectoryRecordSequence" in dataset:
+    if text_of(dataset, "SOPClassUID") == _DIRECTORY or "DirectoryRecordSequence" in dataset:
         raise DirectoryFile("is a DICOMDIR", path)
     meta = getattr(dataset, "file_meta", None)
-    if meta is not None and _text(meta, "MediaStorageSOPClassUID") == _DIRECTORY:
+    if meta is not None and text_of(meta, "MediaStorageSOPClassUID") == _DIRECTORY:
         raise DirectoryFile("is a DICOMDIR", path)
     known = ("SOPClassUID", "Modality", "Rows", "StudyInstanceUID", "ImagePositionPatient")
     if not any(name in dataset for name in known):
         raise InputError("cannot be read as DICOM: nothing in it is known", path)
-    count = max(1, _whole(dataset, "NumberOfFrames") or 1)
+    count = max(1, whole_of(dataset, "NumberOfFrames") or 1)
     if count > MOST_FRAMES:
         raise InputError(f"has {count:,} frames, more than the {MOST_FRAMES:,} that are read", path)
-    shared = _first_item(dataset, "SharedFunctionalGroupsSequence")
-    per_frame = _items(dataset, "PerFrameFunctionalGroupsSequence")
+    shared = first_item_of(dataset, "SharedFunctionalGroupsSequence")
+    per_frame = items_of(dataset, "PerFrameFunctionalGroupsSequence")
     headers = []
     for frame in range(count):
         of_frame = per_frame[frame] if frame < len(per_frame) else None
@@ -235,77 +246,77 @@ def _headers(dataset: Any, path: Path) -> tuple[ImageHeader, ...]:
 def _header(dataset: Any, groups: list[Any], path: Path, frame: int, count: int) -> ImageHeader:
     """One frame's header. groups: its functional groups, its own before the shared ones; None if there are none."""
     # One position for many frames is that of none of them.
-    plane = _sequence_items(groups[:1], "PlanePositionSequence")
+    plane = first_items_of(groups[:1], "PlanePositionSequence")
     if count == 1:
-        plane = [*_sequence_items(groups, "PlanePositionSequence"), dataset]
-    axes = [*_sequence_items(groups, "PlaneOrientationSequence"), dataset]
-    measures = [*_sequence_items(groups, "PixelMeasuresSequence"), dataset]
-    rescale = [*_sequence_items(groups, "PixelValueTransformationSequence"), dataset]
-    kinds = [*_sequence_items(groups, "CTImageFrameTypeSequence"), dataset]
-    kernels = [*_sequence_items(groups, "CTReconstructionSequence"), dataset]
-    content = [*_sequence_items(groups, "FrameContentSequence"), dataset]
-    image_type = _words(kinds, "FrameType") or _words([dataset], "ImageType")
-    pixel = _numbers(measures, "PixelSpacing", 2)
-    position = _numbers(plane, "ImagePositionPatient", 3)
+        plane = [*first_items_of(groups, "PlanePositionSequence"), dataset]
+    axes = [*first_items_of(groups, "PlaneOrientationSequence"), dataset]
+    measures = [*first_items_of(groups, "PixelMeasuresSequence"), dataset]
+    rescale = [*first_items_of(groups, "PixelValueTransformationSequence"), dataset]
+    kinds = [*first_items_of(groups, "CTImageFrameTypeSequence"), dataset]
+    kernels = [*first_items_of(groups, "CTReconstructionSequence"), dataset]
+    content = [*first_items_of(groups, "FrameContentSequence"), dataset]
+    image_type = words_of(kinds, "FrameType") or words_of([dataset], "ImageType")
+    pixel = numbers_of(measures, "PixelSpacing", 2)
+    position = numbers_of(plane, "ImagePositionPatient", 3)
     meta = getattr(dataset, "file_meta", None)
-    syntax = "" if meta is None else _text(meta, "TransferSyntaxUID")
+    syntax = "" if meta is None else text_of(meta, "TransferSyntaxUID")
     if not syntax:
         syntax = _guessed_syntax(dataset)
-    allocated = _whole(dataset, "BitsAllocated") or 0
+    allocated = whole_of(dataset, "BitsAllocated") or 0
     return ImageHeader(
         path=path,
         frame=frame,
         frames=count,
-        study=_text(dataset, "StudyInstanceUID"),
-        series=_text(dataset, "SeriesInstanceUID"),
-        instance=_text(dataset, "SOPInstanceUID"),
-        sop_class=_text(dataset, "SOPClassUID"),
-        frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
+        study=text_of(dataset, "StudyInstanceUID"),
+        series=text_of(dataset, "SeriesInstanceUID"),
+        instance=text_of(dataset, "SOPInstanceUID"),
+        sop_class=text_of(dataset, "SOPClassUID"),
+        frame_of_reference=text_of(dataset, "FrameOfReferenceUID"),
         syntax=syntax,
-        modality=_text(dataset, "Modality").upper(),
+        modality=text_of(dataset, "Modality").upper(),
         image_type=image_type,
-        description=_text(dataset, "SeriesDescription"),
-        study_description=_text(dataset, "StudyDescription"),
-        study_date=_text(dataset, "StudyDate"),
-        study_time=_text(dataset, "StudyTime"),
-        body_part=_text(dataset, "BodyPartExamined"),
-        manufacturer=_text(dataset, "Manufacturer"),
-        kernel="\\".join(_words(kernels, "ConvolutionKernel", capitals=False)),
+        description=text_of(dataset, "SeriesDescription"),
+        study_description=text_of(dataset, "StudyDescription"),
+        study_date=text_of(dataset, "StudyDate"),
+        study_time=text_of(dataset, "StudyTime"),
+        body_part=text_of(dataset, "BodyPartExamined"),
+        manufacturer=text_of(dataset, "Manufacturer"),
+        kernel="\\".join(words_of(kernels, "ConvolutionKernel", capitals=False)),
         contrast=_contrast(dataset),
-        series_number=_whole(dataset, "SeriesNumber"),
-        number=_whole(dataset, "InstanceNumber") if count == 1 else frame + 1,
-        acquisition=_whole_of(content, "FrameAcquisitionNumber", "AcquisitionNumber"),
-        rows=_whole(dataset, "Rows") or 0,
-        columns=_whole(dataset, "Columns") or 0,
-        samples=_whole(dataset, "SamplesPerPixel") or 1,
-        photometric=_text(dataset, "PhotometricInterpretation").upper(),
-        bits=(allocated, _whole(dataset, "BitsStored") or allocated),
-        signed=_whole(dataset, "PixelRepresentation") == 1,
+        series_number=whole_of(dataset, "SeriesNumber"),
+        number=whole_of(dataset, "InstanceNumber") if count == 1 else frame + 1,
+        acquisition=first_whole_of(content, "FrameAcquisitionNumber", "AcquisitionNumber"),
+        rows=whole_of(dataset, "Rows") or 0,
+        columns=whole_of(dataset, "Columns") or 0,
+        samples=whole_of(dataset, "SamplesPerPixel") or 1,
+        photometric=text_of(dataset, "PhotometricInterpretation").upper(),
+        bits=(allocated, whole_of(dataset, "BitsStored") or allocated),
+        signed=whole_of(dataset, "PixelRepresentation") == 1,
         pixel_mm=None if pixel is None or min(pixel) <= 0 else (pixel[0], pixel[1]),
         orientation=_orientation(axes),
         position=None if position is None else (position[0], position[1], position[2]),
-        thickness_mm=_positive(measures, "SliceThickness"),
-        spacing_mm=_positive(measures, "SpacingBetweenSlices"),
-        tilt_tag=_number([dataset], "GantryDetectorTilt"),
-        slope=_number(rescale, "RescaleSlope"),
-        intercept=_number(rescale, "RescaleIntercept"),
-        rescale_type=next((text for group in rescale if (text := _text(group, "RescaleType"))), ""),
+        thickness_mm=positive_of(measures, "SliceThickness"),
+        spacing_mm=positive_of(measures, "SpacingBetweenSlices"),
+        tilt_tag=number_of([dataset], "GantryDetectorTilt"),
+        slope=number_of(rescale, "RescaleSlope"),
+        intercept=number_of(rescale, "RescaleIntercept"),
+        rescale_type=next((text for group in rescale if (text := text_of(group, "RescaleType"))), ""),
         padding=_padding(dataset),
-        lossy=_text(dataset, "LossyImageCompression") == "01",
-        patient_id=_text(dataset, "PatientID"),
-        patient_name=_text(dataset, "PatientName"),
-        birth_date=_text(dataset, "PatientBirthDate"),
-        age=_age(_text(dataset, "PatientAge")),
-        sex=_text(dataset, "PatientSex").upper(),
+        lossy=text_of(dataset, "LossyImageCompression") == "01",
+        patient_id=text_of(dataset, "PatientID"),
+        patient_name=text_of(dataset, "PatientName"),
+        birth_date=text_of(dataset, "PatientBirthDate"),
+        age=_age(text_of(dataset, "PatientAge")),
+        sex=text_of(dataset, "PatientSex").upper(),
         missing=_missing(dataset),
     )
 
 
 def _missing(dataset: Any) -> tuple[str, ...]:
     """What a CT image of one frame has to state and this one does not; none for other kinds of images."""
-    if _text(dataset, "SOPClassUID") not in ("", CT_IMAGE):
+    if text_of(dataset, "SOPClassUID") not in ("", CT_IMAGE):
         return ()
-    without_value = [name for name in _TYPE_1 if _value(dataset, name) in (None, "")]
+    without_value = [name for name in _TYPE_1 if value_of(dataset, name) in (None, "")]
     return (*without_value, *(name for name in _TYPE_2 if name not in dataset))
 
 
@@ -319,89 +330,9 @@ def _guessed_syntax(dataset: Any) -> str:
     return str(ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
 
 
-def _value(dataset: Any, name: str) -> Any:
-    """A value, None if it is missing, empty or damaged."""
-    try:
-        return dataset.get(name)
-    except Exception:  # a value that is none of its type: as good as missing
-        return None
-
-
-def _text(dataset: Any, name: str) -> str:
-    value = _value(dataset, name)
-    if value is None:
-        return ""
-    if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
-        value = value[0] if len(value) else ""
-    return _safe(value)
-
-
-def _safe(value: Any) -> str:
-    """A text of a header on one line, safe for a terminal, and not longer than anybody writes."""
-    return one_line(str(value).replace("\0", "").strip()[:_LONGEST_TEXT])
-
-
-def _words(datasets: list[Any], name: str, capitals: bool = True) -> tuple[str, ...]:
-    """The parts of a text of several values, of the first dataset that has it."""
-    for dataset in datasets:
-        value = _value(dataset, name)
-        if value is None or value == "":
-            continue
-        values = value if type(value).__name__ == "MultiValue" or isinstance(value, (list, tuple)) else [value]
-        words = [_safe(entry) for entry in list(values)[:_MOST_WORDS]]
-        return tuple(word.upper() if capitals else word for word in words if word)
-    return ()
-
-
-def _numbers(datasets: list[Any], name: str, count: int) -> tuple[float, ...] | None:
-    """So many finite numbers, of the first dataset that has them."""
-    for dataset in datasets:
-        value = _value(dataset, name)
-        if value is None:
-            continue
-        try:
-            numbers = [float(entry) for entry in value]
-        except (TypeError, ValueError):
-            continue
-        if len(numbers) == count and all(map(math.isfinite, numbers)) and max(map(abs, numbers)) < 1e6:
-            return tuple(numbers)
-    return None
-
-
-def _number(datasets: list[Any], name: str) -> float | None:
-    for dataset in datasets:
-        value = _value(dataset, name)
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            continue
-        if math.isfinite(number) and abs(number) < 1e9:
-            return number
-    return None
-
-
-def _positive(datasets: list[Any], name: str) -> float | None:
-    number = _number(datasets, name)
-    return number if number is not None and 0 < number < 1000 else None
-
-
-def _whole(dataset: Any, name: str) -> int | None:
-    number = _number([dataset], name)
-    return None if number is None else int(number)
-
-
-def _whole_of(datasets: list[Any], *names: str) -> int | None:
-    for dataset in datasets:
-        for name in names:
-            number = _whole(dataset, name)
-            if number is not None:
-                return number
-    return None
-
-
 def _orientation(datasets: list[Any]) -> tuple[float, ...] | None:
     """Two unit vectors at right angles, or None."""
-    values = _numbers(datasets, "ImageOrientationPatient", 6)
+    values = numbers_of(datasets, "ImageOrientationPatient", 6)
     if values is None:
         return None
     axes = np.asarray(values).reshape(2, 3)
@@ -412,21 +343,21 @@ def _orientation(datasets: list[Any]) -> tuple[float, ...] | None:
 
 
 def _padding(dataset: Any) -> tuple[int, int | None] | None:
-    value = _whole(dataset, "PixelPaddingValue")
+    value = whole_of(dataset, "PixelPaddingValue")
     if value is None:
         return None
-    return value, _whole(dataset, "PixelPaddingRangeLimit")
+    return value, whole_of(dataset, "PixelPaddingRangeLimit")
 
 
 def _contrast(dataset: Any) -> str:
     """The contrast agent that the header names, "" if none was given or nothing is said."""
-    agent = _text(dataset, "ContrastBolusAgent")
+    agent = text_of(dataset, "ContrastBolusAgent")
     if agent.upper() in ("NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "UNENHANCED", "0"):
         return ""
     if agent:
         return agent
-    volume = _number([dataset], "ContrastBolusVolume")
-    if (volume or 0) > 0 or _items(dataset, "ContrastBolusAgentSequence"):
+    volume = number_of([dataset], "ContrastBolusVolume")
+    if (volume or 0) > 0 or items_of(dataset, "ContrastBolusAgentSequence"):
         return "not named"
     return ""
 
@@ -438,22 +369,3 @@ def _age(text: str) -> float | None:
         return None
     per_year = {"Y": 1.0, "M": 12.0, "W": 52.0, "D": 365.0}
     return int(match[1]) / per_year[match[2]]
-
-
-def _items(dataset: Any, name: str) -> list[Any]:
-    value = _value(dataset, name)
-    return list(value) if type(value).__name__ == "Sequence" else []
-
-
-def _first_item(dataset: Any, name: str) -> Any:
-    items = _items(dataset, name)
-    return items[0] if items else None
-
-
-def _sequence_items(groups: list[Any], name: str) -> list[Any]:
-    """The first item of this sequence in each functional group that has it."""
-    items = []
-    for group in groups:
-        if group is not None and (item := _first_item(group, name)) is not None:
-            items.append(item)
-    return items
