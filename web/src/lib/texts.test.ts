@@ -5,6 +5,7 @@ import { texts } from './texts'
 const entries = Object.entries(texts) as [string, Text][]
 const RULES = { en: new Intl.PluralRules('en-GB'), uk: new Intl.PluralRules('uk-UA') }
 
+const NAMES = new Set(['ABC/2', 'Dice'])
 const sentences = (forms: Forms) => (typeof forms === 'string' ? [forms] : Object.values(forms))
 const places = (sentence: string) => [...sentence.matchAll(/\{(\w+)\}/g)].map((found) => found[1]).sort()
 
@@ -26,9 +27,9 @@ describe('texts', () => {
     }
   })
 
-  it('has Ukrainian letters in the Ukrainian texts, apart from names and signs', () => {
+  it('has Ukrainian letters in the Ukrainian texts, apart from names that are the same everywhere', () => {
     const latin = entries.filter(([, text]) => sentences(text[1]).some((line) => !/[а-яіїєґ]/i.test(line)))
-    expect(latin.map(([key]) => key)).toEqual([])
+    expect(latin.filter(([, text]) => text[0] !== text[1] || !NAMES.has(String(text[0]))).map(([key]) => key)).toEqual([])
   })
 })
 
