@@ -27,6 +27,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import torch
 
 from hemotorch import nets
@@ -35,10 +36,13 @@ from hemotorch.data.layouts import open_layout
 from hemotorch.errors import HemotorchError
 from hemotorch.inference.checkpoint import _digest, load_checkpoint
 from hemotorch.inference.load import load_model
-from hemotorch.io import png, read_mask, read_scan, slice_numbers, write_mask, write_scan
+from hemotorch.io import dicom, png, read_mask, read_scan, slice_numbers, write_mask, write_scan
+from hemotorch.io.dicom.masks import mask_names, mask_series
+from hemotorch.io.dicom.write import write_series
 from hemotorch.recipe import load_recipe
 from hemotorch.run import BEST, Run
 from hemotorch.scan import even_scan
+from structures import structure_set
 
 SECONDS, KILOBYTES = 20, 1_000_000  #: that one input may take, and above what the process had at its start
 NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
@@ -277,6 +281,26 @@ def read_dataset(path: Path) -> None:
             _tried(lambda case=case, ask=ask: ask(case))
 
 
+def write_structure_set(work: Path) -> Path:
+    """Contours of two regions on a series in DICOM, which lies beside them."""
+    scan = even_scan(np.random.default_rng(0).integers(-1000, 1500, (6, 48, 48)).astype(np.int16), 4.0, 5.0)
+    files = write_series(scan, work / "series")
+    first = pydicom.dcmread(files[0], stop_before_pixels=True)
+    circles = [("EDH", 9.0), ("brain", 14.0)]
+    return structure_set(
+        scan, work / "rs.dcm", circles, first.StudyInstanceUID, first.SeriesInstanceUID, first.PatientID
+    )
+
+
+def read_structure_set(path: Path) -> None:
+    """Asks a file all that is asked of a mask in DICOM, also as a part of its study."""
+    scan = read_scan(path.with_name("series"))
+    for ask in (mask_names, mask_series, dicom.look_into):
+        _tried(lambda ask=ask: ask(path))
+    _tried(lambda: read_mask(path, scan))
+    _tried(lambda: [case.read() for case in open_layout(path.parent, "auto").cases])
+
+
 def read_run(path: Path) -> None:
     run = Run.open(path.parent)
     _tried(lambda: run.metrics)
@@ -322,6 +346,7 @@ KINDS = {
     ),
     "png": Kind(lambda _, work: write_slice(work, "a_001.png"), read_scan, damaged_png),
     "png-label": Kind(lambda _, work: write_slice(work, "a_001.png", label=True), read_mask, damaged_png),
+    "rtstruct": Kind(lambda _, work: write_structure_set(work), read_structure_set, damaged_bytes),
     "window": Kind(
         lambda _, work: copied_text(work, "window.json", '{"level": 40, "width": 120, "pixel_mm": 0.5, "slice_mm": 5}'),
         lambda path: png.read_window(path.parent),

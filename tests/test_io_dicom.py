@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian
 
 from hemotorch.errors import HemotorchError, InputError, OptionError
@@ -523,6 +525,39 @@ UNREAD = {
     "JPEGProcess6_8TransferSyntax_1.2.840.10008.1.2.4.53": "progressive JPEG",
     "JPEGProcess10_12TransferSyntax_1.2.840.10008.1.2.4.55": "progressive JPEG",
 }
+
+
+#: 8 x 8 pixels of 37 HU more each, from -1000 HU, without loss. imagecodecs 2026.3.6 (OpenJPH 0.26.3) wrote it:
+#: htj2k_encode((np.arange(64).reshape(8, 8) * 37 - 1000).astype(np.int16), reversible=True)
+HTJ2K_STREAM = base64.b64decode(
+    "/0//UQApQAAAAAAIAAAACAAAAAAAAAAAAAAACAAAAAgAAAAAAAAAAAABjwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJCQkJCQ"
+    "kJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAFgAAf+TwAAl3QGHdAAAAMAAEsAAEwBQAYd0AIz6Awd0AMAAE0AAE4Ak0gEC"
+    "dAAylekAo1QAwAAqIAAVYAiCIKpwgnUATjpx4uTAQgHstgD/2Q=="
+)
+LOSSY_HTJ2K = "1.2.840.10008.1.2.4.203"
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", LOSSY_HTJ2K])
+def test_htj2k_is_decoded(syntax: str, tmp_path: Path) -> None:
+    expected = (np.arange(64).reshape(8, 8) * 37 - 1000).astype(np.int16)
+    for path in write_series(even_scan(np.stack([expected] * 3), 20.0, 5.0), tmp_path / "S"):
+        d = pydicom.dcmread(path)
+        d.PixelRepresentation, d.BitsStored, d.HighBit, d.RescaleSlope, d.RescaleIntercept = 1, 16, 15, 1, 0
+        d.file_meta.TransferSyntaxUID = syntax
+        d.LossyImageCompression = "01" if syntax == LOSSY_HTJ2K else "00"
+        d.PixelData = encapsulate([HTJ2K_STREAM])
+        d["PixelData"].VR, d["PixelData"].is_undefined_length = "OB", True
+        d.save_as(path)
+    read = read_scan(tmp_path / "S")
+    np.testing.assert_array_equal(read.hu, np.stack([expected] * 3))
+    assert any("loss" in text for text in read.warnings) == (syntax == LOSSY_HTJ2K)
+    damaged = sorted((tmp_path / "S").iterdir())[0]
+    d = pydicom.dcmread(damaged)
+    d.PixelData = encapsulate([HTJ2K_STREAM[:60]])
+    d["PixelData"].VR, d["PixelData"].is_undefined_length = "OB", True
+    d.save_as(damaged)
+    with pytest.raises(InputError, match="1 of 3 slices cannot be read"):
+        read_scan(tmp_path / "S")
 
 
 @needs("dicom-syntaxes")
