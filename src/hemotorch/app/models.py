@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hemotorch.app.database import Database, announce
+from hemotorch.app.refusals import Missing
 from hemotorch.app.schemas import ModelInfo, Schema
 from hemotorch.errors import InputError, nearest
 from hemotorch.inference import box
@@ -137,7 +138,7 @@ class Models:
 
     def _record(self, name: str) -> ModelRecord:
         if name not in self.names():
-            raise InputError("there is no such model", name[:60], nearest(name[:60], self.names()))
+            raise Missing("there is no such model", name[:60], nearest(name[:60], self.names()))
         path = self._folder / name / RECORD
         try:
             return ModelRecord.model_validate_json(path.read_bytes())

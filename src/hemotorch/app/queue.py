@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hemotorch.app.database import Database, Row, announce, now
+from hemotorch.app.refusals import Missing
 from hemotorch.app.schemas import AppJob, JobKind, JobPage, JobState, Refusal
 from hemotorch.errors import InputError, RunError
 
@@ -224,7 +225,7 @@ class JobQueue:
                 self._put_back(connection, "lease_until < ?", (time.time(),))
 
     def cancel(self, name: str) -> AppJob:
-        """Cancels a job: at once if it waits, as soon as it can stop if it runs. Raises InputError if there is none."""
+        """Cancels a job: at once if it waits, as soon as it can stop if it runs. Raises Missing if there is none."""
         with self.database.write() as connection:
             row = _row(connection, name)
             if row["state"] == JobState.WAITING:
@@ -235,7 +236,7 @@ class JobQueue:
             return shown(_row(connection, name))
 
     def retry(self, name: str) -> AppJob:
-        """Puts a job that failed or was cancelled back into the queue. Raises InputError if there is none."""
+        """Puts a job that failed or was cancelled back into the queue. Raises Missing if there is none."""
         with self.database.write() as connection:
             row = _row(connection, name)
             if row["state"] in (JobState.FAILED, JobState.CANCELLED):
@@ -245,7 +246,7 @@ class JobQueue:
             return shown(_row(connection, name))
 
     def get(self, name: str) -> AppJob:
-        """A job. Raises InputError if there is none."""
+        """A job. Raises Missing if there is none."""
         row = self.database.row("SELECT * FROM job WHERE id = ?", (name,))
         if row is None:
             raise _unknown(name)
@@ -327,8 +328,8 @@ def _number(cursor: str) -> int:
     return int(cursor)
 
 
-def _unknown(name: str) -> InputError:
-    return InputError("there is no such job", name[:60])
+def _unknown(name: str) -> Missing:
+    return Missing("there is no such job", name[:60])
 
 
 def _lost(job: LeasedJob) -> LeaseLost:

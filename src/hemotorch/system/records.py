@@ -161,6 +161,8 @@ class FieldNote:
     """All that is known of a field: what a command line, a form or a table of the docs shows.
 
     values: the choices, or the type in words with its bounds; unit: "" for none; default: None if there is none.
+    choices: none if it is not one of a few. minimum, maximum: of a number, None without one; `values` says whether the
+    bound itself may stand there.
     """
 
     key: str
@@ -168,6 +170,9 @@ class FieldNote:
     unit: str
     default: Any
     help: str
+    choices: tuple[Any, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 def field_notes(kind: Any, prefix: str = "") -> Iterator[FieldNote]:
@@ -181,7 +186,11 @@ def field_notes(kind: Any, prefix: str = "") -> Iterator[FieldNote]:
         extra = info.json_schema_extra
         unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
         default = None if info.is_required() else info.get_default(call_default_factory=True)
-        yield FieldNote(key, _values_in_words(hint, info), unit, default, info.description or "")
+        plain, bounds = _without_none(hint), _bounds(info)
+        choices = get_args(plain) if get_origin(plain) is Literal else ()
+        minimum, maximum = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+        words = _values_in_words(hint, info)
+        yield FieldNote(key, words, unit, default, info.description or "", choices, minimum, maximum)
 
 
 def shown(value: Any) -> str:
@@ -274,11 +283,7 @@ def _values_in_words(hint: Any, info: FieldInfo) -> str:
 
 def _range(info: FieldInfo) -> str:
     """The bounds of a field in words: "from 0 to 1", "above 0 and up to 1"; "" if there are none."""
-    bounds: dict[str, Any] = {}
-    for entry in info.metadata:
-        for name in ("ge", "gt", "le", "lt"):
-            if hasattr(entry, name):
-                bounds[name] = getattr(entry, name)
+    bounds = _bounds(info)
     words = []
     if "ge" in bounds:
         words.append(f"from {bounds['ge']}")
@@ -289,3 +294,13 @@ def _range(info: FieldInfo) -> str:
     if "lt" in bounds:
         words.append(f"to below {bounds['lt']}")
     return " ".join(words)
+
+
+def _bounds(info: FieldInfo) -> dict[str, Any]:
+    """The bounds of a field, by pydantic's names: ge, gt, le, lt."""
+    bounds: dict[str, Any] = {}
+    for entry in info.metadata:
+        for name in ("ge", "gt", "le", "lt"):
+            if hasattr(entry, name):
+                bounds[name] = getattr(entry, name)
+    return bounds

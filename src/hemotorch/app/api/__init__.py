@@ -1,20 +1,38 @@
 """The routes of the REST interface, `/api/v1`. Each module has a `router`.
 
-files     downloads of a study's files
-folders   folders of the server: browsed, watched
-log       server-sent events, and the audit log
-pixels    HU, masks and probabilities as bytes
-services  what all routes share
-session   who is looking, and what this server can do
-studies   the worklist and a study's page
-uploads   uploads and imports
+corrections  drafts, versions, comparisons and measurements
+datasets     datasets of corrected studies
+files        downloads of a study's files
+folders      folders of the server: browsed, watched
+jobs         the queue, and what is outlined
+log          server-sent events, and the audit log
+models       models, and which of them outlines new studies
+pixels       HU, masks and probabilities as bytes
+recipes      the recipes that come with hemotorch, and what one may hold
+services     what all routes share
+session      who is looking, and what this server can do
+studies      the worklist and a study's page
+uploads      uploads and imports
 """
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
-from hemotorch.app.api import files, folders, log, pixels, session, studies, uploads
+from hemotorch.app.api import (
+    corrections,
+    datasets,
+    files,
+    folders,
+    jobs,
+    log,
+    models,
+    pixels,
+    recipes,
+    session,
+    studies,
+    uploads,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     session.router,
@@ -24,4 +42,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     files.router,
     uploads.router,
     folders.router,
+    jobs.router,
+    corrections.router,
+    datasets.router,
+    models.router,
+    recipes.router,
 )

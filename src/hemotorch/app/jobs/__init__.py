@@ -1,9 +1,11 @@
 """What jobs do, one module for each kind. A module is imported by the worker that does such a job, and by nobody else.
 
-endings        what the end of a job changes elsewhere
-import_scans   finds scans and adds them as studies
-predict_study  outlines the bleeding in a study
-requests       what each kind is told
+endings         what the end of a job changes elsewhere
+export_version  a version as NIfTI, as DICOM SEG, in numbers
+import_scans    finds scans and adds them as studies
+predict_study   outlines the bleeding in a study
+requests        what each kind is told
+write_dataset   corrected studies as a folder that `hemotorch prepare` takes
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ def refusal(error: HemotorchError) -> Refusal:
 _MODULES = {
     JobKind.IMPORT: "import_scans",
     JobKind.PREDICT: "predict_study",
+    JobKind.EXPORT_VERSION: "export_version",
+    JobKind.DATASET: "write_dataset",
 }
 
 

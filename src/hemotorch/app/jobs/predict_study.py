@@ -12,7 +12,6 @@ from pathlib import Path
 from hemotorch.app.jobs import Work
 from hemotorch.app.jobs.requests import PredictWork
 from hemotorch.app.layers import PREDICTION, layer_folder, write_layer
-from hemotorch.app.models import Models
 from hemotorch.app.schemas import StudyDoubt, StudyStage
 from hemotorch.errors import InputError
 from hemotorch.inference.load import load_model
@@ -35,7 +34,7 @@ def run(work: Work) -> None:
     workspace, study = work.workspace, wanted.study
     library = workspace.library
     files = library.scan_files(study)
-    models = Models(workspace.folder, workspace.database)
+    models = workspace.models
     name = wanted.model or models.current
     library.set_stage(study, StudyStage.PREDICTING)
     layer = f"{PREDICTION}:{name}"

@@ -23,3 +23,23 @@ class PredictWork(Schema):
 
     study: str
     model: str = ""
+
+
+class ExportWork(Schema):
+    """A version's files are made."""
+
+    study: str
+    number: int
+
+
+def export_names(study: str, number: int) -> tuple[str, str, str]:
+    """What a version's files are called: its mask as NIfTI and as DICOM SEG, and its numbers."""
+    name = f"{study}_version{number}"
+    return f"{name}_mask.nii.gz", f"{name}_seg.dcm", f"{name}.json"
+
+
+class DatasetWork(Schema):
+    """A dataset of corrected studies is written."""
+
+    name: str
+    studies: list[str]

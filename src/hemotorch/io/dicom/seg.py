@@ -19,10 +19,11 @@ from hemotorch.io.dicom.codes import CATEGORY, SEGMENT_CODES, UNTYPED_CODE, Conc
 from hemotorch.io.dicom.own import stamp
 from hemotorch.io.dicom.reader import as_stored, turn_of
 from hemotorch.io.dicom.source import PRODUCT, Algorithm, SourceSeries, each_once
-from hemotorch.labels import CODES, COLOURS
+from hemotorch.labels import CODES, COLOURS, UNTYPED
 from hemotorch.pictures.slices import PREDICTED_RGB
 
 _SERIES_TEXT = "Bleeding outlined by hemotorch, research use only"  # at most 64 characters
+_CORRECTED_TEXT = "Bleeding outlined by a reader, research use only"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ def segmentation_of(source: SourceSeries, mask: np.ndarray, types: Sequence[str]
         version=algorithm.version,
         parameters={"model": algorithm.model, "sha256": algorithm.digest or "unknown"},
     )
+    how = SegmentAlgorithmTypeValues.AUTOMATIC
+    series_text = _SERIES_TEXT
+    if algorithm.corrected:
+        how = SegmentAlgorithmTypeValues.SEMIAUTOMATIC
+        series_text = _CORRECTED_TEXT
     described = []
     for number, segment in enumerate(segments, start=1):
         region = segment.concept.region
@@ -88,7 +94,7 @@ def segmentation_of(source: SourceSeries, mask: np.ndarray, types: Sequence[str]
                 segment_label=segment.label,
                 segmented_property_category=coded(CATEGORY),
                 segmented_property_type=coded(segment.concept.finding),
-                algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+                algorithm_type=how,
                 algorithm_identification=identification,
                 anatomic_regions=None if region is None else [coded(region)],
                 display_color=CIELabColor.from_rgb(*segment.rgb),
@@ -109,8 +115,8 @@ def segmentation_of(source: SourceSeries, mask: np.ndarray, types: Sequence[str]
         software_versions=algorithm.version,
         device_serial_number=algorithm.serial_number,
         content_label="BLEEDING",
-        content_description=_SERIES_TEXT,
-        series_description=_SERIES_TEXT,
+        content_description=series_text,
+        series_description=series_text,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     _name_dimensions(segmentation, source.uid("SEG dimensions", *key))
@@ -134,6 +140,8 @@ def _segments(mask: np.ndarray, types: Sequence[str]) -> list[_Segment]:
     segments = []
     for name in present:
         segments.append(_Segment(segment_label(name), CODES[name], SEGMENT_CODES[name], COLOURS[name]))
+    if (mask == UNTYPED).any():  # a reader may leave the type of some of it open
+        segments.append(_Segment("Hemorrhage", UNTYPED, UNTYPED_CODE, PREDICTED_RGB))
     return segments
 
 

@@ -27,12 +27,14 @@ _OPTIONAL = ("PatientAge", "StudyDescription")  # of these; left out if the sour
 class Algorithm:
     """What made a mask.
 
-    version: of hemotorch. model: in words. digest: SHA-256 of the model's file, "" if it is not known.
+    version: of hemotorch. model: in words. digest: SHA-256 of the model's file, "" if it is not known. corrected: a
+    person drew or corrected the mask.
     """
 
     version: str
     model: str
     digest: str = ""
+    corrected: bool = False
 
     @property
     def serial_number(self) -> str:
