@@ -27,6 +27,7 @@ from hemotorch.cluster.archive import LOADS, TRIES, Worker, as_entry, as_row, op
 from hemotorch.errors import InputError, OptionError, RunError
 from hemotorch.io.dicom.header import read_headers
 from hemotorch.io.dicom.write import write_series
+from hemotorch.report.study_list import StudyList
 from hemotorch.run import Run
 from hemotorch.scan import even_scan
 from hemotorch.system.events import listening
@@ -218,6 +219,20 @@ def test_an_archive_loses_no_scan_and_does_none_twice(tiny_run, tmp_path):
         and len(written(out)) == 5 * 9
         and "scan8.html" in (out / "index.html").read_text()
     )
+
+
+def test_what_failed_before_is_not_listed_once_it_is_done(tiny_run: Path, tmp_path: Path) -> None:
+    (path,) = scans(tmp_path / "archive", 1)
+    out = tmp_path / "out"
+    with open_archive(tiny_run, [path], out) as work:
+        studies = StudyList(out)
+        for name in ("scan0", "archive", "another"):
+            studies.add_failed(name, InputError("cannot be read"))
+        studies.write()
+        Worker(work.models, work.weights, out, "cpu", False, 1)(as_row(as_entry(work.scans[path], "scan0")))
+    assert main(["cluster", "predict", str(tiny_run), str(tmp_path / "archive"), "--out", str(out)]) == 0
+    table = (out / "studies.csv").read_text(encoding="utf-8-sig")
+    assert table.count(",failed,") == 1 and "another,failed" in table and "scan0,done" in table
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hemotorch import io
 from hemotorch.cli import main
 from hemotorch.errors import InputError
 from hemotorch.inference.pseudonyms import KEY_FILE, Pseudonyms
-from hemotorch.inference.scan_files import find_scans
+from hemotorch.inference.scan_files import find_scans, name_scans
 from hemotorch.inference.study import StudyRecord, followed_up, read_record, record_from
 from hemotorch.io import dicom
 from hemotorch.io.dicom.write import write_series
@@ -150,6 +150,40 @@ def test_the_later_study_has_the_change(predicted: tuple[Path, Path]) -> None:
     assert change.change_ml == pytest.approx(later[0].total_ml - earlier.total_ml, abs=0.001)
     assert "26 hours before" in (out / f"{later[0].name}.html").read_text(encoding="utf-8")
     assert f",{earlier.name},26.5," in (out / "studies.csv").read_text(encoding="utf-8-sig")
+
+
+def test_a_study_given_twice_keeps_its_pseudonym(tmp_path: Path) -> None:
+    """The name of the folder that the command was given in came before it."""
+    for folder in ("one", "two"):
+        study(tmp_path / folder, 3, "20240102T120000")
+    scans, _ = find_scans([tmp_path / "one", tmp_path / "two"], tmp_path / "out", None, Pseudonyms(tmp_path))
+    name = scans[0].named_after.name
+    assert list(name_scans(scans).values()) == [name, f"{name}_2"]
+
+
+def test_a_damaged_record_of_an_earlier_study_is_said_and_stops_nothing(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for day in (1, 2):
+        cd = study(tmp_path / str(day), day, f"2024010{day}T120000")
+        assert main(["predict", str(tiny_run), str(cd), "--out", str(out), *OPTIONS]) == 0
+        if day == 1:
+            (earlier,) = out.glob("study-*.json")
+            earlier.write_text(earlier.read_text()[:100])
+    assert f"earlier study, {earlier.stem}, is damaged: the change since it is not known" in capsys.readouterr().out
+
+
+def test_files_for_a_pacs_are_not_left_out_in_silence_the_second_time(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cd = study(tmp_path / "cd", 3, "20240102T120000")
+    command = ["predict", str(tiny_run), str(cd), "--out", str(tmp_path / "out"), *OPTIONS]
+    assert main([*command, "--no-dicom"]) == 0 == main([*command, "--no-dicom"])
+    assert main(command) == 1
+    assert "was predicted with --no-dicom before" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0 == main(command)
+    assert list((tmp_path / "out").glob("*_sr.dcm"))
 
 
 def of(ml: float, interval: tuple[float, float] | None = None, **more: Any) -> StudyRecord:

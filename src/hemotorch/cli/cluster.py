@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -209,21 +210,26 @@ def predict(arguments: argparse.Namespace) -> int:
             address=arguments.address,
         )
         failures: list[tuple[str, HemotorchError]] = []
+        succeeded = [record.name for record in archive.done.values()]
         for path, result in predictions:
             task.advance()
             if isinstance(result, HemotorchError):
                 failed += 1
-                failures.append((path.name, result))
+                name = archive.todo.get(path, Path(os.path.abspath(path)).name)
+                failures.append((name, result))
                 emit(Problem(str(result)))
                 results.append({"scan": [str(path)], "error": str(result)})
             else:
                 results.append(records.to_values(result))
+                succeeded.append(result.name)
                 emit(Message(study_lines(one_line(str(path)), result)[0]))
                 for line in change_lines(result):
                     emit(Message(line))
         studies = StudyList(archive.folder)  # workers wrote the records: they are read once, at the end
         for name, error in failures:
             studies.add_failed(name, error)
+        for name in (*succeeded, *(Path(os.path.abspath(given)).name for given in scans)):
+            studies.forget_failed(name)
         index = studies.write()
     predicted = len(results) - failed
     text = f"{predicted} scans predicted, {done_before} done before, {failed} failed: open {index}\n{NOTICE}"

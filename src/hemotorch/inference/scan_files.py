@@ -21,6 +21,7 @@ from hemotorch.system.events import Message, emit
 from hemotorch.system.files import file_status, short_name
 
 _MASK_ENDING = "_mask"
+_LIST = "index"  # index.html is the list of all studies, and was written over the page of a scan of that name
 #: Of the layouts of datasets (docs/data.md).
 _MASK_FOLDERS = ("masks", "labels", "labelsTr", "labelsTs", "inside")
 _SCAN_FOLDERS = ("images", "ct_scans", "imagesTr", "imagesTs")
@@ -232,9 +233,12 @@ def name_scans(scans: Sequence[ScanFiles | Path]) -> dict[Path, str]:
         Names by the path of each scan, no two the same.
     """
     named_after = {}
+    pseudonyms = set()
     for scan in scans:
         if isinstance(scan, ScanFiles):
             named_after[scan.path] = scan.named_after
+            if scan.hidden:
+                pseudonyms.add(scan.path)
         else:
             named_after[scan] = scan
     absolute = {path: Path(os.path.abspath(after)) for path, after in named_after.items()}
@@ -247,7 +251,8 @@ def name_scans(scans: Sequence[ScanFiles | Path]) -> dict[Path, str]:
     for longer in longer_names:
         repeated = Counter(map(_folded, names.values()))
         for path, name in names.items():
-            if repeated[_folded(name)] > 1:
+            # A study that was given twice has one pseudonym, which is no path.
+            if repeated[_folded(name)] > 1 and path not in pseudonyms:
                 names[path] = _safe(longer(absolute[path]))
     # Even whole paths may be the same once they are shortened or made safe.
     taken: set[str] = set()
@@ -321,7 +326,7 @@ def _folded(name: str) -> str:
 
 
 def _safe(name: str) -> str:
-    """Short enough for a file with our endings, and not hidden: what begins with a dot is the system's or our own."""
-    if name.startswith("."):
+    """Short enough for a file with our endings, and not our own: hidden, or the list of studies."""
+    if name.startswith(".") or _folded(name) == _LIST:
         name = f"_{name}"
     return short_name(name)

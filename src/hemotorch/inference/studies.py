@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from hemotorch.inference.pseudonyms import Pseudonyms
 from hemotorch.inference.scan_files import ScanFiles, find_scans, name_scans
 from hemotorch.inference.study import StudyRecord, followed_up, read_record
 from hemotorch.inference.visits import with_visits
+from hemotorch.io import is_volume
 from hemotorch.system.device import is_out_of_memory
 from hemotorch.system.events import progress
 from hemotorch.system.files import clear_parts, exclusive, output_folder
@@ -43,6 +45,7 @@ def predict_files(
     show_patient: bool = False,
     patients: Path | str | None = None,
     write_page: PageWriter | None = None,
+    note_failed: Callable[[str, HemotorchError], None] | None = None,
 ) -> Iterator[tuple[Path, Result]]:
     """Predicts files and folders of scans with one model load. A scan that fails, however, does not stop the others.
 
@@ -60,6 +63,7 @@ def predict_files(
             an earlier study.
         patients: a table that says whose scans outside DICOM are and when they were made, see `visits.with_visits`.
         write_page: also write a page for each scan.
+        note_failed: told of each error before it is yielded, with what the files of its scan would have been called.
 
     Yields:
         What each scan is called in messages, its file or its pseudonym; with its record or its error.
@@ -83,12 +87,15 @@ def predict_files(
         predictor = load_model(model, device)
         if pseudonyms is not None:
             pseudonyms.save()
-        yield from unreadable
+        for path, error in unreadable:
+            if note_failed is not None:
+                note_failed(Path(os.path.abspath(path)).name, error)
+            yield path, error
         for scan in progress(to_predict, "predicting", unit="scan"):
             name = names[scan.path]
             result: Result
             try:
-                record = None if overwrite else done_before(folder, name, scan, predictor.digest)
+                record = None if overwrite else done_before(folder, name, scan, predictor.digest, as_dicom)
                 if record is None:
                     make_room(folder, name, scan, overwrite)
                     change = None if pseudonyms is None else change_since(folder, name, pseudonyms)
@@ -97,6 +104,8 @@ def predict_files(
                     result = DoneBefore(record)
             except Exception as error:
                 result = scan.hide(explain(error, scan.named_after))
+                if note_failed is not None:
+                    note_failed(name, result)
             yield scan.named_after, result
 
 
@@ -105,8 +114,14 @@ def busy(folder: Path) -> RunError:
     return RunError("another prediction is writing into this folder", folder, "wait for it to end")
 
 
-def done_before(folder: Path, name: str, scan: ScanFiles, model_digest: str) -> StudyRecord | None:
-    """The record of a scan that is done: of the same files and patient, by the same model, and all of it is there."""
+def done_before(
+    folder: Path, name: str, scan: ScanFiles, model_digest: str, as_dicom: bool = True
+) -> StudyRecord | None:
+    """The record of a scan that is done: of the same files and patient, by the same model, and all of it is there.
+
+    Raises:
+        InputError: if files for a PACS are wanted, and it was done without.
+    """
     path = folder / f"{name}{RECORD}"
     if not path.is_file() or not model_digest:
         return None
@@ -116,23 +131,40 @@ def done_before(folder: Path, name: str, scan: ScanFiles, model_digest: str) -> 
         return None  # `make_room` says what it is
     is_same = record.source_digest == scan.digest and record.model_digest == model_digest
     is_same &= not scan.patient or record.patient == scan.patient
-    return record if is_same and all((folder / file).is_file() for file in record.sha256) else None
+    if not is_same or not all((folder / file).is_file() for file in record.sha256):
+        return None
+    is_series = scan.identity is not None and not is_volume(scan.path)
+    if as_dicom and is_series and not record.dicom and not record.no_dicom:
+        what = "was predicted with --no-dicom before, so there are no files for a PACS"
+        raise InputError(what, scan.named_after, "add --overwrite, or --no-dicom again")
+    return record
 
 
 def change_since(folder: Path, name: str, pseudonyms: Pseudonyms) -> Callable[[StudyRecord], StudyRecord]:
     """What adds to a record the change since the patient's last earlier study that is predicted in the folder.
 
-    If a later one is predicted already, a warning says that its own record does not know of this study.
+    A warning says if that one's record is damaged; and if a later one is predicted already, since its own record does
+    not know of this study.
     """
     later = [study for study in pseudonyms.later(name) if (folder / f"{study}{RECORD}").is_file()]
     before: tuple[StudyRecord, float] | None = None
+    damaged = ""
     for study, hours in pseudonyms.earlier(name):
         path = folder / f"{study}{RECORD}"
-        if path.is_file():
+        if not path.is_file():
+            continue
+        try:
             before = read_record(path), hours
-            break
+        except InputError:
+            damaged = study
+        break
 
     def add(record: StudyRecord) -> StudyRecord:
+        if damaged:
+            text = (
+                f"the record of this patient's earlier study, {damaged}, is damaged: the change since it is not known"
+            )
+            record = replace(record, warnings=(*record.warnings, text))
         if later:
             text = f"a later study of this patient, {later[-1]}, was predicted before this one: "
             text += "predict it again with --overwrite for the change between them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,15 @@ def predict_studies(
     """
     studies = StudyList(Path(out))
     begun = False
+    results = predict_files(model, scans, out, write_page=write_study, note_failed=studies.add_failed, **options)
     try:
-        for path, result in predict_files(model, scans, out, write_page=write_study, **options):
+        for path, result in results:
             begun = True
-            if isinstance(result, HemotorchError):
-                studies.add_failed(path.name, result)
-            else:
+            if not isinstance(result, HemotorchError):
                 studies.add(result.record if isinstance(result, DoneBefore) else result)
-                studies.forget_failed(path.name)
             yield path, result
+        for given in scans:  # a folder that was not read as a whole before, and is now
+            studies.forget_failed(Path(os.path.abspath(given)).name)
     finally:
         if begun:
             studies.write()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from hemotorch.errors import HemotorchError, InputError, one_line
@@ -36,31 +37,57 @@ class StudyList:
                 what = f"{name} was not written by hemotorch, and is not replaced"
                 raise InputError(what, folder, "move it elsewhere or choose another --out")
         self._folder = folder
-        self._rows: dict[str, IndexRow] = {}
-        self._models: dict[str, None] = {}
-        self._failed: dict[str, str] = {}
         self._written_at = time.monotonic()
         self._took = 0.0
-        for path in sorted(folder.glob(f"*{RECORD}")):
+        self._failed_now: set[str] = set()
+
+    # Not read before it is needed: `predict_files` waits for nobody, and then no other process writes into the folder.
+    @cached_property
+    def _rows(self) -> dict[str, IndexRow]:
+        """The studies with a record, by name."""
+        rows = {}
+        for path in sorted(self._folder.glob(f"*{RECORD}")):
             with suppress(InputError):
-                self._add(read_record(path))
-        if (folder / FAILED).exists():
-            with suppress(InputError):
-                self._failed = {str(name): str(reason) for name, reason in read_json(folder / FAILED).items()}
+                record = read_record(path)
+                rows[record.name] = study_row(self._folder, record)
+        return rows
+
+    @cached_property
+    def _failed(self) -> dict[str, str]:
+        """Why a study has no result, by name."""
+        path = self._folder / FAILED
+        if not path.exists():
+            return {}
+        with suppress(InputError):
+            values = read_json(path)
+            if isinstance(values, dict):
+                return {str(name): str(reason) for name, reason in values.items()}
+        return {}
 
     def add(self, record: StudyRecord) -> None:
-        """Adds or replaces a study."""
-        self._add(record)
+        """Adds or replaces a study. If it failed before, it has a result now."""
+        self._rows[record.name] = study_row(self._folder, record)
+        self.forget_failed(record.name)
         self._write_if_due()
 
     def add_failed(self, name: str, error: HemotorchError) -> None:
-        """Adds a study without a result, which stays until it has one. An earlier result of that name stays too."""
-        self._failed[name] = one_line("; ".join(filter(None, [error.what, error.todo])))
+        """Adds a study without a result, which stays until it has one. An earlier result of that name stays too.
+
+        Args:
+            name: what its files would be called; of a folder that was given and not read as a whole, its own name.
+            error: why. If there are several of one name, all are told.
+        """
+        reason = one_line("; ".join(filter(None, [error.what, error.todo])))
+        if name in self._failed_now:
+            reason = f"{self._failed[name]}; {reason}"
+        self._failed_now.add(name)
+        self._failed[name] = reason
         self._write_if_due()
 
     def forget_failed(self, name: str) -> None:
-        """A study that failed before has a result now."""
-        self._failed.pop(name, None)
+        """Takes out what failed under this name, unless it was in this very command."""
+        if name not in self._failed_now:
+            self._failed.pop(name, None)
 
     def write(self) -> Path:
         """Writes index.html and studies.csv, and returns the path of the first.
@@ -78,14 +105,11 @@ class StudyList:
         write_study_table(self._folder / TABLE, rows)
         write_json(self._folder / FAILED, self._failed)
         key = KEY_FILE if (self._folder / KEY_FILE).exists() else ""
-        write_text(path, index_page(rows, ", ".join(self._models), TABLE, key))
+        models = dict.fromkeys(row.model for row in done)
+        write_text(path, index_page(rows, ", ".join(models), TABLE, key))
         self._written_at = time.monotonic()
         self._took = self._written_at - start
         return path
-
-    def _add(self, record: StudyRecord) -> None:
-        self._models[record.model] = None
-        self._rows[record.name] = study_row(self._folder, record)
 
     def _write_if_due(self) -> None:
         if time.monotonic() - self._written_at > max(EVERY_S, EVERY_TIMES * self._took):
