@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 import webbrowser
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import uvicorn
 
+from hemotorch.app.models import Models
 from hemotorch.app.server import create_app, open_services
 from hemotorch.app.settings import LOCK, AppSettings
-from hemotorch.errors import RunError
+from hemotorch.errors import InputError, RunError
 from hemotorch.system.files import exclusive
 
 _MORE_PORTS = 20  #: that are tried if the one that was asked for is taken
@@ -68,6 +71,8 @@ def serve(settings: AppSettings, say: Callable[[str], None], open_browser: bool)
             say(f"port {settings.port} is taken, {port} is used")
         settings = replace(settings, port=port)
         services = open_services(settings)
+        if settings.model:
+            use_model(Models(settings.folder, services.database), settings.model)
         config = uvicorn.Config(
             create_app(services),
             access_log=False,  # it would hold the token of the link
@@ -85,6 +90,32 @@ def serve(settings: AppSettings, say: Callable[[str], None], open_browser: bool)
         if open_browser:
             threading.Thread(target=_open_when_ready, args=(server, link), daemon=True).start()
         server.run(sockets=[listener])
+
+
+def use_model(models: Models, model: str) -> None:
+    """Outlines new studies with a model from now on.
+
+    Args:
+        models: of the workspace.
+        model: a name that it knows, or a run folder, checkpoint or ONNX file, which is copied into the workspace.
+
+    Raises:
+        InputError: if there is no such model, or another one of its name.
+    """
+    path = Path(model)
+    if not path.exists():
+        models.use(model)
+        return
+    file = path
+    if path.is_dir():
+        candidates = [path / "best.onnx", path / "best.pt"]
+        found = [candidate for candidate in candidates if candidate.is_file()]
+        if not found:
+            raise InputError("holds no trained network", path, "name a run folder with best.pt, or a model file")
+        file = found[0]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", (path if path.is_dir() else path.with_suffix("")).resolve().name)
+    models.add(name.strip(".-") or "model", file, name, "given with --model")
+    models.use(name.strip(".-") or "model")
 
 
 def address(settings: AppSettings) -> str:

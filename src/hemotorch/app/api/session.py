@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from hemotorch import NOTICE, __version__
 from hemotorch.app.api.services import CallerDep, Services, ServicesDep
+from hemotorch.app.models import Models
 from hemotorch.app.refusals import Conflict
 from hemotorch.app.schemas import ReaderSession, SessionChange
 from hemotorch.app.sessions import Caller
@@ -48,7 +49,7 @@ def _shown(services: Services, caller: Caller) -> ReaderSession:
         show_patient=settings.show_patient,
         version=__version__,
         notice=NOTICE,
-        model=settings.model,
+        model=Models(services.workspace.folder, services.database).current,
         can_train=not lacks,
         why_not=lacks,
         folders=[str(folder) for folder in settings.folders],
