@@ -175,14 +175,7 @@ export const api = {
     ),
 
   /** The reader's unsaved correction, null if there is none. */
-  draft: async (id: string): Promise<Draft | null> => {
-    try {
-      return await get<Draft>(`${study(id)}/draft`)
-    } catch (error) {
-      if (error instanceof ApiError && error.status === 404) return null
-      throw error
-    }
-  },
+  draft: (id: string) => get<Draft | null>(`${study(id)}/draft`),
   draftMask: async (id: string) => new Uint8Array(await bytes(`${study(id)}/draft/mask`, {})),
   /** revision: of the draft that this one replaces, 0 if there is none. A 412 says that another tab saved meanwhile. */
   saveDraft: async (id: string, base: string, revision: number, body: BodyInit, gzip = false): Promise<Draft> => {

@@ -43,10 +43,12 @@ _SLACK = 4096  #: bytes by which a packed body may be longer than what is in it
 
 
 @router.get("/studies/{study}/draft")
-def draft(study: StudyId, services: ServicesDep, caller: CallerDep, response: Response) -> Draft:
-    """The reader's unsaved correction."""
-    known = _draft(services, caller, study)
-    response.headers["etag"] = f'"{known.revision}"'
+def draft(study: StudyId, services: ServicesDep, caller: CallerDep, response: Response) -> Draft | None:
+    """The reader's unsaved correction; null if there is none, since a browser's console calls a 404 an error."""
+    services.library.row(study)
+    known = services.workspace.versions.draft(study, caller.user)
+    if known is not None:
+        response.headers["etag"] = f'"{known.revision}"'
     return known
 
 

@@ -24,6 +24,7 @@ export class ScanPage {
   active = $state('') //: id of the layer whose mL are shown
   base = $state('') //: id of the layer that a correction begins from
   private lesion = -1
+  private seenVersion = 0 //: the newest one when the correction began
   private isBeginning: Promise<void> | null = null
   private isEnded = false
   private readonly query = route().query //: as it was when the page opened
@@ -213,6 +214,7 @@ export class ScanPage {
       // The draft takes the place of the layer that it began from, which can be shown again beside it, dashed.
       for (const layer of this.view!.layers) layer.visible = false
       this.look.showMasks = true
+      this.seenVersion = this.view!.newestVersion
       this.correction = correction
     } catch (error) {
       this.said = refusalOf(error).what
@@ -249,7 +251,7 @@ export class ScanPage {
   }
 
   /** after: the newest version that the reader has seen. Returns whether the version is saved. */
-  async saveVersion(comment: string, after = this.view!.newestVersion): Promise<boolean> {
+  async saveVersion(comment: string, after = this.seenVersion): Promise<boolean> {
     const { correction } = this
     if (!correction) return false
     try {
