@@ -24,6 +24,7 @@ static/      the pages, built from `web/` when hemotorch is installed
 stored_scan  a scan in the workspace: its HU mapped, its geometry as JSON
 study_files  what can be downloaded of a study
 supervisor   the worker processes: started, watched, ended
+teach        trainings: who is taught with, who is held out, what came of it
 uploads      files that are uploaded, streamed and resumed
 versions     drafts, and the versions that are made of them
 watch        folders whose new scans are imported

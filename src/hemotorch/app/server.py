@@ -28,6 +28,7 @@ from hemotorch.app.security import Guard, cookie_name
 from hemotorch.app.sessions import Sessions
 from hemotorch.app.settings import AppSettings
 from hemotorch.app.supervisor import Supervisor
+from hemotorch.app.teach import show_training
 from hemotorch.app.uploads import Uploads
 from hemotorch.app.watch import Watches
 from hemotorch.app.worklist import Worklist
@@ -59,6 +60,9 @@ def open_services(settings: AppSettings) -> Services:
     def job(name: str) -> str | None:
         return workspace.queue.get(name).model_dump_json()
 
+    def training(name: str) -> str | None:
+        return show_training(workspace, name).model_dump_json()
+
     def import_entry(entry: Path) -> None:
         import_folder(workspace.queue, entry, predict=True, user="")
 
@@ -69,7 +73,7 @@ def open_services(settings: AppSettings) -> Services:
         sessions=Sessions(database, settings),
         audit=AuditLog(database),
         uploads=received,
-        events=EventStream(database, {"study": study, "job": job}),
+        events=EventStream(database, {"study": study, "job": job, "training": training}),
         watches=Watches(database, import_entry),
     )
     for folder in settings.watched:

@@ -2,6 +2,7 @@
 
 augment      augmentation of whole batches on their device
 autotune     what is chosen by measuring before a training starts
+base_weights the trained network that a training begins with
 batches      which slices make a batch, and the batches of an epoch on the device
 job          what a training is made of and does not change: recipe, slices, plan of batches, loss, network
 kernels/     Triton kernels, each beside its PyTorch reference

@@ -29,6 +29,7 @@ from hemotorch.system.files import jsonable
 from hemotorch.system.metrics import EpochMetrics
 from hemotorch.system.ranks import process_group
 from hemotorch.training.autotune import autotune
+from hemotorch.training.base_weights import load_base
 from hemotorch.training.batches import Batch, batches
 from hemotorch.training.job import Job, open_job, training_parts
 from hemotorch.training.learner import Learner
@@ -48,6 +49,7 @@ def train(
     *,
     device: str = "auto",
     resume: bool = False,
+    weights: Path | str | None = None,
 ) -> Run:
     """Trains a recipe on a prepared dataset into a run folder.
 
@@ -61,6 +63,7 @@ def train(
         recipe: the name of one, a TOML file, or a `Recipe`. None takes the run's own when resuming, else `fast`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: go on with the run in `root`, with its own recipe, split and device settings; start it if there is none.
+        weights: a run, a checkpoint or an ONNX file whose network a new run begins with; None begins from nothing.
 
     Raises:
         InputError, OptionError, RunError
@@ -82,6 +85,8 @@ def train(
             job, net = open_job(
                 dataset, training, validation, start.recipe, start.device, ranks, start.by_index, start.task
             )
+            if weights is not None:
+                load_base(net, weights)
         with memory_explained(job, net, run.root / LAST, steps):
             if start.tune:
                 job = replace(job, device=autotune(job, net, steps))
@@ -90,6 +95,9 @@ def train(
             state = load_state(job, run, net)
             if ranks.first and start.resumed and start.tune:
                 run.add_session(session_of(job, state.epoch, state.step))
+            if weights is not None and not (run.root / LAST).exists():
+                # Whoever resumes it need not name the weights again.
+                CheckpointWriter(job, run, state).save_last()
             emit(Message(start_message(job, state)))
             train_epochs(job, run, state)
     return run

@@ -12,6 +12,7 @@ recipes      the recipes that come with hemotorch, and what one may hold
 services     what all routes share
 session      who is looking, and what this server can do
 studies      the worklist and a study's page
+trainings    teaching a model with corrected studies
 uploads      uploads and imports
 """
 
@@ -31,6 +32,7 @@ from hemotorch.app.api import (
     recipes,
     session,
     studies,
+    trainings,
     uploads,
 )
 
@@ -47,4 +49,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     datasets.router,
     models.router,
     recipes.router,
+    trainings.router,
 )

@@ -36,7 +36,7 @@ def one_job(job: JobId, services: ServicesDep) -> AppJob:
     return services.queue.get(job)
 
 
-@router.get("/jobs/{job}/log", response_class=PlainTextResponse)
+@router.get("/jobs/{job}/log", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def job_log(job: JobId, services: ServicesDep) -> Response:
     """What a job's processes printed; "" before the first one has begun."""
     services.queue.get(job)

@@ -5,6 +5,9 @@ export_version  a version as NIfTI, as DICOM SEG, in numbers
 import_scans    finds scans and adds them as studies
 predict_study   outlines the bleeding in a study
 requests        what each kind is told
+teach_model     teaches a network, and compares it with the old one
+teach_recipe    the recipe that it is taught with
+time_steps      how long a step takes here
 write_dataset   corrected studies as a folder that `hemotorch prepare` takes
 """
 
@@ -47,6 +50,7 @@ _MODULES = {
     JobKind.PREDICT: "predict_study",
     JobKind.EXPORT_VERSION: "export_version",
     JobKind.DATASET: "write_dataset",
+    JobKind.TRAIN: "teach_model",
 }
 
 
