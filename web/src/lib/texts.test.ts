@@ -5,7 +5,7 @@ import { texts } from './texts'
 const entries = Object.entries(texts) as [string, Text][]
 const RULES = { en: new Intl.PluralRules('en-GB'), uk: new Intl.PluralRules('uk-UA') }
 
-const NAMES = new Set(['ABC/2', 'Dice'])
+const NAMES = new Set(['ABC/2', 'Dice', '+{n}'])
 const sentences = (forms: Forms) => (typeof forms === 'string' ? [forms] : Object.values(forms))
 const places = (sentence: string) => [...sentence.matchAll(/\{(\w+)\}/g)].map((found) => found[1]).sort()
 

@@ -45,7 +45,7 @@ export const teach = {
   'teach.about': ['About {time}', 'Близько {time}'],
   'teach.unknownTime': ['The time is not known yet', 'Тривалість ще невідома'],
   'teach.start': ['Start teaching', 'Почати навчання'],
-  'teach.list': ['Trainings', 'Навчання'],
+  'teach.list': ['Trainings', 'Проведені навчання'],
   'teach.none': ['No training yet', 'Навчань ще не було'],
   'teach.stop': ['Stop', 'Зупинити'],
   'teach.resume': ['Go on', 'Продовжити'],

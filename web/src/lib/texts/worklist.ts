@@ -44,6 +44,7 @@ export const worklist = {
   ],
   'worklist.moreDoubts': ['and {n} more', 'і ще {n}'],
   'worklist.noDoubts': ['none', 'немає'],
+  'worklist.moreTypes': ['+{n}', '+{n}'],
   'worklist.growth': ['{change} since the earlier scan', '{change} від попереднього знімка'],
   'worklist.range': ['{from} to {to} of {n}', '{from}–{to} з {n}'],
   'worklist.previous': ['Previous', 'Назад'],
