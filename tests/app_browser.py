@@ -146,7 +146,10 @@ class Visitor:
         )
         page = context.new_page()
         page.set_default_timeout(60_000)
-        page.on("console", lambda message: message.type == "error" and self.said.append(message.text))
+        page.on(
+            "console",
+            lambda message: message.type == "error" and self.said.append(f"{message.text} {message.location}"),
+        )
         page.on("pageerror", lambda error: self.said.append(str(error)))
         page.add_init_script(
             "addEventListener('securitypolicyviolation', (event) => console.error('policy', event.blockedURI))"
@@ -156,8 +159,9 @@ class Visitor:
         return page
 
     def check(self) -> None:
-        """Fails if a console said anything."""
-        assert self.said == []
+        """Fails if a console said anything since the last check."""
+        said, self.said = self.said, []
+        assert said == []
 
 
 @contextmanager

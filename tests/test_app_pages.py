@@ -28,14 +28,14 @@ def browser() -> Iterator[Visitor]:
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """series.zip: a DICOM series. server/: four NIfTI files. notes.txt: no scan."""
+    """series.zip: a DICOM series. server/: four NIfTI files. broken.nii.gz: no scan."""
     folder = tmp_path_factory.mktemp("scans")
     write_series(tiny.head(1)[0], folder / "series")
     shutil.make_archive(str(folder / "series"), "zip", folder / "series")
     (folder / "server").mkdir()
     for seed in range(2, 6):
         nifti.write_scan(tiny.head(seed, bleeding=seed != 3)[0], folder / "server" / f"head{seed}.nii.gz")
-    (folder / "notes.txt").write_text("no scan", encoding="utf-8")
+    (folder / "broken.nii.gz").write_text("no scan", encoding="utf-8")
     return folder
 
 
@@ -59,13 +59,15 @@ def rows(page: Page) -> list[str]:
     return page.locator("tbody a.open").all_inner_texts()
 
 
-def test_a_dropped_zip_is_outlined_and_a_text_is_refused(server: AppServer, browser: Visitor, scans: Path) -> None:
+def test_a_dropped_zip_is_outlined_and_a_broken_file_is_refused(
+    server: AppServer, browser: Visitor, scans: Path
+) -> None:
     page = browser.page(server)
     expect(page.get_by_role("heading", name="Add your first scan")).to_be_visible()
-    drop(page, scans / "series.zip", scans / "notes.txt")
+    drop(page, scans / "series.zip", scans / "broken.nii.gz")
     upload = page.get_by_role("region", name="Being added")
     expect(upload.get_by_role("status")).to_have_text("Added", timeout=SLOW_MS)
-    expect(upload.get_by_text("notes.txt")).to_be_visible()
+    expect(upload.get_by_role("listitem").filter(has_text="broken.nii.gz")).to_be_visible()
     row = page.get_by_role("row").filter(has_text="DICOM")
     expect(row).to_have_count(1)
     expect(row.get_by_text("mL").first).to_be_visible(timeout=SLOW_MS)
@@ -125,7 +127,7 @@ def test_search_sort_and_filter(filled: AppServer, browser: Visitor) -> None:
     page.reload()
     expect(page.locator("tbody a.open")).to_have_count(4)
     assert rows(page) == volumes
-    page.get_by_label("Bleeding", exact=True).select_option("none")
+    page.get_by_role("combobox", name="Bleeding").select_option("none")
     wanted = filled.ask("/studies?query=head&bleeding=none")["total"]
     expect(page.locator("tbody a.open")).to_have_count(wanted)
     page.get_by_role("searchbox").fill("no such scan")
