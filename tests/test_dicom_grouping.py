@@ -34,6 +34,62 @@ def write(files: list[SliceFile], folder: Path, change: Callable[[Dataset, int],
     return paths
 
 
+def test_two_patients_with_the_same_uids_are_two_studies(tmp_path: Path) -> None:
+    """Slices of both, 2.5 mm apart in turns, were one volume, of which only "they overlap" was said."""
+
+    def other_patient(d: Dataset, index: int) -> None:
+        d.PatientID = "B"
+        d.ImagePositionPatient[2] = float(d.ImagePositionPatient[2]) + 2.5
+
+    write_series(head(), tmp_path / "a", patient="A")
+    write(series_files(head(), patient="A"), tmp_path / "b", other_patient, "b")
+    studies = dicom.look_into(tmp_path).studies
+    assert {study.identity.patient_id for study in studies} == {"A", "B"}
+    for study in studies:
+        (series,) = study.series
+        assert len(series.images) == 12 and len({image.path.parent for image in series.images}) == 1
+
+
+def test_images_without_an_id_belong_to_the_only_patient(tmp_path: Path) -> None:
+    def without_id(d: Dataset, index: int) -> None:
+        d.PatientID = "" if index % 2 else "A"
+
+    write(series_files(head()), tmp_path, without_id)
+    (study,) = dicom.look_into(tmp_path).studies
+    assert [len(series.images) for series in study.series] == [12]
+
+
+@pytest.mark.parametrize(
+    ("description", "with_contrast"),
+    [
+        ("SCHAEDEL OHNE KM", False),
+        ("Schädel mit KM", True),
+        ("Head non-enhanced", False),
+        ("HEAD W/O IV CONTRAST", False),
+        ("HEAD WITHOUT & WITH CONTRAST", True),
+        ("HEAD C+", True),
+        ("CTA_HEAD_0.75", True),
+        ("CCT nativ", False),
+    ],
+)
+def test_contrast_by_the_description(tmp_path: Path, description: str, with_contrast: bool) -> None:
+    def described(d: Dataset, index: int) -> None:
+        d.SeriesDescription = description
+
+    write(series_files(head()), tmp_path, described)
+    ((series,),) = (study.series for study in dicom.look_into(tmp_path).studies)
+    assert bool(series.contrast) == with_contrast
+
+
+def test_a_projection_is_known_by_words_that_underscores_part(tmp_path: Path) -> None:
+    def projection(d: Dataset, index: int) -> None:
+        d.SeriesDescription = "AX_MIP_5mm"
+
+    write(series_files(head()), tmp_path, projection)
+    ((series,),) = (study.series for study in dicom.look_into(tmp_path).studies)
+    assert series.aside == "a projection (MIP) of other slices"
+
+
 def test_projections_within_a_series_are_set_aside(tmp_path: Path) -> None:
     """Workstations add thick MIPs to the series that they were made from, at positions between its slices."""
 

@@ -387,13 +387,10 @@ def test_forty_slices_among_two_thousand_other_files(tmp_path: Path) -> None:
 
     dicom.inventory.read_headers = counted  # type: ignore[assignment]
     try:
-        start = time.perf_counter()
         inventory = dicom.look_into(folder)
-        seconds = time.perf_counter() - start
     finally:
         dicom.inventory.read_headers = original
     assert len(opened) == 2040 and set(opened.values()) == {1}
-    assert seconds < 15
     assert sum(len(one.images) for study in inventory.studies for one in study.series if one.aside) == 2000
     (chosen,) = [study.chosen for study in inventory.studies if study.chosen is not None]
     assert len(chosen.images) == 40

@@ -22,13 +22,21 @@ SAME_DIRECTION = 0.01  #: difference of direction cosines, half a degree, within
 
 
 def group_series(headers: Iterable[ImageHeader]) -> list[Series]:
-    """Images as series: of one study and series, one size, one direction and one kernel each; judged.
+    """Images as series: of one patient, study and series, one size, one direction and one kernel each; judged.
 
-    Several reconstructions with one UID are told apart; so are an oblique image and a localizer among axial slices.
+    Several reconstructions with one UID are told apart; so are an oblique image and a localizer among axial slices, and
+    patients: what made their files anonymous may have given all of them one UID.
     """
+    headers = list(headers)
+    patients_of: dict[tuple[str, str], set[str]] = {}
+    for header in headers:
+        patients_of.setdefault(_uids(header), set()).add(header.patient_id)
     alike: dict[tuple[object, ...], list[ImageHeader]] = {}
     for header in headers:
-        alike.setdefault(_key(header), []).append(header)
+        # Images without an id belong to the only patient there is.
+        is_shared = len(patients_of[_uids(header)] - {""}) > 1
+        patient = header.patient_id if is_shared else ""
+        alike.setdefault((patient, *_key(header)), []).append(header)
     series: list[Series] = []
     for images in alike.values():
         for images_of_direction, doubts in _by_direction(images):
@@ -38,15 +46,17 @@ def group_series(headers: Iterable[ImageHeader]) -> list[Series]:
 
 def _key(header: ImageHeader) -> tuple[object, ...]:
     pixel = None if header.pixel_mm is None else tuple(round(value, 3) for value in header.pixel_mm)
-    # Without UIDs the folder is all that tells studies and series apart.
-    folder = str(header.path.parent)
-    study = header.study or folder
-    series = header.series or f"{folder} {header.series_number} {header.description}"
     several = str(header.path) if header.frames > 1 else ""
     return (
-        *(study, series, several, header.rows, header.columns, pixel, header.bits[0]),
+        *(*_uids(header), several, header.rows, header.columns, pixel, header.bits[0]),
         *(header.kernel, header.contrast, why_no_ct(header)),
     )
+
+
+def _uids(header: ImageHeader) -> tuple[str, str]:
+    """What tells its study and its series apart; without UIDs the folder is all that does."""
+    folder = str(header.path.parent)
+    return header.study or folder, header.series or f"{folder} {header.series_number} {header.description}"
 
 
 def _by_direction(images: list[ImageHeader]) -> list[tuple[list[ImageHeader], list[str]]]:

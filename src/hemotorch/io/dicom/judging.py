@@ -9,7 +9,7 @@ import numpy as np
 
 from hemotorch.io.dicom.header import CT_IMAGE, ENHANCED_CT, ImageHeader
 from hemotorch.io.dicom.pixels import LOSSY_SYNTAXES, why_undecodable
-from hemotorch.io.dicom.series import Series, normal_of
+from hemotorch.io.dicom.series import Series, normal_of, plain_words
 
 MOST_OFF_AXIAL_DEG = 45.0  #: of the normal from head to foot; gantries tilt by up to 30 degrees
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -43,7 +43,7 @@ def why_no_ct(image: ImageHeader) -> str:
         return "a secondary capture: a picture of a screen, not HU"
     if any(word in image.image_type for word in _LOCALIZERS):
         return "a localizer"
-    words = " ".join((*image.image_type, image.description.upper()))
+    words = " ".join((*image.image_type, plain_words(image.description)))
     if any(word in words for word in _DOSE_WORDS):
         return "a dose page"
     if named := [word for word in _MAPS if word in image.image_type]:

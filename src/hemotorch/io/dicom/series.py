@@ -16,7 +16,11 @@ from hemotorch.io.dicom.header import ImageHeader
 
 TILT_DEG = 0.5  #: below it the table's direction and the normal are taken for the same
 _REFORMATS = ("MPR", "REFORMATTED", "RESAMPLED", "CSA MPR", "CSAPARALLEL")
-_CONTRAST_WORDS = re.compile(r"\b(CTA|CTV|ANGIO\w*|POST ?CONTRAST|W/? ?CONTRAST|WITH CONTRAST|C\+|ENHANCED|KM)\b")
+_CONTRAST_WORDS = re.compile(r"\b(CTA|CTV|ANGIO\w*|POST[ -]?CONTRAST|W/? ?CONTRAST|WITH CONTRAST|ENHANCED|KM)\b|\bC\+")
+#: A series "OHNE KM" was taken for one with contrast, so that the one "MIT KM" beside it was no worse.
+_NO_CONTRAST_WORDS = re.compile(
+    r"\b(NON?|NOT|WITHOUT|W/?O|OHNE|SANS|SENZA|SIN)[ -]*(I\.?V\.?[ -]*)?(CONTRAST[ -]*)?(CONTRAST|ENHANCED|KM)\b"
+)
 _HEAD_WORDS = re.compile(r"HEAD|BRAIN|SKULL|CRANI|CEREB|NEURO|SCHAEDEL|SCHÄDEL|KOPF|TETE")
 _OTHER_BODY = re.compile(r"CHEST|THORAX|ABDOMEN|PELVIS|SPINE|LUNG|HEART|KNEE|NECK|BODY|THYROID|LIVER|CARDIAC")
 
@@ -108,7 +112,7 @@ class Series:
     @property
     def reformatted(self) -> bool:
         """Whether ImageType or the description says that it was cut anew from another series."""
-        text = " ".join((*self.first.image_type, self.first.description.upper()))
+        text = " ".join((*self.first.image_type, plain_words(self.first.description)))
         return any(re.search(rf"\b{word}\b", text) for word in _REFORMATS)
 
     @property
@@ -117,7 +121,7 @@ class Series:
         agents = {image.contrast for image in self.images if image.contrast}
         if agents:
             return f"the header names a contrast agent ({some_of(sorted(agents), 2)})"
-        if match := _CONTRAST_WORDS.search(self.first.description.upper()):
+        if match := _CONTRAST_WORDS.search(_NO_CONTRAST_WORDS.sub(" ", plain_words(self.first.description))):
             return f"the description says {match[0]}"
         return ""
 
@@ -135,6 +139,11 @@ class Series:
         if _OTHER_BODY.search(text):
             return "other"
         return ""
+
+
+def plain_words(description: str) -> str:
+    """A description in capitals, blanks between its words: CTA_Head_0.75 has three."""
+    return description.upper().replace("_", " ")
 
 
 def kernel_kind(name: str) -> str:
