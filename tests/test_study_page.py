@@ -101,6 +101,25 @@ def test_without_bleeding_without_types_and_without_spacing() -> None:
     assert "5 cm" not in words and not any("nan" in text for text in words)
 
 
+def test_without_mL_only_types_that_are_outlined_are_found() -> None:
+    """NaN is not 0: each of the five types was "found", with "< 0.1 mL"."""
+    made = predicted()
+    unknown = even_scan(made.scan.hu, 1, 1, "png", spacing_known=False)
+    mask = np.where(made.mask == CODES["subdural"], 0, made.mask)
+    volumes = dict.fromkeys(made.volume_ml, np.nan)
+    html = study_page(replace(made, scan=unknown, mask=mask, volume_ml=volumes, interval_ml=None), StudyText("a"))
+    held = {name for name, code in CODES.items() if (mask == code).any()}
+    for name, code in CODES.items():
+        amount = f"{np.count_nonzero(mask == code)} px" if name in held else "none"
+        assert f"</span>{name} <b>{amount}</b>" in html
+    assert 0 < len(held) < len(CODES) and "&lt; 0.1 mL" not in html
+
+
+def test_the_interval_says_all_that_it_comes_from() -> None:
+    words = Page(study_page(replace(predicted(), interval_ml=(1.0, 2.5)), StudyText("a"))).words
+    assert "1.0 to 2.5 mL if the same scan is mirrored, moved, made a little darker or brighter" in words
+
+
 def test_pieces_that_were_left_out_are_said_and_are_no_doubt() -> None:
     made = replace(predicted(), doubts=None, left_out=LeftOut(3, 1.24, 0.8))
     sentence = "3 pieces, 1.2 mL together, were left out: each is under 0.8 mL."

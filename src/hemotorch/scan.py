@@ -368,7 +368,8 @@ class Prediction:
     model: what produced it, in words; seconds: time spent, a stage each.
     task: what was asked of the scan: bleeding or not, or its types.
     doubts: what speaks against it; None if that was not looked for.
-    interval_ml: least and most mL found in the same scan made a little darker and brighter; None if that was not tried.
+    interval_ml: least and most mL found in the same scan mirrored, moved, made a little darker and brighter; None if
+    that was not tried.
     digest: SHA-256 of the model's file, "" if it is not known.
     card: what the model's makers say about it.
     left_out: small pieces that are not in the mask; None if there were none.
@@ -406,6 +407,14 @@ class Prediction:
         """What a reader has to know beside the doubts: what was left out, then the warnings."""
         left_out = () if self.left_out is None else (self.left_out.text,)
         return (*left_out, *self.warnings)
+
+    @property
+    def interval_text(self) -> str:
+        """What the interval of the mL says, "" if there is none."""
+        if self.interval_ml is None:
+            return ""
+        low, high = self.interval_ml
+        return f"{low:.1f} to {high:.1f} mL if the same scan is mirrored, moved, made a little darker or brighter"
 
     @property
     def slices_with_bleeding(self) -> list[int]:

@@ -18,7 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from hemotorch.inference.study import MARK_ML
-from hemotorch.labels import SHORT_NAMES
+from hemotorch.labels import CODES, SHORT_NAMES
 from hemotorch.pictures.legend import ml_text
 from hemotorch.report.pages import numbers, render
 from hemotorch.report.study_pictures import BLEEDING, SlicePicture, StudyPictures, colour_of, study_pictures
@@ -192,27 +192,25 @@ def _total(prediction: Prediction) -> Total:
     if not prediction.mask.any():
         spread = "The model outlined nothing. It can miss bleeding."
         if prediction.interval_ml is not None and prediction.interval_ml[1] >= 0.05:
-            spread += f" {_spread(prediction)}."
+            spread += f" {prediction.interval_text}."
         return Total("None", False, spread)
     total = prediction.volume_ml["total"]
     if not math.isfinite(total):
         return Total("Bleeding found; mL unknown, since the pixel size is", False, "")
-    return Total(numbers.number(total, 1), True, _spread(prediction))
-
-
-def _spread(prediction: Prediction) -> str:
-    if prediction.interval_ml is None:
-        return ""
-    low, high = (numbers.number(ml, 1) for ml in prediction.interval_ml)
-    return f"{low} to {high} mL if the same scan is made a little darker or brighter"
+    return Total(numbers.number(total, 1), True, prediction.interval_text)
 
 
 def _types(prediction: Prediction) -> list[TypeLine]:
     """Those found, the largest first, then the others."""
     amounts = {kind: prediction.volume_ml[kind] for kind in prediction.task.types}
     order = sorted(amounts, key=lambda kind: -amounts[kind] if math.isfinite(amounts[kind]) else 0.0)
-    found = {kind: amounts[kind] != 0 for kind in order}
-    return [TypeLine(kind, ml_text(amounts[kind]) if found[kind] else "none", found[kind]) for kind in order]
+    lines = []
+    for kind in order:
+        # Not by its mL: these are NaN if they are unknown, and then all five types were "found", with "< 0.1 mL" each.
+        pixels = int(np.count_nonzero(prediction.mask == CODES[kind]))
+        known = ml_text(amounts[kind]) if math.isfinite(amounts[kind]) else f"{pixels} px"
+        lines.append(TypeLine(kind, known if pixels else "none", pixels > 0))
+    return lines
 
 
 def _gauge(prediction: Prediction) -> Gauge | None:
@@ -295,8 +293,8 @@ def _model(prediction: Prediction) -> dict[str, str]:
         "Model": prediction.model,
         "SHA-256": prediction.digest,
         "Card": prediction.card,
-        "Interval": "The same model on the same scan, made darker and brighter. It says how steady the answer is, not "
-        "how right.",
+        "Interval": "The same model on the same scan, mirrored, moved, made darker and brighter. It says how steady "
+        "the answer is, not how right.",
         "Not measured": "Midline shift, swelling, age of the bleeding.",
     }
 

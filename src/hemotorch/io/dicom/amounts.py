@@ -43,11 +43,3 @@ def amounts_of(prediction: Prediction) -> list[Amount]:
         ml = prediction.volume_ml[kind] if slices else 0.0
         amounts.append(Amount(kind, ml, slices, 0.0 if longest is None else longest.mm))
     return amounts
-
-
-def interval_text(prediction: Prediction) -> str:
-    """What the interval of the mL says, "" if there is none."""
-    if prediction.interval_ml is None:
-        return ""
-    low, high = prediction.interval_ml
-    return f"{low:.1f} to {high:.1f} mL if the same scan is made a little darker or brighter"

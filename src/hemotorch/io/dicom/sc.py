@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hemotorch import NOTICE
-from hemotorch.io.dicom.amounts import TOTAL, Amount, interval_text
+from hemotorch.io.dicom.amounts import TOTAL, Amount
 from hemotorch.io.dicom.source import PRODUCT, Algorithm, SourceSeries
 from hemotorch.labels import COLOURS
 from hemotorch.pictures.capture import Capture, CaptureText, Remark, TableRow, capture
@@ -104,7 +104,7 @@ def _summary(prediction: Prediction, amounts: Sequence[Amount], algorithm: Algor
         rows = [TableRow(PREDICTED_RGB, ("Bleeding", *_texts(total)))]
     remarks = [Remark(f"IN DOUBT ({doubt.code}): {doubt.text}", True) for doubt in prediction.doubts or ()]
     remarks.extend(Remark(remark) for remark in prediction.remarks)
-    below = interval_text(prediction)
+    below = prediction.interval_text
     large = ml_text(total.ml) if total.ml_known else "mL unknown"
     if not total.slices:
         large, below = "None", f"The model outlined nothing. It can miss bleeding. {below}".strip()

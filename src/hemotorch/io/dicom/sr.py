@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hemotorch import NOTICE
-from hemotorch.io.dicom.amounts import TOTAL, Amount, interval_text
+from hemotorch.io.dicom.amounts import TOTAL, Amount
 from hemotorch.io.dicom.codes import CATEGORY, SEGMENT_CODES, UNTYPED_CODE, Concept
 from hemotorch.io.dicom.seg import segment_label
 from hemotorch.io.dicom.source import PRODUCT, Algorithm, SourceSeries
@@ -174,8 +174,8 @@ def _remarks(amount: Amount, prediction: Prediction) -> list[str]:
         remarks.append("The model outlined nothing. It can miss bleeding.")
     if not amount.ml_known:
         remarks.append("mL are not known, since the distance between slices is not.")
-    if interval_text(prediction):
-        remarks.append(f"Interval: {interval_text(prediction)}.")
+    if prediction.interval_text:
+        remarks.append(f"Interval: {prediction.interval_text}.")
     if prediction.left_out is not None:
         remarks.append(f"Of the mask: {prediction.left_out.text}.")
     remarks.extend(f"Of reading: {warning}" for warning in prediction.warnings)
