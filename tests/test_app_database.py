@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hemotorch.app.database import KEPT_CHANGES, Database, announce
+from hemotorch.app.database import KEPT_CHANGES, VERSION, Database, announce
 from hemotorch.errors import RunError
 
 TABLE = "CREATE TABLE IF NOT EXISTS count (number INTEGER NOT NULL);"
@@ -59,3 +59,10 @@ def test_a_damaged_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "app.sqlite").write_bytes(b"no database " * 1000)
     with pytest.raises(RunError, match="cannot be opened"):
         Database(tmp_path)
+
+
+def test_a_newer_versions_file_is_refused(tmp_path: Path) -> None:
+    with Database(tmp_path, TABLE).write() as connection:
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+    with pytest.raises(RunError, match="newer version"):
+        Database(tmp_path, TABLE)

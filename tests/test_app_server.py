@@ -147,7 +147,7 @@ def test_pixels(server: Running, allowed: Path, study: str) -> None:
         for wrong in ({"first": 6}, {"last": 6}, {"first": 3, "last": 2}, {"first": -1}, {"first": "x"}):
             assert client.get(f"/studies/{study}/hu", params=wrong).status_code == 422, wrong
         assert client.get(f"/studies/{study}/mask/truth").status_code == 404
-        assert client.get(f"/studies/{study}/mask/prediction:..").status_code == 404
+        assert client.get(f"/studies/{study}/mask/prediction:..").status_code == 422
         assert client.get("/studies/study-00000000/hu").status_code == 404
         page = client.get(f"/studies/{study}").json()
         assert page["geometry"]["shape"] == [6, 20, 24]

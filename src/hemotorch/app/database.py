@@ -18,6 +18,7 @@ from hemotorch.errors import RunError
 
 FILE = "app.sqlite"
 BUSY_S = 30.0  #: how long a write waits for others; none holds the lock longer than some milliseconds
+VERSION = 1  #: of the tables; raised if an older version could not use a newer one's
 KEPT_CHANGES = 10_000  #: a listener that is farther behind reads everything anew
 
 #: What changed, in order; server-sent events are made from it. kind: study, job or training. id: of that.
@@ -49,10 +50,16 @@ class Database:
         self._of_thread = threading.local()
         try:
             connection = self._connection()
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                what = "was opened by a newer version of hemotorch"
+                raise RunError(what, self.path, "install that version again, or restore an older backup")
             # Kept in the file. Set here only, since a change of mode does not wait for other connections.
             connection.execute("PRAGMA journal_mode = WAL")
             for statements in (CHANGES, *tables):
                 connection.executescript(statements)
+            if version < VERSION:
+                connection.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.Error as error:
             raise RunError(f"cannot be opened ({error})", self.path, "restore it from a backup") from error
 

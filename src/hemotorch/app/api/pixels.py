@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from hemotorch.app.api.services import CallerDep, Services, ServicesDep, StudyId
 from hemotorch.app.api.studies import visible
-from hemotorch.app.layers import read_layers, read_mask, read_probability
+from hemotorch.app.layers import LAYER, layer_folder, read_layers, read_mask, read_probability
 from hemotorch.app.refusals import Missing
 from hemotorch.app.sessions import Caller
 from hemotorch.app.settings import LOOPBACK
@@ -110,11 +110,13 @@ def probability(
 
 def _seen(services: Services, caller: Caller, study: str, layer: str) -> str:
     """When a layer that the caller may see was made. Raises Missing for any other."""
-    for record in visible(read_layers(services.library.folder(study)), caller):
-        if record.layer.id == layer:
-            services.audit.look(caller.user, study)
-            return record.layer.time
-    raise Missing("there is no such layer", layer[:60])
+    folder = services.library.folder(study)
+    record = layer_folder(folder, layer) / LAYER
+    hidden = caller.blind and layer not in {entry.layer.id for entry in visible(read_layers(folder), caller)}
+    if hidden or not record.is_file():
+        raise Missing("there is no such layer", layer[:60])
+    services.audit.look(caller.user, study)
+    return str(record.stat().st_mtime_ns)  # its record is written last, and anew if the layer changes
 
 
 def _slices(
