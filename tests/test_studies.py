@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,32 @@ def test_a_study_given_twice_keeps_its_pseudonym(tmp_path: Path) -> None:
     scans, _ = find_scans([tmp_path / "one", tmp_path / "two"], tmp_path / "out", None, Pseudonyms(tmp_path))
     name = scans[0].named_after.name
     assert list(name_scans(scans).values()) == [name, f"{name}_2"]
+
+
+def test_the_key_is_read_as_it_was_written_whatever_folders_are_called(tmp_path: Path) -> None:
+    """One path that is no UTF-8, and all of the file was taken for Latin-1: MÃ¼ller, and each study had a new name."""
+    patient = dicom.Identity("1.2", "Ä-1", "Müller^Li", "19500102", "20240101", "1200")
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    entries = Pseudonyms(tmp_path)
+    before = [entries.of(patient, tmp_path / "a"), entries.of(replace(patient, study="", patient_id="2"), odd)]
+    entries.save()
+    again = Pseudonyms(tmp_path)
+    assert [again.of(entry.identity, path) for entry, path in zip(before, (tmp_path / "a", odd), strict=True)] == before
+    assert "Müller" in (tmp_path / KEY_FILE).read_text(encoding="utf-8")
+
+
+def test_the_key_has_the_path_where_a_study_lies_now(tmp_path: Path) -> None:
+    earlier = dicom.Identity("1.2", "A-1", "Müller^Li", "19500102", "20240101", "1200")
+    later = replace(earlier, study="1.3", date="20240102")
+    entries = Pseudonyms(tmp_path)
+    before = entries.of(earlier, tmp_path / "old")
+    now = entries.of(earlier, tmp_path / "new")
+    entries.save()
+    assert now.study == before.study and (now.source, before.source) == (str(tmp_path / "new"), str(tmp_path / "old"))
+    text = (tmp_path / KEY_FILE).read_text(encoding="utf-8")
+    assert str(tmp_path / "new") in text and str(tmp_path / "old") not in text
+    again = Pseudonyms(tmp_path)
+    assert again.earlier(again.of(later, tmp_path / "b").study) == [(now.study, 24.0)]
 
 
 def test_a_damaged_record_of_an_earlier_study_is_said_and_stops_nothing(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from hemotorch.data.layouts.tables import read_table
-from hemotorch.errors import InputError
+from hemotorch.errors import InputError, one_line
 from hemotorch.io import dicom
 from hemotorch.system.files import atomic, quoted
 
@@ -61,11 +61,17 @@ class Pseudonyms:
                 self._add(KnownStudy(cells["study"], cells["patient"], cells["source"], identity))
 
     def of(self, identity: dicom.Identity, source: Path) -> KnownStudy:
-        """The entry of a study, a new one if it has none yet."""
-        entry = KnownStudy("", "", os.path.abspath(source), identity)
+        """The entry of a study, a new one if it has none yet. Of one that was moved, it has the new path."""
+        entry = KnownStudy("", "", _path_text(source), identity)
         known = self._entries.get(entry.key)
         if known is not None:
-            return known
+            if known.source == entry.source:
+                return known
+            self._forget(known)
+            moved = replace(known, source=entry.source)
+            self._add(moved)
+            self._changed = True
+            return moved
         patient = identity.patient
         patient_name = ""
         if patient is not None:
@@ -88,14 +94,12 @@ class Pseudonyms:
         patient_name = ""
         if patient is not None:
             patient_name = self._patients.get(patient) or self._new("patient")
-        entry = KnownStudy(study, patient_name, os.path.abspath(source), identity)
+        entry = KnownStudy(study, patient_name, _path_text(source), identity)
         known = self._studies.get(study)
         if known == entry:
             return known
         if known is not None:
-            del self._entries[known.key]
-            if known.patient:
-                self._of_patient[known.patient].remove(known)
+            self._forget(known)
         self._add(entry)
         self._changed = True
         return entry
@@ -114,7 +118,7 @@ class Pseudonyms:
             return
         with atomic(self._path) as temporary:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
+            with open(descriptor, "w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(COLUMNS)
                 for entry in self._entries.values():
@@ -146,12 +150,22 @@ class Pseudonyms:
             self._patients[entry.identity.patient] = entry.patient
             self._of_patient.setdefault(entry.patient, []).append(entry)
 
+    def _forget(self, entry: KnownStudy) -> None:
+        del self._entries[entry.key]
+        if entry.patient:
+            self._of_patient[entry.patient].remove(entry)
+
     def _new(self, kind: str) -> str:
         """A pseudonym that nobody has yet."""
         while True:
             name = f"{kind}-{secrets.token_hex(_BYTES)}"
             if name not in self._studies and name not in self._of_patient:
                 return name
+
+
+def _path_text(path: Path) -> str:
+    """A path as text for the file. With a byte that is no UTF-8, as old CDs have, all of it was read as Latin-1."""
+    return one_line(os.path.abspath(path))
 
 
 def _hours(start: datetime, end: datetime) -> float:
