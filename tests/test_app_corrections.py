@@ -263,6 +263,11 @@ def test_a_version_is_exported_as_nifti_and_numbers(client: Client, workspace: W
     put(reader, study, mask)
     reader.post(f"studies/{study}/versions", json={"after": 0})
     url = f"studies/{study}/versions/1/files/{study}_version1"
+    listed = [file for file in reader.get(f"studies/{study}").json()["files"] if "version1" in file["name"]]
+    assert [(file["name"], file["bytes"]) for file in listed] == [
+        (f"{study}_version1_mask.nii.gz", 0),
+        (f"{study}_version1.json", 0),
+    ]
     first = reader.get(f"{url}_mask.nii.gz")
     assert first.status_code == 202 and first.json()["kind"] == "export-version"
     assert reader.get(f"{url}.json").json()["id"] == first.json()["id"]

@@ -2,6 +2,7 @@
 
 api/         the routes of the REST interface
 audit        who did what to which study
+client       a Python client of the REST interface
 comparing    two layers of a study: Dice and mL
 database     the workspace's SQLite file: transactions, and the log of what changed
 datasets     corrected studies as datasets
