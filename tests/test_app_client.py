@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,14 @@ def test_what_the_client_says_of_errors(server: Running, tmp_path: Path) -> None
     assert job.state == JobState.DONE and "no scan" in job.problems[0].what
     with pytest.raises(RunError, match="does not answer"):
         AppClient("http://127.0.0.1:9", "x").session()
+
+
+def test_the_example_of_the_docs(server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    write_scan(tiny.head(5)[0], folder / "head.nii.gz")
+    text = (Path(__file__).parents[1] / "docs" / "app.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    exec(example, {"LINK": f"{server.url}/open?token={server.token}", "FOLDER": folder})
+    assert "'total': " in capsys.readouterr().out
+    assert (server.folder / "datasets" / "mine" / "mine.zip").is_file()

@@ -159,7 +159,7 @@ def test_two_epochs_from_three_corrections_stopped_resumed_compared_and_used(
         log = workspace.log_file(begun["job"]).read_text()
         assert "cancelled" in log and "did not stop" not in log
         assert client.post("trainings/mine/resume").json()["state"] in ("waiting", "running")
-        ended = wait_for(workspace, begun["job"], 600)
+        ended = wait_for(workspace, begun["job"], 1200)
         assert ended.state == JobState.DONE, ended
     finally:
         supervisor.stop()
