@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -115,7 +116,7 @@ def total(page: Page) -> str:
     return page.locator("[data-total]").inner_text()
 
 
-def test_what_is_drawn_is_what_is_saved(app: AppServer, page: Page, study: str) -> None:
+def test_what_is_drawn_is_what_is_saved(app: AppServer, page: Page, study: str, tmp_path: Path) -> None:
     _, mask = head()
     before = total(page)
     begin(page)
@@ -145,6 +146,12 @@ def test_what_is_drawn_is_what_is_saved(app: AppServer, page: Page, study: str) 
     assert not (drawn & ~capsule((60, 20), (40, 34), 4.4)).any(), "thicker than the brush of 4 mm"
     assert (layer(app, study, "truth") == mask).all(), "what was there before never changes"
     assert total(page) == after, "the version is what is shown now"
+    with page.expect_download() as download:
+        page.get_by_text("version 1: mask").click()
+    assert download.value.suggested_filename == f"{study}_version1_mask.nii.gz"
+    file = tmp_path / "mask.nii.gz"
+    download.value.save_as(file)
+    assert np.count_nonzero(nibabel.load(file).get_fdata()) == np.count_nonzero(saved)
     listed = app.ask(f"/studies/{study}")
     assert listed["state"] == "corrected" and listed["versions"] == 1
 
