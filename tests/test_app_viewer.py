@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.uid import generate_uid
 from scipy import ndimage
 
-from app_browser import AppServer, Visitor, app_server, visitor
+from app_browser import AppServer, Visitor, app_server, axe, visitor
 from hemotorch.hu import WINDOWS, to_grey
 from hemotorch.io import nifti
+from hemotorch.io.dicom.write import write_series
 from hemotorch.labels import CODES, COLOURS
 from hemotorch.scan import Scan, even_scan
 
@@ -74,7 +77,7 @@ def browser() -> Iterator[Visitor]:
 def page(app: AppServer, browser: Visitor) -> Iterator[Page]:
     """The study's page, all slices there; nothing may go wrong while a test uses it."""
     opened = browser.page(app)
-    study = app.ask("/studies")["studies"][0]["id"]
+    [study] = [one["id"] for one in app.ask("/studies")["studies"] if one["source"] != "DICOM"]
     opened.goto(f"{app.url}/studies/{study}?slice=5")
     wait_for_slice(opened, 4)
     opened.wait_for_timeout(300)
@@ -292,3 +295,89 @@ def test_the_help_lists_the_keys(page: Page) -> None:
     assert "Probability map" in dialog.inner_text()
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
+
+
+def test_fingers_scroll_and_pinch(app: AppServer, browser: Visitor) -> None:
+    page = browser.page(app)
+    [study] = [one["id"] for one in app.ask("/studies")["studies"] if one["source"] != "DICOM"]
+    page.goto(f"{app.url}/studies/{study}?slice=5")
+    wait_for_slice(page, 4)
+    touches = page.context.new_cdp_session(page)
+    touches.send("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 2})
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        fingers = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        touches.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+    x, y = screen(page, 48, 40)
+    touch("touchStart", (x, y))
+    for step in range(1, 6):
+        touch("touchMove", (x, y + 10 * step))
+    touch("touchEnd")
+    page.wait_for_selector("canvas.image[data-painted^='axial 0'], canvas.image[data-painted^='axial 1 ']")
+    _, scale, _, _ = picture(page)
+    touch("touchStart", (x - 40, y), (x + 40, y))
+    for step in range(1, 6):
+        touch("touchMove", (x - 40 - 8 * step, y), (x + 40 + 8 * step, y))
+    touch("touchEnd")
+    until(page, f"+document.querySelector('canvas.image').dataset.camera.split(' ')[0] > {scale * 1.7}")
+    page.context.close()
+    browser.check()
+
+
+def test_the_earlier_scan_moves_along(app: AppServer, browser: Visitor) -> None:
+    """Two scans of one patient, the earlier one with two slices fewer at the bottom."""
+    folder = app.folder.parent / "patient"
+    scan, _ = head()
+    hu = scan.hu.copy()
+    hu[-1, 0, 0] = -950  # not the scan that is there already
+    for name, first, time_of_day in (("before", 2, "081500"), ("after", 0, "201500")):
+        part = even_scan(hu[first:], PIXEL_MM, SLICE_MM)
+        files = write_series(part, folder / name, patient="P77")
+        study, series = generate_uid(), generate_uid()
+        for file in files:
+            header = pydicom.dcmread(file)
+            header.StudyInstanceUID, header.SeriesInstanceUID = study, series
+            header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+            for event in ("Study", "Series", "Acquisition", "Content"):
+                setattr(header, f"{event}Date", "20250301")
+                setattr(header, f"{event}Time", time_of_day)
+            header.save_as(file)
+    job = app.ask("/imports", "POST", {"folder": str(folder), "predict": False})
+    app.until(f"/jobs/{job['id']}", lambda now: now["state"] == "done")
+    [after] = [one for one in app.ask("/studies")["studies"] if one["slices"] == SLICES and one["source"] == "DICOM"]
+    page = browser.page(app)
+    page.goto(f"{app.url}/studies/{after['id']}?slice=9")
+    wait_for_slice(page, 8)
+    page.keyboard.press("y")
+    page.get_by_text("12 h earlier").first.wait_for()
+    beside = "document.querySelectorAll('canvas.image')[1]?.dataset.painted.split(' ')[1]"
+    until(page, f"{beside} === '6'")
+    page.keyboard.press("ArrowUp")
+    until(page, f"{beside} === '7'")
+    box = page.get_by_role("group", name="Slices of the earlier scan").bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.wheel(0, 120)
+    until(page, f"{beside} === '6'")
+    wait_for_slice(page, 9)
+    page.keyboard.press("y")
+    until(page, "document.querySelectorAll('canvas.image').length === 1")
+    page.context.close()
+    browser.check()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(app: AppServer, browser: Visitor, theme: str) -> None:
+    page = browser.page(app, theme=theme)
+    [study] = [one["id"] for one in app.ask("/studies")["studies"] if one["source"] != "DICOM"]
+    page.goto(f"{app.url}/studies/{study}")
+    page.wait_for_selector("canvas.image[data-here=true]")
+    assert axe(page) == []
+    page.keyboard.press("b")
+    page.wait_for_selector("p[data-draft]")
+    assert axe(page) == []
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for()
+    assert axe(page) == []
+    page.context.close()
+    browser.check()

@@ -29,7 +29,9 @@ HISTORY = ("docs/log.md",)
 #: A path in a page may start at any of these.
 STARTS = (ROOT, ROOT / "src", SOURCE, ROOT / "docs")
 #: First parts of paths that are the repository's.
-FOLDERS = {"src", "tests", "benchmarks", "docs", "model", "web"} | {path.name for path in SOURCE.iterdir() if path.is_dir()}
+FOLDERS = {"src", "tests", "benchmarks", "docs", "model", "web"} | {
+    path.name for path in SOURCE.iterdir() if path.is_dir()
+}
 #: Commands with commands of their own.
 FAMILIES = ("bench", "cluster")
 #: What follows the dot in the name of a file, not of a function or a key.

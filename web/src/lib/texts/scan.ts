@@ -71,7 +71,7 @@ export const scan = {
   'scan.type': ['Type', 'Тип'],
   'scan.size': ['Brush, mm', 'Пензель, мм'],
   'scan.growSize': ['Grow up to, mm', 'Розростання до, мм'],
-  'scan.limit': ['Only soft tissue of', 'Лише м’які тканини'],
+  'scan.limit': ['Only soft tissue of', 'М’які тканини'],
   'scan.limitFrom': ['from HU', 'від HU'],
   'scan.limitTo': ['to HU', 'до HU'],
   'scan.draft.none': ['Nothing drawn yet', 'Ще нічого не намальовано'],
