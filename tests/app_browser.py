@@ -94,12 +94,13 @@ class AppServer:
 
 
 @contextmanager
-def app_server(folder: Path, *arguments: str) -> Iterator[AppServer]:
-    """`hemotorch serve FOLDER` on a free port, with today's pages."""
+def app_server(folder: Path, *arguments: str, port: int = 0) -> Iterator[AppServer]:
+    """`hemotorch serve FOLDER` on that port or a free one, with today's pages."""
     build_pages()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    if not port:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     log = folder.with_name(f"{folder.name}.log")
     command = [sys.executable, "-m", "hemotorch.cli", "serve", str(folder), "--port", str(port), "--no-browser"]
     with log.open("w", encoding="utf-8") as out:
@@ -136,9 +137,14 @@ class Visitor:
     said: list[str] = field(default_factory=list)
 
     def page(
-        self, server: AppServer, size: tuple[int, int] = (1280, 800), theme: str = "light", locale: str = "en-GB"
+        self,
+        server: AppServer,
+        size: tuple[int, int] = (1280, 800),
+        theme: str = "light",
+        locale: str = "en-GB",
+        token: str = "",
     ) -> Page:
-        """A signed-in page of a reader of its own, on the worklist."""
+        """A signed-in page of a reader of its own, on the worklist; with the server's token or another one."""
         context = self.browser.new_context(
             viewport={"width": size[0], "height": size[1]},
             color_scheme=theme,
@@ -154,14 +160,14 @@ class Visitor:
         page.add_init_script(
             "addEventListener('securitypolicyviolation', (event) => console.error('policy', event.blockedURI))"
         )
-        page.goto(f"{server.url}/open?token={server.token}")
+        page.goto(f"{server.url}/open?token={token or server.token}")
         page.wait_for_selector("h1")
         return page
 
     def check(self) -> None:
         """Fails if a console said anything since the last check."""
         said, self.said = self.said, []
-        assert said == []
+        assert said == [], said
 
 
 @contextmanager

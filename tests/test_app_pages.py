@@ -14,7 +14,7 @@ from hemotorch.io import nifti
 from hemotorch.io.dicom.write import write_series
 
 playwright = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Page, expect  # noqa: E402
+from playwright.sync_api import Page, Route, expect  # noqa: E402
 
 PAGES = ("/", "/jobs", "/teach", "/models", "/recipes", "/audit", "/help", "/nowhere")
 SLOW_MS = 240_000  #: other work may be on the machine
@@ -90,6 +90,53 @@ def test_a_dropped_folder_keeps_its_paths(server: AppServer, browser: Visitor, s
     # The same series may have come in the zip: nothing is doubled.
     expect(page.get_by_role("row").filter(has_text="DICOM")).to_have_count(1)
     browser.check()
+
+
+def test_an_upload_goes_on_after_the_connection_was_cut(server: AppServer, browser: Visitor, scans: Path) -> None:
+    page = browser.page(server)
+    cut: list[str] = []
+
+    def cut_twice(route: Route) -> None:
+        if len(cut) >= 2:
+            return route.continue_()
+        cut.append(route.request.method)
+        return route.abort("connectionreset")
+
+    page.route("**/uploads/**/series.zip*", cut_twice)
+    page.locator("input[type=file]").first.set_input_files(scans / "series.zip")
+    upload = page.get_by_role("region", name="Being added")
+    expect(upload.get_by_role("status")).to_have_text("Added", timeout=SLOW_MS)
+    assert cut == ["PUT", "PUT"]
+    expect(page.get_by_role("row").filter(has_text="DICOM")).to_have_count(1)
+    assert all("ERR_CONNECTION_RESET" in text for text in browser.said)
+    browser.said.clear()
+
+
+def test_whoever_may_only_look_is_offered_nothing_else(filled: AppServer, browser: Visitor, scans: Path) -> None:
+    token = (filled.folder / "read-token").read_text(encoding="utf-8").strip()
+    page = browser.page(filled, token=token)
+    expect(page.locator("tbody a.open").first).to_be_visible()
+    expect(page.get_by_role("banner")).to_contain_text("Read only")
+    for name in ("Add files", "Outline what is new", "Delete"):
+        expect(page.get_by_role("button", name=name)).to_have_count(0)
+    expect(page.get_by_role("checkbox", name="Select")).to_have_count(0)
+    drop(page, scans / "series.zip")
+    expect(page.get_by_role("region", name="Being added")).to_have_count(0)
+    browser.check()
+
+
+@pytest.mark.long
+def test_a_server_that_comes_back_is_followed_again(tmp_path: Path, browser: Visitor, scans: Path) -> None:
+    allowed = ("--allow", str(scans / "server"))
+    with app_server(tmp_path / "workspace", *allowed) as first:
+        page = browser.page(first)
+        expect(page.get_by_role("heading", name="Add your first scan")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="No connection")).to_be_visible()
+    with app_server(tmp_path / "workspace", *allowed, port=first.port) as second:
+        expect(page.get_by_role("status").filter(has_text="No connection")).to_be_hidden()
+        second.ask("/imports", "POST", {"folder": str(scans / "server"), "predict": False})
+        expect(page.locator("tbody a.open")).to_have_count(4, timeout=SLOW_MS)
+    browser.said.clear()  # that nobody answered for a while
 
 
 def test_a_folder_of_the_server_is_added_and_watched(filled: AppServer, browser: Visitor, scans: Path) -> None:
@@ -271,7 +318,8 @@ def test_without_a_token_nothing_is_shown(filled: AppServer, browser: Visitor) -
 def test_axe_finds_nothing_serious(filled: AppServer, browser: Visitor, theme: str) -> None:
     page = browser.page(filled, theme=theme)
     found = {}
-    for path in PAGES:
+    study = filled.ask("/studies?query=head2")["studies"][0]["id"]
+    for path in (*PAGES, f"/studies/{study}"):
         page.goto(filled.url + path)
         page.wait_for_load_state("networkidle" if path == "/nowhere" else "load")
         page.wait_for_selector("h1")
