@@ -6,6 +6,7 @@ export const PIECE_BYTES = 8 * 1024 * 1024
 const AT_ONCE = 4
 const TRIES = 6
 const FIRST_WAIT_MS = 500
+const LOOK_MS = 3000
 
 export type UploadStage = 'sending' | 'importing' | 'done' | 'failed' | 'cancelled'
 
@@ -45,10 +46,19 @@ export class Upload {
       }
       this.stage = 'importing'
       this.follow(await api.import({ batch: this.id, predict: this.predict }))
+      await this.watch()
     } catch (error) {
       if (this.stage === 'cancelled' || isAbort(error)) return
       this.problem = refusalOf(error)
       this.stage = 'failed'
+    }
+  }
+
+  /** Asks for the job now and then: the event of its end may have come before the answer that named it. */
+  private async watch(): Promise<void> {
+    while (this.stage === 'importing' && this.job) {
+      await pause(LOOK_MS, this.stopper.signal)
+      await api.job(this.job.id).then((job) => this.follow(job), () => undefined)
     }
   }
 
