@@ -43,7 +43,7 @@ export const scan = {
   ],
   'scan.ml': ['Volume', 'Об’єм'],
   'scan.of': ['of', 'за шаром'],
-  'scan.interval': ['95 % interval {low} to {high} mL', '95 % інтервал {low}–{high} мл'],
+  'scan.interval': ['{low} to {high} mL, looked at in other ways', '{low}–{high} мл, якщо дивитися інакше'],
   'scan.abc2': ['ABC/2 of the largest', 'ABC/2 найбільшого'],
   'scan.longest': ['Longest diameter', 'Найбільший діаметр'],
   'scan.over30': ['Over 30 mL', 'Понад 30 мл'],

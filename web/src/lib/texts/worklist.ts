@@ -84,7 +84,7 @@ export const worklist = {
   'add.files': ['Add files', 'Додати файли'],
   'add.folder': ['Add a folder', 'Додати теку'],
   'add.server': ['Folder on the server', 'Тека на сервері'],
-  'add.predict': ['Outline at once', 'Одразу окреслити'],
+  'add.predict': ['Outline at once what is added', 'Одразу окреслювати додане'],
   'add.uploads': ['Being added', 'Додаються'],
   'add.sending': ['Sending: {sent} of {all}', 'Надсилання: {sent} з {all}'],
   'add.importing': ['Looking for scans', 'Пошук знімків'],
