@@ -39,14 +39,19 @@ _BYTES = 4  #: of a pseudonym
 
 
 class StudyPseudonyms(Pseudonyms):
-    """What `find_scans` calls studies by. An entry is in the database as soon as it is made."""
+    """What `find_scans` calls studies by. An entry is in the database as soon as it is made.
+
+    secrets: words of all patients that were asked for, which no text about what was found may hold.
+    """
 
     def __init__(self, database: Database):
         self._database = database
+        self.secrets: set[str] = set()
 
     def of(self, identity: dicom.Identity, source: Path) -> KnownStudy:
         """The entry of a study, a new one if it has none yet."""
         where = os.path.abspath(source)
+        self.secrets |= identity.secrets()
         key = "\0".join((identity.study or where, identity.patient_id))
         # One transaction, so that two imports of one study agree on its pseudonym.
         with self._database.write() as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,19 @@ from hemotorch.app.schemas import JobKind, StudyStage
 from hemotorch.data.layouts import Case, open_layout, png
 from hemotorch.errors import HemotorchError, InputError, explain
 from hemotorch.inference.scan_files import ScanFiles, find_scans
+from hemotorch.io import dicom
 from hemotorch.labels import UNTYPED
 from hemotorch.scan import Scan
-from hemotorch.system.events import Message, emit, progress
+from hemotorch.system.events import (
+    Event,
+    Listener,
+    Message,
+    Problem,
+    current_listener,
+    emit,
+    listening,
+    progress,
+)
 from hemotorch.system.files import disk_error
 
 
@@ -24,10 +35,30 @@ def run(work: Work) -> None:
     """Adds all scans that are found, and says of each file that holds none why. Raises RunError if the disk is full."""
     wanted = ImportWork.model_validate_json(work.job.request)
     workspace = work.workspace
-    batch = Path(wanted.batch) if wanted.batch else None
-    shown = _shortener(batch)
     paths = [Path(path) for path in wanted.paths]
-    scans, refused = find_scans(paths, workspace.library.studies, pseudonyms=workspace.library.pseudonyms())
+    pseudonyms = workspace.library.pseudonyms()
+    scans, refused = find_scans(paths, workspace.library.studies, pseudonyms=pseudonyms)
+    # Whose scans these are is known now. Layouts and readers name files and series in full, also of what is refused.
+    hide = dicom.hider(pseudonyms.secrets)
+    with listening(_hiding(current_listener(), hide)):
+        _add_all(work, wanted, scans, refused, hide)
+
+
+def _add_all(
+    work: Work,
+    wanted: ImportWork,
+    scans: list[ScanFiles],
+    refused: list[tuple[Path, HemotorchError]],
+    hide: Callable[[str], str],
+) -> None:
+    workspace = work.workspace
+    batch = Path(wanted.batch) if wanted.batch else None
+    paths = [Path(path) for path in wanted.paths]
+    shorten = _shortener(batch)
+
+    def shown(text: str) -> str:
+        return hide(shorten(text))
+
     cases = _cases(paths)
     masks = {os.path.abspath(path) for case in cases.values() for path in case.mask_paths}
     scans = [scan for scan in scans if os.path.abspath(scan.path) not in masks]
@@ -41,7 +72,7 @@ def run(work: Work) -> None:
     added: list[str] = []
     for files in progress(scans, "reading", unit="scan"):
         try:
-            study = _add(work, files, cases.get(_key(files.files)), batch, wanted.origin)
+            study = _add(work, files, cases.get(_key(files.files)), batch, wanted.origin, shown)
         except Exception as error:
             if (full := disk_error(error, workspace.folder)) is not None:
                 raise full from error
@@ -63,7 +94,9 @@ def run(work: Work) -> None:
             workspace.queue.add(JobKind.PREDICT, request, title, study=study, user=work.job.user, connection=connection)
 
 
-def _add(work: Work, files: ScanFiles, case: Case | None, batch: Path | None, origin: str) -> str | None:
+def _add(
+    work: Work, files: ScanFiles, case: Case | None, batch: Path | None, origin: str, shown: Callable[[str], str]
+) -> str | None:
     """Adds one study; its id. A mask that does not fit is said, and the scan is added without it."""
     scan = files.read()
     truth: np.ndarray | None = None
@@ -72,7 +105,7 @@ def _add(work: Work, files: ScanFiles, case: Case | None, batch: Path | None, or
         try:
             truth, typed = _truth(case, scan)
         except HemotorchError as error:
-            _refuse(work, error, _shortener(batch), case.mask_paths[0])
+            _refuse(work, error, shown, case.mask_paths[0])
     added = work.workspace.library.add(scan, files, batch=batch, origin=origin, truth=truth, typed_truth=typed)
     if not added.is_new:
         emit(Message(f"{added.id} is here already"))
@@ -128,6 +161,15 @@ def _refuse(work: Work, error: HemotorchError, shown: Callable[[str], str], path
     where = error.where if error.where is not None else str(path)
     todo = None if error.todo is None else shown(error.todo)
     work.add_problem(type(error)(shown(error.what), shown(where), todo))
+
+
+def _hiding(listener: Listener, hide: Callable[[str], str]) -> Listener:
+    """A listener that is told texts without names of patients."""
+
+    def tell(event: Event) -> None:
+        listener(replace(event, text=hide(event.text)) if isinstance(event, (Message, Problem)) else event)
+
+    return tell
 
 
 def _shortener(batch: Path | None) -> Callable[[str], str]:
