@@ -8,18 +8,23 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from app_process import running, start
+from hemotorch.app import models
 from hemotorch.app.database import Database, announce
 from hemotorch.app.events import MOST_MISSED, MOST_WAITING, EventStream
+from hemotorch.app.run import use_model
 from hemotorch.app.settings import open_workspace, read_token
 from hemotorch.app.watch import TABLES, Watches
 from hemotorch.cli import main
 from hemotorch.errors import InputError, OptionError
+from hemotorch.inference import box
 
 
 def test_an_entry_is_imported_when_it_rests_and_once(tmp_path: Path) -> None:
@@ -177,3 +182,30 @@ def test_a_server_folder_is_watched(tmp_path: Path, shared_data: Path) -> None:
         assert client.delete("/watches", params={"folder": str(incoming)}).status_code == 204
         assert client.get("/watches").json() == []
         assert client.delete("/watches", params={"folder": str(incoming)}).status_code == 404
+
+
+def test_a_model_that_is_given_is_used(tmp_path: Path) -> None:
+    database = Database(tmp_path, models.TABLES)
+    known = models.Models(tmp_path, database)
+    assert known.current == "default"
+    file = tmp_path / "My model 2.onnx"
+    file.write_bytes(box.model_file("default").read_bytes())
+    use_model(known, str(file))
+    assert known.current == "My-model-2"
+    use_model(known, str(file))  # at the next start
+    use_model(known, "default")
+    assert known.current == "default"
+    file.write_bytes(file.read_bytes() + b"x")
+    for wrong in (str(file), "no-such-model", str(tmp_path)):
+        with pytest.raises(InputError):
+            use_model(known, wrong)
+
+
+@pytest.mark.parametrize("lacking", ["fastapi", "uvicorn"])
+def test_without_its_libraries_the_command_says_what_to_install(tmp_path: Path, lacking: str) -> None:
+    code = f"import sys; sys.modules[{lacking!r}] = None; from hemotorch.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "serve", str(tmp_path / "app"), "--no-browser"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "pip install 'hemotorch[app]'" in done.stderr
+    assert not (tmp_path / "app").exists()
