@@ -343,14 +343,22 @@ def test_the_earlier_scan_moves_along(app: AppServer, browser: Visitor) -> None:
                 setattr(header, f"{event}Date", "20250301")
                 setattr(header, f"{event}Time", time_of_day)
             header.save_as(file)
-    job = app.ask("/imports", "POST", {"folder": str(folder), "predict": False})
+    job = app.ask("/imports", "POST", {"folder": str(folder), "predict": True})
     app.until(f"/jobs/{job['id']}", lambda now: now["state"] == "done")
+    app.until("/studies?stage=predicted", lambda now: now["total"] == 2)
     [after] = [one for one in app.ask("/studies")["studies"] if one["slices"] == SLICES and one["source"] == "DICOM"]
     page = browser.page(app)
     page.goto(f"{app.url}/studies/{after['id']}?slice=9")
     wait_for_slice(page, 8)
     page.keyboard.press("y")
     page.get_by_text("12 h earlier").first.wait_for()
+    [earlier] = app.ask(f"/studies/{after['id']}")["earlier"]
+    sign = "+" if earlier["change_ml"] > 0 else ""
+    page.get_by_text(f"change {sign}{earlier['change_ml']:.1f} mL").wait_for()
+    # A prediction's remarks repeat the scan's warnings; the page says each once.
+    study = app.ask(f"/studies/{after['id']}")
+    for text in study["remarks"]:
+        assert page.get_by_text(text, exact=True).count() == 1
     beside = "document.querySelectorAll('canvas.image')[1]?.dataset.painted.split(' ')[1]"
     until(page, f"{beside} === '6'")
     page.keyboard.press("ArrowUp")
