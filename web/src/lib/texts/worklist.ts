@@ -89,6 +89,7 @@ export const worklist = {
   'add.sending': ['Sending: {sent} of {all}', 'Надсилання: {sent} з {all}'],
   'add.importing': ['Looking for scans', 'Пошук знімків'],
   'add.done': ['Added', 'Додано'],
+  'add.partly': ['Done, but not all of it was taken', 'Готово, але прийнято не все'],
   'add.failed': ['Not added', 'Не додано'],
   'add.cancelled': ['Cancelled', 'Скасовано'],
   'add.files.count': [
