@@ -123,21 +123,6 @@ def test_the_record_and_the_printed_text_say_what_was_left_out(predictor, tmp_pa
     assert record.warnings == whole.warnings and not any("left" in doubt.text for doubt in record.doubts)
 
 
-def test_bone_is_cut_off_the_mask_and_dense_blood_stays():
-    scan, _ = tiny.head(0)
-    hu = scan.hu.copy()
-    hu[2, 30:42, 30:44] = 75  # blood
-    hu[2, 30:42, 40:44] = 900  # bone beside it
-    hu[2, 35, 35] = 130  # one noisy voxel, which is no hole
-    scan = replace(scan, hu=hu)
-    probability = np.zeros(scan.shape, np.float32)
-    probability[2, 31:41, 31:44] = 0.9
-    mask, _ = postprocess(probability, scan, Predict(max_hu=100))
-    assert mask[2, 31:41, 31:39].all() and not mask[2, :, 40:].any() and not mask[:2].any()
-    uncut, _ = postprocess(probability, scan, Predict())
-    assert uncut[2, 31:41, 40:44].all()
-
-
 def test_closing_and_opening_are_scipys_and_keep_what_touches_the_edge():
     scan, _ = tiny.head(0)
     probability = np.zeros(scan.shape, np.float32)

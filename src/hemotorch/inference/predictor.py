@@ -31,9 +31,6 @@ from hemotorch.system.arrays import bounding_box
 from hemotorch.system.events import progress
 from hemotorch.task import Task
 
-SMOOTH_PX = 1  #: reach of the smoothing before bone is told from blood
-SOFT_HU = (-200, 300)  #: brighter bone would make the blood beside it too bright
-
 
 @dataclass(frozen=True)
 class Predictor:
@@ -236,24 +233,10 @@ def postprocess(probability: np.ndarray, scan: Scan, options: Predict) -> tuple[
         mask = np.stack([_close(slice_mask, options.closing_px) for slice_mask in mask])
     if options.opening_px:
         mask = np.stack([_open(slice_mask, options.opening_px) for slice_mask in mask])
-    if options.max_hu:
-        _cut_bone(mask, scan, options.max_hu)
     box = bounding_box(mask) if options.min_ml and scan.spacing_known and len(mask) > 1 else None
     if box is not None:
         mask[box], left_out = without_small_pieces(mask[box], scan.voxel_ml[box[0]], options.min_ml)
     return mask.view(np.uint8), left_out
-
-
-def _cut_bone(mask: np.ndarray, scan: Scan, max_hu: float) -> None:
-    """Takes what is brighter than max_hu out of a mask, in place. Smoothed, or noise would pierce the mask."""
-    for index in np.flatnonzero(mask.any(axis=(1, 2))).tolist():
-        ((rows, columns),) = ndimage.find_objects(mask[index].astype(np.uint8))
-        first_row, first_column = max(0, rows.start - SMOOTH_PX), max(0, columns.start - SMOOTH_PX)
-        around = scan.hu[index, first_row : rows.stop + SMOOTH_PX, first_column : columns.stop + SMOOTH_PX]
-        smooth = ndimage.uniform_filter(around.astype(np.float32).clip(*SOFT_HU), 3)
-        smooth = smooth[rows.start - first_row :, columns.start - first_column :]
-        part = mask[index, rows, columns]
-        part &= smooth[: part.shape[0], : part.shape[1]] < max_hu
 
 
 def _close(mask: np.ndarray, size: int) -> np.ndarray:

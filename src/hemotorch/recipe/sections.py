@@ -208,13 +208,6 @@ class Predict:
     min_ml: float = Field(
         default=0.0, ge=0, le=10**6, description="smaller connected pieces are dropped", json_schema_extra=ML
     )
-    max_hu: float = Field(
-        default=0.0,
-        ge=0,
-        le=4000,
-        description="what is brighter is bone, and cut off the mask; 0: nothing is",
-        json_schema_extra=HU,
-    )
     mirror: bool = Field(default=False, description="also predict the mirrored slice, and average")
 
 
