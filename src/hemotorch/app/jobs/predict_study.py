@@ -18,6 +18,7 @@ from hemotorch.inference.load import load_model
 from hemotorch.inference.outputs import RECORD
 from hemotorch.inference.studies import predict_file
 from hemotorch.inference.study import StudyRecord, followed_up, read_record
+from hemotorch.io import on_disk
 from hemotorch.report.study_files import write_study
 from hemotorch.scan import Prediction
 from hemotorch.system.events import ProgressTask
@@ -34,6 +35,9 @@ def run(work: Work) -> None:
     workspace, study = work.workspace, wanted.study
     library = workspace.library
     files = library.scan_files(study)
+    if any(not on_disk(path).exists() for path in files.files):
+        todo = "put them back, or add the scan again and delete this study"
+        raise InputError("the files that it was read from are not where they were", study, todo)
     models = workspace.models
     name = wanted.model or models.current
     library.set_stage(study, StudyStage.PREDICTING)
