@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -334,6 +336,29 @@ def test_corrected_studies_become_a_dataset(client: Client, workspace: Workspace
         assert np.array_equal(mask, masks[case.name])
     assert json.loads((tmp_path / "out" / "mine" / "labels.json").read_text())["1"] == "epidural"
     assert reader.get("datasets/other.zip").status_code == 404
+
+
+def test_a_server_that_was_killed_while_it_saved(client: Client, workspace: Workspace, tmp_path: Path) -> None:
+    study, mask = add_study(workspace, tmp_path)
+    put(client(), study, mask)
+    client().post(f"studies/{study}/versions", json={"after": 0})
+    folder = workspace.library.folder(study)
+    # Killed between the folder of version 2 and its row; and while the row of version 1 was not in the worklist yet.
+    shutil.copytree(folder / "versions" / "1", folder / "versions" / "2")
+    (folder / ".version-0123").mkdir()
+    with workspace.database.write() as connection:
+        connection.execute("UPDATE study SET versions = 0, state = 'unread', total_ml = NULL")
+    unfinished = workspace.library.studies / f".new.{os.getppid()}.study-1"
+    of_the_dead = workspace.library.studies / ".new.999999999.study-2"
+    for path in (unfinished, of_the_dead):
+        path.mkdir()
+    open_services(AppSettings(workspace.folder, TOKEN, READ))
+    page = client().get(f"studies/{study}").json()
+    assert (page["versions"], page["state"]) == (1, "corrected")
+    assert page["volume_ml"]["total"] == pytest.approx(workspace.library.scan(study).volume_ml(mask), abs=0.001)
+    assert [layer["id"] for layer in page["layers"]] == ["prediction:default", "version:1"]
+    assert not (folder / ".version-0123").exists()
+    assert unfinished.exists() and not of_the_dead.exists()  # a worker outlives its server
 
 
 def test_deleting_a_study_takes_its_corrections_along(client: Client, workspace: Workspace, tmp_path: Path) -> None:

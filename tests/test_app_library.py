@@ -95,7 +95,7 @@ def test_dicom_has_pseudonyms_and_no_names(library: Library, shared_data: Path, 
 
 def test_a_killed_import_and_a_killed_deletion_leave_nothing(library: Library, tmp_path: Path) -> None:
     kept, gone = add_volume(library, tmp_path, 1), add_volume(library, tmp_path, 2)
-    (library.studies / ".new.1.study-00000000").mkdir()
+    (library.studies / ".new.999999999.study-00000000").mkdir()
     os.replace(library.folder(gone), library.studies / f".deleted.{gone}")
     library.sweep()
     assert os.listdir(library.studies) == [kept]

@@ -260,13 +260,16 @@ class Library:
             shutil.rmtree(aside, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Removes what a killed process left; only while no other process works in the folder."""
+        """Removes what killed processes left; only when a server starts.
+
+        A worker of a server that was killed may still be adding a study: what it has begun stays.
+        """
         self.studies.mkdir(parents=True, exist_ok=True)
         for path in list(self.studies.iterdir()):
             if path.name.startswith(_DELETED):
                 with self.database.write() as connection:
                     self._forget(connection, path.name.removeprefix(_DELETED))
-            if path.name.startswith((_DELETED, _UNFINISHED)):
+            if path.name.startswith(_DELETED) or (path.name.startswith(_UNFINISHED) and not _is_at_work(path.name)):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _forget(self, connection: sqlite3.Connection, study: str) -> None:
@@ -327,6 +330,18 @@ def _within(file: str, named: dict[Path, str]) -> str:
         if candidate in named:
             return str(named[candidate] / path.relative_to(candidate))
     return file
+
+
+def _is_at_work(name: str) -> bool:
+    """Whether another process that is filling an unfinished folder still lives."""
+    number = name.removeprefix(_UNFINISHED).partition(".")[0]
+    if not number.isdecimal() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def digest_of(scan: Scan) -> str:

@@ -49,6 +49,7 @@ def open_services(settings: AppSettings) -> Services:
     workspace = Workspace(settings.folder)
     database, library = workspace.database, workspace.library
     library.sweep()
+    workspace.versions.recover()
     received = Uploads(settings.folder, database, settings)
     received.recover()
     worklist = Worklist(database, settings.show_patient)

@@ -56,6 +56,7 @@ END;
 """
 
 
+_STAGED = ".version-"  #: what the folder of a version begins with while it is being written
 _OF_READER = "SELECT * FROM draft WHERE study = ? AND user = ?"
 
 
@@ -167,7 +168,7 @@ class Versions:
         scan = self._library.scan(study)
         folder = self._library.folder(study)
         typed = bool(((mask > 0) & (mask <= len(CODES))).any()) or self._is_typed(study, draft.base)
-        staged = folder / f".version-{secrets.token_hex(6)}"
+        staged = folder / f"{_STAGED}{secrets.token_hex(6)}"
         try:
             while True:
                 number = self._newest(study) + 1
@@ -191,12 +192,34 @@ class Versions:
                 break
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        self._library.set_versions(study, number)
-        self._library.set_reading(study, ReadingState.CORRECTED, user)
-        self._library.set_result(study)
+        self._after_saving(study)
         if self.draft(study, user) is None:
             self._remove_old_drafts(study, user, None)
         return self.version(study, number)
+
+    def recover(self) -> None:
+        """Puts right what a server that was killed while it saved left: only when a server starts."""
+        for path in self._library.studies.glob(f"*/{_STAGED}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        saved = {(row["study"], row["number"]) for row in self._database.rows("SELECT study, number FROM version")}
+        for path in self._library.studies.glob("*/versions/*"):
+            # A folder is there a moment before its row. Without a row nobody was told that it was saved.
+            if path.name.isdecimal() and (path.parents[1].name, int(path.name)) not in saved:
+                shutil.rmtree(path, ignore_errors=True)
+        query = """
+            SELECT id, count(number) AS count FROM study LEFT JOIN version ON version.study = study.id
+            GROUP BY id HAVING count(number) != study.versions
+        """
+        for row in self._database.rows(query):
+            self._after_saving(row["id"])
+
+    def _after_saving(self, study: str) -> None:
+        """Puts the newest version into the worklist."""
+        newest = self.versions(study)[-1:]
+        self._library.set_versions(study, self._newest(study))
+        for version in newest:
+            self._library.set_reading(study, ReadingState.CORRECTED, version.user)
+        self._library.set_result(study)
 
     def _newest(self, study: str, connection: sqlite3.Connection | None = None) -> int:
         query = "SELECT coalesce(max(number), 0) FROM version WHERE study = ?"
