@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install demo model test cover test-long lint clean
+.PHONY: install demo app model test cover test-long lint clean
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt hatch_build.py
@@ -21,6 +21,12 @@ install: .venv/.installed
 
 demo: .venv/.installed
 	$(BIN)/hemotorch demo --out demo
+
+# The app with the demo's scans, which are made if `make demo` has not made them yet. Ctrl-C stops it.
+app: .venv/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,app]'
+	test -e demo/data/phantom.json || $(BIN)/hemotorch phantom demo/data --preset demo --layout folder
+	$(BIN)/hemotorch serve demo/app --watch demo/data
 
 # The model in the box, anew: hours. DATA is the folder of openly licensed scans that model/sources.py names.
 model: .venv/.installed
