@@ -20,6 +20,7 @@ import pytest
 
 from app_process import API, Running, running, start
 from hemotorch.app.api.services import Services
+from hemotorch.app.layers import write_layer
 from hemotorch.app.server import create_app, open_services
 from hemotorch.app.settings import AppSettings, open_workspace
 from hemotorch.app.uploads import safe_path
@@ -200,6 +201,28 @@ def test_what_is_sent_elsewhere_is_packed(tmp_path: Path) -> None:
     assert plain.headers["etag"] != packed.headers["etag"]
     asked = far("GET", f"/studies/{study}/hu", headers={"accept-encoding": "identity"})
     assert "content-encoding" not in asked.headers
+
+
+def test_only_files_of_predictions_are_downloaded(tmp_path: Path) -> None:
+    services = opened(tmp_path / "app")
+    scan = even_scan(np.full((3, 4, 5), -1000, np.int16), 1.0, 5.0)
+    path = tmp_path / "scan.nii.gz"
+    nifti.write_scan(scan, path)
+    files = ScanFiles((path,), path)
+    study = services.library.add(files.read(), files).id
+    folder = services.library.folder(study)
+    write_layer(folder, "prediction:default", scan, np.ones(scan.shape, np.uint8), title="default", typed=False)
+    nifti.write_mask(scan, np.ones(scan.shape, np.uint8), folder / "predictions" / "default" / f"{study}_mask.nii.gz")
+    local = Local(services)
+    (file,) = local("GET", f"/studies/{study}").json()["files"]
+    answer = local("GET", file["url"].removeprefix(API))
+    assert answer.content == (folder / "predictions" / "default" / file["name"]).read_bytes()
+    assert answer.headers["content-disposition"].startswith("attachment")
+    names = ("default/mask.npy", "default/layer.json", "default/none", "default/..%2F..%2Fscan.json", "..%2F/hu.npy")
+    for hidden in names:
+        assert local("GET", f"/studies/{study}/files/{hidden}").status_code in (404, 422), hidden
+    exported = [line["detail"] for line in local("GET", "/audit").json()["lines"] if line["action"] == "exported"]
+    assert exported == [file["name"]]
 
 
 def test_a_trusted_proxy_names_the_user(tmp_path: Path) -> None:
