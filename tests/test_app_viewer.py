@@ -389,3 +389,23 @@ def test_axe_finds_nothing_serious(app: AppServer, browser: Visitor, theme: str)
     assert axe(page) == []
     page.context.close()
     browser.check()
+
+
+def test_a_reader_who_may_only_look_is_offered_nothing_else(app: AppServer, browser: Visitor) -> None:
+    page = browser.page(app)
+    page.context.clear_cookies()
+    page.goto(f"{app.url}/open?token={(app.folder / 'read-token').read_text('utf-8').strip()}")
+    [study] = [one["id"] for one in app.ask("/studies")["studies"] if one["source"] != "DICOM"]
+    page.goto(f"{app.url}/studies/{study}")
+    page.wait_for_selector("canvas.image[data-here=true]")
+    assert page.get_by_role("button", name="Ruler").count() == 1
+    assert page.get_by_role("button", name="Brush").count() == 0
+    assert page.get_by_role("button", name="Agree").is_disabled()
+    for key in ("b", "w", "Control+s"):
+        page.keyboard.press(key)
+    page.keyboard.press("r")
+    drag(page, (30, 20), (30, 50))
+    until(page, "document.querySelectorAll('aside li').length > 0")
+    assert app.ask(f"/studies/{study}")["state"] == "unread"
+    page.context.close()
+    browser.check()
