@@ -30,9 +30,11 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def program(name: str) -> str:
-    """Where a program is; without it the test is skipped with the reason."""
+    """Where a program is; without it the test is skipped with the reason, or fails if CI=true."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is not installed, which .ci/run installs")
         pytest.skip(f"{name} is not installed")
     return found
 
