@@ -14,12 +14,13 @@ import pytest
 from scipy import ndimage
 
 from app_browser import AppServer, Visitor, app_server, visitor
+from conftest import require
 from hemotorch.scan import even_scan
 from test_app_viewer import BALL, CRESCENT, PIXEL_MM, SLICE_MM, add, drag, head, jump, screen, until, wait_for_slice
 
-pytest.importorskip("fastapi")
-pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Page
+require("fastapi")
+require("playwright.sync_api")
+from playwright.sync_api import Page  # noqa: E402  it may be missing
 
 _numbers = count()
 

@@ -10,12 +10,13 @@ import pytest
 
 import tiny
 from app_browser import AppServer, Visitor, app_server, axe, drop, visitor
+from conftest import require
 from hemotorch.io import nifti
 from hemotorch.io.dicom.write import write_series
 
-pytest.importorskip("fastapi")
-pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Page, Route, expect
+require("fastapi")
+require("playwright.sync_api")
+from playwright.sync_api import Page, Route, expect  # noqa: E402  it may be missing
 
 PAGES = ("/", "/jobs", "/teach", "/models", "/recipes", "/audit", "/help", "/nowhere")
 SLOW_MS = 240_000  #: other work may be on the machine

@@ -15,15 +15,16 @@ from pydicom.uid import generate_uid
 from scipy import ndimage
 
 from app_browser import AppServer, Visitor, app_server, axe, visitor
+from conftest import require
 from hemotorch.hu import WINDOWS, to_grey
 from hemotorch.io import nifti
 from hemotorch.io.dicom.write import write_series
 from hemotorch.labels import CODES, COLOURS
 from hemotorch.scan import Scan, even_scan
 
-pytest.importorskip("fastapi")
-pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Page
+require("fastapi")
+require("playwright.sync_api")
+from playwright.sync_api import Page  # noqa: E402  it may be missing
 
 SLICES, ROWS, COLUMNS = 12, 96, 80  #: all different, so that no two axes can be exchanged unseen
 PIXEL_MM, SLICE_MM = 2.0, 5.0
