@@ -89,6 +89,12 @@ def test_dicom_has_pseudonyms_and_no_names(library: Library, shared_data: Path, 
     assert files.identity is not None
     shown = Worklist(library.database, show_patient=True).page(Wanted(), "", 10).studies[0]
     assert files.identity.patient_id in shown.name
+    # Outlined again, its texts name nobody either, and no file that is not there.
+    stored = library.scan_files(study)
+    assert stored.secrets == files.identity.secrets()
+    word = max(stored.secrets, key=len)
+    said = stored.hide(InputError(f"{word} is damaged", "a.dcm"))
+    assert (said.what, said.where, said.todo) == ("[patient] is damaged", study, None)
     shutil.rmtree(batch)
     assert np.array_equal(library.scan_files(study).read().hu, library.scan(study).hu)
 

@@ -69,6 +69,7 @@ def test_nothing_names_the_patient(patient: Path, tmp_path: Path) -> None:
         said = everything(server).casefold()
         assert study["id"] in said
         assert [secret for secret in SECRETS if secret in said] == []
+        assert "pseudonyms.csv" not in said  # of `predict`; the app has none
     with running(tmp_path / "app", "--show-patient", workers=False) as server, server.client() as client:
         (shown,) = client.get("/studies", params={"query": "mustermann"}).json()["studies"]
         assert shown["name"] == "Mustermann^Erika PID998877"

@@ -44,6 +44,8 @@ class StudyPseudonyms(Pseudonyms):
     secrets: words of all patients that were asked for, which no text about what was found may hold.
     """
 
+    key_file = ""  # there is none: the database knows
+
     def __init__(self, database: Database):
         self._database = database
         self.secrets: set[str] = set()

@@ -168,7 +168,9 @@ class Library:
         row = self.row(study)
         files = tuple(source_files(self.folder(study), stored))
         identity = identity_of(self.database, study)
-        return ScanFiles(files, Path(study), (), identity, str(row["patient"]), hidden=True)
+        secrets = frozenset() if identity is None else identity.secrets()
+        patient = str(row["patient"])
+        return ScanFiles(files, Path(study), (), identity, patient, hidden=True, secrets=secrets, key_file="")
 
     def hider(self, study: str) -> Callable[[str], str]:
         """What takes the patient's name, id and birth date out of texts about a study."""

@@ -40,6 +40,8 @@ class KnownStudy:
 class Pseudonyms:
     """The pseudonyms of a folder of predictions. They are random: without the file, nobody can tell whose they are."""
 
+    key_file = KEY_FILE  #: that messages name for a study's path
+
     def __init__(self, folder: Path):
         """Reads the file if it is there. Raises InputError if it cannot be read."""
         self._path = folder / KEY_FILE

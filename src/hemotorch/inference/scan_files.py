@@ -39,6 +39,7 @@ class ScanFiles:
     hidden: whether it is called by a pseudonym, and its paths and its patient's name are kept out of every text.
     location: if it is hidden, where it lies below the path that was given; "" if that would say whose it is.
     secrets: if it is hidden, what must not be in its texts, see `dicom.Identity.secrets`.
+    key_file: if it is hidden, which file has its path; "" if that is not for the reader of messages.
     """
 
     files: tuple[Path, ...]
@@ -49,6 +50,7 @@ class ScanFiles:
     hidden: bool = False
     location: str = ""
     secrets: frozenset[str] = frozenset()
+    key_file: str = KEY_FILE
 
     @property
     def path(self) -> Path:
@@ -76,10 +78,10 @@ class ScanFiles:
         if not self.hidden:
             return error
         hide = dicom.hider(self.secrets)
-        todo = f"its path: {KEY_FILE}"
-        if error.todo:
-            todo = f"{hide(error.todo)}; {todo}"
-        return type(error)(hide(error.what), self.called, todo)
+        advice = [hide(error.todo)] if error.todo else []
+        if self.key_file:
+            advice.append(f"its path: {self.key_file}")
+        return type(error)(hide(error.what), self.called, "; ".join(advice) or None)
 
     @property
     def called(self) -> str:
@@ -189,7 +191,8 @@ def _dicom_scans(
             notes = (f"{study.chosen.title} was chosen: {study.why}",)
         chosen_files = () if study.chosen is None else study.chosen.files
         hidden = pseudonyms is not None
-        found = ScanFiles(chosen_files, named_after, notes, identity, patient, hidden, location, secrets)
+        key_file = KEY_FILE if pseudonyms is None else pseudonyms.key_file
+        found = ScanFiles(chosen_files, named_after, notes, identity, patient, hidden, location, secrets, key_file)
         if study.chosen is not None:
             scans.append(found)
         else:
