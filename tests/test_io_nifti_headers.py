@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -251,3 +252,28 @@ def test_the_voxels_of_a_pair_are_no_file_that_is_passed_over(tmp_path: Path) ->
     (tmp_path / "images" / "b.img").write_bytes(b"")
     (line,) = open_layout(tmp_path).passed_over
     assert line.startswith("images/b.img: is half of a pair of files without its header, which is not read")
+
+
+@pytest.mark.parametrize("sizes_mm", [(0, 0, 0), (0.5, 0.5, 0)])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_voxel_size_of_zero_is_not_read_as_one_mm(tmp_path: Path, sizes_mm: tuple[float, ...], suffix: str) -> None:
+    # nibabel makes 1 of it, and volumes were stated in mL.
+    path = patch(save(tmp_path / "scan.nii", head()), 80, "<3f", *sizes_mm)
+    by_sform = read_scan(path)
+    assert by_sform.voxel_ml == pytest.approx(0.5 * 0.5 * 5 / 1000)
+    assert "its qform is of no use" in " ".join(by_sform.warnings)
+    write_mask(by_sform, by_sform.hu > 100, tmp_path / "mask.nii")
+    assert nib.load(tmp_path / "mask.nii").header["pixdim"][1:4] == pytest.approx([0.5, 0.5, 5])
+    for codes in ((1, 0), (0, 0)):  # by the qform alone, and by nothing
+        patch(path, 252, "<2h", *codes)
+        other = path.with_name(f"other{suffix}")
+        other.write_bytes(gzip.compress(path.read_bytes()) if suffix == ".nii.gz" else path.read_bytes())
+        with pytest.raises(InputError, match="a step of zero"):
+            read_scan(other)
+
+
+def test_a_single_slice_needs_no_distance(tmp_path: Path) -> None:
+    path = tmp_path / "slice.nii"
+    nib.save(nib.Nifti1Image(head()[:, :, 2:3], AFFINE), path)
+    patch(patch(path, 88, "<f", 0), 252, "<2h", 0, 0)
+    assert read_scan(path).shape[0] == 1

@@ -175,6 +175,8 @@ def write_mask(scan: Scan, mask: np.ndarray, path: Path | str, mark: str = "") -
     if header["sform_code"] and not np.allclose(grid.affine, header.get_sform()):
         header["sform_code"] = 0  # it was of no use, and the scan was read by its qform
     exact_quaternion(header)
+    if not header["pixdim"][1:4].all():  # the scan was read by its sform
+        header["pixdim"][1:4] = np.linalg.norm(grid.affine[:3, :3], axis=0)
     header.set_data_dtype(np.uint8)
     header["descrip"] = mark.encode()
     image = image_class(stored.reshape(source.shape, order="F"), None, header)

@@ -103,7 +103,7 @@ def open_image(path: Path, *, whole: bool = False) -> Any:
     if stored_type.kind not in "iuf":
         raise InputError(f"holds {stored_type} values (colour or complex), not one number a voxel", path)
     volume_shape(image, path)
-    _restore_qfac(image, path, gzipped)
+    _restore_pixdim(image, path, gzipped)
     return image
 
 
@@ -175,9 +175,16 @@ def _kind(start: bytes, kinds: tuple[Any, ...]) -> Any:
     raise nib.filebasedimages.ImageFileError("no NIfTI header")
 
 
-def _restore_qfac(image: Any, path: Path, gzipped: bool) -> None:
-    """Puts the sign of pixdim[0] back: nibabel takes 1 for any value but 1 and -1, and so mirrors a volume of -0.5."""
+def _restore_pixdim(image: Any, path: Path, gzipped: bool) -> None:
+    """Puts back what nibabel makes up of pixdim.
+
+    It takes 1 for any value of pixdim[0] but 1 and -1, and so mirrors a volume of -0.5; and 1 mm for a voxel of 0 mm,
+    which means that nobody knew its size. Along an axis of one voxel, 0 is common and does no harm.
+    """
     header_class = type(image.header)
-    stored = header_class(_start(path, gzipped)[: header_class.sizeof_hdr], check=False)
-    if stored["pixdim"][0] < 0:
+    stored = header_class(_start(path, gzipped)[: header_class.sizeof_hdr], check=False)["pixdim"]
+    if stored[0] < 0:
         image.header["pixdim"][0] = -1
+    for axis, length in enumerate(volume_shape(image, path), 1):
+        if length > 1 and stored[axis] == 0:
+            image.header["pixdim"][axis] = 0
