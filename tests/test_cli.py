@@ -227,3 +227,25 @@ def test_volumes_are_told_by_type_the_largest_first() -> None:
     assert volume_text({"total": None}) == volume_text({"total": float("nan"), "epidural": None}) == "unknown mL"
     typed = {"total": 12.6, "epidural": 4.6, "subarachnoid": 0.0, "subdural": 8.04}
     assert volume_text(typed) == "12.6 mL (subdural 8.0, epidural 4.6)"
+
+
+@pytest.mark.parametrize("command", ["predict SCAN --out LONG", "convert SCAN LONG/a.nii.gz", "inspect LONG"])
+def test_a_name_that_no_disk_takes_is_one_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, _ = tiny.head(1)
+    io.write_scan(scan, tmp_path / "scan.nii")
+    words = {"SCAN": str(tmp_path / "scan.nii"), "LONG": str(tmp_path / ("x" * 300))}
+    arguments = [words.get(word, word.replace("LONG", words["LONG"])) for word in command.split()]
+    assert main(arguments) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"hemotorch {arguments[0]}: ") and "too long" in lines[0]
+
+
+def test_convert_does_not_write_over_the_scan_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan, _ = tiny.head(1)
+    path = tmp_path / "scan.nii"
+    io.write_scan(scan, path)
+    before = path.read_bytes()
+    assert main(["convert", str(path), str(tmp_path / "." / "scan.nii"), "--resample", "2", "--overwrite"]) == 1
+    assert "is the scan itself" in capsys.readouterr().err and path.read_bytes() == before

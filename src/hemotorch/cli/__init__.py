@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from hemotorch.cli.options import Resuming
 from hemotorch.cli.parser import make_parser
-from hemotorch.errors import HemotorchError
+from hemotorch.errors import HemotorchError, explain
 from hemotorch.system.limits import allow_voxels
 from hemotorch.system.threads import process_environment
 
@@ -111,6 +111,8 @@ def _run(arguments: argparse.Namespace, interrupts: list[int]) -> int:
         known = disk_error(error, getattr(error, "filename", None) or "the output")
         if isinstance(error, ImportError):
             known = missing_extra(error, f"`hemotorch {arguments.command}`")
+        elif known is None and isinstance(error, OSError) and error.strerror:
+            known = explain(error, error.filename or "the output")  # a name too long, a folder below /proc
         if known is None:
             raise
         return _failed(arguments, str(known))

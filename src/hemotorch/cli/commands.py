@@ -267,6 +267,8 @@ def convert(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if out.exists() and not arguments.overwrite:
         raise OptionError(f"{out} exists", "OUT", "choose another name, or add --overwrite")
+    if out.exists() and Path(arguments.scan).exists() and out.samefile(arguments.scan):
+        raise OptionError(f"{out} is the scan itself", "OUT", "choose another name")
     scan = read_scan(arguments.scan, arguments.series)
     if arguments.resample is not None:
         scan = regular(scan, arguments.resample)
