@@ -104,6 +104,64 @@ def test_predict_reads_the_series_that_is_asked_for(cd: Path, tiny_run: Path, tm
     assert [file.name[:4] for file in found[0].files[:1]] == ["bone"] and len(found) == 1 and len(failed) == 1
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("duplicates", "3 files are copies of others and are left out"),
+        ("same-place", "lie several images: the one of the first acquisition is read"),
+        ("no-position-once", "1 images without a position are left out"),
+    ],
+)
+def test_every_command_says_what_was_left_out_of_a_series(fault: str, words: str, tmp_path: Path) -> None:
+    # Only the files that remained were handed on, so what had been left out was known to nobody.
+    write_series(head(), tmp_path / "studies" / "images" / "one", faults=[fault])
+    (found,), failed = find_scans([tmp_path / "studies"], tmp_path / "out")
+    (report,) = inspect_paths([tmp_path / "studies"])
+    (case,) = open_layout(tmp_path / "studies").cases
+    assert not failed and report.studies[0].scan is not None
+    for warnings in (found.read().warnings, report.studies[0].scan.warnings, case.read()[0].warnings):
+        assert sum(words in text for text in warnings) == 1, warnings
+        assert len(set(warnings)) == len(warnings)
+
+
+def test_zips_that_nobody_looked_into_are_named(cd: Path, tmp_path: Path) -> None:
+    (tmp_path / "zips").mkdir()
+    inner = zip_of(cd / "P1", tmp_path / "inner.zip")
+    with zipfile.ZipFile(tmp_path / "zips" / "outer.zip", "w") as archive:
+        archive.write(inner, "inner.zip")
+        archive.write(inner, "letter.docx")
+    locked = bytearray(zip_of(cd / "P1", tmp_path / "zips" / "locked.zip").read_bytes())
+    for start in (b"PK\x03\x04", b"PK\x01\x02"):  # the bit that says "encrypted", in both heads of each member
+        at = locked.find(start)
+        while at >= 0:
+            locked[at + (6 if start[2] == 3 else 8)] |= 1
+            at = locked.find(start, at + 4)
+    (tmp_path / "zips" / "locked.zip").write_bytes(locked)
+    write_series(head(), tmp_path / "zips" / "study")
+    (found,), failed = find_scans([tmp_path / "zips"], tmp_path / "out")
+    text = "; ".join(str(error) for _, error in failed)
+    assert len(found.files) == len(head().hu) and len(failed) == 2
+    assert "inner.zip: is a zip in a zip" in text and "is encrypted; unpack the zip first" in text
+    assert "letter.docx" not in text
+    assert not inspect_paths([tmp_path / "zips"])[0].whole
+
+
+@pytest.mark.parametrize("mask", ["masks/one.nii.gz", "images/one_mask.nii.gz", "labels/one_mask.nii.gz"])
+def test_the_mask_of_a_study_is_no_scan(mask: str, tmp_path: Path) -> None:
+    scan = head()
+    write_series(scan, tmp_path / "images" / "one" / "SE1")
+    (tmp_path / mask).parent.mkdir(exist_ok=True)
+    write_mask(scan, scan.hu > 50, tmp_path / mask)
+    found, failed = find_scans([tmp_path], tmp_path / "out")
+    assert [len(one.files) for one in found] == [len(scan.hu)] and not failed
+
+
+def test_a_series_is_asked_for_where_there_is_no_dicom(tmp_path: Path) -> None:
+    write_mask(head(), head().hu > 50, tmp_path / "scan.nii")
+    found, failed = find_scans([tmp_path / "scan.nii"], tmp_path / "out", series="1.2")
+    assert len(found) == 1 and "no series 1.2 is there" in str(failed[0][1])
+
+
 def test_prepare_takes_studies_with_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "ct"
     assert main(["phantom", str(out), "--preset", "demo", "--patients", "3", "--size", "64", "--layout", "dicom"]) == 0

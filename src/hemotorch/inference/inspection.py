@@ -222,14 +222,14 @@ def _inspect(path: Path, series: str | None, pixels: bool, show_patient: bool) -
 
 
 def _report(files: Sequence[Path], notes: tuple[str, ...] = ()) -> ScanReport:
-    """What reading a scan tells."""
+    """What reading a scan tells. notes: what was left out of it before, which its reader no longer sees."""
     try:
         scan = read_scan(files)
         doubt = why_not_a_head(scan)
     except Exception as error:  # one scan, whatever is wrong with it, does not stop the others
         return ScanReport(error=str(explain(error, files[0])))
     head = "" if doubt is None or doubt.may_be_head else doubt.text
-    warnings = [*notes, *scan.warnings]
+    warnings = list(dict.fromkeys((*notes, *scan.warnings)))
     if doubt is not None and doubt.may_be_head:
         warnings.append(doubt.text)
     if not head and (level_doubt := odd_level(scan)):
@@ -265,7 +265,7 @@ def _study_report(study: dicom.DicomStudy, series: str | None, pixels: bool, sho
         patient = {"patient": first.patient_name, "id": first.patient_id, "date": first.study_date}
     scan = None
     if pixels and chosen is not None:
-        scan = _hidden(_report(chosen.files), hide)
+        scan = _hidden(_report(chosen.files, chosen.doubts), hide)
     reports = tuple(_series_report(entry, entry is chosen, hide) for entry in study.series)
     return StudyReport(str(study.location), study.uid, reports, hide(why), patient, scan)
 

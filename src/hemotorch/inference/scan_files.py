@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hemotorch.data.layouts.patients import FIRST_CHANNEL
-from hemotorch.errors import HemotorchError, InputError
+from hemotorch.errors import HemotorchError, InputError, OptionError
 from hemotorch.inference.pseudonyms import KEY_FILE, Pseudonyms
 from hemotorch.io import VOLUME_SUFFIXES, dicom, files_of, is_dicom, is_volume, on_disk, read_scan, stem
 from hemotorch.io.walk import grouped, walk, why_unread, without_parents
@@ -33,7 +33,8 @@ class ScanFiles:
 
     files: of it, the one that names it in messages first: a volume, or all slices of a series, foot to head.
     named_after: the file or folder that the files made from it are called after.
-    notes: what is said of it beside what its reader says: why this series was chosen.
+    notes: what is said of it beside what its reader says: why this series was chosen, and what was left out of it, of
+    which the reader of these files knows nothing.
     identity: whose it is, if DICOM or a table of patients says so. patient: that patient's pseudonym, "" if there is
     none.
     hidden: whether it is called by a pseudonym, and its paths and its patient's name are kept out of every text.
@@ -66,7 +67,7 @@ class ScanFiles:
     def read(self) -> Scan:
         """The scan, named as its files say, or by its pseudonym if it is hidden. Raises InputError."""
         scan = read_scan(self.files)
-        warnings = (*self.notes, *scan.warnings)
+        warnings = tuple(dict.fromkeys((*self.notes, *scan.warnings)))
         if not self.hidden:
             return replace(scan, warnings=warnings)
         hide = dicom.hider(self.secrets)
@@ -126,6 +127,8 @@ def find_scans(
         if not in_folder and not unread and not studies and not problems:
             todo = f"name files of scans ({', '.join(VOLUME_SUFFIXES)}), DICOM, or a folder of them"
             failed.append((path, InputError("holds no scan", path, todo)))
+    if series is not None and not failed and all(scan.identity is None for scan in scans):
+        failed.append((Path(given[0]), OptionError(f"no series {series} is there", "--series", "none of it is DICOM")))
     # Known by where they are, not by where a link leads: two links to one file are two scans with names of their own.
     unique = {os.path.abspath(scan.path): scan for scan in scans}
     return by_time(list(unique.values())), failed
@@ -189,6 +192,8 @@ def _dicom_scans(
         notes: tuple[str, ...] = ()
         if study.chosen is not None and len(study.series) > 1 and series is None:
             notes = (f"{study.chosen.title} was chosen: {study.why}",)
+        if study.chosen is not None:
+            notes += study.chosen.doubts
         chosen_files = () if study.chosen is None else study.chosen.files
         hidden = pseudonyms is not None
         key_file = KEY_FILE if pseudonyms is None else pseudonyms.key_file
@@ -273,7 +278,8 @@ def name_scans(scans: Sequence[ScanFiles | Path]) -> dict[Path, str]:
 def volumes_in(folder: Path, out: Path | None = None) -> tuple[list[Path], dict[Path, str]]:
     """All volumes in a folder and below it, but masks of scans in it and what was predicted before.
 
-    A mask is called NAME_mask beside its scan, or as its scan in a folder of masks beside the folder of scans.
+    A mask is called NAME_mask beside its scan, or as its scan in a folder of masks beside the folder of scans. A
+    scan is a volume, or a folder with a study in DICOM.
 
     Args:
         folder: that is looked through.
@@ -298,6 +304,10 @@ def volumes_in(folder: Path, out: Path | None = None) -> tuple[list[Path], dict[
         if reason is not None and path not in read:
             unread[path] = reason
     stems = {(path.parent, stem(path)) for path in volumes}
+    for path in files:
+        if is_dicom(path):
+            # The study's folder may be any above: images/NAME/SE0001/IM0001.
+            stems.update((above.parent, above.name) for above in path.parents if folder in above.parents)
     scans = []
     for path in volumes:
         if not _is_mask(path, stems):
@@ -306,7 +316,7 @@ def volumes_in(folder: Path, out: Path | None = None) -> tuple[list[Path], dict[
 
 
 def _is_mask(path: Path, stems: set[tuple[Path, str]]) -> bool:
-    """Whether a volume is the mask of another one. stems: folder and name of each volume."""
+    """Whether a volume is the mask of a scan. stems: folder and name of each volume, and of each folder with DICOM."""
     name = stem(path)
     scan_name = name.removesuffix(_MASK_ENDING)
     if scan_name != name and (path.parent, scan_name) in stems:

@@ -82,7 +82,8 @@ class Case:
             InputError: for files that cannot be read, do not fit each other, or hold values nobody declared.
         """
         scan = io.read_scan(self.scan_paths)
-        scan = replace(scan, name=self.name, warnings=scan.warnings + self.warnings)
+        of_scan = dict.fromkeys((*scan.warnings, *self.warnings))
+        scan = replace(scan, name=self.name, warnings=tuple(of_scan))
         if not self.mask_paths:
             return scan, None
         values, warnings = io.read_mask_and_warnings(self.mask_paths, scan)

@@ -113,9 +113,9 @@ def _case(name: str, study: dicom.DicomStudy, mask: Path | None, codes: dict[int
     """The case of a study's chosen series."""
     assert study.chosen is not None
     first = study.chosen.first
-    warnings: tuple[str, ...] = ()
+    warnings = study.chosen.doubts
     if len(study.series) > 1:
-        warnings = (f"{study.chosen.title} was chosen: {study.why}",)
+        warnings = (f"{study.chosen.title} was chosen: {study.why}", *warnings)
     return Case(
         name,
         scan_paths=study.chosen.files,
@@ -165,7 +165,7 @@ def _with_own_mask(case: Case, study: dicom.DicomStudy, is_asked: bool) -> tuple
         if under_mask:
             best = max(under_mask, key=dicom.score)
             why = f"{best.title} is read, since its mask was drawn on it"
-            case = replace(case, scan_paths=best.files, warnings=(why,))
+            case = replace(case, scan_paths=best.files, warnings=(why, *best.doubts))
     return replace(case, mask_paths=(by_hand[0],), mask_codes=known), doubts
 
 

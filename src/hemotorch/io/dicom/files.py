@@ -18,6 +18,7 @@ from hemotorch.system import limits
 from hemotorch.system.files import regular_file
 
 ZIP_SUFFIX = ".zip"
+ZIP_START = b"PK"
 MOST_MEMBERS = 200_000  #: of one zip; a CD has some thousands
 _HEADER_BYTES = 2**24  # room for headers beside the pixels of one file
 _MARK = b"DICM"
@@ -66,7 +67,7 @@ def is_zip(path: Path | str) -> bool:
     try:
         regular_file(path)
         with open(path, "rb") as file:
-            return file.read(2) == b"PK"
+            return file.read(2) == ZIP_START
     except (InputError, OSError):
         return False
 

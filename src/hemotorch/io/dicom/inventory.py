@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hemotorch.errors import InputError, OptionError, some_of
-from hemotorch.io.dicom.files import is_dicom, is_zip, looks_like_dicom, members, read_start
+from hemotorch.io.dicom.files import ZIP_START, ZIP_SUFFIX, is_dicom, is_zip, looks_like_dicom, members, read_start
 from hemotorch.io.dicom.grouping import group_series
 from hemotorch.io.dicom.header import DirectoryFile, ImageHeader, lenient, read_dataset, read_headers
 from hemotorch.io.dicom.identity import Identity
@@ -227,8 +227,7 @@ def _below(folder: Path) -> tuple[list[Path], dict[Path, str]]:
                     unread[path] = error.what
                     continue
                 files.extend(in_zip)
-                if in_zip:  # else it is a zip of other things
-                    unread.update(bad)
+                unread.update(bad)
     return files, unread
 
 
@@ -240,8 +239,11 @@ def _in_zip(path: Path) -> tuple[list[Path], dict[Path, str]]:
         if file.name.upper() == DICOMDIR:
             continue
         try:
-            if looks_like_dicom(read_start(file, _START)):
+            start = read_start(file, _START)
+            if looks_like_dicom(start):
                 dicom.append(file)
+            elif file.name.lower().endswith(ZIP_SUFFIX) and start.startswith(ZIP_START):
+                unread[file] = "is a zip in a zip, which is not looked into; unpack the outer one"
         except InputError as error:
             unread[file] = error.what
     return dicom, unread
