@@ -51,7 +51,9 @@ FEW_PATIENTS = 5  #: with fewer held out, the comparison says little
 EPOCHS, LEAST_STEPS, MOST_STEPS, BATCH = 8, 10, 60, 8
 SLICES_OF_STUDY, LEAST_PHANTOMS, MOST_PHANTOMS = 30, 4, 24
 TIMING_S = 180.0  #: that timing a few steps may take
-_OVERHEAD = 1.3  #: of a whole training over its bare steps: reading, augmenting, validating
+_OVERHEAD = 1.3  #: of a step with reading and augmenting over a bare one
+#: Seconds on two cores: of a held-out scan after each epoch and twice in the end; of a phantom; of export and the rest.
+_SCAN_S, _PHANTOM_S, _REST_S = 8.0, 3.0, 30.0
 
 
 class TrainingRecord(Schema):
@@ -178,7 +180,7 @@ def check_can_train() -> None:
 
 
 def estimate(workspace: Workspace, wanted: TrainingRequest) -> TrainingEstimate:
-    """How long a training takes here, from a few timed steps of the same network.
+    """How long a training takes here, from a few timed steps of the same network and usual times of the rest.
 
     Raises:
         Missing, InputError: as `plan_training`.
@@ -192,7 +194,11 @@ def estimate(workspace: Workspace, wanted: TrainingRequest) -> TrainingEstimate:
     try:
         check_can_train()
         rate = step_rate(workspace, plan.base)
-        minutes = round(plan.steps * plan.epochs * rate.seconds * _OVERHEAD / 60, 1)
+        seconds = plan.steps * plan.epochs * rate.seconds * _OVERHEAD + _REST_S
+        seconds += len(plan.held_out) * (plan.epochs + 2) * _SCAN_S
+        if wanted.painted:
+            seconds += phantom_count(len(plan.taught)) * _PHANTOM_S
+        minutes = round(seconds / 60, 1)
         device = rate.device
     except (RunError, InputError) as error:
         problems.append(str(error))
