@@ -171,18 +171,15 @@ def test_search_sort_and_filter(filled: AppServer, browser: Visitor) -> None:
     page.get_by_role("searchbox").fill("head")
     expect(page.locator("tbody a.open")).to_have_count(4)
     page.get_by_role("button", name="Scan").click()
-    expect(page.locator("tbody a.open").first).to_have_text("head2.nii.gz")
-    assert rows(page) == [f"head{seed}.nii.gz" for seed in range(2, 6)]
+    expect(page.locator("tbody a.open")).to_have_text([f"head{seed}.nii.gz" for seed in range(2, 6)])
     page.get_by_role("button", name="Scan").click()
     expect(page.locator("tbody a.open").first).to_have_text("head5.nii.gz")
     page.get_by_role("button", name="Bleeding").click()
     volumes = [study["name"] for study in filled.ask("/studies?query=head&sort=ml")["studies"]]
-    expect(page.locator("tbody a.open").first).to_have_text(volumes[0])
-    assert rows(page) == volumes
+    expect(page.locator("tbody a.open")).to_have_text(volumes)
     assert "sort=ml" in page.url and "query=head" in page.url
     page.reload()
-    expect(page.locator("tbody a.open")).to_have_count(4)
-    assert rows(page) == volumes
+    expect(page.locator("tbody a.open")).to_have_text(volumes)
     page.get_by_role("combobox", name="Bleeding").select_option("none")
     wanted = filled.ask("/studies?query=head&bleeding=none")["total"]
     expect(page.locator("tbody a.open")).to_have_count(wanted)
