@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -117,6 +118,14 @@ def total(page: Page) -> str:
     return page.locator("[data-total]").inner_text()
 
 
+def wait_for_total(page: Page, text: str) -> None:
+    """Waits until the panel shows that volume: it is drawn a moment after what it is counted from."""
+    deadline = time.monotonic() + 30
+    while total(page) != text:
+        assert time.monotonic() < deadline, f"{total(page)} is shown, not {text}"
+        time.sleep(0.05)
+
+
 def test_what_is_drawn_is_what_is_saved(app: AppServer, page: Page, study: str, tmp_path: Path) -> None:
     _, mask = head()
     before = total(page)
@@ -127,14 +136,14 @@ def test_what_is_drawn_is_what_is_saved(app: AppServer, page: Page, study: str, 
     after = total(page)
     assert after != before
     page.keyboard.press("Control+z")
-    assert total(page) == before
+    wait_for_total(page, before)
     page.keyboard.press("Control+y")
-    assert total(page) == after
+    wait_for_total(page, after)
     wait_for_draft(page, "saved")
     page.reload()  # in the middle of it: the draft comes back
     wait_for_slice(page, 4)
     wait_for_draft(page, "saved")
-    assert total(page) == after
+    wait_for_total(page, after)
     save(page, "a small one was missed")
     [version] = app.ask(f"/studies/{study}/versions")
     assert (version["number"], version["comment"], version["base"]) == (1, "a small one was missed", "truth")
@@ -146,7 +155,7 @@ def test_what_is_drawn_is_what_is_saved(app: AppServer, page: Page, study: str, 
     assert not (capsule((60, 20), (40, 34), 3.6) & ~drawn).any(), "thinner than the brush of 4 mm"
     assert not (drawn & ~capsule((60, 20), (40, 34), 4.4)).any(), "thicker than the brush of 4 mm"
     assert (layer(app, study, "truth") == mask).all(), "what was there before never changes"
-    assert total(page) == after, "the version is what is shown now"
+    wait_for_total(page, after)  # the version is what is shown now
     with page.expect_download() as download:
         page.get_by_text("version 1: mask").click()
     assert download.value.suggested_filename == f"{study}_version1_mask.nii.gz"

@@ -459,7 +459,7 @@ def test_what_a_network_is_trained_on_is_what_it_predicts_on(mixed_prepared):
     for case, indices in sorted(training_parts(split, recipe)[0].items()):
         scan = dataset.scan(case)
         working = hu_to_working(scan.hu, place(predictor.grid, scan))
-        stacks = predictor.model._reader._stacks(working, slice_positions_mm(scan))(0, len(scan.hu))
+        stacks = predictor.model._reader._stacks(working, slice_positions_mm(scan))(np.arange(len(scan.hu)))
         thin += not np.array_equal(stacks[1], working[[0, 1, 2]])
         for index in indices:
             hu, _, rows = job.slices.take(torch.tensor([number]))
