@@ -63,7 +63,6 @@ _PRIORITY = {
     JobKind.IMPORT: 1,
     JobKind.DATASET: 1,
     JobKind.PREDICT: 2,
-    JobKind.COMPARE: 3,
     JobKind.TRAIN: 4,
 }
 

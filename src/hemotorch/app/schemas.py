@@ -128,7 +128,7 @@ class StudyPage(Schema):
 class Layer(Schema):
     """A mask over a scan.
 
-    id: "truth", "prediction:NAME" or "version:NUMBER". codes: which type of bleeding each code means.
+    id: "truth", "prediction:NAME" or "version:NUMBER". Its codes are those of `labels`; 6 is bleeding of no known type.
     has_probability: whether its probability map can be asked for.
     """
 
@@ -250,7 +250,6 @@ class JobKind(StrEnum):
     EXPORT_VERSION = "export-version"
     DATASET = "dataset"
     TRAIN = "train"
-    COMPARE = "compare"
 
 
 class JobState(StrEnum):

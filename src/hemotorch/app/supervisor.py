@@ -22,7 +22,7 @@ STOP_S = 60.0  #: for workers to end by themselves: a training writes a checkpoi
 
 QUICK = (JobKind.EXPORT_VERSION, JobKind.IMPORT, JobKind.DATASET, JobKind.PREDICT)
 #: What runs for minutes to days has a worker of its own, so that predictions do not wait for it.
-LONG = (JobKind.TRAIN, JobKind.COMPARE)
+LONG = (JobKind.TRAIN,)
 
 
 @dataclass

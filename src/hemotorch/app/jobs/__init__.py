@@ -69,7 +69,7 @@ def run_job(work: Work) -> None:
 def import_modules(kinds: Sequence[JobKind]) -> None:
     """Imports what does jobs of these kinds, while a worker waits for one. What needs torch is left for the job."""
     for kind in kinds:
-        if kind in _MODULES and kind not in (JobKind.TRAIN, JobKind.COMPARE):
+        if kind in _MODULES and kind != JobKind.TRAIN:
             _module(kind)
 
 

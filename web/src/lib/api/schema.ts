@@ -203,7 +203,7 @@ export interface components {
          * @description What a job does.
          * @enum {string}
          */
-        JobKind: "import" | "predict" | "export-version" | "dataset" | "train" | "compare";
+        JobKind: "import" | "predict" | "export-version" | "dataset" | "train";
         /**
          * JobPage
          * @description Jobs, newest first.
@@ -224,7 +224,7 @@ export interface components {
          * Layer
          * @description A mask over a scan.
          *
-         *     id: "truth", "prediction:NAME" or "version:NUMBER". codes: which type of bleeding each code means.
+         *     id: "truth", "prediction:NAME" or "version:NUMBER". Its codes are those of `labels`; 6 is bleeding of no known type.
          *     has_probability: whether its probability map can be asked for.
          */
         Layer: {

@@ -12,7 +12,6 @@ export const jobs = {
   'kind.export-version': ['Writing files', 'Запис файлів'],
   'kind.dataset': ['Making a dataset', 'Створення набору даних'],
   'kind.train': ['Teaching', 'Навчання'],
-  'kind.compare': ['Comparing', 'Порівняння'],
   'jobs.none': ['No job yet', 'Завдань ще немає'],
   'jobs.noneHow': ['Whatever takes longer than a moment shows up here: adding scans, outlining, teaching.',
     'Тут з’являється все, що триває довше: додавання знімків, окреслення, навчання.'],
