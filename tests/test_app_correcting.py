@@ -23,6 +23,8 @@ require("fastapi")
 require("playwright.sync_api")
 from playwright.sync_api import Page  # noqa: E402  it may be missing
 
+pytestmark = pytest.mark.long  # half a minute and more together; `make test` is to take ten minutes
+
 _numbers = count()
 
 

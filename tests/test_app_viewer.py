@@ -26,6 +26,8 @@ require("fastapi")
 require("playwright.sync_api")
 from playwright.sync_api import Page  # noqa: E402  it may be missing
 
+pytestmark = pytest.mark.long  # half a minute and more together; `make test` is to take ten minutes
+
 SLICES, ROWS, COLUMNS = 12, 96, 80  #: all different, so that no two axes can be exchanged unseen
 PIXEL_MM, SLICE_MM = 2.0, 5.0
 BALL, CRESCENT = CODES["intraparenchymal"], CODES["subdural"]
