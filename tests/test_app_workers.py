@@ -46,14 +46,14 @@ def heads(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def large_heads(folder: Path, count: int) -> list[Path]:
+def large_heads(folder: Path, count: int, first: int = 0) -> list[Path]:
     """Scans that take a while to import, on a fast machine too, so that there is time to end what imports them."""
     folder.mkdir()
     paths = [folder / f"head{number}.nii" for number in range(count)]
     scan, _ = tiny.head(0, slices=24)
     hu = scan.hu.repeat(5, 1).repeat(5, 2)
     for number, path in enumerate(paths):
-        hu[0, 0, 0] = number - 1000  # no two are the same file
+        hu[0, 0, 0] = first + number - 1000  # no two are the same file
         write_scan(even_scan(hu, 0.6, 5.0), path)
     return paths
 
@@ -118,16 +118,24 @@ def test_a_study_that_is_no_head_says_so(workspace: Workspace, supervisor: Super
 
 
 def test_a_running_job_is_cancelled_and_retried(workspace: Workspace, supervisor: Supervisor, tmp_path: Path) -> None:
-    job = add_import(workspace, *large_heads(tmp_path / "scans", 60))
-    wait_until(lambda: workspace.queue.get(job.id).done > 0)
-    workspace.queue.cancel(job.id)
-    assert wait_for(workspace, job.id).state == JobState.CANCELLED
-    before = len(studies(workspace))
-    assert 0 < before < 60
+    earlier = 0
+    for count in (
+        60,
+        120,
+        300,
+    ):  # a worker looks every two seconds whether its job is cancelled, and may be done by then
+        job = add_import(workspace, *large_heads(tmp_path / f"scans{count}", count, earlier))
+        wait_until(lambda job=job: workspace.queue.get(job.id).done > 0)
+        workspace.queue.cancel(job.id)
+        if wait_for(workspace, job.id).state == JobState.CANCELLED:
+            break
+        earlier = len(studies(workspace))
+    assert workspace.queue.get(job.id).state == JobState.CANCELLED
+    assert earlier < len(studies(workspace)) < earlier + count
     workspace.queue.retry(job.id)
     done = wait_for(workspace, job.id)
     assert done.state == JobState.DONE and done.attempts == 2
-    assert len(studies(workspace)) == 60
+    assert len(studies(workspace)) == earlier + count
 
 
 def test_a_worker_that_is_killed_takes_nothing_with_it(
